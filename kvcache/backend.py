@@ -1,0 +1,203 @@
+"""The one interface that everything above a cache sees: searches, recorders, replays."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kvcache.geometry import Geometry
+from kvcache.keys_values import KeysValues
+from kvcache.storage import DEFAULT_STORAGE
+
+__all__ = ["EMPTY", "MISS", "CacheBackend", "CacheConfig", "Scope"]
+
+# What ``lookup`` reports instead of a size: nothing found; and a row that starts without any context.
+MISS = -1
+EMPTY = 0
+
+SMALLEST_INIT_POOL = 256
+
+
+class Scope(Enum):
+    """The two kinds of inference (SPEC 1)."""
+
+    ROOT = "root"  # initial inference: looks up and stores in the environment's own init pool
+    NODE = "node"  # recurrent inference: looks up init, then recur; stores in recur
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """Everything a backend is built from.
+
+    Attributes:
+        geometry: shapes, number of environments and simulations.
+        game_segment_length: decides the init pools' default size, where it is set.
+        init_pool_size: slots of each environment's init pool; None leaves it to the backend.
+        recur_pool_size: slots of the recurrent pool; None leaves it to the backend.
+        eviction_strategy: of the new backend's pools.
+        storage: of the new backend's pools.
+        device: where contents live.
+        dtype: of the contents.
+
+    Raises:
+        ValueError: a pool size is not a positive integer.
+    """
+
+    geometry: Geometry
+    game_segment_length: int | None = None
+    init_pool_size: int | None = None
+    recur_pool_size: int | None = None
+    eviction_strategy: str = "fifo"
+    storage: str = DEFAULT_STORAGE
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        for name in ("game_segment_length", "init_pool_size", "recur_pool_size"):
+            size = getattr(self, name)
+            if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+                raise ValueError(f"{name} must be a positive integer or None, got {size!r}")
+
+    @property
+    def default_init_pool_size(self) -> int:
+        """SPEC 3: ``game_segment_length`` where it is set, else max(256, 2 x num_simulations)."""
+        return self.game_segment_length or max(SMALLEST_INIT_POOL, 2 * self.geometry.num_simulations)
+
+    @property
+    def default_recur_pool_size(self) -> int:
+        """SPEC 3: one slot for every node of a search, num_simulations x env_num."""
+        return self.geometry.num_simulations * self.geometry.env_num
+
+    @classmethod
+    def from_object(cls, config: Any, env_num: int) -> CacheConfig:
+        """Read a world model's configuration: any object with attributes; a missing one takes its default.
+
+        Attributes read: ``num_layers``, ``num_heads``, ``embed_dim``, ``context_length``, ``num_simulations``,
+        ``rotary_emb``, ``game_segment_length``, ``init_pool_size``, ``recur_pool_size``, ``eviction_strategy``,
+        ``cache_storage``, ``device`` and ``dtype``. Shapes default to UniZero's
+        (LightZero 0.2.0, ``policy/unizero.py``).
+
+        Raises:
+            ValueError: a value is out of range, named.
+        """
+        shape = ("num_layers", "num_heads", "embed_dim", "context_length", "num_simulations")
+        return cls(
+            Geometry(
+                env_num=env_num,
+                positions="rotary" if _attribute(config, "rotary_emb", False) else "absolute",
+                **{name: _attribute(config, name, getattr(Geometry, name)) for name in shape},
+            ),
+            storage=_attribute(config, "cache_storage", cls.storage),
+            **{
+                name: _attribute(config, name, getattr(cls, name))
+                for name in (
+                    "game_segment_length",
+                    "init_pool_size",
+                    "recur_pool_size",
+                    "eviction_strategy",
+                    "device",
+                    "dtype",
+                )
+            },
+        )
+
+
+def _attribute(config: Any, name: str, default: Any) -> Any:
+    value = getattr(config, name, default)
+    return default if value is None else value
+
+
+class CacheBackend(ABC):
+    """A cache as a world model's inference uses it, batch by batch.
+
+    One inference is, in this order: ``hash_states`` of the parents, ``lookup``, ``supply`` for every row that missed,
+    ``assemble``; then the model appends its new tokens to ``keys_values_wm``; then ``hash_states`` of the new latents
+    and ``store``. A backend never calls the model.
+
+    Attributes:
+        name: the name it was built under.
+        config: what it was built from.
+        keys_values_wm: the batch cache, ``[B, H, T, D]`` per layer; its size is the longest row's.
+        keys_values_wm_size_list: live tokens of each row of the batch, before the model appended any.
+        position_shift: added to the kept tokens when a window slides, ``[L, 2, H, context_length - 3, D]``; None with
+            rotary positions.
+    """
+
+    name: str
+    config: CacheConfig
+    keys_values_wm: KeysValues
+    keys_values_wm_size_list: list[int]
+    position_shift: Tensor | None = None
+
+    @abstractmethod
+    def hash_states(self, latents: Tensor | np.ndarray) -> Sequence[int]:
+        """Cache keys of a batch of latents ``[B, ...]``."""
+
+    @abstractmethod
+    def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
+        """Look up the context of each row; starts a new batch.
+
+        Args:
+            envs: the environment of each row.
+            keys: the parent's key of each row; None for a row that starts empty and is no query.
+            scope: ROOT looks into the environment's init pool; NODE then into the recurrent pool.
+
+        Returns:
+            Live tokens of each row's context; ``MISS``, ``EMPTY``.
+        """
+
+    @abstractmethod
+    def supply(self, row: int, keys_values: KeysValues) -> None:
+        """The context of a row that missed, made by the model: KeysValues of one row."""
+
+    @abstractmethod
+    def assemble(self) -> list[int]:
+        """Put all rows into ``keys_values_wm``, aligned to the longest by zeros in front, and return their sizes."""
+
+    @abstractmethod
+    def store(
+        self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None = None
+    ) -> None:
+        """Store each row of the batch, as the model left it, under its new latent's key.
+
+        Front padding is undone and a context about to overflow slides its window (``Geometry.window``). Nothing is
+        stored when the geometry keeps no past. The batch cache is not modified.
+
+        Args:
+            envs: the environment of each row.
+            keys: the new key of each row.
+            scope: ROOT stores into the environment's init pool, NODE into the recurrent pool.
+            priorities: of each row, for backends that evict by priority.
+        """
+
+    @abstractmethod
+    def clear_recur_cache(self) -> None:
+        """Forget the recurrent pool: a new search begins."""
+
+    @abstractmethod
+    def clear_init_caches(self) -> None:
+        """Forget every environment's init pool."""
+
+    @abstractmethod
+    def clear_all(self) -> None:
+        """Forget everything."""
+
+    @abstractmethod
+    def get_stats_summary(self) -> dict[str, Any]:
+        """Counters: ``stats_enabled``, ``init_pools`` (``env_0`` ...), ``recur_pool``, ``wm_pool``, ``hierarchy``."""
+
+    @abstractmethod
+    def reset_stats(self) -> None:
+        """Set all counters to zero."""
+
+    @property
+    @abstractmethod
+    def bytes_reserved(self) -> dict[str, int]:
+        """Bytes of tensor memory held by ``init``, ``recur``, ``wm`` (scratch) and ``batch``."""

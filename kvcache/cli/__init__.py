@@ -1,0 +1,5 @@
+"""The command line: ``kvcache``."""
+
+from kvcache.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,37 @@
+"""The command group, and how errors reach the person at the keyboard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from kvcache._version import __version__
+from kvcache.cli.record import record
+from kvcache.cli.replay import replay
+from kvcache.cli.trace import trace
+from kvcache.integrations.lightzero import RecordingError
+from kvcache.trace.schema import TraceError
+
+__all__ = ["main"]
+
+
+class _Group(click.Group):
+    """Faults that name themselves are printed without a traceback: exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (TraceError, RecordingError, FileExistsError, PermissionError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="kvcache")
+def main() -> None:
+    """The KV-cache of transformer world models under MCTS: record searches, replay them, compare caches."""
+
+
+main.add_command(replay)
+main.add_command(record)
+main.add_command(trace)

@@ -1,0 +1,44 @@
+"""Cache keys: a latent state's 64-bit hash, the same on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import xxhash
+
+__all__ = ["hash_state", "hash_states"]
+
+Latents = torch.Tensor | np.ndarray
+
+
+def _host_float32(latents: Latents) -> np.ndarray:
+    """The latents as a contiguous float32 array on the host: at most one transfer."""
+    if isinstance(latents, torch.Tensor):
+        latents = latents.detach().to(device="cpu", dtype=torch.float32).numpy()
+    return np.ascontiguousarray(latents, dtype=np.float32)
+
+
+def _digest(latent: np.ndarray) -> int:
+    return xxhash.xxh64_intdigest(latent.data)
+
+
+def hash_state(latent: Latents) -> int:
+    """xxh64 of the latent's float32 bytes, as an integer in ``[0, 2**64)``.
+
+    The number equals LightZero's ``hash_state`` (0.2.0, ``unizero_world_models/utils.py``), which prints it in hex.
+
+    Args:
+        latent: one latent state, of any shape.
+    """
+    return _digest(_host_float32(latent))
+
+
+def hash_states(latents: Latents) -> Sequence[int]:
+    """Keys of a batch: ``hash_state`` of every row, with one transfer for all of them.
+
+    Args:
+        latents: ``[B, ...]``, one latent state a row.
+    """
+    return [_digest(row) for row in _host_float32(latents)]

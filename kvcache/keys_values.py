@@ -1,0 +1,264 @@
+"""The containers: one layer's keys or values, one layer's pair, and all layers of a batch.
+
+Three layers of container as in IRIS (eloialonso/iris, ``kv_caching.py``) and LightZero after it; the attribute names
+``_keys_values``, ``_k_cache``, ``_v_cache``, ``_cache`` and ``_size`` are the ones by which a LightZero 0.2.0 model
+reaches into such an object. Ours keep all layers in one block of memory, so that a whole sample is one copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Cache", "KVCache", "KeysValues"]
+
+KEYS, VALUES = 0, 1
+TOKENS_PER_PAIR = 2
+
+
+class Cache:
+    """The keys or the values of one layer: a tensor ``[B, H, T_max, D]`` and the number of its live tokens."""
+
+    __slots__ = ("_cache", "_size")
+
+    def __init__(self, cache: Tensor, size: int = 0) -> None:
+        assert cache.ndim == 4, f"a cache is [B, H, T_max, D], got {tuple(cache.shape)}"
+        self._cache = cache
+        self._size = size
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """``(B, H, live tokens, D)``."""
+        samples, heads, _, head_dim = self._cache.shape
+        return samples, heads, self._size, head_dim
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def reset(self) -> None:
+        """Forget all tokens; the memory stays."""
+        self._size = 0
+
+    def prune(self, mask: np.ndarray | Tensor | Sequence[bool]) -> None:
+        """Keep the samples whose entry in ``mask`` ``[B]`` is true."""
+        self._cache = self._cache[_sample_mask(mask, self._cache)]
+
+    def get(self) -> Tensor:
+        """The live tokens, ``[B, H, size, D]``: a view."""
+        return self._cache[:, :, : self._size, :]
+
+    def update(self, x: Tensor) -> None:
+        """Append ``x`` ``[B, H, n, D]`` along tokens.
+
+        What is stored carries no autograd graph. When there is no room the oldest tokens are dropped, in even
+        numbers, so that observation-action pairs stay whole.
+
+        Raises:
+            ValueError: ``x`` does not fit the cache's other dimensions, or has more tokens than the cache can hold.
+        """
+        samples, heads, capacity, head_dim = self._cache.shape
+        if x.ndim != 4 or (x.shape[0], x.shape[1], x.shape[3]) != (samples, heads, head_dim):
+            raise ValueError(f"cannot append {tuple(x.shape)} to a cache of [{samples}, {heads}, n, {head_dim}]")
+        new = x.shape[2]
+        missing = self._size + new - capacity
+        if missing > 0:
+            self._drop_oldest(missing, new)
+        self._cache[:, :, self._size : self._size + new, :] = x.detach()
+        self._size += new
+
+    def _drop_oldest(self, missing: int, new: int) -> None:
+        if new > self._cache.shape[2]:
+            raise ValueError(f"cannot append {new} tokens to a cache of {self._cache.shape[2]}")
+        dropped = min(missing + missing % TOKENS_PER_PAIR, self._size)
+        kept = self._size - dropped
+        # The two ranges overlap when little is dropped: the clone keeps the copy from reading what it wrote.
+        self._cache[:, :, :kept, :] = self._cache[:, :, dropped : self._size, :].clone()
+        self._size = kept
+
+
+class KVCache:
+    """One layer: a ``Cache`` of keys and one of values, of one size."""
+
+    __slots__ = ("_k_cache", "_v_cache")
+
+    def __init__(self, k_cache: Cache, v_cache: Cache) -> None:
+        self._k_cache = k_cache
+        self._v_cache = v_cache
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """``(B, H, live tokens, D)``."""
+        return self._k_cache.shape
+
+    @property
+    def size(self) -> int:
+        return self._k_cache._size
+
+    def reset(self) -> None:
+        self._k_cache.reset()
+        self._v_cache.reset()
+
+    def prune(self, mask: np.ndarray | Tensor | Sequence[bool]) -> None:
+        self._k_cache.prune(mask)
+        self._v_cache.prune(mask)
+
+    def get(self) -> tuple[Tensor, Tensor]:
+        """Live keys and live values, each a view ``[B, H, size, D]``."""
+        return self._k_cache.get(), self._v_cache.get()
+
+    def update(self, k: Tensor, v: Tensor) -> None:
+        """Append keys and values ``[B, H, n, D]``; raises ValueError as ``Cache.update`` does."""
+        self._k_cache.update(k)
+        self._v_cache.update(v)
+
+
+class KeysValues:
+    """The keys and values of all layers for ``num_samples`` rows, in one block ``[B, L, 2, H, T_max, D]``.
+
+    Args:
+        num_samples: rows, B.
+        num_heads: attention heads, H.
+        max_tokens: most tokens a row can hold, T_max.
+        embed_dim: embedding width, E = H x D.
+        num_layers: layers, L.
+        device: where the block lives.
+        dtype: of the elements.
+
+    Raises:
+        ValueError: a size is not positive, or ``embed_dim`` is no multiple of ``num_heads``.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        num_heads: int,
+        max_tokens: int,
+        embed_dim: int,
+        num_layers: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if min(num_samples, num_heads, max_tokens, embed_dim, num_layers) < 1 or embed_dim % num_heads:
+            raise ValueError(
+                "KeysValues needs positive sizes and an embed_dim that num_heads divides, got "
+                f"{num_samples=}, {num_heads=}, {max_tokens=}, {embed_dim=}, {num_layers=}"
+            )
+        shape = (num_samples, num_layers, 2, num_heads, max_tokens, embed_dim // num_heads)
+        self._adopt(torch.zeros(shape, device=device, dtype=dtype), 0)
+
+    @classmethod
+    def from_block(cls, block: Tensor, size: int = 0) -> KeysValues:
+        """Containers around an existing block ``[B, L, 2, H, T_max, D]``; nothing is copied."""
+        keys_values = cls.__new__(cls)
+        keys_values._adopt(block, size)
+        return keys_values
+
+    @classmethod
+    def from_layers(cls, layers: Sequence[tuple[Tensor, Tensor]], size: int = 0) -> KeysValues:
+        """Containers around separate tensors, a K and a V ``[B, H, T_max, D]`` per layer; nothing is copied."""
+        keys_values = cls.__new__(cls)
+        keys_values._keys_values = tuple(KVCache(Cache(k, size), Cache(v, size)) for k, v in layers)
+        keys_values._block = None
+        keys_values._views = ()
+        return keys_values
+
+    def _adopt(self, block: Tensor, size: int) -> None:
+        assert block.ndim == 6, f"a block is [B, L, 2, H, T, D], got {tuple(block.shape)}"
+        self._block: Tensor | None = block
+        # unbind makes all views of one axis in one call; indexing layer by layer costs several times as much.
+        pairs = [layer.unbind(1) for layer in block.unbind(1)]
+        self._views: tuple[Tensor, ...] = tuple(view for pair in pairs for view in pair)
+        self._keys_values = tuple(KVCache(Cache(k, size), Cache(v, size)) for k, v in pairs)
+
+    def __getitem__(self, layer: int) -> KVCache:
+        return self._keys_values[layer]
+
+    def __len__(self) -> int:
+        """Number of layers."""
+        return len(self._keys_values)
+
+    def __iter__(self) -> Iterator[KVCache]:
+        return iter(self._keys_values)
+
+    @property
+    def size(self) -> int:
+        """Live tokens (of the first layer, as LightZero reads it)."""
+        return self._keys_values[0]._k_cache._size
+
+    @size.setter
+    def size(self, size: int) -> None:
+        for layer in self._keys_values:
+            layer._k_cache._size = size
+            layer._v_cache._size = size
+
+    @property
+    def num_samples(self) -> int:
+        return self._keys_values[0]._k_cache._cache.shape[0]
+
+    @property
+    def entry_shape(self) -> tuple[int, int, int, int, int]:
+        """``(L, 2, H, T_max, D)``: the shape of one row."""
+        _, heads, tokens, head_dim = self._keys_values[0]._k_cache._cache.shape
+        return len(self._keys_values), 2, heads, tokens, head_dim
+
+    @property
+    def device(self) -> torch.device:
+        return self._keys_values[0]._k_cache._cache.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._keys_values[0]._k_cache._cache.dtype
+
+    @property
+    def holds_block(self) -> bool:
+        """Whether all layers are still views of one block.
+
+        Not when they were made from separate tensors, or when somebody (LightZero's own ``trim_and_pad_kv_cache``
+        does) has put other tensors into the layers since.
+        """
+        return self._block is not None and all(
+            cache is view for cache, view in zip(self.layer_tensors(), self._views, strict=True)
+        )
+
+    @property
+    def block(self) -> Tensor:
+        """All layers as ``[B, L, 2, H, T_max, D]``: a view where ``holds_block``, else a stacked copy."""
+        if self.holds_block:
+            assert self._block is not None
+            return self._block
+        caches = self.layer_tensors()
+        samples, heads, tokens, head_dim = caches[0].shape
+        return torch.stack(caches, dim=1).view(samples, len(self._keys_values), 2, heads, tokens, head_dim)
+
+    def reset(self) -> None:
+        """Forget all tokens; the memory stays."""
+        self.size = 0
+
+    def prune(self, mask: np.ndarray | Tensor | Sequence[bool]) -> None:
+        """Keep the rows whose entry in ``mask`` ``[B]`` is true. Raises ValueError for a mask of another length."""
+        block = self.block
+        self._adopt(block[_sample_mask(mask, block)], self.size)
+
+    def clone(self) -> KeysValues:
+        """An independent copy of the live tokens; memory beyond them is zero."""
+        size, block = self.size, self.block
+        copy = torch.zeros(block.shape, dtype=block.dtype, device=block.device)
+        copy[..., :size, :].copy_(block[..., :size, :])
+        return KeysValues.from_block(copy, size)
+
+    def layer_tensors(self) -> list[Tensor]:
+        """K and V of every layer in turn, each ``[B, H, T_max, D]``."""
+        return [cache._cache for layer in self._keys_values for cache in (layer._k_cache, layer._v_cache)]
+
+
+def _sample_mask(mask: np.ndarray | Tensor | Sequence[bool], cache: Tensor) -> Tensor:
+    keep = torch.as_tensor(mask, device=cache.device)
+    if keep.dtype != torch.bool or tuple(keep.shape) != (cache.shape[0],):
+        raise ValueError(
+            f"prune needs one boolean per row, [{cache.shape[0]}], got {keep.dtype} of shape {tuple(keep.shape)}"
+        )
+    return keep

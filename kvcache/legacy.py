@@ -1,0 +1,300 @@
+"""The caches that the new one is measured against, faults included.
+
+A description in our own words of what LightZero does: 0.2.0 as released on PyPI
+(``lzero/model/unizero_world_models/world_model.py``), and the later state in which init writes evict actively.
+Its costs are part of it: one ``copy_`` per layer and per K/V at full ``context_length``, row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kvcache.backend import EMPTY, MISS, CacheBackend, CacheConfig, Scope
+from kvcache.hashing import hash_state
+from kvcache.keys_values import KeysValues
+from kvcache.stats import CacheStats
+
+__all__ = ["LEGACY", "LEGACY_0_2_0", "LegacyCache", "LegacyVariant", "RecurrentMissError"]
+
+
+@dataclass(frozen=True)
+class LegacyVariant:
+    """What tells one state of the legacy code from another.
+
+    Attributes:
+        name: of the backend.
+        evicts_on_init: an init write first deletes the key that owned the slot.
+        fails_on_recurrent_miss: a recurrent miss indexes a list with None.
+        init_pool_size: slots per environment where the code fixes them; None follows the configuration.
+    """
+
+    name: str
+    evicts_on_init: bool
+    fails_on_recurrent_miss: bool
+    init_pool_size: int | None
+
+
+LEGACY = LegacyVariant("legacy", evicts_on_init=True, fails_on_recurrent_miss=False, init_pool_size=None)
+LEGACY_0_2_0 = LegacyVariant("legacy-0.2.0", evicts_on_init=False, fails_on_recurrent_miss=True, init_pool_size=2)
+
+
+class RecurrentMissError(TypeError):
+    """What a recurrent miss is in LightZero 0.2.0, where it ends the run; the rows that missed are in ``rows``."""
+
+    def __init__(self, rows: list[int]) -> None:
+        self.rows = rows
+        super().__init__(
+            f"rows {rows} of a recurrent lookup missed: LightZero 0.2.0 raises TypeError here "
+            "(list indices must be integers or slices, not NoneType)"
+        )
+
+
+class LegacyPool:
+    """A dict from key to slot, and slots written in a circle, whatever the dict says of them."""
+
+    def __init__(self, size: int, evicts: bool) -> None:
+        if size <= 0:
+            raise ValueError(f"a legacy pool needs a positive number of slots, got {size!r}")
+        self.size = size
+        self.evicts = evicts
+        self.index: dict[int, int] = {}
+        self.slots: list[KeysValues | None] = [None] * size
+        self.owners: list[int | None] = [None] * size
+        self.position = 0
+        self.stats = CacheStats()
+
+    def find(self, key: int) -> KeysValues | None:
+        """What now lies in the slot that the dict names for ``key``: after an overwrite, another key's content."""
+        slot = self.index.get(key)
+        if slot is None:
+            self.stats.misses += 1
+            return None
+        self.stats.hits += 1
+        return self.slots[slot]
+
+    def write(self, keys_values: KeysValues) -> tuple[int, KeysValues]:
+        """Copy into the next slot of the circle, allocated on first use: its number and its container."""
+        slot, self.position = self.position, (self.position + 1) % self.size
+        target = self.slots[slot]
+        if target is None:
+            target = self.slots[slot] = _empty_like(keys_values)
+        for source_layer, target_layer in zip(keys_values, target, strict=True):
+            target_layer._k_cache._cache.copy_(source_layer._k_cache._cache)
+            target_layer._v_cache._cache.copy_(source_layer._v_cache._cache)
+            target_layer._k_cache._size = source_layer._k_cache._size
+            target_layer._v_cache._size = source_layer._v_cache._size
+        return slot, target
+
+    def store(self, key: int, keys_values: KeysValues) -> None:
+        owner = self.owners[self.position]
+        if owner is not None and owner != key and owner in self.index:
+            if self.evicts:
+                # The key goes whatever it points to by now: one that was updated since lives on in another slot, and
+                # is lost all the same.
+                del self.index[owner]
+                self.stats.evictions += 1
+            elif self.index[owner] == self.position:
+                self.stats.evictions += 1
+        slot, _ = self.write(keys_values)
+        self.index[key] = slot
+        self.owners[slot] = key
+
+    def clear(self) -> None:
+        """Forget the keys; slots and the write position stay as they are."""
+        self.index.clear()
+
+    @property
+    def bytes_reserved(self) -> int:
+        return sum(cache.nbytes for slot in self.slots if slot is not None for cache in slot.layer_tensors())
+
+
+class LegacyCache(CacheBackend):
+    """The legacy cache of one variant; see the module's first lines.
+
+    Args:
+        config: what to build for; eviction strategy and storage have no meaning here.
+        variant: which state of the legacy code.
+    """
+
+    def __init__(self, config: CacheConfig, variant: LegacyVariant = LEGACY) -> None:
+        self.name = variant.name
+        self.config = config
+        self.variant = variant
+        geometry = config.geometry
+        init_pool_size = config.init_pool_size or variant.init_pool_size or config.default_init_pool_size
+        self.init_pools = [LegacyPool(init_pool_size, variant.evicts_on_init) for _ in range(geometry.env_num)]
+        self.recur_pool = LegacyPool(config.recur_pool_size or config.default_recur_pool_size, evicts=False)
+        self.wm_pool = LegacyPool(geometry.env_num, evicts=False)
+        self.hierarchy_stats = CacheStats()
+        self.keys_values_wm = self._empty_batch(geometry.env_num)
+        self.keys_values_wm_list: list[KeysValues | None] = []
+        self.keys_values_wm_size_list: list[int] = []
+
+    def _empty_batch(self, rows: int) -> KeysValues:
+        geometry = self.config.geometry
+        return _empty(
+            rows,
+            geometry.num_heads,
+            geometry.context_length,
+            geometry.head_dim,
+            geometry.num_layers,
+            self.config.device,
+            self.config.dtype,
+        )
+
+    def hash_states(self, latents: Tensor | np.ndarray) -> Sequence[int]:
+        """Row by row, as the legacy code does: on a GPU one transfer and one synchronisation each."""
+        return [hash_state(latents[row]) for row in range(len(latents))]
+
+    def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
+        rows: list[KeysValues | None] = []
+        sizes = []
+        missed = []
+        for row, (env, key) in enumerate(zip(envs, keys, strict=True)):
+            found = None if key is None else self._find(env, key, scope)
+            if found is None:
+                rows.append(None)
+                sizes.append(EMPTY if key is None else MISS)
+                if key is not None:
+                    missed.append(row)
+            else:
+                _, copy = self.wm_pool.write(found)
+                rows.append(copy)
+                sizes.append(found.size)
+        self.keys_values_wm_list = rows
+        self.keys_values_wm_size_list = sizes
+        if missed and scope is Scope.NODE and self.variant.fails_on_recurrent_miss:
+            raise RecurrentMissError(missed)
+        return sizes
+
+    def _find(self, env: int, key: int, scope: Scope) -> KeysValues | None:
+        found = self.init_pools[env].find(key)
+        if scope is Scope.ROOT:
+            return found
+        if found is None:
+            found = self.recur_pool.find(key)
+        if found is None:
+            self.hierarchy_stats.misses += 1
+        else:
+            self.hierarchy_stats.hits += 1
+        return found
+
+    def supply(self, row: int, keys_values: KeysValues) -> None:
+        self.keys_values_wm_list[row] = keys_values
+        self.keys_values_wm_size_list[row] = keys_values.size
+
+    def assemble(self) -> list[int]:
+        sizes = self.keys_values_wm_size_list
+        assert MISS not in sizes, f"row {sizes.index(MISS)} missed and nothing was supplied for it"
+        longest = max(sizes)
+        if longest == EMPTY:  # the first step of all environments: LightZero starts from a fresh batch cache
+            self.keys_values_wm = self._empty_batch(len(sizes))
+            return sizes
+        rows = [row if row is not None else self._empty_batch(1) for row in self.keys_values_wm_list]
+        for layer, batch in enumerate(self.keys_values_wm):
+            keys, values = [], []
+            for row, size in zip(rows, sizes, strict=True):
+                keys.append(_pad_front(row[layer]._k_cache._cache, longest - size))
+                values.append(_pad_front(row[layer]._v_cache._cache, longest - size))
+            batch._k_cache._cache = torch.stack(keys, dim=0).squeeze(1)
+            batch._v_cache._cache = torch.stack(values, dim=0).squeeze(1)
+            batch._k_cache._size = longest
+            batch._v_cache._size = longest
+        return sizes
+
+    def store(
+        self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None = None
+    ) -> None:
+        geometry = self.config.geometry
+        if not geometry.keeps_past:
+            return
+        sizes = self.keys_values_wm_size_list
+        longest = max(sizes)
+        appended = self.keys_values_wm.size - longest
+        for row, (env, key, size) in enumerate(zip(envs, keys, sizes, strict=True)):
+            single = self._take_row(row, longest - size, size + appended)
+            pool = self.recur_pool if scope is Scope.NODE else self.init_pools[env]
+            pool.store(key, single)
+
+    def _take_row(self, row: int, padding: int, size: int) -> KeysValues:
+        """One row without its front padding, its window slid where it is full."""
+        first, count = self.config.geometry.window(size)
+        layers = []
+        for layer, batch in enumerate(self.keys_values_wm):
+            pair = []
+            for kind, cache in enumerate((batch._k_cache._cache[row], batch._v_cache._cache[row])):
+                single = F.pad(cache[:, padding:, :], (0, 0, 0, padding)) if padding > 0 else cache
+                if first:
+                    kept = single[:, first : first + count, :]
+                    if self.position_shift is not None:
+                        kept = kept + self.position_shift[layer, kind]
+                    single = F.pad(kept, (0, 0, 0, self.config.geometry.context_length - count))
+                pair.append(single.unsqueeze(0))
+            layers.append((pair[0], pair[1]))
+        return KeysValues.from_layers(layers, count)
+
+    def clear_recur_cache(self) -> None:
+        self.recur_pool.clear()
+
+    def clear_init_caches(self) -> None:
+        for pool in self.init_pools:
+            pool.clear()
+
+    def clear_all(self) -> None:
+        self.clear_init_caches()
+        self.clear_recur_cache()
+        self.keys_values_wm_list = []
+        self.keys_values_wm_size_list = []
+
+    def get_stats_summary(self) -> dict[str, Any]:
+        return {
+            "stats_enabled": True,
+            "init_pools": {f"env_{env}": pool.stats.to_dict() for env, pool in enumerate(self.init_pools)},
+            "recur_pool": self.recur_pool.stats.to_dict(),
+            "wm_pool": self.wm_pool.stats.to_dict(),
+            "hierarchy": self.hierarchy_stats.to_dict(),
+        }
+
+    def reset_stats(self) -> None:
+        for pool in (*self.init_pools, self.recur_pool, self.wm_pool):
+            pool.stats.reset()
+        self.hierarchy_stats.reset()
+
+    @property
+    def bytes_reserved(self) -> dict[str, int]:
+        return {
+            "init": sum(pool.bytes_reserved for pool in self.init_pools),
+            "recur": self.recur_pool.bytes_reserved,
+            "wm": self.wm_pool.bytes_reserved,
+            "batch": sum(cache.nbytes for cache in self.keys_values_wm.layer_tensors()),
+        }
+
+
+def _pad_front(cache: Tensor, padding: int) -> Tensor:
+    """``cache`` ``[1, H, T, D]`` moved ``padding`` positions back, zeros in front."""
+    return F.pad(cache[:, :, :-padding, :], (0, 0, padding, 0)) if padding > 0 else cache
+
+
+def _empty(
+    rows: int, heads: int, tokens: int, head_dim: int, layers: int, device: torch.device | str, dtype: torch.dtype
+) -> KeysValues:
+    """Separate tensors for each layer's keys and values, as LightZero allocates them (but never uninitialised)."""
+    shape = (rows, heads, tokens, head_dim)
+    return KeysValues.from_layers(
+        [
+            (torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
+            for _ in range(layers)
+        ]
+    )
+
+
+def _empty_like(keys_values: KeysValues) -> KeysValues:
+    layers, _, heads, tokens, head_dim = keys_values.entry_shape
+    return _empty(keys_values.num_samples, heads, tokens, head_dim, layers, keys_values.device, keys_values.dtype)

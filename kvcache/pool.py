@@ -1,0 +1,193 @@
+"""A pool: a fixed number of slots, which key owns which, and who gives way when none is free."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+from torch import Tensor
+
+from kvcache.eviction import EvictionStrategy, make_policy
+from kvcache.stats import CacheStats
+from kvcache.storage import DEFAULT_STORAGE, Storage, make_storage
+
+__all__ = ["KVCachePool"]
+
+_log = logging.getLogger(__name__)
+
+
+class KVCachePool:
+    """Entries by key, at most ``pool_size`` of them.
+
+    A key owns at most one slot and a slot belongs to at most one key: whatever is found under a key was stored under
+    it. With the default storage an entry is a private copy, in and out.
+
+    Args:
+        pool_size: number of slots.
+        eviction_strategy: which entry goes when a new key finds the pool full.
+        enable_stats: whether lookups and evictions are counted in ``stats``.
+        name: how errors, logs and reports call the pool.
+        storage: where contents live: a name from ``kvcache.storage.STORAGES``.
+
+    Raises:
+        ValueError: ``pool_size`` is not a positive integer; an unknown strategy or storage.
+    """
+
+    def __init__(
+        self,
+        pool_size: int,
+        eviction_strategy: EvictionStrategy | str = EvictionStrategy.FIFO,
+        enable_stats: bool = True,
+        name: str = "default",
+        *,
+        storage: str = DEFAULT_STORAGE,
+    ) -> None:
+        if isinstance(pool_size, bool) or not isinstance(pool_size, int) or pool_size <= 0:
+            raise ValueError(f"pool {name!r}: pool_size must be a positive integer, got {pool_size!r}")
+        self.pool_size = pool_size
+        self.eviction_strategy = EvictionStrategy.parse(eviction_strategy)
+        self.name = name
+        self.stats_enabled = enable_stats
+        self.stats = CacheStats()
+        self.storage: Storage = make_storage(storage, pool_size)
+        self._policy = make_policy(self.eviction_strategy)
+        self._slots: dict[Hashable, int] = {}
+        self._owners: list[Hashable | None] = [None] * pool_size
+        # Slots are handed out from the lowest up, after every clear anew: so the same memory serves again.
+        self._all_slots = list(range(pool_size - 1, -1, -1))
+        self._free = self._all_slots.copy()
+
+    def get(self, key: Hashable) -> Any | None:
+        """What was stored under ``key``, or None. Counts one query."""
+        slot = self.find(key)
+        return None if slot is None else self.storage.read(slot)
+
+    def set(self, key: Hashable, value: Any, priority: float | None = None) -> int:
+        """Store ``value`` under ``key`` and return its slot.
+
+        A key that is there already keeps its slot. Otherwise a free slot is taken, or the eviction strategy's victim.
+
+        Args:
+            key: any hashable.
+            value: what the storage takes: ``KeysValues`` of one row, or anything for ``storage="reference"``.
+            priority: for PRIORITY, the lowest goes first; None is ``DEFAULT_PRIORITY`` for a new key and leaves an
+                old one's. The other strategies take it and make no use of it.
+
+        Raises:
+            TypeError, ValueError: the value cannot be stored, or the priority is NaN. The pool is unchanged then.
+        """
+        self.storage.check(value)
+        slot = self._claim(key, priority)
+        try:
+            self.storage.write(slot, value)
+        except BaseException:
+            self._release(key, slot)
+            raise
+        return slot
+
+    def find(self, key: Hashable) -> int | None:
+        """The slot of ``key``, or None: ``get`` without the copy. Counts one query."""
+        slot = self._slots.get(key)
+        if slot is None:
+            if self.stats_enabled:
+                self.stats.misses += 1
+            return None
+        if self.stats_enabled:
+            self.stats.hits += 1
+        self._policy.touch(slot)
+        return slot
+
+    def save_tokens(
+        self, key: Hashable, row: Tensor, first: int, count: int, shift: Tensor | None, priority: float | None = None
+    ) -> int:
+        """``set`` from a row of the batch: see ``Storage.save_tokens`` for the arguments."""
+        slot = self._claim(key, priority)
+        try:
+            self.storage.save_tokens(slot, row, first, count, shift)
+        except BaseException:
+            self._release(key, slot)
+            raise
+        return slot
+
+    def set_priority(self, key: Hashable, priority: float) -> None:
+        """Change the priority of a stored key; its age stays.
+
+        Raises:
+            ValueError: the pool's strategy is not PRIORITY, or the priority is NaN.
+            KeyError: the key is not stored.
+        """
+        if self.eviction_strategy is not EvictionStrategy.PRIORITY:
+            raise ValueError(f"pool {self.name!r} evicts by {self.eviction_strategy.name}: it keeps no priorities")
+        self._check_priority(priority)
+        self._policy.update(self._slots[key], priority)
+
+    def clear(self) -> None:
+        """Forget all keys. Slot memory and statistics stay."""
+        self._slots.clear()
+        self._policy.clear()
+        self._free = self._all_slots.copy()
+        self.storage.clear()
+
+    def __len__(self) -> int:
+        """Number of entries."""
+        return len(self._slots)
+
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether ``key`` is stored: neither counted as a query nor seen by the eviction strategy."""
+        return key in self._slots
+
+    def __iter__(self) -> Iterator[Hashable]:
+        """The stored keys, in no promised order."""
+        return iter(self._slots)
+
+    def __repr__(self) -> str:
+        return (
+            f"KVCachePool({self.name!r}, {len(self)}/{self.pool_size} entries, {self.eviction_strategy.name}, "
+            f"{type(self.storage).__name__})"
+        )
+
+    @property
+    def slots_allocated(self) -> int:
+        """How many times memory for a slot has been allocated since the pool was made."""
+        return self.storage.slots_allocated
+
+    @property
+    def bytes_reserved(self) -> int:
+        """Bytes of tensor memory the pool holds on to."""
+        return self.storage.bytes_reserved
+
+    def _claim(self, key: Hashable, priority: float | None) -> int:
+        """A slot that belongs to ``key`` from now on."""
+        self._check_priority(priority)
+        slot = self._slots.get(key)
+        if slot is not None:
+            self._policy.update(slot, priority)
+            return slot
+        slot = self._free.pop() if self._free else self._evict()
+        self._slots[key] = slot
+        self._owners[slot] = key
+        self._policy.insert(slot, priority)
+        return slot
+
+    def _evict(self) -> int:
+        slot = self._policy.victim()
+        owner = self._owners[slot]
+        assert self._slots[owner] == slot, f"slot {slot} of pool {self.name!r} has two owners"
+        del self._slots[owner]
+        self._policy.remove(slot)
+        if self.stats_enabled:
+            self.stats.evictions += 1
+        _log.debug("pool %s: key %s lost slot %d", self.name, owner, slot)
+        return slot
+
+    def _release(self, key: Hashable, slot: int) -> None:
+        """Undo ``_claim`` after a failed write: the slot's content is no longer anybody's."""
+        del self._slots[key]
+        self._policy.remove(slot)
+        self._free.append(slot)
+
+    def _check_priority(self, priority: float | None) -> None:
+        if priority is not None and math.isnan(priority):
+            raise ValueError(f"pool {self.name!r}: a priority of NaN has no place in any order")

@@ -1,0 +1,49 @@
+"""Backends by name: the one place where a name becomes a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from kvcache.backend import CacheBackend, CacheConfig
+from kvcache.legacy import LEGACY, LEGACY_0_2_0, LegacyCache, LegacyVariant
+from kvcache.manager import KVCacheManager
+from kvcache.storage import STORAGES
+
+__all__ = ["BACKENDS", "make_backend"]
+
+Factory = Callable[[CacheConfig], CacheBackend]
+
+
+def _legacy(variant: LegacyVariant) -> Factory:
+    return lambda config: LegacyCache(config, variant)
+
+
+def _new(storage: str) -> Factory:
+    def build(config: CacheConfig) -> CacheBackend:
+        manager = KVCacheManager(replace(config, storage=storage))
+        manager.name = f"new:{storage}"
+        return manager
+
+    return build
+
+
+BACKENDS: dict[str, Factory] = {
+    "legacy": _legacy(LEGACY),
+    "legacy-0.2.0": _legacy(LEGACY_0_2_0),
+    "new": KVCacheManager,
+    **{f"new:{storage}": _new(storage) for storage in STORAGES},
+}
+
+
+def make_backend(name: str, config: CacheConfig) -> CacheBackend:
+    """A fresh backend of that name.
+
+    Raises:
+        ValueError: no backend has that name (the message lists those there are), or the configuration is bad.
+    """
+    try:
+        factory = BACKENDS[name]
+    except KeyError:
+        raise ValueError(f"unknown backend {name!r}: choose one of {', '.join(BACKENDS)}") from None
+    return factory(config)

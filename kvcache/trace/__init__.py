@@ -1,0 +1,1 @@
+"""Recorded searches: the file format, writing, reading, replaying."""

@@ -1,0 +1,84 @@
+"""Timing one call at a time, on the host and on a device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+
+__all__ = ["CudaStopwatch", "HostStopwatch", "Lap", "Stopwatch", "make_stopwatch"]
+
+# Host nanoseconds until the work was done, and a way to learn the device's nanoseconds once it is.
+Lap = tuple[int, Callable[[], float] | None]
+
+
+class Stopwatch(Protocol):
+    def time(self, call: Callable[..., Any], *args: Any) -> tuple[Any, Lap]:
+        """Call and time it: its result and its lap."""
+
+
+def _timing_event() -> Any:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+
+class HostStopwatch:
+    """For work that is done when the call returns.
+
+    Args:
+        timer: nanoseconds, monotonic.
+        synchronize: waits for outstanding work: before the clock starts, and before it stops.
+    """
+
+    def __init__(
+        self, timer: Callable[[], int] = time.perf_counter_ns, synchronize: Callable[[], None] | None = None
+    ) -> None:
+        self._timer = timer
+        self._synchronize = synchronize
+
+    def time(self, call: Callable[..., Any], *args: Any) -> tuple[Any, Lap]:
+        timer, synchronize = self._timer, self._synchronize
+        if synchronize is not None:
+            synchronize()
+        start = timer()
+        result = call(*args)
+        if synchronize is not None:
+            synchronize()
+        return result, (timer() - start, None)
+
+
+class CudaStopwatch:
+    """For work that a CUDA stream does: the host's time until it is done, and the device's between two events.
+
+    Args:
+        timer: nanoseconds, monotonic.
+        synchronize: waits for the device.
+        event: makes an event that is recorded on the current stream and tells milliseconds between two.
+    """
+
+    def __init__(
+        self,
+        timer: Callable[[], int] = time.perf_counter_ns,
+        synchronize: Callable[[], None] = torch.cuda.synchronize,
+        event: Callable[[], Any] = _timing_event,
+    ) -> None:
+        self._timer = timer
+        self._synchronize = synchronize
+        self._event = event
+
+    def time(self, call: Callable[..., Any], *args: Any) -> tuple[Any, Lap]:
+        began, ended = self._event(), self._event()
+        self._synchronize()
+        start = self._timer()
+        began.record()
+        result = call(*args)
+        ended.record()
+        self._synchronize()
+        elapsed = self._timer() - start
+        return result, (elapsed, lambda: began.elapsed_time(ended) * 1e6)
+
+
+def make_stopwatch(device: torch.device | str) -> Stopwatch:
+    """The stopwatch for a device."""
+    return CudaStopwatch() if torch.device(device).type == "cuda" else HostStopwatch()
