@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kvcache.integrations.lightzero import ENVIRONMENTS, record_run
+from kvcache.integrations.lightzero_run import ENVIRONMENTS, record_run
 
 __all__ = ["record"]
 

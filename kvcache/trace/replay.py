@@ -138,8 +138,7 @@ class Replay:
         for name, report in self.reports.items():
             report.verification = self.verify(name)
         if repetitions:
-            warm = {name: self._warm(name) for name in self.reports}
-            self._time(warm, repetitions)
+            self.time(repetitions)
         return self.reports
 
     def verify(self, name: str) -> Verification:
@@ -148,6 +147,10 @@ class Replay:
         return verify_replay(
             backend, self.steps, self._contents, self._latents, lambda done: self._tick(f"check {name}", done)
         )
+
+    def time(self, repetitions: int) -> None:
+        """The warm and the timed pass of all backends, side by side."""
+        self._time({name: self._warm(name) for name in self.reports}, repetitions)
 
     def _build(self, name: str) -> CacheBackend:
         backend = self._make(name, self.config)

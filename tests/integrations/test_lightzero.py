@@ -19,8 +19,9 @@ import xxhash
 from fake_lightzero import FakeRun, FakeWorldModel, draw
 
 from kvcache.hashing import hash_state
-from kvcache.integrations import lightzero
-from kvcache.integrations.lightzero import LightZeroRecorder, RecordingError, geometry_of, record_run
+from kvcache.integrations import lightzero, lightzero_run
+from kvcache.integrations.lightzero import LightZeroRecorder, RecordingError, geometry_of
+from kvcache.integrations.lightzero_run import record_run
 from kvcache.trace.reader import TraceReader
 from kvcache.trace.schema import NO_ENV, ROOT_SIMULATION, TraceHeader
 from kvcache.trace.writer import TraceWriter, journal_path, recover_trace
@@ -323,7 +324,7 @@ def test_a_simulation_whose_traversal_was_not_seen_ends_the_recording(recording)
 
 
 def test_what_cannot_be_recorded_is_refused(recording):
-    with pytest.raises(RecordingError, match="object is no world model of LightZero 0.2.0: it lacks forward_initial"):
+    with pytest.raises(RecordingError, match=r"object is no world model of LightZero 0\.2\.0: it lacks forward_initial"):
         LightZeroRecorder(object(), recording.writer)
     with pytest.raises(ValueError, match="searches must be positive, got 0"):
         recording.recorder(searches=0)
@@ -391,14 +392,14 @@ def arguments(**changes):
 
 
 def test_without_lightzero_the_error_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(lightzero.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(lightzero_run.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RecordingError, match=r"not installed: run this in 'tox -e lightzero', or install it"):
         record_run("cartpole", tmp_path / "trace.parquet", **arguments())
 
 
 def test_another_version_of_lightzero_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(lightzero.importlib.util, "find_spec", lambda name: True)
-    monkeypatch.setattr(lightzero.importlib.metadata, "version", lambda name: "0.1.0")
+    monkeypatch.setattr(lightzero_run.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(lightzero_run.importlib.metadata, "version", lambda name: "0.1.0")
     with pytest.raises(RecordingError, match=r"LightZero 0\.1\.0 is installed, but the recorder is for 0\.2\.0"):
         record_run("cartpole", tmp_path / "trace.parquet", **arguments())
 
@@ -419,7 +420,7 @@ def test_bad_arguments_are_named(tmp_path, environment, changes, fault):
 
 
 def test_a_trace_is_not_overwritten(tmp_path, monkeypatch):
-    monkeypatch.setattr(lightzero, "_require_lightzero", lambda: None)
+    monkeypatch.setattr(lightzero_run, "_require_lightzero", lambda: None)
     path = tmp_path / "trace.parquet"
     for existing, advice in ((path, "choose another name"), (journal_path(path), "kvcache trace recover")):
         existing.touch()
@@ -432,7 +433,7 @@ def test_chatter_goes_to_the_log_and_progress_to_the_terminal(tmp_path, capsys):
     log = tmp_path / "run.log"
     root = logging.getLogger()
     before = root.handlers[:], root.level
-    with lightzero._quietly(log, print) as (tell, evaluations):
+    with lightzero_run._quietly(log, print) as (tell, evaluations):
         print("chatter")
         logging.getLogger("lightzero.test").warning("more chatter")
         root.info(
@@ -443,7 +444,7 @@ def test_chatter_goes_to_the_log_and_progress_to_the_terminal(tmp_path, capsys):
     assert evaluations == {7: 9.2}
     assert capsys.readouterr().out == "train iteration 7: mean evaluation return 9.2\nprogress\n"
     assert "chatter" in log.read_text()
-    assert "more chatter" in lightzero._tail(log)
+    assert "more chatter" in lightzero_run._tail(log)
     assert (root.handlers, root.level) == before
 
 
@@ -452,8 +453,8 @@ def test_a_failed_run_shows_the_end_of_its_log(tmp_path, monkeypatch):
         print("the last words")
         raise ZeroDivisionError("division")
 
-    monkeypatch.setattr(lightzero, "_require_lightzero", lambda: None)
-    monkeypatch.setattr(lightzero._Run, "__init__", fail)
+    monkeypatch.setattr(lightzero_run, "_require_lightzero", lambda: None)
+    monkeypatch.setattr(lightzero_run._Run, "__init__", fail)
     before = Path.cwd()
     with pytest.raises(RecordingError, match=r"ZeroDivisionError: division\n(.|\n)*the last words"):
         record_run("cartpole", tmp_path / "trace.parquet", **arguments())
@@ -476,19 +477,19 @@ def collect(run):
 
 
 def untrained():
-    run = lightzero._Run(lightzero.ENVIRONMENTS["cartpole"], seed=0)
+    run = lightzero_run._Run(lightzero_run.ENVIRONMENTS["cartpole"], seed=0)
     run.train(0, print, {})
     return run
 
 
 def compare_observed_with_unobserved(folder: Path) -> None:
     """Run by ``test_lightzero_collects_the_same_observed_or_not``, in a process whose ``srand`` is pinned."""
-    with lightzero._quietly(folder / "run.log", lambda line: None):
+    with lightzero_run._quietly(folder / "run.log", lambda line: None):
         from gymnasium.utils import seeding
 
         unseeded = seeding.np_random
 
-        def pinned() -> lightzero._Run:
+        def pinned() -> lightzero_run._Run:
             # LightZero's CartPole hands its seed to nobody: each environment starts from the system's entropy.
             seeds = itertools.count()
             seeding.np_random = lambda seed=None: unseeded(next(seeds) if seed is None else seed)
@@ -522,7 +523,7 @@ def test_lightzero_is_put_back_as_it_was(tmp_path, monkeypatch):
     pytest.importorskip("lzero")
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "trace.parquet"
-    with lightzero._quietly(tmp_path / "run.log", lambda line: None):
+    with lightzero_run._quietly(tmp_path / "run.log", lambda line: None):
         run = untrained()
         world_model = run.world_model
         before = dict(vars(world_model))
@@ -539,9 +540,9 @@ def test_lightzero_is_put_back_as_it_was(tmp_path, monkeypatch):
     events = list(TraceReader(path).events())
     assert len(of(events, "lookup", "node")) == len(of(events, "store", "recur"))
     assert {each["search"] for each in events} == set(range(recorder.searches))
-    assert Counter(each["simulation"] for each in of(events, "lookup", "node") if each["search"] == 0) == {
-        simulation: 8 for simulation in range(25)
-    }
+    assert Counter(each["simulation"] for each in of(events, "lookup", "node") if each["search"] == 0) == dict.fromkeys(
+        range(25), 8
+    )
 
 
 def test_record_run_leaves_a_trace_and_nothing_else(tmp_path, monkeypatch, capfd):

@@ -1,0 +1,168 @@
+"""Prints the figures behind the claims that the README and the closing notes make; each is also a test.
+
+Usage: python benchmarks/claims.py [sweep] [bookkeeping] [allocations] [recurrent-step]     (default: all)
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cachetools
+import torch
+from rich.progress import track
+
+from kvcache import GEOMETRIES, CacheConfig, EvictionStrategy, KeysValues, KVCachePool, make_backend
+from kvcache.trace.content import Contents
+from kvcache.trace.counters import OperationCounter
+from kvcache.trace.drive import Latents
+from kvcache.trace.machine import Machine
+from kvcache.trace.reader import TraceReader
+from kvcache.trace.replay import Replay, verify_replay
+from kvcache.trace.steps import Step, read_steps
+from kvcache.trace.summary import ratio
+from kvcache.trace.synthetic import SyntheticSearch, write_synthetic_trace
+from kvcache.trace.verify import Outcome
+
+TRACE = Path(__file__).parent / "traces" / "cartpole-lightzero-0.2.0-seed0.parquet"
+SWEPT_SEARCHES = 8
+
+
+def read(path: Path, searches: int | None = None) -> list[Step]:
+    return [step for step in read_steps(TraceReader(path).events()) if searches is None or step.search < searches]
+
+
+def sweep() -> None:
+    """New at every capacity and strategy: stale hits and wrong contents; legacy's stale hits beside them."""
+    geometry = TraceReader(TRACE).header.geometry
+    contents, latents = Contents(geometry), Latents(geometry.embed_dim, "cpu")
+    part = read(TRACE, SWEPT_SEARCHES)
+    slots = geometry.env_num * geometry.num_simulations
+    found: Counter[str] = Counter()
+    replays = 0
+    for capacity in track(range(1, slots + 1), f"new at 1 to {slots} slots, {SWEPT_SEARCHES} searches"):
+        for strategy in EvictionStrategy:
+            config = CacheConfig(
+                geometry, init_pool_size=capacity, recur_pool_size=capacity, eviction_strategy=strategy.value
+            )
+            result = verify_replay(make_backend("new", config), part, contents, latents)
+            found += Counter({each.value: number for each, number in result.outcomes.total.items()})
+            found["faults"] += len(result.faults)
+            replays += 1
+    print(
+        f"new, {replays} replays (1 to {slots} slots x 3 strategies, {SWEPT_SEARCHES} searches): "
+        f"{found[Outcome.STALE_HIT.value]} stale hits, {found[Outcome.WRONG_CONTENT.value]} wrong contents, "
+        f"{found['faults']} faults in {sum(found.values())} lookups"
+    )
+    whole = read(TRACE)
+    for capacity in (slots, slots // 2, slots // 4, slots // 8, 1):
+        config = CacheConfig(geometry, recur_pool_size=capacity)
+        for name in ("legacy", "new"):
+            total = verify_replay(make_backend(name, config), whole, contents, latents).outcomes.total
+            counts = ", ".join(f"{each.value} {total[each]}" for each in Outcome)
+            print(f"whole trace, {capacity} recurrent slots, {name}: {counts}")
+
+
+def bookkeeping() -> None:
+    """A get and a set without tensors, against ``cachetools.LRUCache``, in alternating order."""
+    for strategy in EvictionStrategy:
+        pairs = bookkeeping_ratios(strategy)
+        print(
+            f"get + set, {strategy.name}: {statistics.median(pairs):.2f} times cachetools.LRUCache "
+            f"({min(pairs):.2f} to {max(pairs):.2f} in {len(pairs)} pairs)"
+        )
+
+
+def bookkeeping_ratios(strategy: EvictionStrategy, pairs: int = 15, slots: int = 400) -> list[float]:
+    """Time of our pool over time of ``cachetools.LRUCache`` for the same gets and sets, one ratio a pair."""
+    source = random.Random(0)
+    keys = [source.randrange(2 * slots) for _ in range(20_000)]
+    value = object()
+
+    def lap(get: Callable[..., object], put: Callable[..., object]) -> int:
+        start = time.perf_counter_ns()
+        for key in keys:
+            get(key)
+            put(key, value)
+        return time.perf_counter_ns() - start
+
+    ratios = []
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(pairs):
+            ours, theirs = KVCachePool(slots, strategy, storage="reference"), cachetools.LRUCache(slots)
+            laps = {}
+            order = [("ours", ours.get, ours.set), ("theirs", theirs.get, theirs.__setitem__)]
+            for name, get, put in order if number % 2 else reversed(order):
+                laps[name] = lap(get, put)
+            ratios.append(laps["ours"] / laps["theirs"])
+    finally:
+        gc.enable()
+    return ratios
+
+
+def allocations() -> None:
+    """50 inserts, ten times over, with a clear in between."""
+    pool = KVCachePool(400)
+    entry = KeysValues(1, 8, 8, 768, 2)
+    after_first = 0
+    for round_number in range(10):
+        with OperationCounter() as counter:
+            for key in range(50):
+                pool.set(key + 50 * round_number, entry)
+            pool.clear()
+        if round_number:
+            after_first += counter.counts.allocations
+    print(
+        f"50 inserts x 10 clears: {pool.slots_allocated} slots allocated, {after_first} tensors after the first round"
+    )
+
+
+def recurrent_step() -> None:
+    """Legacy over new, interleaved, on a synthetic search of every geometry (SPEC 1) and on the recorded one."""
+    traces = {"cartpole (recorded)": (TraceReader(TRACE).header.geometry, read(TRACE, 20))}
+    for name, geometry in GEOMETRIES.items():
+        steps = []
+        for seed in (0, 1):
+            path = Path("reports/out") / f".claims-{name}-{seed}.parquet"
+            path.unlink(missing_ok=True)
+            simulations = min(geometry.num_simulations, 25)
+            list(write_synthetic_trace(path, SyntheticSearch(replace(geometry, num_simulations=simulations), 4, seed)))
+            steps.append(read(path))
+            path.unlink()
+        for seed, each in enumerate(steps):
+            traces[f"{name} (synthetic, seed {seed})"] = (geometry, each)
+    for label, (geometry, steps) in traces.items():
+        replay = Replay(steps, CacheConfig(geometry), ["legacy", "new"])
+        replay.time(3)
+        found = ratio(replay.reports["legacy"], replay.reports["new"])
+        assert found is not None
+        print(
+            f"recurrent step, {label}: legacy / new {found['median']:.2f} (quartiles {found['p25']:.2f} to "
+            f"{found['p75']:.2f}; repetitions {found['lowest_repetition']:.2f} to {found['highest_repetition']:.2f})"
+        )
+
+
+CLAIMS = {"sweep": sweep, "bookkeeping": bookkeeping, "allocations": allocations, "recurrent-step": recurrent_step}
+
+
+def main(names: list[str]) -> None:
+    unknown = set(names) - set(CLAIMS)
+    if unknown:
+        sys.exit(f"{__doc__}\nunknown: {', '.join(sorted(unknown))}")
+    torch.set_num_threads(1)
+    print(Machine.describe())
+    for name in names or CLAIMS:
+        CLAIMS[name]()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
