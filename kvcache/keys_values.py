@@ -111,7 +111,13 @@ class KVCache:
         return self._k_cache.get(), self._v_cache.get()
 
     def update(self, k: Tensor, v: Tensor) -> None:
-        """Append keys and values ``[B, H, n, D]``; raises ValueError as ``Cache.update`` does."""
+        """Append keys and values ``[B, H, n, D]``, both or neither.
+
+        Raises:
+            ValueError: they differ in shape, or do not fit (see ``Cache.update``).
+        """
+        if k.shape != v.shape:
+            raise ValueError(f"cannot append keys {tuple(k.shape)} with values {tuple(v.shape)}: a token has both")
         self._k_cache.update(k)
         self._v_cache.update(v)
 

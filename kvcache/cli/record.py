@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from kvcache.integrations.lightzero_run import ENVIRONMENTS, record_run
+from kvcache.trace.writer import journal_path
 
 __all__ = ["record"]
 
@@ -34,13 +35,18 @@ def lightzero(environment: str, output: Path, seed: int, train_steps: int, searc
 
     Needs LightZero, which needs Python 3.11 and an environment of its own: tox -e lightzero makes one.
     """
-    header = record_run(
-        environment,
-        output,
-        seed=seed,
-        train_steps=train_steps,
-        searches=searches,
-        threads=threads,
-        progress=lambda line: click.echo(line, err=True),
-    )
+    try:
+        header = record_run(
+            environment,
+            output,
+            seed=seed,
+            train_steps=train_steps,
+            searches=searches,
+            threads=threads,
+            progress=lambda line: click.echo(line, err=True),
+        )
+    except KeyboardInterrupt:
+        if journal_path(output).exists():
+            click.echo(f"cut off: 'kvcache trace recover {output}' makes a trace of what was recorded", err=True)
+        raise
     click.echo(f"{output}: {searches} searches of {header.source['environment']}, LightZero {header.source['version']}")

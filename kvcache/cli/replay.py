@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import torch
@@ -52,7 +52,13 @@ class Capacity:
         return Capacity(self.label, header.pools.get("init"), header.pools.get("recur"))
 
 
-class _CapacityType(click.ParamType[Capacity]):
+if TYPE_CHECKING:
+    _CapacityBase = click.ParamType[Capacity]
+else:  # click 8.1's cannot be subscripted
+    _CapacityBase = click.ParamType
+
+
+class _CapacityType(_CapacityBase):
     name = "SLOTS"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Capacity:

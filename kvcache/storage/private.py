@@ -49,6 +49,8 @@ class PrivateStorage(Storage):
         block = self._blocks[slot]
         if block is None:
             block = self._allocate(slot, row)
+        if row.requires_grad:  # a copy into a slot must not tie it to a graph
+            row = row.detach()
         source, target = row.narrow(3, first, count), block.narrow(3, 0, count)
         if shift is None:
             target.copy_(source)

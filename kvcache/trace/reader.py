@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -37,6 +38,15 @@ _NEEDED: dict[str, tuple[str, ...]] = {
     ASSEMBLE: ("size",),
     STORE: ("key", "tokens"),
     CLEAR: (),
+}
+
+
+# A column with nulls would become float64, which cannot hold a 64-bit key.
+_NULLABLE = {
+    pa.int32(): pd.Int32Dtype(),
+    pa.int64(): pd.Int64Dtype(),
+    pa.uint64(): pd.UInt64Dtype(),
+    pa.bool_(): pd.BooleanDtype(),
 }
 
 
@@ -121,6 +131,15 @@ class TraceReader:
                 checker.check(row, event)
                 yield event
                 row += 1
+
+    def to_pandas(self) -> pd.DataFrame:
+        """All events as one frame, a row each, unchecked; columns that may be null keep that (``Int64``, ``boolean``).
+
+        Raises:
+            TraceError: a row group cannot be read.
+        """
+        table = pa.Table.from_batches(self.batches(), EVENT_SCHEMA)
+        return table.to_pandas(types_mapper=_NULLABLE.get)
 
     def check(self) -> int:
         """Read and check everything; the number of events. Raises TraceError as ``events`` does."""
