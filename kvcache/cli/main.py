@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import click
@@ -22,7 +23,11 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (TraceError, RecordingError, FileExistsError, PermissionError) as error:
+        except (TraceError, RecordingError) as error:
+            raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever read our output has gone: click ends quietly
+                raise
             raise click.ClickException(str(error)) from error
 
 

@@ -21,7 +21,7 @@ from kvcache.cli.console import STDERR, STDOUT
 from kvcache.cli.table import replay_table
 from kvcache.eviction import EvictionStrategy
 from kvcache.registry import BACKENDS
-from kvcache.trace.files import whole_or_absent
+from kvcache.trace.files import check_writable, whole_or_absent
 from kvcache.trace.machine import Machine
 from kvcache.trace.reader import TraceReader
 from kvcache.trace.replay import Replay
@@ -52,6 +52,10 @@ class Capacity:
         return Capacity(self.label, header.pools.get("init"), header.pools.get("recur"))
 
 
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and int(text) > 0
+
+
 if TYPE_CHECKING:
     _CapacityBase = click.ParamType[Capacity]
 else:  # click 8.1's cannot be subscripted
@@ -69,7 +73,7 @@ class _CapacityType(_CapacityBase):
         sizes: dict[str, int] = {}
         for part in value.split(","):
             pool, _, number = part.rpartition("=")
-            if pool not in ("", "init", "recur") or not number.isdigit() or int(number) < 1:
+            if pool not in ("", "init", "recur") or not _is_count(number):
                 self.fail(f"{value!r}: give 'default', 'recorded', N, 'init=N', 'recur=N' or 'init=N,recur=M'", param)
             sizes |= dict.fromkeys((pool,) if pool else ("init", "recur"), int(number))
         return Capacity(value, sizes.get("init"), sizes.get("recur"))
@@ -139,6 +143,8 @@ def replay(
     """
     if len(set(backends)) != len(backends):
         raise click.UsageError(f"a --backend is named twice: {', '.join(backends)}")
+    if json_file is not None:
+        check_writable(json_file)  # now, and not after minutes of measuring
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     result: dict[str, Any] = {

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["whole_or_absent"]
+__all__ = ["check_writable", "whole_or_absent"]
 
 
 @contextmanager
@@ -25,5 +25,18 @@ def whole_or_absent(path: str | Path) -> Iterator[Path]:
         with open(beside, "rb") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise the OSError that writing ``path`` would raise; leaves nothing behind but the folder."""
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.touch()
     finally:
         beside.unlink(missing_ok=True)

@@ -31,6 +31,8 @@ __all__ = ["TraceReader"]
 
 Event = dict[str, Any]
 
+_MAGIC = b"PAR1"  # what a Parquet file begins and ends with
+
 # Columns that an event of a kind must fill; all others that may be null stay null.
 _NEEDED: dict[str, tuple[str, ...]] = {
     LOOKUP: ("key",),
@@ -63,14 +65,13 @@ class TraceReader:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        fault = _not_parquet(self.path)
+        if fault:
+            raise TraceError(path, fault)
         try:
-            self._file = pq.ParquetFile(self.path)
-        except FileNotFoundError:
-            raise TraceError(path, "no such file") from None
-        except IsADirectoryError:
-            raise TraceError(path, "is a folder, not a trace file") from None
+            self._file = pq.ParquetFile(self.path, page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:
-            raise TraceError(path, _unreadable(self.path)) from error
+            raise TraceError(path, "a damaged Parquet file: its footer cannot be read") from error
         try:
             schema = self._file.schema_arrow
         except pa.ArrowException as error:
@@ -109,6 +110,7 @@ class TraceReader:
             rows = self._file.metadata.row_group(group).num_rows
             try:
                 table = self._file.read_row_group(group, columns=list(COLUMNS))
+                table.validate(full=True)
             except (pa.ArrowException, OSError) as error:
                 raise TraceError(
                     self.path, f"row group {group} (rows {first} to {first + rows - 1}) cannot be read: it is damaged"
@@ -154,18 +156,27 @@ class TraceReader:
         return hashlib.sha256("".join(column.hexdigest() for column in columns.values()).encode()).hexdigest()
 
 
-def _unreadable(path: Path) -> str:
-    with open(path, "rb") as file:
-        start = file.read(4)
-        size = file.seek(0, 2)
-        end = b"" if size < 8 else (file.seek(-4, 2), file.read(4))[1]
+def _not_parquet(path: Path) -> str | None:
+    """What a look at the file's two ends says against it."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(_MAGIC))
+            size = file.seek(0, 2)
+            file.seek(max(0, size - len(_MAGIC)))
+            end = file.read()
+    except FileNotFoundError:
+        return "no such file"
+    except IsADirectoryError:
+        return "is a folder, not a trace file"
+    except OSError as error:
+        return f"cannot be opened: {error.strerror}"
     if size == 0:
         return "the file is empty"
-    if start != b"PAR1":
+    if start != _MAGIC:
         return "not a Parquet file"
-    if end != b"PAR1":
+    if end != _MAGIC or size <= 2 * len(_MAGIC):
         return f"truncated: a Parquet file whose end is missing (it has {size} bytes)"
-    return "a damaged Parquet file: its footer cannot be read"
+    return None
 
 
 class _Checker:
@@ -178,6 +189,8 @@ class _Checker:
         self._batch = -1
         self._phase = 0
         self._parents: dict[int, int] = {}  # env -> key looked up in this batch
+        self._lookups: dict[int, int] = {}  # env -> row of its lookup in this batch
+        self._storing: set[int] = set()  # envs that store in this batch
         self._sizes: dict[int, int] = {}  # env -> size assembled in this batch
         self._seen: set[tuple[str, int]] = set()  # (kind, env) of this batch
         self._tokens: int | None = None
@@ -221,8 +234,11 @@ class _Checker:
         if batch < self._batch:
             return f"batch {batch} after batch {self._batch}: batches stand in order"
         if batch > self._batch:
+            self._end_batch()
             self._batch, self._phase, self._tokens = batch, 0, None
             self._parents.clear()
+            self._lookups.clear()
+            self._storing.clear()
             self._sizes.clear()
             self._seen.clear()
         phase = KINDS.index(kind)
@@ -241,6 +257,13 @@ class _Checker:
             CLEAR: self._clear,
         }[kind](row, event)
 
+    def _end_batch(self) -> None:
+        """A batch stores all its rows or, at a context_length with no room for a past, none."""
+        for env, row in self._lookups.items():
+            if self._storing and env not in self._storing:
+                fault = f"env {env} looks up in batch {self._batch}, whose other environments store, but stores nothing"
+                raise TraceError(self._path, fault, row)
+
     def _lookup(self, row: int, event: Event) -> str | None:
         node = event["node"]
         if node is not None and node not in self._stored:
@@ -248,6 +271,7 @@ class _Checker:
         if node is not None and self._stored[node] != event["key"]:
             return f"it looks up key {event['key']:#018x} but means row {node}, which stored {self._stored[node]:#018x}"
         self._parents[event["env"]] = event["key"]
+        self._lookups[event["env"]] = row
         return None
 
     def _generate(self, row: int, event: Event) -> str | None:
@@ -276,6 +300,7 @@ class _Checker:
         if self._sizes and env not in self._sizes:
             return f"env {env} stores in batch {event['batch']} but was not assembled in it"
         self._stored[row] = event["key"]
+        self._storing.add(env)
         return None
 
     def _clear(self, row: int, event: Event) -> str | None:

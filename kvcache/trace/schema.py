@@ -74,6 +74,15 @@ EVENT_SCHEMA = pa.schema(
 COLUMNS: tuple[str, ...] = tuple(EVENT_SCHEMA.names)
 
 
+_HEADER_TYPES: dict[str, tuple[type, ...]] = {
+    "source": (dict,),
+    "synthetic": (bool,),
+    "backend": (str, type(None)),
+    "created": (str,),
+    "recorder": (str,),
+}
+
+
 class TraceError(ValueError):
     """A trace that cannot be used: which file, where in it, and what is wrong.
 
@@ -142,6 +151,9 @@ class TraceHeader:
             raise ValueError(
                 f"header fields missing: {sorted(names - set(values))}, unknown: {sorted(set(values) - names)}"
             )
+        for name, kinds in _HEADER_TYPES.items():
+            if not isinstance(values[name], kinds):
+                raise ValueError(f"the header's {name} has the wrong type, {type(values[name]).__name__}")
         geometry, pools = values.pop("geometry"), values.pop("pools")
         if not isinstance(geometry, dict):
             raise ValueError("the header's geometry is not an object")

@@ -41,7 +41,10 @@ def write_trace(path: str | Path, header: TraceHeader, batches: Iterable[pa.Reco
     rows = 0
     pending: list[pa.RecordBatch] = []
 
-    with whole_or_absent(path) as beside, pq.ParquetWriter(beside, schema, compression="zstd") as writer:
+    with (
+        whole_or_absent(path) as beside,
+        pq.ParquetWriter(beside, schema, compression="zstd", write_page_checksum=True) as writer,
+    ):
 
         def flush() -> None:
             writer.write_table(pa.Table.from_batches(pending, EVENT_SCHEMA).cast(schema), ROW_GROUP_ROWS)
