@@ -250,8 +250,8 @@ class KeysValues:
         self._adopt(block[_sample_mask(mask, block)], self.size)
 
     def clone(self) -> KeysValues:
-        """An independent copy of the live tokens; memory beyond them is zero."""
-        size, block = self.size, self.block
+        """An independent copy of the live tokens, without their graph; memory beyond them is zero."""
+        size, block = self.size, self.block.detach()
         copy = torch.zeros(block.shape, dtype=block.dtype, device=block.device)
         copy[..., :size, :].copy_(block[..., :size, :])
         return KeysValues.from_block(copy, size)

@@ -268,3 +268,8 @@ class TestNamesThatLightZeroUses:
             layer._v_cache._cache = torch.ones(4, HEADS, TOKENS, HEAD_DIM)
         assert kv.num_samples == 4
         assert kv.block.shape == (4, LAYERS, 2, HEADS, TOKENS, HEAD_DIM)
+
+
+def test_a_clone_carries_no_autograd_graph():
+    layers = [(torch.ones(1, 2, 6, 3, requires_grad=True) * 2, torch.ones(1, 2, 6, 3, requires_grad=True) * 3)] * 2
+    assert not KeysValues.from_layers(layers, size=4).clone().block.requires_grad

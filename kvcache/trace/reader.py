@@ -70,11 +70,11 @@ class TraceReader:
             raise TraceError(path, fault)
         try:
             self._file = pq.ParquetFile(self.path, page_checksum_verification=True)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise TraceError(path, "a damaged Parquet file: its footer cannot be read") from error
         try:
             schema = self._file.schema_arrow
-        except pa.ArrowException as error:
+        except (pa.ArrowException, UnicodeDecodeError) as error:
             raise TraceError(path, "its Parquet schema cannot be read: the file is damaged") from error
         self.header = self._read_header(schema)
         self._check_columns(schema)
@@ -179,6 +179,10 @@ def _not_parquet(path: Path) -> str | None:
     return None
 
 
+def _an(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+
+
 class _Checker:
     """The rules that one event alone, or its place among the others, can break."""
 
@@ -205,10 +209,10 @@ class _Checker:
         if kind not in KINDS:
             return f"unknown kind {kind!r}: one of {', '.join(KINDS)}"
         if scope not in SCOPES[kind]:
-            return f"a {kind} has scope {scope!r}: one of {', '.join(SCOPES[kind])}"
+            return f"{_an(kind)} has scope {scope!r}: one of {', '.join(SCOPES[kind])}"
         for name in ("env", "batch", "search", "simulation", *_NEEDED[kind]):
             if event[name] is None:
-                return f"a {kind} without a value in column {name!r}"
+                return f"{_an(kind)} without a value in column {name!r}"
         return None
 
     def _values(self, event: Event) -> str | None:
@@ -243,7 +247,7 @@ class _Checker:
             self._seen.clear()
         phase = KINDS.index(kind)
         if phase < self._phase:
-            return f"a {kind} after a {KINDS[self._phase]} of the same batch"
+            return f"{_an(kind)} after {_an(KINDS[self._phase])} of the same batch"
         self._phase = phase
         if kind != CLEAR:
             if (kind, env) in self._seen:

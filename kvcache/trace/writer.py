@@ -191,8 +191,12 @@ def recover_trace(path: str | Path) -> int:
         try:
             stream = pa.ipc.open_stream(file)
             header = TraceHeader.from_json(stream.schema.metadata[HEADER_KEY])
-        except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
-            raise TraceError(journal, "the journal's beginning cannot be read: nothing was flushed") from error
+            if not stream.schema.equals(EVENT_SCHEMA):
+                raise ValueError("the journal's columns are not those of a trace")
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, MemoryError) as error:
+            raise TraceError(
+                journal, "the journal's beginning cannot be read: nothing was flushed, or it is damaged"
+            ) from error
         rows = write_trace(path, header, _until_cut(stream))
     journal.unlink()
     return rows
@@ -202,6 +206,7 @@ def _until_cut(stream: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
     while True:
         try:
             batch = stream.read_next_batch()
-        except (StopIteration, pa.ArrowInvalid, OSError):
+            batch.validate(full=True)
+        except (StopIteration, pa.ArrowException, OSError, UnicodeDecodeError, MemoryError):
             return
         yield batch.cast(EVENT_SCHEMA)

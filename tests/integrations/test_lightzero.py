@@ -324,7 +324,7 @@ def test_a_simulation_whose_traversal_was_not_seen_ends_the_recording(recording)
 
 
 def test_what_cannot_be_recorded_is_refused(recording):
-    with pytest.raises(RecordingError, match=r"object is no world model of LightZero 0\.2\.0: it lacks forward_initial"):
+    with pytest.raises(RecordingError, match=r"object is no world model of LightZero 0\.2\.0: it lacks forward_"):
         LightZeroRecorder(object(), recording.writer)
     with pytest.raises(ValueError, match="searches must be positive, got 0"):
         recording.recorder(searches=0)

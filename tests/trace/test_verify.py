@@ -1,0 +1,291 @@
+"""Broken caches are found out: whatever they return, it is never called a hit."""
+
+import pytest
+import torch
+from traces import TINY, good_events, steps_of, synthetic
+
+from kvcache.backend import CacheConfig, Scope
+from kvcache.keys_values import KeysValues
+from kvcache.manager import KVCacheManager
+from kvcache.trace.content import Contents
+from kvcache.trace.drive import Latents
+from kvcache.trace.replay import verify_replay
+from kvcache.trace.steps import read_steps
+from kvcache.trace.verify import Outcome, Outcomes
+
+CONTENTS = Contents(TINY)
+
+
+def verify(backend_class, steps, dtype=torch.float32, **config):
+    backend = backend_class(CacheConfig(TINY, dtype=dtype, **config))
+    backend.position_shift = CONTENTS.position_shift("cpu", dtype)
+    return verify_replay(backend, steps, CONTENTS, Latents(TINY.embed_dim, "cpu"))
+
+
+@pytest.fixture
+def steps(tmp_path):
+    return steps_of(synthetic(tmp_path / "trace", searches=4, episode_length=3))
+
+
+def test_a_sound_cache_has_hits_only(steps):
+    result = verify(KVCacheManager, steps)
+    assert set(result.outcomes.total) == {Outcome.HIT}
+    assert result.faults == []
+
+
+class OthersContent(KVCacheManager):
+    """Finds, for every other key, what was stored under another key."""
+
+    def _pool(self, size, name):
+        pool = super()._pool(size, name)
+        original = pool.find
+
+        def find(key):
+            slot = original(key)
+            return slot if slot is None or len(pool) < 2 else (slot + 1) % len(pool)
+
+        pool.find = find
+        return pool
+
+
+def test_another_keys_content_is_a_stale_hit(steps):
+    sound = verify(KVCacheManager, steps).outcomes.total
+    total = verify(OthersContent, steps).outcomes.total
+    assert total[Outcome.STALE_HIT] > sound[Outcome.HIT] / 2
+    # What is left of the hits is what came from pools with one entry.
+    assert total[Outcome.HIT] < sound[Outcome.HIT] / 2
+
+
+class OneElementOff(KVCacheManager):
+    """Changes one element of one row of every batch that has a context."""
+
+    place = (0, -1, -1, -1)
+
+    def assemble(self):
+        sizes = super().assemble()
+        if self.keys_values_wm.size:
+            layer, kind, head, element = self.place
+            self.keys_values_wm.block[0, layer, kind, head, self.keys_values_wm.size - 1, element] += 1
+        return sizes
+
+
+@pytest.mark.parametrize("place", [(0, 0, 0, 0), (1, 0, 1, 3), (0, 1, 0, 7), (1, 1, 1, 7)])
+def test_one_wrong_element_is_wrong_content(steps, place):
+    backend = type("Off", (OneElementOff,), {"place": place})
+    result = verify(backend, steps)
+    damaged = [each for each, outcome in zip(rows_asked(steps), result.outcomes.by_lookup, strict=True) if each == 0]
+    wrong = result.outcomes.total[Outcome.WRONG_CONTENT]
+    assert wrong >= len(damaged)
+    assert len(result.faults) == wrong
+    assert "search 0, simulation 0, env 0: found under key 0x" in result.faults[0]
+
+
+def rows_asked(steps):
+    """The row of its batch for every lookup."""
+    return [row for step in steps for row, parent in enumerate(step.parents) if parent is not None]
+
+
+@pytest.mark.parametrize("token", [0, 1])
+def test_a_wrong_element_in_any_token_is_wrong_content(steps, token):
+    class Off(KVCacheManager):
+        def assemble(self):
+            sizes = super().assemble()
+            for row, size in enumerate(sizes):
+                if size > token:
+                    first = self.keys_values_wm.size - size
+                    self.keys_values_wm.block[row, 1, 1, 1, first + token, 2] -= 1
+            return sizes
+
+    result = verify(Off, steps)
+    assert result.outcomes.total[Outcome.WRONG_CONTENT] > 0
+    assert len(result.faults) >= result.outcomes.total[Outcome.WRONG_CONTENT]
+
+
+class LiveReferences(KVCacheManager):
+    """Stores a view of the batch, as the first design did."""
+
+    def store(self, envs, keys, scope, priorities=None):
+        sizes = self.keys_values_wm_size_list
+        longest = max(sizes)
+        appended = self.keys_values_wm.size - longest
+        for row, (env, key, size) in enumerate(zip(envs, keys, sizes, strict=True)):
+            pool = self.recur_pool if scope is Scope.NODE else self.init_pools[env]
+            first, count = self.geometry.window(size + appended)
+            start = longest - size + first
+            view = self.keys_values_wm.block[row : row + 1, ..., start : start + count, :]
+            pool.set(key, KeysValues.from_block(view, count))
+
+
+def test_a_live_reference_to_the_batch_is_wrong_content(steps):
+    result = verify(LiveReferences, steps, storage="reference")
+    assert set(result.outcomes.total) == {Outcome.WRONG_CONTENT}
+    assert result.faults
+
+
+class LiveSupplies(KVCacheManager):
+    """Keeps what the model made after a miss under the key that missed, without a copy."""
+
+    supplied = None
+
+    def lookup(self, envs, keys, scope):
+        sizes = super().lookup(envs, keys, scope)
+        if self.supplied is not None and scope is Scope.NODE:
+            self._rows[0] = self.supplied
+            sizes[0] = self.supplied.size
+        return sizes
+
+    def supply(self, row, keys_values):
+        super().supply(row, keys_values)
+        self.supplied = keys_values
+
+
+def test_a_live_reference_to_what_was_supplied_is_wrong_content():
+    events = good_events()
+    again = [each | {"batch": 3, "simulation": 2, "node": None} for each in events[11:]]
+    for each in again:
+        if each["kind"] == "store":
+            each["key"] += 1000
+    result = verify(LiveSupplies, list(read_steps([*events, *again])))
+    assert result.outcomes.by_lookup[-2] is Outcome.WRONG_CONTENT
+
+
+class NoFrontPadding(KVCacheManager):
+    """Leaves in front of shorter rows whatever the batch memory held."""
+
+    def assemble(self):
+        sizes = self.keys_values_wm_size_list
+        self._batch_memory.fill_(3)
+        super().assemble()
+        longest = max(sizes)
+        for row, size in enumerate(sizes):
+            self._batch_memory[row, ..., : longest - size, :] = 3
+        return sizes
+
+
+def test_padding_that_is_not_zero_is_wrong_content(steps):
+    result = verify(NoFrontPadding, steps)
+    assert result.outcomes.total[Outcome.WRONG_CONTENT] > 0
+    assert result.outcomes.total[Outcome.HIT] > 0  # the longest rows have no padding
+
+
+class AlignedAtTheBack(KVCacheManager):
+    """Pads behind, not in front."""
+
+    def assemble(self):
+        sizes = super().assemble()
+        longest = max(sizes)
+        for row, size in enumerate(sizes):
+            if 0 < size < longest:
+                block = self.keys_values_wm.block[row]
+                block.copy_(block.roll(size - longest, dims=3))
+        return sizes
+
+
+def test_rows_that_are_not_aligned_to_the_longest_are_wrong_content(steps):
+    total = verify(AlignedAtTheBack, steps).outcomes.total
+    assert total[Outcome.WRONG_CONTENT] > 0
+
+
+def test_rows_that_start_from_nothing_must_be_empty(steps):
+    class NotEmpty(KVCacheManager):
+        def assemble(self):
+            sizes = super().assemble()
+            if max(sizes) == 0:
+                self.keys_values_wm.size = 1
+                self.keys_values_wm_size_list = [1] * len(sizes)
+            return self.keys_values_wm_size_list
+
+    result = verify(NotEmpty, steps)
+    assert "a row that starts from nothing is not empty" in result.faults[0]
+
+
+class NoShift(KVCacheManager):
+    """Forgets that positions change when a window slides."""
+
+    def store(self, *args):
+        shift, self.position_shift = self.position_shift, None
+        try:
+            super().store(*args)
+        finally:
+            self.position_shift = shift
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_slide_without_its_shift_is_wrong_content(steps, dtype):
+    total = verify(NoShift, steps, dtype).outcomes.total
+    assert total[Outcome.WRONG_CONTENT] > 0
+    assert total[Outcome.HIT] > 0  # contexts that never slid
+
+
+@pytest.mark.parametrize("error", [-1, 1, 2])
+def test_a_wrong_size_is_an_error_or_a_fault(steps, error):
+    class WrongSize(KVCacheManager):
+        def assemble(self):
+            sizes = super().assemble()
+            self.keys_values_wm_size_list = [size + error if size > 1 else size for size in sizes]
+            self.keys_values_wm.size = max(self.keys_values_wm_size_list)
+            return self.keys_values_wm_size_list
+
+    try:
+        result = verify(WrongSize, steps)
+    except ValueError:
+        return
+    total = result.outcomes.total
+    assert total[Outcome.WRONG_CONTENT] + total[Outcome.STALE_HIT] > 0
+    assert result.faults
+
+
+def test_too_few_sizes_are_an_error(steps):
+    class TooFew(KVCacheManager):
+        def lookup(self, envs, keys, scope):
+            return super().lookup(envs, keys, scope)[:-1]
+
+    with pytest.raises(ValueError, match="zip"):
+        verify(TooFew, steps)
+
+
+def test_an_error_of_the_cache_is_not_swallowed(steps):
+    class Raises(KVCacheManager):
+        def store(self, *args):
+            raise RuntimeError("out of slots")
+
+    with pytest.raises(RuntimeError, match="out of slots"):
+        verify(Raises, steps)
+
+
+def test_a_miss_that_does_not_use_what_was_supplied_is_a_fault():
+    class Ignores(KVCacheManager):
+        def supply(self, row, keys_values):
+            super().supply(row, KeysValues.from_block(torch.zeros_like(keys_values.block), keys_values.size))
+
+    result = verify(Ignores, list(read_steps(good_events())))
+    assert result.outcomes.by_lookup[2] is Outcome.MISS
+    assert "what was supplied after the miss did not arrive" in result.faults[0]
+
+
+def test_the_right_key_with_another_history_is_a_context_mismatch(tmp_path):
+    path = synthetic(tmp_path / "trace", searches=3, transpositions=0.5)
+    total = verify(KVCacheManager, steps_of(path)).outcomes.total
+    assert total[Outcome.CONTEXT_MISMATCH] > 0
+    assert total[Outcome.WRONG_CONTENT] == total[Outcome.STALE_HIT] == 0
+
+
+class TestOutcomes:
+    def test_scopes_are_counted_apart_and_together(self):
+        outcomes = Outcomes()
+        outcomes.add(Scope.ROOT, Outcome.HIT, None)
+        outcomes.add(Scope.NODE, Outcome.HIT, True)
+        outcomes.add(Scope.NODE, Outcome.STALE_HIT, False)
+        assert outcomes.root == {Outcome.HIT: 1}
+        assert outcomes.node == {Outcome.HIT: 1, Outcome.STALE_HIT: 1}
+        assert outcomes.total == {Outcome.HIT: 2, Outcome.STALE_HIT: 1}
+        assert outcomes.by_lookup == [Outcome.HIT, Outcome.HIT, Outcome.STALE_HIT]
+
+    @pytest.mark.parametrize("outcome", Outcome)
+    def test_found_or_not_is_compared_with_the_recorded_run(self, outcome):
+        for recorded in (True, False, None):
+            outcomes = Outcomes()
+            outcomes.add(Scope.NODE, outcome, recorded)
+            assert outcomes.recorded == (recorded is not None)
+            found = outcome is not Outcome.MISS
+            assert outcomes.disagreements == (recorded is not None and recorded != found)
