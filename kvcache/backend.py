@@ -45,6 +45,7 @@ class CacheConfig:
         storage: of the new backend's pools.
         device: where contents live.
         dtype: of the contents.
+        checks_entries: whether every entry must have the geometry's shape; if not, a pool's first entry decides.
 
     Raises:
         ValueError: a pool size is not a positive integer.
@@ -58,6 +59,7 @@ class CacheConfig:
     storage: str = DEFAULT_STORAGE
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float32
+    checks_entries: bool = True
 
     def __post_init__(self) -> None:
         for name in ("game_segment_length", "init_pool_size", "recur_pool_size"):
@@ -82,7 +84,7 @@ class CacheConfig:
         Attributes read: ``num_layers``, ``num_heads``, ``embed_dim``, ``context_length``, ``num_simulations``,
         ``rotary_emb``, ``game_segment_length``, ``init_pool_size``, ``recur_pool_size``, ``eviction_strategy``,
         ``cache_storage``, ``device`` and ``dtype``. Shapes default to UniZero's
-        (LightZero 0.2.0, ``policy/unizero.py``).
+        (LightZero 0.2.0, ``policy/unizero.py``); where one is missing, entries may have any shape.
 
         Raises:
             ValueError: a value is out of range, named.
@@ -95,6 +97,7 @@ class CacheConfig:
                 **{name: _attribute(config, name, getattr(Geometry, name)) for name in shape},
             ),
             storage=_attribute(config, "cache_storage", cls.storage),
+            checks_entries=all(getattr(config, name, None) is not None for name in shape[:-1]),
             **{
                 name: _attribute(config, name, getattr(cls, name))
                 for name in (

@@ -13,10 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Cache", "KVCache", "KeysValues"]
+__all__ = ["Cache", "KVCache", "KeysValues", "zeros"]
 
 KEYS, VALUES = 0, 1
 TOKENS_PER_PAIR = 2
+
+
+def zeros(shape: Sequence[int], device: torch.device | str, dtype: torch.dtype) -> Tensor:
+    """Memory that outlives the block it was allocated in: never an inference tensor.
+
+    What is allocated under ``torch.inference_mode`` cannot be written to outside it, and a cache filled during a
+    search is used after it.
+    """
+    with torch.inference_mode(False):
+        return torch.zeros(tuple(shape), device=device, dtype=dtype)
 
 
 class Cache:
@@ -154,7 +164,7 @@ class KeysValues:
                 f"{num_samples=}, {num_heads=}, {max_tokens=}, {embed_dim=}, {num_layers=}"
             )
         shape = (num_samples, num_layers, 2, num_heads, max_tokens, embed_dim // num_heads)
-        self._adopt(torch.zeros(shape, device=device, dtype=dtype), 0)
+        self._adopt(zeros(shape, device, dtype), 0)
 
     @classmethod
     def from_block(cls, block: Tensor, size: int = 0) -> KeysValues:
@@ -252,7 +262,7 @@ class KeysValues:
     def clone(self) -> KeysValues:
         """An independent copy of the live tokens, without their graph; memory beyond them is zero."""
         size, block = self.size, self.block.detach()
-        copy = torch.zeros(block.shape, dtype=block.dtype, device=block.device)
+        copy = zeros(block.shape, block.device, block.dtype)
         copy[..., :size, :].copy_(block[..., :size, :])
         return KeysValues.from_block(copy, size)
 

@@ -172,7 +172,7 @@ class LegacyCache(CacheBackend):
         self.keys_values_wm_size_list = sizes
         if missed and scope is Scope.NODE and self.variant.fails_on_recurrent_miss:
             raise RecurrentMissError(missed)
-        return sizes
+        return sizes.copy()
 
     def _find(self, env: int, key: int, scope: Scope) -> KeysValues | None:
         found = self.init_pools[env].find(key)

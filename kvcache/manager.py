@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from kvcache.backend import EMPTY, MISS, CacheBackend, CacheConfig, Scope
 from kvcache.geometry import Geometry
 from kvcache.hashing import hash_states
-from kvcache.keys_values import KeysValues
+from kvcache.keys_values import KeysValues, zeros
 from kvcache.pool import KVCachePool
 from kvcache.stats import CacheStats
+from kvcache.storage import EntryLike
 
 __all__ = ["KVCacheManager"]
 
@@ -30,7 +30,7 @@ class KVCacheManager(CacheBackend):
 
     Args:
         config: any object with attributes (see ``CacheConfig.from_object``), or a ``CacheConfig``.
-        env_num: environments of one batch; None only with a ``CacheConfig``, which knows it.
+        env_num: environments of one batch; may be left out with a ``CacheConfig``, which knows it.
         enable_stats: whether queries and evictions are counted.
 
     Raises:
@@ -44,11 +44,14 @@ class KVCacheManager(CacheBackend):
             if env_num is None:
                 raise ValueError("KVCacheManager needs env_num, the number of environments of one batch")
             config = CacheConfig.from_object(config, env_num)
+        elif env_num not in (None, config.geometry.env_num):
+            raise ValueError(f"env_num is {env_num}, but the configuration is for {config.geometry.env_num}")
         self.config: CacheConfig = config
         self.geometry: Geometry = config.geometry
         self.env_num = config.geometry.env_num
         self.stats_enabled = enable_stats
         self.hierarchy_stats = CacheStats()
+        self._batch_memory = _batch_memory(config, self.env_num)
         init_pool_size = config.init_pool_size or config.default_init_pool_size
         self.init_pools = [self._pool(init_pool_size, f"init/env_{env}") for env in range(self.env_num)]
         self.recur_pool = self._pool(config.recur_pool_size or config.default_recur_pool_size, "recur")
@@ -57,11 +60,13 @@ class KVCacheManager(CacheBackend):
         self.keys_values_wm_size_list: list[int] = []
         self._rows: list[_Row] = []
         self._batches: dict[int, KeysValues] = {}
-        self._batch_memory = _batch_memory(config, self.env_num)
         self.keys_values_wm = self._batch(self.env_num)
 
     def _pool(self, size: int, name: str) -> KVCachePool:
-        return KVCachePool(size, self.config.eviction_strategy, self.stats_enabled, name, storage=self.config.storage)
+        like = EntryLike.of(self._batch_memory[0]) if self.config.checks_entries else None
+        return KVCachePool(
+            size, self.config.eviction_strategy, self.stats_enabled, name, storage=self.config.storage, like=like
+        )
 
     # Entry by entry: copies both ways.
 
@@ -144,7 +149,7 @@ class KVCacheManager(CacheBackend):
                 sizes.append(EMPTY if key is None else MISS)
         self._rows = rows
         self.keys_values_wm_size_list = sizes
-        return sizes
+        return sizes.copy()
 
     def supply(self, row: int, keys_values: KeysValues) -> None:
         self._rows[row] = keys_values
@@ -242,4 +247,4 @@ class KVCacheManager(CacheBackend):
 def _batch_memory(config: CacheConfig, rows: int) -> Tensor:
     geometry = config.geometry
     shape = (rows, geometry.num_layers, 2, geometry.num_heads, geometry.context_length, geometry.head_dim)
-    return torch.zeros(shape, device=config.device, dtype=config.dtype)
+    return zeros(shape, config.device, config.dtype)

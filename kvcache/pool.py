@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kvcache.eviction import EvictionStrategy, make_policy
 from kvcache.stats import CacheStats
-from kvcache.storage import DEFAULT_STORAGE, Storage, make_storage
+from kvcache.storage import DEFAULT_STORAGE, EntryLike, Storage, make_storage
 
 __all__ = ["KVCachePool"]
 
@@ -30,6 +30,7 @@ class KVCachePool:
         enable_stats: whether lookups and evictions are counted in ``stats``.
         name: how errors, logs and reports call the pool.
         storage: where contents live: a name from ``kvcache.storage.STORAGES``.
+        like: what all entries look like; None lets the first one decide.
 
     Raises:
         ValueError: ``pool_size`` is not a positive integer; an unknown strategy or storage.
@@ -43,6 +44,7 @@ class KVCachePool:
         name: str = "default",
         *,
         storage: str = DEFAULT_STORAGE,
+        like: EntryLike | None = None,
     ) -> None:
         if isinstance(pool_size, bool) or not isinstance(pool_size, int) or pool_size <= 0:
             raise ValueError(f"pool {name!r}: pool_size must be a positive integer, got {pool_size!r}")
@@ -51,7 +53,7 @@ class KVCachePool:
         self.name = name
         self.stats_enabled = enable_stats
         self.stats = CacheStats()
-        self.storage: Storage = make_storage(storage, pool_size)
+        self.storage: Storage = make_storage(storage, pool_size, like)
         self._policy = make_policy(self.eviction_strategy)
         self._slots: dict[Hashable, int] = {}
         self._owners: list[Hashable | None] = [None] * pool_size
@@ -102,7 +104,8 @@ class KVCachePool:
     def save_tokens(
         self, key: Hashable, row: Tensor, first: int, count: int, shift: Tensor | None, priority: float | None = None
     ) -> int:
-        """``set`` from a row of the batch: see ``Storage.save_tokens`` for the arguments."""
+        """``set`` from a row of the batch: arguments as in ``Storage.save_tokens``, errors as in ``set``."""
+        self.storage.check_row(row)
         slot = self._claim(key, priority)
         try:
             self.storage.save_tokens(slot, row, first, count, shift)

@@ -59,7 +59,8 @@ def test_every_attribute_is_read_from_any_kind_of_object(kind):
     )
 
 
-DEFAULTS = CacheConfig(Geometry(env_num=3, positions="absolute"))
+# Nothing said of shapes: they are UniZero's for batches, and entries stored one by one may have any.
+DEFAULTS = CacheConfig(Geometry(env_num=3, positions="absolute"), checks_entries=False)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conformance import GEOMETRY, Twins, entry, live, same_bits
+from conformance import ENVS, GEOMETRY, Twins, entry, live, same_bits
 
 from kvcache.backend import EMPTY, MISS, CacheConfig, Scope
 from kvcache.legacy import LEGACY, LEGACY_0_2_0, LegacyCache, LegacyPool, RecurrentMissError
@@ -217,3 +217,20 @@ class TestPool:
             pool.store(1, entry(value))
         assert pool.stats.evictions == 0
         assert list(pool.index) == [1]
+
+
+@pytest.mark.parametrize("variant", [LEGACY, LEGACY_0_2_0], ids=lambda each: each.name)
+def test_a_batch_with_more_hits_than_environments_overwrites_its_own_rows(variant):
+    """The scratch pool is a circle of env_num slots too; no search asks for so much, a reanalysis looks nothing up."""
+    cache = LegacyCache(CacheConfig(GEOMETRY, init_pool_size=50), variant)
+    for key in range(ENVS + 1):
+        cache.lookup([0], [None], Scope.ROOT)
+        cache.assemble()
+        tokens = torch.full((1, GEOMETRY.num_heads, 1, GEOMETRY.head_dim), float(key))
+        for layer in cache.keys_values_wm:
+            layer.update(tokens, tokens)
+        cache.store([0], [key], Scope.ROOT)
+    cache.lookup([0] * (ENVS + 1), list(range(ENVS + 1)), Scope.ROOT)
+    cache.assemble()
+    found = cache.keys_values_wm[0].get()[0][:, 0, 0, 0].tolist()
+    assert found == [float(ENVS), *map(float, range(1, ENVS + 1))]

@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvcache.backend import EMPTY, MISS, CacheConfig, Scope
+from kvcache.keys_values import KeysValues
 from kvcache.manager import KVCacheManager
 from kvcache.storage import STORAGES
 from kvcache.trace.counters import OperationCounter
@@ -427,3 +428,79 @@ def test_no_key_is_formatted_on_any_way_through_the_cache(caplog):
         assert cache.hierarchical_get(1, SilentKey(9)) is None
         assert cache.lookup([0, 1], [key, SilentKey(9)], Scope.NODE) == [4, MISS]
     assert cache.get_stats_summary()["recur_pool"]["evictions"] == 2
+
+
+class TestBatchesOfOtherSizes:
+    def test_a_batch_may_find_more_contexts_than_there_are_environments(self):
+        twins = Twins(KVCacheManager(CacheConfig(GEOMETRY)))
+        for key in range(4 * ENVS):
+            twins.infer(Scope.NODE, [(0, None, key)], appended=1 + key % 2)
+        rows = [(key % ENVS, key, 100 + key) for key in range(4 * ENVS)]
+        assert twins.infer(Scope.NODE, rows) == [1 + key % 2 for key in range(4 * ENVS)]
+
+    def test_growing_and_shrinking_batches_leave_contents_right(self):
+        twins = Twins(KVCacheManager(CacheConfig(GEOMETRY, init_pool_size=50)))
+        for rows in (1, 5, 2, 9, 5, 1):
+            twins.infer(Scope.ROOT, [(row % ENVS, None if row == 0 else row, row + 1) for row in range(rows)])
+        assert twins.backend.keys_values_wm.num_samples == 1
+
+
+WRONG_LAYERS, WRONG_TOKENS = KeysValues(1, 2, 6, 6, 3), KeysValues(1, 2, 5, 6, 2)
+WRONG_DTYPE = KeysValues(1, 2, 6, 6, 2, dtype=torch.float16)
+
+
+class TestMisuse:
+    @pytest.mark.parametrize(
+        "wrong",
+        [entry(1, heads=1), WRONG_LAYERS, WRONG_TOKENS, WRONG_DTYPE],
+        ids=["heads", "layers", "tokens", "dtype"],
+    )  # fmt: skip
+    @each_pool
+    def test_an_entry_that_no_batch_could_hold_is_refused_even_as_the_first(self, store, get, wrong):
+        cache = manager()
+        with pytest.raises(ValueError, match="holds entries of"):
+            store(cache, 7, wrong)
+        store(cache, 7, entry(2))
+        assert same(get(cache, 7), 2)
+
+    def test_without_a_shape_in_the_configuration_the_first_entry_decides(self):
+        cache = KVCacheManager(SimpleNamespace(), env_num=1)
+        cache.set_recur_cache(1, entry(1))
+        assert same(cache.get_recur_cache(1), 1)
+        cache.lookup([0], [1], Scope.NODE)
+        with pytest.raises(ValueError, match="does not fit a batch"):
+            cache.assemble()
+
+    def test_two_numbers_of_environments_must_agree(self):
+        assert KVCacheManager(CacheConfig(GEOMETRY), env_num=GEOMETRY.env_num).env_num == GEOMETRY.env_num
+        with pytest.raises(ValueError, match="env_num"):
+            KVCacheManager(CacheConfig(GEOMETRY), env_num=GEOMETRY.env_num + 1)
+
+    def test_the_sizes_that_a_lookup_reported_are_the_callers_own(self):
+        cache = manager()
+        reported = cache.lookup([0, 1], [1, None], Scope.ROOT)
+        cache.supply(0, entry(1, size=3))
+        assert reported == [MISS, EMPTY]
+
+
+class TestModesOfTorch:
+    def test_what_was_filled_in_inference_mode_serves_outside_it(self):
+        twins = Twins(KVCacheManager(CacheConfig(GEOMETRY)))
+        rows = [(env, None, env) for env in range(ENVS)]
+        with torch.inference_mode():
+            twins.infer(Scope.ROOT, rows)
+            twins.backend.set_recur_cache(50, twins.backend.get_init_cache(0, 0))
+        twins.infer(Scope.ROOT, rows)
+        twins.backend.set_recur_cache(50, twins.backend.get_init_cache(1, 1))
+
+    def test_a_position_shift_with_a_graph_is_used_without_it(self):
+        cache = KVCacheManager(CacheConfig(replace(GEOMETRY, env_num=1)))
+        width = (GEOMETRY.num_layers, 2, GEOMETRY.num_heads, GEOMETRY.slid_size, GEOMETRY.head_dim)
+        cache.position_shift = torch.ones(width, requires_grad=True)
+        cache.lookup([0], [None], Scope.ROOT)
+        cache.assemble()
+        tokens = torch.ones(1, GEOMETRY.num_heads, GEOMETRY.context_length - 1, GEOMETRY.head_dim)
+        for layer in cache.keys_values_wm:
+            layer.update(tokens, tokens)
+        cache.store([0], [1], Scope.ROOT)
+        assert bool((cache.get_init_cache(0, 1)[0].get()[0] == 2).all())

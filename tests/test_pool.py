@@ -503,3 +503,27 @@ def test_every_storage_has_its_own_tests():
     for storage in STORAGES:
         tests = (Path(__file__).parent / "storage" / f"test_{storage}.py").read_text()
         assert f'storage = "{storage}"' in tests
+
+
+def test_a_row_of_another_shape_evicts_nothing_and_is_refused():
+    pool = KVCachePool(1)
+    pool.set("kept", entry(1))
+    with pytest.raises(ValueError, match="holds entries of"):
+        pool.save_tokens("other", entry(2, heads=1).block[0], 0, 2, None)
+    assert list(pool) == ["kept"]
+    assert pool.stats.evictions == 0
+
+
+ODD = {"shape": torch.zeros(1, HEADS, TOKENS + 1, HEAD_DIM), "dtype": torch.zeros(1, HEADS, TOKENS, HEAD_DIM).double()}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_an_entry_whose_layers_differ_evicts_nothing_and_is_refused(odd):
+    pool = KVCachePool(1)
+    pool.set("kept", entry(1))
+    other = entry(2)
+    other[1]._v_cache._cache = odd
+    with pytest.raises(ValueError, match="layers of this entry differ"):
+        pool.set("other", other)
+    assert list(pool) == ["kept"]
+    assert same_bits(live(pool.get("kept")), live(entry(1)))

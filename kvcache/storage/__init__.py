@@ -1,20 +1,20 @@
 """Where the contents of a pool's slots live."""
 
-from kvcache.storage.base import Storage
+from kvcache.storage.base import EntryLike, Storage
 from kvcache.storage.private import PrivateStorage
 from kvcache.storage.reference import ReferenceStorage
 
-__all__ = ["DEFAULT_STORAGE", "STORAGES", "PrivateStorage", "ReferenceStorage", "Storage", "make_storage"]
+__all__ = ["DEFAULT_STORAGE", "STORAGES", "EntryLike", "PrivateStorage", "ReferenceStorage", "Storage", "make_storage"]
 
 DEFAULT_STORAGE = "private"
 
 STORAGES: dict[str, type[Storage]] = {"private": PrivateStorage, "reference": ReferenceStorage}
 
 
-def make_storage(name: str, pool_size: int) -> Storage:
+def make_storage(name: str, pool_size: int, like: EntryLike | None = None) -> Storage:
     """A storage of that name for ``pool_size`` slots. Raises ValueError, naming the choices, for an unknown name."""
     try:
         factory = STORAGES[name]
     except KeyError:
         raise ValueError(f"unknown storage {name!r}: choose one of {', '.join(STORAGES)}") from None
-    return factory(pool_size)
+    return factory(pool_size, like)

@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
-__all__ = ["Storage"]
+__all__ = ["EntryLike", "Storage"]
+
+
+@dataclass(frozen=True)
+class EntryLike:
+    """What every entry of a pool has in common.
+
+    Attributes:
+        shape: ``(L, 2, H, T_max, D)``.
+        dtype: of the elements.
+        device: where entries live.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(cls, row: Tensor) -> EntryLike:
+        """What an entry made of a row ``[L, 2, H, T, D]`` is like."""
+        return cls(tuple(row.shape), row.dtype, row.device)
+
+    def __str__(self) -> str:
+        return f"[L, 2, H, T, D] = {list(self.shape)}, {self.dtype} on {self.device}"
 
 
 class Storage(ABC):
@@ -18,11 +43,14 @@ class Storage(ABC):
     """
 
     @abstractmethod
-    def __init__(self, pool_size: int) -> None:
-        """Room for ``pool_size`` slots, none of them in use."""
+    def __init__(self, pool_size: int, like: EntryLike | None = None) -> None:
+        """Room for ``pool_size`` slots, none of them in use; ``like`` says what entries look like, if that is known."""
 
     def check(self, value: Any) -> None:  # noqa: B027 - most storages take anything
         """Raise TypeError or ValueError if ``value`` cannot be stored: asked before anything is evicted for it."""
+
+    def check_row(self, row: Tensor) -> None:  # noqa: B027
+        """Raise ValueError if tokens of ``row`` ``[L, 2, H, T, D]`` cannot be stored, before anything is evicted."""
 
     @abstractmethod
     def write(self, slot: int, value: Any) -> None:

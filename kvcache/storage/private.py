@@ -7,20 +7,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvcache.keys_values import KeysValues
-from kvcache.storage.base import Storage
+from kvcache.keys_values import KeysValues, zeros
+from kvcache.storage.base import EntryLike, Storage
 
 __all__ = ["PrivateStorage"]
 
 
 class PrivateStorage(Storage):
-    """Private copies: what was stored is copied in, what is read is copied out, live tokens only."""
+    """Private copies: what was stored is copied in, what is read is copied out, live tokens only.
 
-    def __init__(self, pool_size: int) -> None:
+    All entries are alike; where ``like`` is not given, the first one decides.
+    """
+
+    def __init__(self, pool_size: int, like: EntryLike | None = None) -> None:
         self._blocks: list[Tensor | None] = [None] * pool_size  # each [L, 2, H, T_max, D]
         self._sizes = [0] * pool_size
-        self._like: Tensor | None = None  # the first block: what all others must look like
+        self._like = like
         self._allocated = 0
+        self._bytes = 0
 
     def check(self, value: Any) -> None:
         if not isinstance(value, KeysValues):
@@ -30,15 +34,26 @@ class PrivateStorage(Storage):
             )
         if value.num_samples != 1:
             raise ValueError(f"an entry is one row, got KeysValues of {value.num_samples}: store row by row")
-        if self._like is not None:
-            self._check_alike(value.entry_shape, value.dtype, value.device)
+        if not value.holds_block:
+            kinds = {(tuple(each.shape), each.dtype, each.device) for each in value.layer_tensors()}
+            if len(kinds) > 1:
+                raise ValueError(
+                    f"the layers of this entry differ in shape, dtype or device: {sorted(map(str, kinds))}"
+                )
+        self._check_like(EntryLike(value.entry_shape, value.dtype, value.device))
+
+    def check_row(self, row: Tensor) -> None:
+        # This runs for every row of every batch: the comparison that nearly always holds comes first, and is cheap.
+        like = self._like
+        if like is None or row.shape != like.shape or row.dtype != like.dtype:
+            self._check_like(EntryLike.of(row))
 
     def write(self, slot: int, value: KeysValues) -> None:
         self.save_tokens(slot, value.block[0], 0, value.size, None)
 
     def read(self, slot: int) -> KeysValues:
         block, size = self._block(slot), self._sizes[slot]
-        copy = torch.zeros((1, *block.shape), dtype=block.dtype, device=block.device)
+        copy = zeros((1, *block.shape), block.device, block.dtype)
         copy[0, ..., :size, :].copy_(block[..., :size, :])
         return KeysValues.from_block(copy, size)
 
@@ -55,12 +70,14 @@ class PrivateStorage(Storage):
         if shift is None:
             target.copy_(source)
         else:
-            torch.add(source, shift, out=target)
+            torch.add(source, shift.detach(), out=target)
         self._sizes[slot] = count
 
     def load_tokens(self, slot: int, row: Tensor, first: int) -> None:
-        size = self._sizes[slot]
-        row.narrow(3, first, size).copy_(self._block(slot).narrow(3, 0, size))
+        block, size = self._block(slot), self._sizes[slot]
+        if block.shape != row.shape:  # a copy would broadcast
+            raise ValueError(f"an entry of {EntryLike.of(block)} does not fit a batch of {EntryLike.of(row)}")
+        row.narrow(3, first, size).copy_(block.narrow(3, 0, size))
 
     def clear(self) -> None:
         """Nothing to do: blocks are kept for reuse, and no slot is read before it is written again."""
@@ -71,28 +88,22 @@ class PrivateStorage(Storage):
 
     @property
     def bytes_reserved(self) -> int:
-        return self._allocated * self._like.nbytes if self._like is not None else 0
+        return self._bytes
 
     def _block(self, slot: int) -> Tensor:
         block = self._blocks[slot]
         assert block is not None, f"slot {slot} is read before it was written"
         return block
 
-    def _check_alike(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
-        assert self._like is not None
-        wanted = (tuple(self._like.shape), self._like.dtype, self._like.device)
-        if (tuple(shape), dtype, device) != wanted:
-            raise ValueError(
-                f"this pool holds entries of [L, 2, H, T, D] = {wanted[0]}, {wanted[1]} on {wanted[2]}; "
-                f"got {tuple(shape)}, {dtype} on {device}"
-            )
+    def _check_like(self, like: EntryLike) -> None:
+        if self._like is not None and like != self._like:
+            raise ValueError(f"this pool holds entries of {self._like}; got {like}")
 
     def _allocate(self, slot: int, row: Tensor) -> Tensor:
-        if self._like is not None:
-            self._check_alike(row.shape, row.dtype, row.device)
-        block = torch.empty(row.shape, dtype=row.dtype, device=row.device)
+        block = zeros(row.shape, row.device, row.dtype)
         if self._like is None:
-            self._like = block
+            self._like = EntryLike.of(row)
         self._blocks[slot] = block
         self._allocated += 1
+        self._bytes += block.nbytes
         return block

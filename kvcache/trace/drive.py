@@ -95,7 +95,7 @@ def run_step(backend: CacheBackend, step: Step, inputs: StepInputs, content: Con
         if inputs.parents is not None:
             hashed = iter(meter("hash", backend.hash_states, inputs.parents))
             keys = [None if parent is None else next(hashed) for parent in step.parents]
-        found = list(meter("lookup", _lookup, backend, step.envs, keys, step.scope))
+        found = meter("lookup", _lookup, backend, step.envs, keys, step.scope)
         for row, size in enumerate(found):
             if size == MISS:
                 backend.supply(row, content.generate(step, row))
@@ -115,7 +115,7 @@ def _lookup(backend: CacheBackend, envs: Sequence[int], keys: Sequence[int | Non
     try:
         return backend.lookup(envs, keys, scope)
     except RecurrentMissError:  # LightZero 0.2.0 would have ended here: a replay notes the miss and goes on
-        return backend.keys_values_wm_size_list
+        return backend.keys_values_wm_size_list.copy()
 
 
 _CLEARS: dict[str, Callable[[CacheBackend], None]] = {
