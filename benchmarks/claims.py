@@ -9,6 +9,7 @@ import gc
 import random
 import statistics
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import cachetools
 import torch
 from rich.progress import track
 
-from kvcache import GEOMETRIES, CacheConfig, EvictionStrategy, KeysValues, KVCachePool, make_backend
+from kvcache import GEOMETRIES, CacheConfig, EvictionStrategy, Geometry, KeysValues, KVCachePool, make_backend
 from kvcache.trace.content import Contents
 from kvcache.trace.counters import OperationCounter
 from kvcache.trace.drive import Latents
@@ -37,6 +38,15 @@ SWEPT_SEARCHES = 8
 
 def read(path: Path, searches: int | None = None) -> list[Step]:
     return [step for step in read_steps(TraceReader(path).events()) if searches is None or step.search < searches]
+
+
+def synthetic(geometry: Geometry, seed: int, searches: int) -> list[Step]:
+    """A synthetic search of at most 25 simulations: the deep end of a longer one costs the same per step."""
+    short = replace(geometry, num_simulations=min(geometry.num_simulations, 25))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.parquet"
+        list(write_synthetic_trace(path, SyntheticSearch(short, searches, seed)))
+        return read(path)
 
 
 def sweep() -> None:
@@ -130,16 +140,8 @@ def recurrent_step() -> None:
     """Legacy over new, interleaved, on a synthetic search of every geometry (SPEC 1) and on the recorded one."""
     traces = {"cartpole (recorded)": (TraceReader(TRACE).header.geometry, read(TRACE, 20))}
     for name, geometry in GEOMETRIES.items():
-        steps = []
         for seed in (0, 1):
-            path = Path("reports/out") / f".claims-{name}-{seed}.parquet"
-            path.unlink(missing_ok=True)
-            simulations = min(geometry.num_simulations, 25)
-            list(write_synthetic_trace(path, SyntheticSearch(replace(geometry, num_simulations=simulations), 4, seed)))
-            steps.append(read(path))
-            path.unlink()
-        for seed, each in enumerate(steps):
-            traces[f"{name} (synthetic, seed {seed})"] = (geometry, each)
+            traces[f"{name} (synthetic, seed {seed})"] = (geometry, synthetic(geometry, seed, searches=4))
     for label, (geometry, steps) in traces.items():
         replay = Replay(steps, CacheConfig(geometry), ["legacy", "new"])
         replay.time(3)
