@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kvcache.geometry import Geometry
 from kvcache.keys_values import KeysValues
+from kvcache.stats import CacheStats
 from kvcache.storage import DEFAULT_STORAGE
 
 __all__ = ["EMPTY", "MISS", "CacheBackend", "CacheConfig", "Scope"]
@@ -117,6 +118,19 @@ def _attribute(config: Any, name: str, default: Any) -> Any:
     return default if value is None else value
 
 
+class Pool(Protocol):
+    """What every backend's pools have in common."""
+
+    stats: CacheStats
+
+    def clear(self) -> None:
+        """Forget all keys."""
+
+    @property
+    def bytes_reserved(self) -> int:
+        """Bytes of tensor memory the pool holds on to."""
+
+
 class CacheBackend(ABC):
     """A cache as a world model's inference uses it, batch by batch.
 
@@ -127,7 +141,13 @@ class CacheBackend(ABC):
     Attributes:
         name: the name it was built under.
         config: what it was built from.
+        stats_enabled: whether queries and evictions are counted.
+        init_pools: one of each environment.
+        recur_pool: the one that all environments share.
+        wm_pool: scratch, for a batch that is being assembled.
+        hierarchy_stats: of recurrent lookups, init and recur taken together: one query a row.
         keys_values_wm: the batch cache, ``[B, H, T, D]`` per layer; its size is the longest row's.
+        keys_values_wm_list: contexts of single rows, where a backend or a caller keeps any before they are assembled.
         keys_values_wm_size_list: live tokens of each row of the batch, before the model appended any.
         position_shift: added to the kept tokens when a window slides, ``[L, 2, H, context_length - 3, D]``; None with
             rotary positions.
@@ -135,7 +155,13 @@ class CacheBackend(ABC):
 
     name: str
     config: CacheConfig
+    stats_enabled: bool
+    init_pools: Sequence[Pool]
+    recur_pool: Pool
+    wm_pool: Pool
+    hierarchy_stats: CacheStats
     keys_values_wm: KeysValues
+    keys_values_wm_list: list[Any]
     keys_values_wm_size_list: list[int]
     position_shift: Tensor | None = None
 
@@ -180,27 +206,49 @@ class CacheBackend(ABC):
             priorities: of each row, for backends that evict by priority.
         """
 
-    @abstractmethod
     def clear_recur_cache(self) -> None:
         """Forget the recurrent pool: a new search begins."""
+        self.recur_pool.clear()
 
-    @abstractmethod
     def clear_init_caches(self) -> None:
         """Forget every environment's init pool."""
+        for pool in self.init_pools:
+            pool.clear()
 
-    @abstractmethod
     def clear_all(self) -> None:
         """Forget everything."""
+        self.clear_init_caches()
+        self.clear_recur_cache()
+        self.keys_values_wm_list = []
+        self.keys_values_wm_size_list = []
 
-    @abstractmethod
     def get_stats_summary(self) -> dict[str, Any]:
         """Counters: ``stats_enabled``, ``init_pools`` (``env_0`` ...), ``recur_pool``, ``wm_pool``, ``hierarchy``."""
+        return {
+            "stats_enabled": self.stats_enabled,
+            "init_pools": {f"env_{env}": pool.stats.to_dict() for env, pool in enumerate(self.init_pools)},
+            "recur_pool": self.recur_pool.stats.to_dict(),
+            "wm_pool": self.wm_pool.stats.to_dict(),
+            "hierarchy": self.hierarchy_stats.to_dict(),
+        }
 
-    @abstractmethod
     def reset_stats(self) -> None:
         """Set all counters to zero."""
+        for pool in (*self.init_pools, self.recur_pool, self.wm_pool):
+            pool.stats.reset()
+        self.hierarchy_stats.reset()
+
+    @property
+    def bytes_reserved(self) -> dict[str, int]:
+        """Bytes of tensor memory held by ``init`` (all environments), ``recur``, ``wm`` (scratch) and ``batch``."""
+        return {
+            "init": sum(pool.bytes_reserved for pool in self.init_pools),
+            "recur": self.recur_pool.bytes_reserved,
+            "wm": self.wm_pool.bytes_reserved,
+            "batch": self.batch_bytes,
+        }
 
     @property
     @abstractmethod
-    def bytes_reserved(self) -> dict[str, int]:
-        """Bytes of tensor memory held by ``init``, ``recur``, ``wm`` (scratch) and ``batch``."""
+    def batch_bytes(self) -> int:
+        """Bytes of the memory that batches are assembled in."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -123,6 +122,11 @@ class LegacyCache(CacheBackend):
         variant: which state of the legacy code.
     """
 
+    stats_enabled = True
+    init_pools: list[LegacyPool]
+    recur_pool: LegacyPool
+    wm_pool: LegacyPool
+
     def __init__(self, config: CacheConfig, variant: LegacyVariant = LEGACY) -> None:
         self.name = variant.name
         self.config = config
@@ -134,7 +138,7 @@ class LegacyCache(CacheBackend):
         self.wm_pool = LegacyPool(geometry.env_num, evicts=False)
         self.hierarchy_stats = CacheStats()
         self.keys_values_wm = self._empty_batch(geometry.env_num)
-        self.keys_values_wm_list: list[KeysValues | None] = []
+        self.keys_values_wm_list = []
         self.keys_values_wm_size_list: list[int] = []
 
     def _empty_batch(self, rows: int) -> KeysValues:
@@ -240,41 +244,9 @@ class LegacyCache(CacheBackend):
             layers.append((pair[0], pair[1]))
         return KeysValues.from_layers(layers, count)
 
-    def clear_recur_cache(self) -> None:
-        self.recur_pool.clear()
-
-    def clear_init_caches(self) -> None:
-        for pool in self.init_pools:
-            pool.clear()
-
-    def clear_all(self) -> None:
-        self.clear_init_caches()
-        self.clear_recur_cache()
-        self.keys_values_wm_list = []
-        self.keys_values_wm_size_list = []
-
-    def get_stats_summary(self) -> dict[str, Any]:
-        return {
-            "stats_enabled": True,
-            "init_pools": {f"env_{env}": pool.stats.to_dict() for env, pool in enumerate(self.init_pools)},
-            "recur_pool": self.recur_pool.stats.to_dict(),
-            "wm_pool": self.wm_pool.stats.to_dict(),
-            "hierarchy": self.hierarchy_stats.to_dict(),
-        }
-
-    def reset_stats(self) -> None:
-        for pool in (*self.init_pools, self.recur_pool, self.wm_pool):
-            pool.stats.reset()
-        self.hierarchy_stats.reset()
-
     @property
-    def bytes_reserved(self) -> dict[str, int]:
-        return {
-            "init": sum(pool.bytes_reserved for pool in self.init_pools),
-            "recur": self.recur_pool.bytes_reserved,
-            "wm": self.wm_pool.bytes_reserved,
-            "batch": sum(cache.nbytes for cache in self.keys_values_wm.layer_tensors()),
-        }
+    def batch_bytes(self) -> int:
+        return sum(cache.nbytes for cache in self.keys_values_wm.layer_tensors())
 
 
 def _pad_front(cache: Tensor, padding: int) -> Tensor:

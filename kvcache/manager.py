@@ -38,6 +38,9 @@ class KVCacheManager(CacheBackend):
     """
 
     name = "new"
+    init_pools: list[KVCachePool]
+    recur_pool: KVCachePool
+    wm_pool: KVCachePool
 
     def __init__(self, config: Any, env_num: int | None = None, enable_stats: bool = True) -> None:
         if not isinstance(config, CacheConfig):
@@ -56,8 +59,8 @@ class KVCacheManager(CacheBackend):
         self.init_pools = [self._pool(init_pool_size, f"init/env_{env}") for env in range(self.env_num)]
         self.recur_pool = self._pool(config.recur_pool_size or config.default_recur_pool_size, "recur")
         self.wm_pool = self._pool(self.env_num, "wm")
-        self.keys_values_wm_list: list[KeysValues] = []
-        self.keys_values_wm_size_list: list[int] = []
+        self.keys_values_wm_list = []
+        self.keys_values_wm_size_list = []
         self._rows: list[_Row] = []
         self._batches: dict[int, KeysValues] = {}
         self.keys_values_wm = self._batch(self.env_num)
@@ -205,43 +208,14 @@ class KVCacheManager(CacheBackend):
 
     # Both.
 
-    def clear_recur_cache(self) -> None:
-        self.recur_pool.clear()
-
-    def clear_init_caches(self) -> None:
-        for pool in self.init_pools:
-            pool.clear()
-
     def clear_all(self) -> None:
-        self.clear_init_caches()
-        self.clear_recur_cache()
+        super().clear_all()
         self.wm_pool.clear()
-        self.keys_values_wm_list = []
-        self.keys_values_wm_size_list = []
         self._rows = []
 
-    def get_stats_summary(self) -> dict[str, Any]:
-        return {
-            "stats_enabled": self.stats_enabled,
-            "init_pools": {f"env_{env}": pool.stats.to_dict() for env, pool in enumerate(self.init_pools)},
-            "recur_pool": self.recur_pool.stats.to_dict(),
-            "wm_pool": self.wm_pool.stats.to_dict(),
-            "hierarchy": self.hierarchy_stats.to_dict(),
-        }
-
-    def reset_stats(self) -> None:
-        for pool in (*self.init_pools, self.recur_pool, self.wm_pool):
-            pool.stats.reset()
-        self.hierarchy_stats.reset()
-
     @property
-    def bytes_reserved(self) -> dict[str, int]:
-        return {
-            "init": sum(pool.bytes_reserved for pool in self.init_pools),
-            "recur": self.recur_pool.bytes_reserved,
-            "wm": self.wm_pool.bytes_reserved,
-            "batch": self._batch_memory.nbytes,
-        }
+    def batch_bytes(self) -> int:
+        return self._batch_memory.nbytes
 
 
 def _batch_memory(config: CacheConfig, rows: int) -> Tensor:

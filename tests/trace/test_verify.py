@@ -131,7 +131,7 @@ class LiveSupplies(KVCacheManager):
         sizes = super().lookup(envs, keys, scope)
         if self.supplied is not None and scope is Scope.NODE:
             self._rows[0] = self.supplied
-            sizes[0] = self.supplied.size
+            sizes[0] = self.keys_values_wm_size_list[0] = self.supplied.size
         return sizes
 
     def supply(self, row, keys_values):
