@@ -1,0 +1,1 @@
+"""asv's benchmarks: the library of each commit, measured by the harness of this checkout."""
