@@ -34,6 +34,7 @@ from kvcache.trace.verify import Outcome
 
 TRACE = Path(__file__).parent / "traces" / "cartpole-lightzero-0.2.0-seed0.parquet"
 SWEPT_SEARCHES = 8
+WHOLE_TRACE_SLOTS = (1, 2, 5, 10, 20, 50, 100, 150, 200)
 
 
 def read(path: Path, searches: int | None = None) -> list[Step]:
@@ -72,12 +73,13 @@ def sweep() -> None:
         f"{found['faults']} faults in {sum(found.values())} lookups"
     )
     whole = read(TRACE)
-    for capacity in (slots, slots // 2, slots // 4, slots // 8, 1):
-        config = CacheConfig(geometry, recur_pool_size=capacity)
-        for name in ("legacy", "new"):
+    for capacity in WHOLE_TRACE_SLOTS:
+        for name, strategy in (("legacy", EvictionStrategy.FIFO), *(("new", each) for each in EvictionStrategy)):
+            config = CacheConfig(geometry, recur_pool_size=capacity, eviction_strategy=strategy.value)
             total = verify_replay(make_backend(name, config), whole, contents, latents).outcomes.total
             counts = ", ".join(f"{each.value} {total[each]}" for each in Outcome)
-            print(f"whole trace, {capacity} recurrent slots, {name}: {counts}")
+            label = name if name == "legacy" else f"{name} {strategy.name}"
+            print(f"whole trace, {capacity} recurrent slots, {label}: {counts}", flush=True)
 
 
 def bookkeeping() -> None:

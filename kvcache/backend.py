@@ -90,6 +90,10 @@ class CacheConfig:
         Raises:
             ValueError: a value is out of range, named.
         """
+        if config and isinstance(config, dict) and not any(hasattr(config, str(key)) for key in config):
+            raise ValueError(
+                "the configuration is a plain dict, whose keys are no attributes: wrap it in an EasyDict, say"
+            )
         shape = ("num_layers", "num_heads", "embed_dim", "context_length", "num_simulations")
         return cls(
             Geometry(
@@ -136,7 +140,8 @@ class CacheBackend(ABC):
 
     One inference is, in this order: ``hash_states`` of the parents, ``lookup``, ``supply`` for every row that missed,
     ``assemble``; then the model appends its new tokens to ``keys_values_wm``; then ``hash_states`` of the new latents
-    and ``store``. A backend never calls the model.
+    and ``store``. Nothing is stored or cleared between a ``lookup`` and its ``assemble``. A backend never calls the
+    model.
 
     Attributes:
         name: the name it was built under.

@@ -13,18 +13,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Cache", "KVCache", "KeysValues", "zeros"]
+__all__ = ["Cache", "KVCache", "KeysValues", "memory", "zeros"]
 
 KEYS, VALUES = 0, 1
 TOKENS_PER_PAIR = 2
 
 
-def zeros(shape: Sequence[int], device: torch.device | str, dtype: torch.dtype) -> Tensor:
-    """Memory that outlives the block it was allocated in: never an inference tensor.
+def memory(shape: Sequence[int], device: torch.device | str, dtype: torch.dtype) -> Tensor:
+    """Uninitialised memory that outlives the block it was allocated in: never an inference tensor.
 
     What is allocated under ``torch.inference_mode`` cannot be written to outside it, and a cache filled during a
     search is used after it.
     """
+    with torch.inference_mode(False):
+        return torch.empty(tuple(shape), device=device, dtype=dtype)
+
+
+def zeros(shape: Sequence[int], device: torch.device | str, dtype: torch.dtype) -> Tensor:
+    """As ``memory``, but of zeros."""
     with torch.inference_mode(False):
         return torch.zeros(tuple(shape), device=device, dtype=dtype)
 

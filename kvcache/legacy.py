@@ -3,6 +3,11 @@
 A description in our own words of what LightZero does: 0.2.0 as released on PyPI
 (``lzero/model/unizero_world_models/world_model.py``), and the later state in which init writes evict actively.
 Its costs are part of it: one ``copy_`` per layer and per K/V at full ``context_length``, row by row.
+
+Two things differ from 0.2.0 on purpose, where SPEC 3.3 says so. A root row is stored without its front padding, by its
+own size; 0.2.0 keeps the padding and goes by the batch's size, which shows where root rows of one batch differ in size.
+And the positional correction leaves the batch cache alone, at the same cost; 0.2.0 writes it through where no padding
+is cut.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ from torch import Tensor
 
 from kvcache.backend import EMPTY, MISS, CacheBackend, CacheConfig, Scope
 from kvcache.hashing import hash_state
-from kvcache.keys_values import KeysValues
+from kvcache.keys_values import KeysValues, memory
 from kvcache.stats import CacheStats
 
 __all__ = ["LEGACY", "LEGACY_0_2_0", "LegacyCache", "LegacyVariant", "RecurrentMissError"]
@@ -237,9 +242,9 @@ class LegacyCache(CacheBackend):
                 single = F.pad(cache[:, padding:, :], (0, 0, 0, padding)) if padding > 0 else cache
                 if first:
                     kept = single[:, first : first + count, :]
-                    if self.position_shift is not None:
-                        kept = kept + self.position_shift[layer, kind]
                     single = F.pad(kept, (0, 0, 0, self.config.geometry.context_length - count))
+                    if self.position_shift is not None:
+                        single[:, :count, :] += self.position_shift[layer, kind]
                 pair.append(single.unsqueeze(0))
             layers.append((pair[0], pair[1]))
         return KeysValues.from_layers(layers, count)
@@ -257,14 +262,9 @@ def _pad_front(cache: Tensor, padding: int) -> Tensor:
 def _empty(
     rows: int, heads: int, tokens: int, head_dim: int, layers: int, device: torch.device | str, dtype: torch.dtype
 ) -> KeysValues:
-    """Separate tensors for each layer's keys and values, as LightZero allocates them (but never uninitialised)."""
+    """Separate, uninitialised tensors for each layer's keys and values, as LightZero allocates them."""
     shape = (rows, heads, tokens, head_dim)
-    return KeysValues.from_layers(
-        [
-            (torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
-            for _ in range(layers)
-        ]
-    )
+    return KeysValues.from_layers([(memory(shape, device, dtype), memory(shape, device, dtype)) for _ in range(layers)])
 
 
 def _empty_like(keys_values: KeysValues) -> KeysValues:

@@ -18,8 +18,9 @@ from kvcache.storage import EntryLike
 
 __all__ = ["KVCacheManager"]
 
-# A row of the batch before it is assembled: a slot of a pool, what the model made for it, or nothing.
-_Row = tuple[KVCachePool, int] | KeysValues | None
+# A row of the batch before it is assembled: a slot of a pool (and how often the pool had been written to when it was
+# found), what the model made for it, or nothing.
+_Row = tuple[KVCachePool, int, int] | KeysValues | None
 
 
 class KVCacheManager(CacheBackend):
@@ -62,6 +63,7 @@ class KVCacheManager(CacheBackend):
         self.keys_values_wm_list = []
         self.keys_values_wm_size_list = []
         self._rows: list[_Row] = []
+        self._assembled = False
         self._batches: dict[int, KeysValues] = {}
         self.keys_values_wm = self._batch(self.env_num)
 
@@ -145,12 +147,15 @@ class KVCacheManager(CacheBackend):
             else:
                 slot = pool.find(key)
                 found = None if slot is None else (pool, slot)
-            rows.append(found)
             if found is not None:
-                sizes.append(found[0].storage.size(found[1]))
+                pool, slot = found
+                rows.append((pool, slot, pool.writes))
+                sizes.append(pool.storage.size(slot))
             else:
+                rows.append(None)
                 sizes.append(EMPTY if key is None else MISS)
         self._rows = rows
+        self._assembled = False
         self.keys_values_wm_size_list = sizes
         return sizes.copy()
 
@@ -167,11 +172,13 @@ class KVCacheManager(CacheBackend):
             self._batch_memory[: len(sizes)].narrow(4, 0, longest - shortest).zero_()
         for row, size, target in zip(self._rows, sizes, self._batch_memory[: len(sizes)].unbind(0), strict=True):
             if isinstance(row, tuple):
-                pool, slot = row
+                pool, slot, writes = row
+                assert pool.writes == writes, f"{pool!r} was written to between lookup and assemble"
                 pool.storage.load_tokens(slot, target, longest - size)
             elif row is not None:
                 target.narrow(3, longest - size, size).copy_(row.block[0].narrow(3, 0, size))
         batch.size = longest
+        self._assembled = True
         return sizes
 
     def store(
@@ -180,6 +187,7 @@ class KVCacheManager(CacheBackend):
         geometry = self.geometry
         if not geometry.keeps_past:
             return
+        assert self._assembled, "the batch was looked up but not assembled: there is nothing to store"
         sizes = self.keys_values_wm_size_list
         longest = max(sizes)
         appended = self.keys_values_wm.size - longest

@@ -54,6 +54,7 @@ class KVCachePool:
         self.stats_enabled = enable_stats
         self.stats = CacheStats()
         self.storage: Storage = make_storage(storage, pool_size, like)
+        self.writes = 0  # claims and clears so far: a slot found before the last of them may be another key's by now
         self._policy = make_policy(self.eviction_strategy)
         self._slots: dict[Hashable, int] = {}
         self._owners: list[Hashable | None] = [None] * pool_size
@@ -128,6 +129,7 @@ class KVCachePool:
 
     def clear(self) -> None:
         """Forget all keys. Slot memory and statistics stay."""
+        self.writes += 1
         self._slots.clear()
         self._policy.clear()
         self._free = self._all_slots.copy()
@@ -164,6 +166,7 @@ class KVCachePool:
     def _claim(self, key: Hashable, priority: float | None) -> int:
         """A slot that belongs to ``key`` from now on."""
         self._check_priority(priority)
+        self.writes += 1
         slot = self._slots.get(key)
         if slot is not None:
             self._policy.update(slot, priority)

@@ -72,6 +72,11 @@ def test_missing_attributes_take_their_defaults(config):
     assert CacheConfig.from_object(config, 3) == DEFAULTS
 
 
+def test_a_plain_dict_is_refused_rather_than_ignored():
+    with pytest.raises(ValueError, match="plain dict"):
+        CacheConfig.from_object({"num_layers": 3}, 3)
+
+
 @each_kind
 def test_none_is_as_good_as_missing(kind):
     assert CacheConfig.from_object(kind(**dict.fromkeys(EVERYTHING)), 3) == DEFAULTS

@@ -504,3 +504,19 @@ class TestModesOfTorch:
             layer.update(tokens, tokens)
         cache.store([0], [1], Scope.ROOT)
         assert bool((cache.get_init_cache(0, 1)[0].get()[0] == 2).all())
+
+
+class TestOrder:
+    def test_a_pool_written_to_between_lookup_and_assemble_is_found_out(self):
+        cache = manager()
+        cache.set_recur_cache(1, entry(1))
+        cache.lookup([0], [1], Scope.NODE)
+        cache.set_recur_cache(2, entry(2))
+        with pytest.raises(AssertionError, match="written to between lookup and assemble"):
+            cache.assemble()
+
+    def test_a_batch_that_was_not_assembled_is_not_stored(self):
+        cache = manager()
+        cache.lookup([0], [None], Scope.ROOT)
+        with pytest.raises(AssertionError, match="not assembled"):
+            cache.store([0], [1], Scope.ROOT)

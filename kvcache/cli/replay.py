@@ -141,8 +141,10 @@ def replay(
 
     Exits with 1 when a cache returned content that nobody ever stored.
     """
-    if len(set(backends)) != len(backends):
-        raise click.UsageError(f"a --backend is named twice: {', '.join(backends)}")
+    given = {"backend": backends, "device": devices, "capacity": [each.label for each in capacities]}
+    for option, values in given.items():
+        if len(set(values)) != len(values):
+            raise click.UsageError(f"a --{option} is named twice: {', '.join(values)}")
     if json_file is not None:
         check_writable(json_file)  # now, and not after minutes of measuring
     torch.set_num_threads(threads)
@@ -165,9 +167,9 @@ def replay(
     }
     available = [device for device in devices if _is_available(device, result["not_measured"])]
     damaged = []
-    for path in traces:
-        reader = TraceReader(path)
-        steps = _read(reader, searches)
+    # All of them are read before any is replayed: the last one's fault must not cost the others' measurements.
+    readers = [TraceReader(path) for path in traces]
+    for reader, steps in [(reader, _read(reader, searches)) for reader in readers]:
         for device in available:
             result["machines"][device] = Machine.describe(device).to_dict()
             for capacity in capacities:

@@ -13,6 +13,7 @@ from kvcache.trace.drive import OPERATIONS
 __all__ = ["replay_table"]
 
 _UNKNOWN = "-"
+LABEL_WIDTH = 40
 Backend = dict[str, Any]
 Row = tuple[str, list[str]]  # a label, and a cell for each backend
 
@@ -21,14 +22,14 @@ def replay_table(replay: dict[str, Any]) -> Table:
     """The table of one entry of ``replays`` in the JSON file."""
     backends = replay["backends"]
     table = Table(title=Text(_title(replay)), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    table.add_column("", overflow="fold")
+    table.add_column("", min_width=LABEL_WIDTH)
     for backend in backends:
         table.add_column(backend["name"], justify="right", no_wrap=True)
     sections = {
         "latency, us: p50 / p95 / p99": _latency(replay, "latency_us"),
         "latency on the device, us: p50 / p95 / p99": _latency(replay, "device_latency_us"),
         f"recurrent step, times faster than {replay['baseline']}": _ratios(replay),
-        "what lookups came to": _outcomes(backends),
+        "what lookups came to": _outcomes(replay),
         "bytes reserved": _memory(backends),
         "in a recurrent step, median": _counts(backends),
     }
@@ -67,12 +68,14 @@ def _ratios(replay: dict[str, Any]) -> list[Row]:
     return [("median (quartiles)", [_ratio(each) for each in ratios])] if any(ratios) else []
 
 
-def _outcomes(backends: list[Backend]) -> list[Row]:
+def _outcomes(replay: dict[str, Any]) -> list[Row]:
+    backends = replay["backends"]
     outcomes = [backend["outcomes"] for backend in backends]
     rows = [("lookups", [f"{each['total']['lookups']:,}" for each in outcomes])]
     for name in ("hit", "stale_hit", "context_mismatch", "miss", "wrong_content"):
         rows.append((f"{name.replace('_', ' ')}, %", [_percent(each["total"][f"{name}_rate"]) for each in outcomes]))
-    if any(each["recorded_lookups"] for each in outcomes):
+    # At other sizes than the recorded run's it would only say that they are other sizes.
+    if replay["capacity"]["label"] in ("default", "recorded") and any(each["recorded_lookups"] for each in outcomes):
         differing = [f"{each['disagreements_with_recorded_run']:,}" for each in outcomes]
         rows.append(("found or not, unlike the recorded run", differing))
     evictions = [" / ".join(f"{each:,}" for each in backend["evictions"].values()) for backend in backends]

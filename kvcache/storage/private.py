@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvcache.keys_values import KeysValues, zeros
+from kvcache.keys_values import KeysValues, memory, zeros
 from kvcache.storage.base import EntryLike, Storage
 
 __all__ = ["PrivateStorage"]
@@ -45,7 +45,7 @@ class PrivateStorage(Storage):
     def check_row(self, row: Tensor) -> None:
         # This runs for every row of every batch: the comparison that nearly always holds comes first, and is cheap.
         like = self._like
-        if like is None or row.shape != like.shape or row.dtype != like.dtype:
+        if like is None or row.shape != like.shape or row.dtype != like.dtype or row.device != like.device:
             self._check_like(EntryLike.of(row))
 
     def write(self, slot: int, value: KeysValues) -> None:
@@ -100,9 +100,9 @@ class PrivateStorage(Storage):
             raise ValueError(f"this pool holds entries of {self._like}; got {like}")
 
     def _allocate(self, slot: int, row: Tensor) -> Tensor:
-        block = zeros(row.shape, row.device, row.dtype)
         if self._like is None:
             self._like = EntryLike.of(row)
+        block = memory(self._like.shape, self._like.device, self._like.dtype)
         self._blocks[slot] = block
         self._allocated += 1
         self._bytes += block.nbytes

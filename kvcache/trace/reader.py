@@ -17,6 +17,7 @@ from kvcache.trace.schema import (
     COLUMNS,
     EVENT_SCHEMA,
     GENERATE,
+    HEADER_DIGEST_KEY,
     HEADER_KEY,
     KINDS,
     LOOKUP,
@@ -84,6 +85,9 @@ class TraceReader:
         text = (schema.metadata or {}).get(HEADER_KEY)
         if text is None:
             raise TraceError(self.path, "a Parquet file without a trace header: not written by kvcache")
+        digest = schema.metadata.get(HEADER_DIGEST_KEY)
+        if digest is not None and digest.decode(errors="replace") != hashlib.sha256(text).hexdigest():
+            raise TraceError(self.path, "the header is damaged: it does not match its checksum")
         try:
             return TraceHeader.from_json(text)
         except ValueError as error:

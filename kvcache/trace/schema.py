@@ -22,6 +22,7 @@ __all__ = [
     "COLUMNS",
     "EVENT_SCHEMA",
     "FORMAT",
+    "HEADER_DIGEST_KEY",
     "HEADER_KEY",
     "KINDS",
     "NO_ENV",
@@ -35,6 +36,7 @@ __all__ = [
 FORMAT = "kvcache-trace"
 SCHEMA_VERSION = 1
 HEADER_KEY = b"kvcache"
+HEADER_DIGEST_KEY = b"kvcache.sha256"  # of the header's text; files of kvcache 0.1.0's first days lack it
 
 # The simulation number of the root inference, and the environment of an event that is of no single one.
 ROOT_SIMULATION = -1

@@ -51,6 +51,9 @@ class HostStopwatch:
 class CudaStopwatch:
     """For work that a CUDA stream does: the host's time until it is done, and the device's between two events.
 
+    Each call is synchronised on its own: a step's time is the sum of its operations', none of them overlapping. The
+    host's time includes recording one event.
+
     Args:
         timer: nanoseconds, monotonic.
         synchronize: waits for the device.
@@ -69,9 +72,10 @@ class CudaStopwatch:
 
     def time(self, call: Callable[..., Any], *args: Any) -> tuple[Any, Lap]:
         began, ended = self._event(), self._event()
+        ended.record()  # an event is made on its first record: not while the clock runs
         self._synchronize()
-        start = self._timer()
         began.record()
+        start = self._timer()
         result = call(*args)
         ended.record()
         self._synchronize()

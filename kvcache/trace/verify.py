@@ -135,7 +135,10 @@ class CheckedContent:
             if parent is None:
                 before = NO_CONTEXT
             else:
-                before = generated_context(parent) if node is None else self._meant[node]
+                # Where the recorded run missed, its history went on from what its model generated.
+                before = (
+                    generated_context(parent) if node is None or step.recorded_hits[row] is False else self._meant[node]
+                )
             self._meant[store] = extend_context(before, step.keys[row])
         for memory in (backend.keys_values_wm, *self._supplied):
             for tensor in memory.layer_tensors():

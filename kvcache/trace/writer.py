@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -10,8 +11,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kvcache.trace.files import whole_or_absent
-from kvcache.trace.schema import COLUMNS, EVENT_SCHEMA, HEADER_KEY, KINDS, SCOPES, TraceError, TraceHeader
+from kvcache.trace.files import check_writable, whole_or_absent
+from kvcache.trace.schema import (
+    COLUMNS,
+    EVENT_SCHEMA,
+    HEADER_DIGEST_KEY,
+    HEADER_KEY,
+    KINDS,
+    SCOPES,
+    TraceError,
+    TraceHeader,
+)
 
 __all__ = ["ROW_GROUP_ROWS", "TraceWriter", "journal_path", "recover_trace", "write_trace"]
 
@@ -23,7 +33,8 @@ JOURNAL_ROWS = 2_048
 
 
 def _with_header(header: TraceHeader) -> pa.Schema:
-    return EVENT_SCHEMA.with_metadata({HEADER_KEY: header.to_json().encode()})
+    text = header.to_json().encode()
+    return EVENT_SCHEMA.with_metadata({HEADER_KEY: text, HEADER_DIGEST_KEY: hashlib.sha256(text).hexdigest()})
 
 
 def write_trace(path: str | Path, header: TraceHeader, batches: Iterable[pa.RecordBatch]) -> int:
@@ -95,7 +106,7 @@ class TraceWriter:
                 f"{self._journal} is left from a recording that was cut off: run 'kvcache trace recover {self.path}', "
                 "or delete it"
             )
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(self.path)
         self._columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
         self._file = open(self._journal, "xb")  # noqa: SIM115 - open until close()
         self._stream = pa.ipc.new_stream(self._file, _with_header(header))

@@ -326,3 +326,18 @@ def test_the_same_replay_gives_the_same_json_in_any_process(tmp_path, trace):
         results.append(json.dumps(numbers))  # order of fields included
     assert results[0] == results[1]
     assert tables[0] == tables[1]
+
+
+def test_a_bad_trace_is_refused_before_any_other_is_measured(tmp_path, trace, monkeypatch):
+    monkeypatch.setattr("kvcache.cli.replay.Replay", lambda *args, **kwargs: pytest.fail("measured already"))
+    (tmp_path / "bad.parquet").write_text("no trace")
+    result = invoke(trace, tmp_path / "bad.parquet")
+    assert result.exit_code == 1
+    assert "not a Parquet file" in result.stderr
+
+
+@pytest.mark.parametrize(("option", "value"), [("backend", "new"), ("device", "cpu"), ("capacity", "5")])
+def test_what_is_named_twice_is_not_measured_twice(trace, option, value):
+    result = invoke(trace, f"--{option}", value, f"--{option}", value)
+    assert result.exit_code == 2
+    assert f"a --{option} is named twice" in result.stderr

@@ -278,3 +278,13 @@ def test_a_trace_of_another_geometry_is_held_to_its_own(tmp_path):
     wide = header(replace(TINY, context_length=16))
     path = write_events(tmp_path / "wide", spoilt(15, size=9), {HEADER_KEY: wide.to_json().encode()})
     assert check(path) == 18
+
+
+def test_a_header_that_does_not_match_its_checksum_is_refused(tmp_path):
+    path = synthetic(tmp_path / "good")
+    table = pq.read_table(path)
+    text = table.schema.metadata[b"kvcache"].replace(b'"env_num": 2', b'"env_num": 3')
+    assert text != table.schema.metadata[b"kvcache"]
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"kvcache": text}), path)
+    with pytest.raises(TraceError, match="does not match its checksum"):
+        TraceReader(path)

@@ -69,7 +69,7 @@ def test_cuda_stopwatch_has_both_clocks(machine):
     result, (host, read_device) = stopwatch.time(machine.work, 7)
     assert result == (7,)
     assert machine.log == [
-        "event", "event", "synchronize", "timer", "record", "call", "record", "synchronize", "timer",
+        "event", "event", "record", "synchronize", "record", "timer", "call", "record", "synchronize", "timer",
     ]  # fmt: skip
     assert host == 500 + 30
     assert read_device() == pytest.approx(500)

@@ -9,6 +9,7 @@ from kvcache.keys_values import KeysValues
 from kvcache.manager import KVCacheManager
 from kvcache.trace.content import Contents
 from kvcache.trace.drive import Latents
+from kvcache.trace.reader import TraceReader
 from kvcache.trace.replay import verify_replay
 from kvcache.trace.steps import read_steps
 from kvcache.trace.verify import Outcome, Outcomes
@@ -289,3 +290,26 @@ class TestOutcomes:
             assert outcomes.recorded == (recorded is not None)
             found = outcome is not Outcome.MISS
             assert outcomes.disagreements == (recorded is not None and recorded != found)
+
+
+def test_after_a_recorded_miss_the_history_is_what_the_recorded_run_generated(tmp_path):
+    """Replayed on the backend that it was recorded on, a trace with a miss meets no other history than the recorded."""
+    path = synthetic(tmp_path / "trace", searches=2)
+    events = list(TraceReader(path).events())
+    roots = {row for row, each in enumerate(events) if each["kind"] == "store" and each["scope"] == "init"}
+    for each in events:
+        if each["kind"] == "lookup" and each["scope"] == "node":
+            each["hit"] = each["node"] not in roots
+
+    class LosesRoots(KVCacheManager):
+        """Misses whatever lies in an init pool, as the recorded run did."""
+
+        def lookup(self, envs, keys, scope):
+            if scope is Scope.NODE:
+                self.clear_init_caches()
+            return super().lookup(envs, keys, scope)
+
+    node = verify(LosesRoots, list(read_steps(events))).outcomes.node
+    assert node[Outcome.MISS] > 0
+    assert node[Outcome.HIT] > 0
+    assert node[Outcome.CONTEXT_MISMATCH] == 0
