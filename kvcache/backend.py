@@ -189,7 +189,11 @@ class CacheBackend(ABC):
 
     @abstractmethod
     def supply(self, row: int, keys_values: KeysValues) -> None:
-        """The context of a row that missed, made by the model: KeysValues of one row."""
+        """The context of a row that missed, made by the model: KeysValues of one row.
+
+        Raises:
+            ValueError: it is more than one row, or of another shape than the batch's rows (new backends only).
+        """
 
     @abstractmethod
     def assemble(self) -> list[int]:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 __all__ = ["Cache", "KVCache", "KeysValues", "memory", "zeros"]
 
-KEYS, VALUES = 0, 1
 TOKENS_PER_PAIR = 2
 
 

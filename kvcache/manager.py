@@ -160,6 +160,9 @@ class KVCacheManager(CacheBackend):
         return sizes.copy()
 
     def supply(self, row: int, keys_values: KeysValues) -> None:
+        given, wanted = keys_values.entry_shape, self.keys_values_wm.entry_shape
+        if keys_values.num_samples != 1 or (given[:3], given[4]) != (wanted[:3], wanted[4]):  # a copy would broadcast
+            raise ValueError(f"a context of {keys_values.num_samples} x {given} does not fit a row of {wanted}")
         self._rows[row] = keys_values
         self.keys_values_wm_size_list[row] = keys_values.size
 

@@ -520,3 +520,10 @@ class TestOrder:
         cache.lookup([0], [None], Scope.ROOT)
         with pytest.raises(AssertionError, match="not assembled"):
             cache.store([0], [1], Scope.ROOT)
+
+    @pytest.mark.parametrize("wrong", [entry(1, heads=1), KeysValues(2, 2, 6, 6, 2)], ids=["heads", "rows"])
+    def test_what_does_not_fit_a_row_is_not_supplied(self, wrong):
+        cache = manager()
+        cache.lookup([0], [1], Scope.ROOT)
+        with pytest.raises(ValueError, match="does not fit a row"):
+            cache.supply(0, wrong)
