@@ -10,8 +10,10 @@ import click
 from kvcache._version import __version__
 from kvcache.cli.record import record
 from kvcache.cli.replay import replay
+from kvcache.cli.results import results
 from kvcache.cli.trace import trace
 from kvcache.integrations.lightzero import RecordingError
+from kvcache.results import ResultsError
 from kvcache.trace.schema import TraceError
 
 __all__ = ["main"]
@@ -23,7 +25,7 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (TraceError, RecordingError) as error:
+        except (TraceError, RecordingError, ResultsError) as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # whoever read our output has gone: click ends quietly
@@ -40,3 +42,4 @@ def main() -> None:
 main.add_command(replay)
 main.add_command(record)
 main.add_command(trace)
+main.add_command(results)

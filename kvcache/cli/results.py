@@ -1,0 +1,53 @@
+"""``kvcache results``: the measured history as a table or CSV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich import box
+from rich.table import Table
+
+from kvcache.cli.console import STDERR, STDOUT
+from kvcache.results import load_results
+from kvcache.trace.files import whole_or_absent
+
+__all__ = ["results"]
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("benchmarks/results"))
+@click.option("--benchmark", default="", help="Only benchmarks whose name contains this.")
+@click.option("--params", default="", help="Only parameters that contain this, e.g. 'backend=new:private'.")
+@click.option("--csv", "csv_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all rows here instead.")
+def results(folder: Path, benchmark: str, params: str, csv_file: Path | None) -> None:
+    """Show asv's results in FOLDER (its results_dir): a row each benchmark and its parameters, a column each commit."""
+    frame = load_results(folder)
+    chosen = frame[
+        frame["benchmark"].str.contains(benchmark, regex=False) & frame["params"].str.contains(params, regex=False)
+    ]
+    if csv_file is not None:
+        with whole_or_absent(csv_file) as beside:
+            chosen.to_csv(beside, index=False)
+        STDERR.print(f"{len(chosen)} rows: {csv_file}", highlight=False)
+        return
+    measured = chosen[chosen["state"] != "skipped"]
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("benchmark")
+    table.add_column("parameters")
+    table.add_column("unit")
+    commits = list(dict.fromkeys(measured["commit"]))
+    for commit in commits:
+        table.add_column(commit[:8], justify="right")
+    for (name, cell, unit), rows in measured.groupby(["benchmark", "params", "unit"], sort=False):
+        values = rows.drop_duplicates("commit", keep="last").set_index("commit")
+        texts = [_text(values.loc[commit]) if commit in values.index else "" for commit in commits]
+        table.add_row(str(name).rpartition(".")[2], str(cell), str(unit), *texts)
+    STDOUT.print(table, soft_wrap=True)
+    skipped = len(chosen) - len(measured)
+    if skipped:
+        STDERR.print(f"{skipped} values were skipped where they would have been measured", highlight=False)
+
+
+def _text(row: object) -> str:
+    return "failed" if row["state"] == "failed" else f"{row['value']:,.4g}"  # type: ignore[index]

@@ -1,0 +1,86 @@
+"""asv's files as one frame: failed and skipped told apart, other versions left out, bad files named."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from kvcache.cli import main
+from kvcache.results import COLUMNS, ResultsError, load_results
+
+NAME = "replays.Replays.track_allocations"
+
+
+def write(folder, commit="c" * 40, date=1_795_239_623_000, values=(36.0, None, math.nan, 4.0), version="1", **changes):
+    (folder / "vm").mkdir(parents=True, exist_ok=True)
+    (folder / "vm" / "machine.json").write_text("{}")
+    benchmark = {"param_names": ["trace", "backend"], "unit": "allocations per step", "version": "1"}
+    (folder / "benchmarks.json").write_text(json.dumps({"version": 2, NAME: benchmark}))
+    cell = [None if values is None else list(values), [["'a'", "'b'"], ["'legacy'", "'new'"]], version]
+    content = {
+        "version": 2, "commit_hash": commit, "date": date, "params": {"machine": "vm"},
+        "result_columns": ["result", "params", "version", "started_at", "samples"], "results": {NAME: cell},
+    } | changes  # fmt: skip
+    (folder / "vm" / f"{commit[:8]}-env.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_one_row_a_value(tmp_path):
+    frame = load_results(write(tmp_path))
+    assert tuple(frame.columns) == COLUMNS
+    assert frame["params"].tolist() == [
+        "trace=a, backend=legacy", "trace=a, backend=new", "trace=b, backend=legacy", "trace=b, backend=new",
+    ]  # fmt: skip
+    assert frame["state"].tolist() == ["ok", "failed", "skipped", "ok"]
+    assert frame["value"].dropna().tolist() == [36.0, 4.0]
+    assert set(frame["unit"]) == {"allocations per step"}
+    assert frame["date"][0] == pd.Timestamp("2026-11-21 05:40:23", tz="UTC")
+
+
+def test_a_benchmark_that_failed_as_a_whole(tmp_path):
+    assert load_results(write(tmp_path, values=None))["state"].tolist() == ["failed"] * 4
+
+
+def test_rows_stand_in_the_order_of_the_commits(tmp_path):
+    write(tmp_path, commit="a" * 40, date=2_000)
+    frame = load_results(write(tmp_path, commit="b" * 40, date=1_000))
+    assert list(dict.fromkeys(frame["commit"])) == ["b" * 40, "a" * 40]
+
+
+def test_another_version_of_a_benchmark_is_another_benchmark(tmp_path):
+    assert load_results(write(tmp_path, version="0")).empty
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (lambda folder: (folder / "benchmarks.json").unlink(), "no such file"),
+        (lambda folder: (folder / "benchmarks.json").write_text("nothing"), "cannot be read as JSON"),
+        (lambda folder: write(folder, version=1) and write(folder, **{"version": "1", "results": 5}), "not what asv"),
+        (lambda folder: write(folder, values=(1.0,)), "not what asv writes"),
+        (lambda folder: (folder / "vm" / "x.json").write_text('{"version": 1}'), "not asv's version 2"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path, spoil, fault):
+    spoil(write(tmp_path))
+    with pytest.raises(ResultsError, match=fault) as caught:
+        load_results(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    shown = CliRunner().invoke(main, ["results", str(tmp_path)])
+    assert shown.exit_code == 1
+    assert fault in shown.stderr
+
+
+def test_the_table_and_the_csv_show_the_same_values(tmp_path):
+    write(tmp_path / "results", commit="a" * 40, date=1_000, values=(30.0, 1.0, math.nan, 4.0))
+    folder = str(write(tmp_path / "results"))
+    shown = CliRunner().invoke(main, ["results", folder, "--params", "backend=legacy"])
+    assert shown.exit_code == 0
+    assert "aaaaaaaa" in shown.stdout
+    assert [each for each in shown.stdout.split() if each in ("30", "36", "4", "failed")] == ["30", "36"]
+    assert "2 values were skipped" in shown.stderr
+    written = CliRunner().invoke(main, ["results", folder, "--csv", str(tmp_path / "out.csv")])
+    assert written.exit_code == 0
+    assert len(pd.read_csv(tmp_path / "out.csv")) == 8
