@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -84,3 +85,12 @@ def test_the_table_and_the_csv_show_the_same_values(tmp_path):
     written = CliRunner().invoke(main, ["results", folder, "--csv", str(tmp_path / "out.csv")])
     assert written.exit_code == 0
     assert len(pd.read_csv(tmp_path / "out.csv")) == 8
+
+
+def test_the_committed_history_reads():
+    frame = load_results(Path(__file__).parents[1] / "benchmarks" / "results")
+    assert frame["commit"].nunique() >= 5
+    assert set(frame["state"]) <= {"ok", "skipped"}
+    stale = frame[frame["benchmark"].str.endswith("track_stale_hit_rate_in_small_pool") & (frame["state"] == "ok")]
+    assert (stale.loc[stale["params"].str.contains("backend=new"), "value"] == 0).all()
+    assert (stale.loc[stale["params"].str.contains("backend=legacy"), "value"] > 0).all()
