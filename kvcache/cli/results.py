@@ -33,7 +33,7 @@ def results(folder: Path, benchmark: str, params: str, csv_file: Path | None) ->
         return
     measured = chosen[chosen["state"] != "skipped"]
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("benchmark")
+    table.add_column("benchmark", overflow="fold")
     table.add_column("parameters", overflow="fold")
     table.add_column("unit")
     commits = list(dict.fromkeys(measured["commit"]))
