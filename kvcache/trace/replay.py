@@ -19,13 +19,7 @@ from kvcache.backend import CacheBackend, CacheConfig
 from kvcache.registry import make_backend
 from kvcache.trace.content import Contents
 from kvcache.trace.counters import Counts, OperationCounter
-from kvcache.trace.drive import (
-    OPERATIONS,
-    STEP_OPERATIONS,
-    FillerContent,
-    Latents,
-    run_step,
-)
+from kvcache.trace.drive import OPERATIONS, STEP_OPERATIONS, FillerContent, Latents, run_step
 from kvcache.trace.steps import Step
 from kvcache.trace.stopwatch import Lap, Stopwatch, make_stopwatch
 from kvcache.trace.verify import CheckedContent, Outcomes

@@ -118,7 +118,7 @@ class CheckedContent:
         tokens = []
         for row, key in enumerate(step.keys):
             before = self._rows[row]
-            context = extend_context(0 if before is None else before, key)
+            context = extend_context(NO_CONTEXT if before is None else before, key)
             size = 0 if before is None else len(self._tokens[before])
             appended = [(context, index) for index in range(step.tokens)]
             tokens.append(self._tensor(self._contents.sequence(appended, first=size)))
@@ -140,8 +140,8 @@ class CheckedContent:
                     generated_context(parent) if node is None or step.recorded_hits[row] is False else self._meant[node]
                 )
             self._meant[store] = extend_context(before, step.keys[row])
-        for memory in (backend.keys_values_wm, *self._supplied):
-            for tensor in memory.layer_tensors():
+        for keys_values in (backend.keys_values_wm, *self._supplied):
+            for tensor in keys_values.layer_tensors():
                 tensor.fill_(torch.nan)
         self._supplied.clear()
 
