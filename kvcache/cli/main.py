@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from kvcache._version import __version__
+from kvcache.cli.gate import gate
 from kvcache.cli.record import record
 from kvcache.cli.replay import replay
 from kvcache.cli.results import results
@@ -36,10 +37,11 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, prog_name="kvcache")
 def main() -> None:
-    """The KV-cache of transformer world models under MCTS: record searches, replay them, compare caches."""
+    """The KV-cache of transformer world models under MCTS: record and replay searches, compare caches and commits."""
 
 
 main.add_command(replay)
 main.add_command(record)
 main.add_command(trace)
 main.add_command(results)
+main.add_command(gate)

@@ -1,0 +1,144 @@
+"""Short replays: a round is all steps of a trace, on a clock that runs while the backend works and stands otherwise."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from itertools import takewhile
+from pathlib import Path
+
+import pytest
+
+# Written out, as in test_gate_operations.py.
+TRACES = ["cartpole-lightzero-0.2.0-seed0", "synthetic-pong", "synthetic-visual-match"]
+BACKENDS = ["legacy", "new:private"]
+NOT_TIMED = ["legacy"]  # what it returns must not drift, since everything is measured against it; it is slow, too
+
+COMMITTED = Path(__file__).parents[1] / "traces"
+SEARCHES = {"cartpole-lightzero-0.2.0-seed0": 2, "synthetic-pong": 2, "synthetic-visual-match": 1}
+SIMULATIONS = 25
+SMALL_RECURRENT_POOL = 50
+ROUNDS = 5
+
+
+class BackendClock:
+    """Seconds that the backend under test has worked so far: every call of it goes through ``meter``."""
+
+    def __init__(self):
+        self._nanoseconds = 0
+
+    def __call__(self):
+        return self._nanoseconds / 1e9
+
+    def meter(self, operation, call, *arguments):
+        start = time.perf_counter_ns()
+        result = call(*arguments)
+        self._nanoseconds += time.perf_counter_ns() - start
+        return result
+
+
+CLOCK = BackendClock()
+
+
+@pytest.fixture(scope="session")
+def traces(tmp_path_factory):
+    """The geometry and steps of each trace, read once."""
+    from kvcache.geometry import GEOMETRIES
+    from kvcache.trace.reader import TraceReader
+    from kvcache.trace.steps import read_steps
+    from kvcache.trace.synthetic import SyntheticSearch, write_synthetic_trace
+
+    known = {}
+
+    def read(name):
+        if name not in known:
+            path = COMMITTED / f"{name}.parquet"
+            if name.startswith("synthetic-"):
+                geometry = replace(GEOMETRIES[name.removeprefix("synthetic-")], num_simulations=SIMULATIONS)
+                path = tmp_path_factory.mktemp("traces") / f"{name}.parquet"
+                list(write_synthetic_trace(path, SyntheticSearch(geometry, SEARCHES[name], seed=0)))
+            reader = TraceReader(path)
+            steps = takewhile(lambda step: step.search < SEARCHES[name], read_steps(reader.events()))
+            known[name] = reader.header.geometry, list(steps)
+        return known[name]
+
+    return read
+
+
+@pytest.mark.benchmark(timer=CLOCK)
+@pytest.mark.parametrize("trace", TRACES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_replay(benchmark, trace, backend, traces, wants_metrics, wants_times):
+    from kvcache.backend import CacheConfig
+    from kvcache.registry import BACKENDS as AVAILABLE
+    from kvcache.registry import make_backend
+    from kvcache.trace.content import Contents
+    from kvcache.trace.drive import FillerContent, Latents, run_step
+
+    if backend not in AVAILABLE:
+        pytest.skip(f"this commit has no backend {backend!r}")
+    wants_times = wants_times and backend not in NOT_TIMED
+    if not wants_times and not wants_metrics:
+        pytest.skip(f"{backend} is not timed")
+    geometry, steps = traces(trace)
+    config = CacheConfig(geometry)
+    contents, latents = Contents(geometry), Latents(geometry.embed_dim, "cpu")
+    if wants_metrics:
+        small = replace(config, recur_pool_size=SMALL_RECURRENT_POOL)
+        benchmark.extra_info["metrics"] = {
+            **_metrics(make_backend(backend, config), steps, contents, latents),
+            **_outcomes(make_backend(backend, small), steps, contents, latents, "_in_small_pool"),
+        }
+
+    def prepared():
+        backend_under_test = make_backend(backend, config)
+        backend_under_test.position_shift = contents.position_shift("cpu", config.dtype)
+        content = FillerContent(backend_under_test)
+        for step, given in zip(steps, inputs, strict=True):  # slots get allocated
+            run_step(backend_under_test, step, given, content, _just_call)
+        backend_under_test.clear_all()
+        return (backend_under_test, content), {}
+
+    def replayed(backend_under_test, content):
+        for step, given in zip(steps, inputs, strict=True):
+            run_step(backend_under_test, step, given, content, CLOCK.meter)
+
+    inputs = [latents.inputs(step) for step in steps]
+    benchmark.extra_info["timed"] = wants_times
+    benchmark.pedantic(replayed, setup=prepared, rounds=ROUNDS if wants_times else 1)
+
+
+def _metrics(backend, steps, contents, latents):
+    """Everything deterministic of one replay; a fault in what the backend returns fails the benchmark."""
+    from kvcache.trace.counters import Counts
+
+    verification, outcomes = _verify(backend, steps, contents, latents, "")
+    return {
+        **outcomes,
+        "bytes_reserved": sum(verification.bytes_reserved.values()),
+        **asdict(sum(verification.counts.values(), Counts())),
+    }
+
+
+def _outcomes(backend, steps, contents, latents, suffix):
+    return _verify(backend, steps, contents, latents, suffix)[1]
+
+
+def _verify(backend, steps, contents, latents, suffix):
+    from kvcache.trace.replay import verify_replay
+    from kvcache.trace.verify import Outcome
+
+    backend.position_shift = contents.position_shift("cpu", backend.config.dtype)
+    verification = verify_replay(backend, steps, contents, latents)
+    if verification.faults:
+        pytest.fail(f"{backend.name} returned wrong content: {verification.faults[0]}", pytrace=False)
+    total = verification.outcomes.total
+    names = {outcome: outcome.value.replace(" ", "_") for outcome in Outcome}
+    return verification, {
+        **{f"{name}{suffix}": total[outcome] for outcome, name in names.items()},
+        f"evictions{suffix}": sum(verification.evictions.values()),
+    }
+
+
+def _just_call(operation, call, *arguments):
+    return call(*arguments)
