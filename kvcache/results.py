@@ -11,9 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-__all__ = ["COLUMNS", "ResultsError", "load_results"]
+__all__ = ["COLUMNS", "DURATION_COLUMNS", "ResultsError", "load_durations", "load_results"]
 
 COLUMNS = ("machine", "commit", "date", "benchmark", "params", "value", "unit", "state")
+DURATION_COLUMNS = ("machine", "commit", "date", "build", "benchmarks")
 RESULTS_VERSION = 2  # of asv's result files (asv 0.6)
 
 
@@ -41,16 +42,39 @@ def load_results(folder: str | Path) -> pd.DataFrame:
     """
     folder = Path(folder)
     benchmarks = _read(folder / "benchmarks.json")
-    rows = [
-        row
-        for path in sorted(folder.glob("*/*.json"))
-        if path.name != "machine.json"
-        for row in _rows(path, _read(path), benchmarks)
-    ]
+    rows = [row for path, content in _files(folder) for row in _rows(path, content, benchmarks)]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    frame["date"] = pd.to_datetime(frame["date"], unit="ms", utc=True)
     frame["value"] = frame["value"].astype(float)
-    return frame.sort_values(["date", "commit", "machine", "benchmark"], kind="stable", ignore_index=True)
+    return _in_order(frame, ["date", "commit", "machine", "benchmark"])
+
+
+def load_durations(folder: str | Path) -> pd.DataFrame:
+    """How long asv took for each commit: what a run took beyond these is its own (checkout, discovery, processes).
+
+    Args:
+        folder: as in ``load_results``.
+
+    Returns:
+        ``machine``, ``commit``, ``date``, ``build`` (seconds to build the wheel and install it; NaN where it was in
+        place already) and ``benchmarks`` (seconds), in the order of dates.
+
+    Raises:
+        ResultsError: as in ``load_results``.
+    """
+    rows = [_durations(path, content) for path, content in _files(Path(folder))]
+    return _in_order(pd.DataFrame(rows, columns=list(DURATION_COLUMNS)), ["date", "commit", "machine"])
+
+
+def _in_order(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    frame["date"] = pd.to_datetime(frame["date"], unit="ms", utc=True)
+    return frame.sort_values(columns, kind="stable", ignore_index=True)
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Every machine's result files."""
+    for path in sorted(folder.glob("*/*.json")):
+        if path.name != "machine.json":
+            yield path, _read(path)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -63,6 +87,18 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("version") != RESULTS_VERSION:
         raise ResultsError(path, f"not asv's version {RESULTS_VERSION}")
     return content
+
+
+def _durations(path: Path, content: dict[str, Any]) -> tuple[Any, ...]:
+    try:
+        spent = dict(content["durations"])
+        build = spent.pop("<build>", math.nan)
+        column = content["result_columns"].index("duration")
+        each = [values[column] for values in content["results"].values() if len(values) > column]
+        benchmarks = sum(spent.values()) + sum(seconds for seconds in each if seconds is not None)
+        return content["params"]["machine"], content["commit_hash"], content["date"], build, benchmarks
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ResultsError(path, f"not what asv writes: {error!r}") from error
 
 
 def _rows(path: Path, content: dict[str, Any], benchmarks: dict[str, Any]) -> Iterator[tuple[Any, ...]]:

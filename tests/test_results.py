@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from kvcache.cli import main
-from kvcache.results import COLUMNS, ResultsError, load_results
+from kvcache.results import COLUMNS, ResultsError, load_durations, load_results
 
 NAME = "replays.Replays.track_allocations"
 
@@ -94,3 +94,26 @@ def test_the_committed_history_reads():
     stale = frame[frame["benchmark"].str.endswith("track_stale_hit_rate_in_small_pool") & (frame["state"] == "ok")]
     assert (stale.loc[stale["params"].str.contains("backend=new"), "value"] == 0).all()
     assert (stale.loc[stale["params"].str.contains("backend=legacy"), "value"] > 0).all()
+
+
+class TestDurations:
+    COLUMNS = ("result", "params", "version", "started_at", "duration")
+
+    def write(self, folder, **durations):
+        cell = [[1.0, 2.0, 3.0, 4.0], [["'a'", "'b'"], ["'legacy'", "'new'"]], "1", 0, 0.5]
+        results = {NAME: cell, f"{NAME}_more": cell, "cut.off": [None, []]}
+        return write(folder, result_columns=list(self.COLUMNS), results=results, durations=durations)
+
+    def test_building_and_benchmarks_apart(self, tmp_path):
+        folder = self.write(tmp_path, **{"<build>": 1.9, "<setup_cache replays:85>": 30.0})
+        (row,) = load_durations(folder).itertuples()
+        assert (row.machine, row.commit, row.build, row.benchmarks) == ("vm", "c" * 40, 1.9, 31.0)
+
+    def test_a_commit_that_was_in_place(self, tmp_path):
+        shown = CliRunner().invoke(main, ["results", str(self.write(tmp_path)), "--durations"])
+        assert "in place" in shown.output
+        assert "1.0" in shown.output
+
+    def test_files_without_durations_are_named(self, tmp_path):
+        with pytest.raises(ResultsError, match="not what asv writes"):
+            load_durations(write(tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
@@ -9,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from kvcache.cli.console import STDERR, STDOUT
-from kvcache.results import load_results
+from kvcache.results import load_durations, load_results
 from kvcache.trace.files import whole_or_absent
 
 __all__ = ["results"]
@@ -20,8 +21,12 @@ __all__ = ["results"]
 @click.option("--benchmark", default="", help="Only benchmarks whose name contains this.")
 @click.option("--params", default="", help="Only parameters that contain this, e.g. 'backend=new:private'.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all rows here instead.")
-def results(folder: Path, benchmark: str, params: str, csv_file: Path | None) -> None:
+@click.option("--durations", is_flag=True, help="Show instead how long asv took for each commit.")
+def results(folder: Path, benchmark: str, params: str, csv_file: Path | None, durations: bool) -> None:
     """Show asv's results in FOLDER (its results_dir): a row each benchmark and its parameters, a column each commit."""
+    if durations:
+        STDOUT.print(_duration_table(folder))
+        return
     frame = load_results(folder)
     chosen = frame[
         frame["benchmark"].str.contains(benchmark, regex=False) & frame["params"].str.contains(params, regex=False)
@@ -47,6 +52,18 @@ def results(folder: Path, benchmark: str, params: str, csv_file: Path | None) ->
     skipped = len(chosen) - len(measured)
     if skipped:
         STDERR.print(f"{skipped} values were skipped where they would have been measured", highlight=False)
+
+
+def _duration_table(folder: Path) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("machine")
+    table.add_column("commit")
+    for heading in ("build and install, s", "benchmarks, s"):
+        table.add_column(heading, justify="right")
+    for row in load_durations(folder).itertuples():
+        build = "in place" if math.isnan(row.build) else f"{row.build:.1f}"
+        table.add_row(row.machine, row.commit[:8], build, f"{row.benchmarks:.1f}")
+    return table
 
 
 def _text(row: object) -> str:
