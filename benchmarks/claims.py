@@ -1,6 +1,6 @@
 """Prints the figures behind the claims that the README and the closing notes make; each is also a test.
 
-Usage: python benchmarks/claims.py [sweep] [bookkeeping] [allocations] [recurrent-step]     (default: all)
+Usage: python benchmarks/claims.py [sweep] [bookkeeping] [allocations] [recurrent-step] [overhead]   (default: all)
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import cachetools
 import torch
+from overhead import operation_laps, replay_laps
 from rich.progress import track
 
 from kvcache import GEOMETRIES, CacheConfig, EvictionStrategy, Geometry, KeysValues, KVCachePool, make_backend
@@ -155,7 +156,27 @@ def recurrent_step() -> None:
         )
 
 
-CLAIMS = {"sweep": sweep, "bookkeeping": bookkeeping, "allocations": allocations, "recurrent-step": recurrent_step}
+def overhead() -> None:
+    """What the harness itself takes: a backend that does nothing, timed beside new on the same requests."""
+    geometry = TraceReader(TRACE).header.geometry
+    for label, laps in (
+        ("replay", replay_laps(read(TRACE, 20), geometry, repetitions=3)),
+        ("time_operations", operation_laps(geometry, repetitions=1000)),
+    ):
+        for operation, (empty, new) in laps.items():
+            print(
+                f"overhead of {label}, {operation}: {empty:.2f} us of an empty backend, "
+                f"{new:.2f} us of new ({100 * empty / new:.1f} %), p50, {geometry.name}"
+            )
+
+
+CLAIMS = {
+    "sweep": sweep,
+    "bookkeeping": bookkeeping,
+    "allocations": allocations,
+    "recurrent-step": recurrent_step,
+    "overhead": overhead,
+}
 
 
 def main(names: list[str]) -> None:

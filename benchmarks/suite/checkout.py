@@ -39,7 +39,8 @@ def put_harness_in_place() -> str | None:
             sys.modules[PACKAGE] = package
             spec.loader.exec_module(package)
             library.trace = package
-        importlib.import_module(f"{PACKAGE}.replay")
+        for module in ("replay", "operations"):
+            importlib.import_module(f"{PACKAGE}.{module}")
     except (ImportError, AttributeError) as error:
         return f"this commit's kvcache does not fit the harness: {error}"
     return None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any, ClassVar
 
-from .checkout import ROOT, put_harness_in_place
+from .cells import Cell, Cells, Place, attempt, declare, lacking, together
+from .checkout import ROOT
 
 # Never changed, only appended: a history whose sampling changed would jump. What a commit or a machine does not have is
 # skipped, not left out.
@@ -18,8 +20,6 @@ SYNTHETIC_SEARCHES = 2
 SYNTHETIC_SIMULATIONS = 25
 SMALL_RECURRENT_POOL = 50
 REPETITIONS = 3
-
-Cell = tuple[str, str, str]
 
 
 def _steps(name: str, folder: str) -> tuple[Any, list[Any]]:
@@ -42,71 +42,78 @@ def _steps(name: str, folder: str) -> tuple[Any, list[Any]]:
     return reader.header.geometry, [step for step in read_steps(reader.events()) if step.search < searches]
 
 
-def _measure(trace: str, device: str, folder: str) -> dict[Cell, Any]:
-    """All numbers of one trace on one device, for every backend that this commit has; a text is why there is none."""
-    import torch
+def _verified(backend: str, steps: list[Any], config: Any) -> Any:
+    """What the checked pass of one backend found out. Raises WrongContentError for a fault."""
+    from kvcache.trace.operations import WrongContentError
+    from kvcache.trace.replay import Replay
+
+    verification = Replay(steps, config, [backend]).verify(backend)
+    if verification.faults:
+        raise WrongContentError(f"{verification.faults[0]} (recurrent slots: {config.recur_pool_size or 'default'})")
+    return verification
+
+
+def _measure(trace: str, backends: list[str], device: str, folder: str) -> dict[str, Cell]:
+    """All numbers of one trace on one device, for every backend."""
+    from dataclasses import replace
 
     from kvcache.backend import CacheConfig
-    from kvcache.registry import BACKENDS as AVAILABLE
-    from kvcache.trace.replay import Replay
+    from kvcache.trace.replay import BackendReport, Replay
     from kvcache.trace.summary import ratio, summarise
 
-    cells: dict[Cell, Any] = {}
-    if device == "cuda" and not torch.cuda.is_available():
-        return {(trace, backend, device): "skipped: no CUDA device" for backend in BACKENDS}
+    reasons = {backend: lacking(backend, device) for backend in backends}
+    cells: dict[str, Cell] = {backend: reason for backend, reason in reasons.items() if reason}
+    if len(cells) == len(backends):
+        return cells
     geometry, steps = _steps(trace, folder)
-    here = [name for name in BACKENDS if name in AVAILABLE]
-    replay = Replay(steps, CacheConfig(geometry, device=device), here)
-    reports = replay.run(REPETITIONS)
-    small = Replay(steps, CacheConfig(geometry, recur_pool_size=SMALL_RECURRENT_POOL, device=device), here)
-    for backend in BACKENDS:
-        if backend not in here:
-            cells[trace, backend, device] = f"skipped: this commit has no backend {backend!r}"
+    config = CacheConfig(geometry, device=device)
+    small = replace(config, recur_pool_size=SMALL_RECURRENT_POOL)
+
+    def verified(backend: str) -> tuple[Any, Any]:
+        return _verified(backend, steps, config), _verified(backend, steps, small)
+
+    def timed(names: list[str]) -> dict[str, BackendReport]:
+        replay = Replay(steps, config, names)
+        replay.time(REPETITIONS)
+        return replay.reports
+
+    found = {backend: attempt(backend, verified, backend) for backend in backends if backend not in cells}
+    reports = together([backend for backend, each in found.items() if not isinstance(each, Exception)], timed)
+    baseline = reports.get(BASELINE)
+    for backend, each in found.items():
+        report = reports.get(backend, each)
+        if isinstance(report, Exception):
+            cells[backend] = report
             continue
-        numbers = summarise(reports[backend])
-        faults = numbers["outcomes"]["faults"]
-        if faults:
-            # A cache that returns wrong content is no fast cache: none of its numbers stands.
-            cells[trace, backend, device] = RuntimeError(f"{backend} returned wrong content: {faults[0]}")
-            continue
-        numbers["ratio"] = ratio(reports[BASELINE], reports[backend])
-        numbers["small"] = small.verify(backend).outcomes.total
-        cells[trace, backend, device] = numbers
+        report.verification, in_small_pool = each
+        cells[backend] = summarise(report) | {
+            "ratio": ratio(baseline, report) if isinstance(baseline, BackendReport) else None,
+            "small": {outcome.value: count for outcome, count in in_small_pool.outcomes.total.items()},
+        }
     return cells
 
 
-class Replays:
+class Replays(Cells):
     """Every trace against every backend on every device; lower is better throughout."""
 
     params: ClassVar = [TRACES, BACKENDS, DEVICES]
     param_names: ClassVar = ["trace", "backend", "device"]
-    timeout = 600
 
-    def setup_cache(self) -> dict[Cell, Any]:
-        import tempfile
-
-        missing = put_harness_in_place()
-        if missing:
-            return {(trace, backend, device): missing for trace in TRACES for backend in BACKENDS for device in DEVICES}
-        import torch
-
-        torch.set_num_threads(1)
-        cells: dict[Cell, Any] = {}
-        with tempfile.TemporaryDirectory() as folder:
-            for trace in TRACES:
-                for device in DEVICES:
-                    cells |= _measure(trace, device, folder)
-        return _plain(cells)
+    def setup_cache(self) -> dict[Place, Cell]:
+        return self.all_cells()
 
     setup_cache.timeout = 600  # type: ignore[attr-defined]
 
-    def setup(self, cells: dict[Cell, Any], trace: str, backend: str, device: str) -> None:
-        cell = cells[trace, backend, device]
-        if isinstance(cell, str):
-            raise NotImplementedError(cell)
-        if isinstance(cell, Exception):
-            raise cell
-        self.cell = cell
+    def measure(self) -> dict[Place, Cell]:
+        import tempfile
+
+        cells: dict[Place, Cell] = {}
+        traces, backends, devices = self.params
+        with tempfile.TemporaryDirectory() as folder:
+            for trace, device in product(traces, devices):
+                for backend, cell in _measure(trace, backends, device, folder).items():
+                    cells[trace, backend, device] = cell
+        return cells
 
     def _rate(self, outcome: str) -> float:
         return 100 * self.cell["outcomes"]["total"][f"{outcome}_rate"]
@@ -139,7 +146,8 @@ class Replays:
         return self._p50("clear")
 
     def track_step_time_over_legacy(self, cells, *cell):
-        return 1 / self.cell["ratio"]["median"]
+        # asv reads NaN as skipped, here and below.
+        return 1 / self.cell["ratio"]["median"] if self.cell["ratio"] else float("nan")
 
     def track_miss_rate(self, cells, *cell):
         return self._rate("miss")
@@ -176,29 +184,18 @@ class Replays:
 
     def track_peak_device_memory(self, cells, *cell):
         peak = self.cell["peak_device_bytes"]
-        return float("nan") if peak is None else peak  # asv reads NaN as skipped: a CPU has no allocator to ask
+        return float("nan") if peak is None else peak  # a CPU has no allocator to ask
 
 
-UNITS = {
-    "track_step_time": "us", "track_hash_time": "us", "track_lookup_time": "us", "track_assemble_time": "us",
-    "track_store_time": "us", "track_clear_time": "us", "track_step_time_over_legacy": "ratio",
-    "track_miss_rate": "%", "track_stale_hit_rate": "%", "track_context_mismatch_rate": "%",
-    "track_miss_rate_in_small_pool": "%", "track_stale_hit_rate_in_small_pool": "%", "track_evictions": "evictions",
-    "track_bytes_reserved": "bytes", "track_tensor_operations": "operations per step",
-    "track_bytes_copied": "bytes per step", "track_allocations": "allocations per step",
-    "track_synchronisations": "synchronisations per step", "track_peak_device_memory": "bytes",
-}  # fmt: skip
-
-for _name, _unit in UNITS.items():
-    _method = getattr(Replays, _name)
-    _method.unit = _unit
-    # Explicit, so that an edit of the text does not throw the history away; raised when what it means changes.
-    _method.version = "1"
-
-
-def _plain(cells: dict[Cell, Any]) -> dict[Cell, Any]:
-    """Without this commit's classes: asv hands the cache to other processes by pickle."""
-    for cell in cells.values():
-        if isinstance(cell, dict):
-            cell["small"] = {outcome.value: count for outcome, count in cell["small"].items()}
-    return cells
+declare(
+    Replays,
+    {
+        "track_step_time": "us", "track_hash_time": "us", "track_lookup_time": "us", "track_assemble_time": "us",
+        "track_store_time": "us", "track_clear_time": "us", "track_step_time_over_legacy": "ratio",
+        "track_miss_rate": "%", "track_stale_hit_rate": "%", "track_context_mismatch_rate": "%",
+        "track_miss_rate_in_small_pool": "%", "track_stale_hit_rate_in_small_pool": "%", "track_evictions": "evictions",
+        "track_bytes_reserved": "bytes", "track_tensor_operations": "operations per step",
+        "track_bytes_copied": "bytes per step", "track_allocations": "allocations per step",
+        "track_synchronisations": "synchronisations per step", "track_peak_device_memory": "bytes",
+    },
+)  # fmt: skip

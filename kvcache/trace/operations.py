@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from kvcache.backend import CacheBackend, CacheConfig, Scope
+from kvcache.backend import MISS, CacheBackend, CacheConfig, Scope
 from kvcache.geometry import TOKENS_PER_STEP, Geometry
 from kvcache.hashing import hash_state
+from kvcache.legacy import RecurrentMissError
 from kvcache.trace.content import Contents
 from kvcache.trace.counters import Counts, OperationCounter
 from kvcache.trace.stopwatch import Lap, Stopwatch
@@ -166,7 +167,7 @@ class _Footing:
         backend.position_shift = contents.position_shift(config.device, config.dtype)
         shape = (len(self.envs), geometry.num_layers, 2, geometry.num_heads, geometry.context_length, geometry.head_dim)
         generator = torch.Generator().manual_seed(0)
-        source = torch.randint(-_LARGEST, _LARGEST, shape, generator=generator)
+        source = torch.randint(-_LARGEST, _LARGEST, shape, generator=generator, dtype=torch.int8)
         self._source = source.to(device=config.device, dtype=config.dtype)
         self._next_key = 1
 
@@ -266,8 +267,7 @@ class _Footing:
             self.backend.clear_recur_cache()
 
         def check() -> None:
-            found = self.backend.lookup(self.envs, kept, Scope.NODE)
-            if any(size >= 0 for size in found):
+            if any(size != MISS for size in self._found(kept)):
                 raise WrongContentError(f"{self.backend.name}: a cleared pool still returns entries")
 
         return Operation("clear", self.backend, prepare, call, check)
@@ -288,7 +288,8 @@ class _Footing:
         """Fill the pool; the last entries of it are rows of those sizes, by their keys."""
         rows = len(self.envs)
         for _ in range(rows, self._slots, rows):
-            self._put(self.envs, self.geometry.slid_size)
+            # Other contents than those looked for: what a slot held before must not pass for what it holds.
+            self._put(self.envs, self.geometry.slid_size, negated=True)
         keys = [0] * rows
         for size in sorted(set(sizes)):
             envs = [env for env in self.envs if sizes[env] == size]
@@ -297,23 +298,31 @@ class _Footing:
         self._look_up(keys, sizes)
         return keys, sizes
 
-    def _put(self, envs: list[int], size: int) -> list[int]:
+    def _put(self, envs: list[int], size: int, negated: bool = False) -> list[int]:
         """Store a context of that size for each of the environments: their keys."""
-        self._batch_of(envs, size)
+        self._batch_of(envs, size, negated)
         keys = self._new_keys(len(envs))
         self.backend.store(envs, keys, Scope.NODE)
         return keys
 
-    def _batch_of(self, envs: list[int], size: int) -> None:
+    def _batch_of(self, envs: list[int], size: int, negated: bool = False) -> None:
         """Make the batch hold the first tokens of each environment's source, as if a model had appended them."""
         self.backend.lookup(envs, [None] * len(envs), Scope.ROOT)
         self.backend.assemble()
         tokens = self._source[envs, ..., :size, :]
+        if negated:
+            tokens = -tokens
         for number, layer in enumerate(self.backend.keys_values_wm):
             layer.update(tokens[:, number, 0], tokens[:, number, 1])
 
+    def _found(self, keys: list[int]) -> list[int]:
+        try:
+            return list(self.backend.lookup(self.envs, keys, Scope.NODE))
+        except RecurrentMissError:  # LightZero 0.2.0 would have ended here
+            return list(self.backend.keys_values_wm_size_list)
+
     def _look_up(self, keys: list[int], sizes: list[int]) -> None:
-        found = self.backend.lookup(self.envs, keys, Scope.NODE)
+        found = self._found(keys)
         if found != sizes:
             raise WrongContentError(
                 f"{self.backend.name}: entries of {sizes} tokens were stored, and lookup returned {found}"
@@ -321,8 +330,13 @@ class _Footing:
 
     def _check_batch(self, sizes: list[int], firsts: list[int]) -> None:
         """The batch holds, behind its padding, each environment's source from token ``first`` on."""
-        block = self.backend.keys_values_wm.block
-        longest = max(sizes)
+        batch, longest = self.backend.keys_values_wm, max(sizes)
+        found = list(self.backend.keys_values_wm_size_list)
+        if found != sizes or batch.size != longest:
+            raise WrongContentError(
+                f"{self.backend.name}: rows of {sizes} tokens became a batch of {batch.size}, rows of {found}"
+            )
+        block = batch.block
         for env, (size, first) in enumerate(zip(sizes, firsts, strict=True)):
             wanted = self._source[env, ..., first : first + size, :]
             if first and self.backend.position_shift is not None:

@@ -39,7 +39,8 @@ class Verification:
 
     Attributes:
         outcomes: of every lookup.
-        faults: contents that were never stored, each with its place; a sound backend has none.
+        faults: contents that were never stored, and stored ones that were lost, each with its place; a sound backend
+            has none.
         counts: dispatched operations by kind of operation, over the whole replay.
         step_counts: those of each recurrent step.
         evictions: by pool: ``init`` (all environments), ``recur``.
@@ -280,6 +281,7 @@ def verify_replay(
     for done, step in enumerate(steps, 1):
         meter.begin(step)
         run_step(backend, step, latents.inputs(step), content, meter)
+        content.cleared(step.clears)
         tick(done)
     stats = backend.get_stats_summary()
     return Verification(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -66,7 +67,8 @@ class CheckedContent:
 
     Every token appended has contents of its own, which depend on the key and on the whole history; every row of every
     assembled batch is compared with them, padding included. After a batch is stored its memory is poisoned, so that
-    an entry which shares memory with the batch is found out.
+    an entry which shares memory with the batch is found out. What is not found must be gone for a reason: a key that
+    was never stored, a clear, or a pool that evicts and says so in its counters.
 
     Args:
         backend: to be checked.
@@ -85,6 +87,8 @@ class CheckedContent:
         self._by_last_token: dict[int, int] = {}  # digest of a context's last token -> the context
         self._rows: list[int | None] = []  # context of each row of the batch, None where it is damaged
         self._supplied: list[KeysValues] = []
+        self._stored_init: list[set[int]] = [set() for _ in range(self._geometry.env_num)]  # keys since the last clear
+        self._stored_recur: set[int] = set()
 
     def generate(self, step: Step, row: int) -> KeysValues:
         key = step.parents[row]
@@ -112,6 +116,9 @@ class CheckedContent:
             if padding.any():
                 context = None
             self._rows.append(context)
+            if report == MISS and self._must_hold(backend, step, row):
+                key = step.parents[row]
+                self._fault(step, row, f"nothing found under key {key:#018x}, which was stored and never evicted")
             self._judge(step, row, report, context)
 
     def append(self, batch: KeysValues, step: Step) -> None:
@@ -140,10 +147,31 @@ class CheckedContent:
                     generated_context(parent) if node is None or step.recorded_hits[row] is False else self._meant[node]
                 )
             self._meant[store] = extend_context(before, step.keys[row])
+        if self._geometry.keeps_past:
+            for env, key in zip(step.envs, step.keys, strict=True):
+                (self._stored_init[env] if step.scope is Scope.ROOT else self._stored_recur).add(key)
         for keys_values in (backend.keys_values_wm, *self._supplied):
             for tensor in keys_values.layer_tensors():
                 tensor.fill_(torch.nan)
         self._supplied.clear()
+
+    def cleared(self, scopes: Iterable[str]) -> None:
+        """Those pools are cleared: ``recur``, ``init``, ``all``."""
+        for scope in scopes:
+            if scope in ("init", "all"):
+                for keys in self._stored_init:
+                    keys.clear()
+            if scope in ("recur", "all"):
+                self._stored_recur.clear()
+
+    def _must_hold(self, backend: CacheBackend, step: Step, row: int) -> bool:
+        """Whether a pool that the lookup goes through has taken the key since it was cleared, and never evicted."""
+        if not backend.stats_enabled:  # evictions are not counted: any pool may have lost anything
+            return False
+        env, key = step.envs[row], step.parents[row]
+        if key in self._stored_init[env] and not backend.init_pools[env].stats.evictions:
+            return True
+        return step.scope is Scope.NODE and key in self._stored_recur and not backend.recur_pool.stats.evictions
 
     def _define(self, context: int, key: int, tokens: list[_Token]) -> None:
         self._tokens[context] = tokens

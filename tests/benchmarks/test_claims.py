@@ -4,8 +4,11 @@ import statistics
 
 import claims
 import pytest
+from overhead import EmptyBackend, operation_laps, replay_laps
 
 from kvcache import GEOMETRIES, CacheConfig, EvictionStrategy
+from kvcache.trace.drive import OPERATIONS
+from kvcache.trace.operations import OPERATION_KINDS
 from kvcache.trace.replay import Replay
 from kvcache.trace.summary import ratio
 
@@ -22,6 +25,25 @@ def test_a_recurrent_step_of_the_new_cache_is_no_slower_than_legacys(geometry):
     )
     replay.time(2)
     assert ratio(replay.reports["legacy"], replay.reports["new"])["median"] >= 1
+
+
+def test_the_harness_adds_less_than_a_microsecond_to_an_operation():
+    geometry = GEOMETRIES["cartpole"]
+    in_replay = replay_laps(claims.synthetic(geometry, seed=3, searches=4), geometry, repetitions=2)
+    alone = operation_laps(geometry, repetitions=200)
+    assert tuple(in_replay) == OPERATIONS
+    assert tuple(alone) == OPERATION_KINDS
+    for laps in (in_replay, alone):
+        assert all(0 < empty < 1 for empty, _ in laps.values()), laps
+        assert all(empty < new for empty, new in laps.values()), laps  # it is new that works, and the empty one not
+
+
+def test_the_empty_backend_stands_in_for_any():
+    """A replay drives it like another, and it neither keeps nor counts anything."""
+    backend = EmptyBackend(CacheConfig(GEOMETRIES["cartpole"]))
+    sizes = [0] * 8
+    assert backend.lookup(range(8), backend.hash_states(None), None) == backend.assemble() == sizes
+    assert len(backend.keys_values_wm) == backend.batch_bytes == 0
 
 
 def test_what_is_printed(capsys):

@@ -1,12 +1,25 @@
 """The asv suite: light to import, the checkout's harness around whatever library is installed, and honest skips."""
 
+import gc
 import json
+import math
+import pickle
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from suite import cells, operations, replays
+from suite.operations import Growth, Operations
+from suite.replays import Replays
+
+from kvcache import registry
+from kvcache.geometry import GEOMETRIES
+from kvcache.manager import KVCacheManager
+from kvcache.trace.operations import OPERATION_KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,7 +37,8 @@ def run(code, *paths):
 def test_importing_the_suite_imports_neither_torch_nor_the_library():
     """asv imports all of it in every process: that must cost nothing and fail on no commit."""
     loaded = run(
-        "import sys, suite.replays, suite.checkout; print([n for n in ('torch', 'kvcache') if n in sys.modules])",
+        "import sys, suite.replays, suite.operations, suite.checkout;"
+        "print([n for n in ('torch', 'kvcache') if n in sys.modules])",
         ROOT / "benchmarks",
     )
     assert loaded == "[]"
@@ -54,39 +68,363 @@ def test_a_library_that_does_not_fit_is_a_reason_and_no_error(tmp_path):
     assert said.startswith("this commit's kvcache does not fit the harness: ")
 
 
-class TestReplays:
-    @pytest.fixture
-    def suite(self):
-        from suite.replays import Replays
+@pytest.mark.parametrize(("suite", "count"), [(Replays, 19), (Operations, 6), (Growth, 3)])
+def test_every_metric_has_a_unit_and_a_version(suite, count):
+    tracks = [getattr(suite, name) for name in dir(suite) if name.startswith("track_")]
+    assert len(tracks) == count
+    assert all(each.unit and each.version == "1" for each in tracks)
 
-        return Replays()
 
-    def test_every_metric_has_a_unit_and_a_version(self, suite):
-        tracks = [getattr(suite, name) for name in dir(suite) if name.startswith("track_")]
-        assert len(tracks) == 19
-        assert all(each.unit and each.version for each in tracks)
-
+@pytest.mark.parametrize("suite", [Replays, Operations, Growth])
+class TestCells:
     def test_what_cannot_run_is_skipped_with_its_reason(self, suite):
         with pytest.raises(NotImplementedError, match="no CUDA device"):
-            suite.setup({("t", "legacy", "cuda"): "skipped: no CUDA device"}, "t", "legacy", "cuda")
+            suite().setup({("t", "legacy", "cuda"): "skipped: no CUDA device"}, "t", "legacy", "cuda")
 
     def test_wrong_content_is_a_failed_benchmark_and_no_fast_one(self, suite):
         with pytest.raises(RuntimeError, match="wrong content"):
-            suite.setup({("t", "new", "cpu"): RuntimeError("new returned wrong content: ...")}, "t", "new", "cpu")
+            suite().setup({("t", "new", "cpu"): RuntimeError("new returned wrong content: ...")}, "t", "new", "cpu")
 
-    def test_one_replay_feeds_all_numbers(self, tmp_path, monkeypatch):
-        from suite import replays
+    def test_a_library_that_does_not_fit_skips_every_cell(self, suite, monkeypatch):
+        monkeypatch.setattr(cells, "put_harness_in_place", lambda: "this commit's kvcache does not fit the harness")
+        found = suite().setup_cache()
+        assert list(found) == list(product(*suite.params))
+        with pytest.raises(NotImplementedError, match="does not fit the harness"):
+            suite().setup(found, *next(iter(found)))
 
+    def test_each_has_a_cache_of_its_own(self, suite):
+        """asv knows a cache by where its ``setup_cache`` stands: an inherited one would be shared."""
+        assert "setup_cache" in vars(suite)
+        assert suite.setup_cache.timeout == suite.timeout == 600
+
+
+def test_garbage_that_was_there_before_is_collected_again_afterwards(monkeypatch):
+    class OfNothing(cells.Cells):
+        params: ClassVar = [[]]
+
+        def measure(self):
+            self.frozen = gc.get_freeze_count()
+            return {}
+
+    suite = OfNothing()
+    before = gc.get_freeze_count()
+    assert suite.all_cells() == {}
+    assert suite.frozen > 0
+    assert gc.get_freeze_count() == before
+
+
+def values(suite, found, place):
+    """All that asv would record for one cell."""
+    instance = suite()
+    instance.setup(found, *place)
+    return {name: getattr(instance, name)(found, *place) for name in dir(suite) if name.startswith("track_")}
+
+
+class Raises(KVCacheManager):
+    def store(self, *args):
+        raise IndexError("no slot left")
+
+
+class ReturnsOthersContent(KVCacheManager):
+    def assemble(self):
+        sizes = super().assemble()
+        block = self.keys_values_wm.block
+        block.copy_(block.roll(1, dims=0))
+        return sizes
+
+
+class FindsNothing(KVCacheManager):
+    def _pool(self, size, name):
+        pool = super()._pool(size, name)
+        pool.find = lambda key: None
+        return pool
+
+
+class CannotBeBuilt(KVCacheManager):
+    def __init__(self, config):
+        raise MemoryError("too large")
+
+
+class TiresOfClearing(KVCacheManager):
+    """Fails only where it is timed: no check clears everything."""
+
+    def clear_all(self):
+        raise IndexError("cleared once too often")
+
+
+class TiresOfStoring(KVCacheManager):
+    """Fails only where it is timed: a check does not store as often."""
+
+    stored = 0
+
+    def store(self, *args):
+        self.stored += 1
+        if self.stored > 8:
+            raise IndexError("stored once too often")
+        super().store(*args)
+
+
+BROKEN = [
+    (Raises, "raised IndexError: no slot left"),
+    (ReturnsOthersContent, "returned wrong content: "),
+    (FindsNothing, "returned wrong content: "),
+    (CannotBeBuilt, "raised MemoryError: too large"),
+]
+
+
+class TestTogether:
+    def test_side_by_side(self):
+        assert cells.together(["a", "b"], lambda names: dict.fromkeys(names, names)) == {
+            "a": ["a", "b"],
+            "b": ["a", "b"],
+        }
+
+    def test_whoever_fails_is_found_and_the_others_are_measured_without_it(self):
+        calls = []
+
+        def measure(names):
+            calls.append(names)
+            if "b" in names or "d" in names:
+                raise OSError(f"{names} failed")
+            return dict.fromkeys(names, names)
+
+        found = cells.together(["a", "b", "c", "d"], measure)
+        assert (found["a"], found["c"]) == (["a", "c"], ["a", "c"])
+        assert str(found["b"]) == "b raised OSError: ['b'] failed"
+        assert str(found["d"]) == "d raised OSError: ['d'] failed"
+        assert calls == [["a", "b", "c", "d"], ["a"], ["b"], ["c"], ["d"], ["a", "c"]]
+
+    def test_where_only_company_fails_nobody_has_numbers(self):
+        def measure(names):
+            if len(names) > 1:
+                raise OSError("no room for both")
+            return dict.fromkeys(names, 1)
+
+        found = cells.together(["a", "b"], measure)
+        assert [str(each) for each in found.values()] == [
+            "measured side by side, a and b raised OSError: no room for both"
+        ] * 2
+
+    def test_nobody(self):
+        assert cells.together([], lambda names: 1 / 0) == {}
+
+
+class TestReplays:
+    @pytest.fixture
+    def measure(self, monkeypatch):
+        """A search of the recorded trace on the CPU, each backend as the registry now has it."""
         monkeypatch.setattr(replays, "RECORDED_SEARCHES", 1)
-        monkeypatch.setattr(replays, "REPETITIONS", 1)
+        monkeypatch.setattr(replays, "REPETITIONS", 2)
+        monkeypatch.setattr(Replays, "params", [replays.TRACES[:1], replays.BACKENDS, ["cpu"]])
+        return Replays().setup_cache
+
+    def test_one_replay_feeds_all_numbers(self, measure):
+        found = pickle.loads(pickle.dumps(measure()))
+        assert set(found) == set(product(*Replays.params))
+        for place in found:
+            numbers = values(Replays, found, place)
+            assert all(isinstance(value, (int, float)) for value in numbers.values())
+            assert {name for name, value in numbers.items() if math.isnan(value)} == {"track_peak_device_memory"}
+            assert numbers["track_stale_hit_rate"] == 0
+            assert (numbers["track_stale_hit_rate_in_small_pool"] > 0) == place[1].startswith("legacy")
+            assert (numbers["track_miss_rate_in_small_pool"] > 0) == place[1].startswith("new")
+            assert (numbers["track_step_time_over_legacy"] == 1) == (place[1] == "legacy")
+
+    @pytest.mark.parametrize(
+        ("backend", "message"), [*BROKEN, (TiresOfClearing, "raised IndexError: cleared once too often")]
+    )
+    def test_a_broken_backend_fails_with_its_reason_and_the_others_have_numbers(
+        self, measure, monkeypatch, backend, message
+    ):
+        monkeypatch.setitem(registry.BACKENDS, "new:private", backend)
+        found = pickle.loads(pickle.dumps(measure()))
+        for trace, name, device in found:
+            if name == "new:private":
+                with pytest.raises(RuntimeError, match=f"^new:private {message}"):
+                    Replays().setup(found, trace, name, device)
+            else:
+                assert values(Replays, found, (trace, name, device))["track_step_time"] > 0
+
+    def test_a_fault_in_the_small_pool_alone_is_one(self, measure, monkeypatch):
+        def make(config):
+            return (ReturnsOthersContent if config.recur_pool_size else KVCacheManager)(config)
+
+        monkeypatch.setitem(registry.BACKENDS, "new:private", make)
+        found = measure()
+        with pytest.raises(RuntimeError, match=r"^new:private returned wrong content: .* \(recurrent slots: 50\)$"):
+            Replays().setup(found, replays.TRACES[0], "new:private", "cpu")
+
+    def test_without_a_sound_legacy_there_are_times_but_no_ratio(self, measure, monkeypatch):
+        monkeypatch.setitem(registry.BACKENDS, "legacy", Raises)
+        found = measure()
+        with pytest.raises(RuntimeError, match=r"^legacy raised IndexError"):
+            Replays().setup(found, replays.TRACES[0], "legacy", "cpu")
+        numbers = values(Replays, found, (replays.TRACES[0], "new:private", "cpu"))
+        assert math.isnan(numbers["track_step_time_over_legacy"])
+        assert numbers["track_step_time"] > 0
+
+    def test_a_backend_that_a_commit_does_not_have_is_skipped_and_the_others_measured(self, measure, monkeypatch):
+        monkeypatch.delitem(registry.BACKENDS, "legacy-0.2.0")
+        monkeypatch.setattr(Replays, "params", [*Replays.params[:2], ["cuda", "cpu"]])
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        found = measure()
         trace = replays.TRACES[0]
-        cells = replays._plain(replays._measure(trace, "cpu", str(tmp_path)))
-        assert set(cells) == {(trace, backend, "cpu") for backend in replays.BACKENDS}
-        for cell in cells:
-            suite = replays.Replays()
-            suite.setup(cells, *cell)
-            values = {name: getattr(suite, name)(cells, *cell) for name in replays.UNITS}
-            assert all(isinstance(value, (int, float)) for value in values.values())
-            assert values["track_stale_hit_rate"] == 0
-            assert (values["track_stale_hit_rate_in_small_pool"] > 0) == cell[1].startswith("legacy")
-            assert (values["track_miss_rate_in_small_pool"] > 0) == cell[1].startswith("new")
+        assert found[trace, "legacy-0.2.0", "cpu"] == "skipped: this commit has no backend 'legacy-0.2.0'"
+        assert found[trace, "legacy", "cuda"] == "skipped: no CUDA device"
+        assert values(Replays, found, (trace, "new:private", "cpu"))["track_step_time"] > 0
+
+
+class TestOperations:
+    @pytest.fixture
+    def measure(self, monkeypatch):
+        """Every kind on the smallest shape on the CPU, called as seldom as can be."""
+        monkeypatch.setattr(operations, "MOST_CALLS", operations.FEWEST_CALLS)
+        monkeypatch.setattr(Operations, "params", [operations.KINDS, ["cartpole"], [2], operations.BACKENDS, ["cpu"]])
+        return Operations().setup_cache
+
+    def test_the_kinds_are_those_there_are(self):
+        assert tuple(operations.KINDS) == OPERATION_KINDS
+        assert list(GEOMETRIES) == operations.GEOMETRIES
+
+    def test_every_cell_has_all_numbers(self, measure):
+        found = pickle.loads(pickle.dumps(measure()))
+        assert set(found) == set(product(*Operations.params))
+        for place in found:
+            kind, _, _, backend, _ = place
+            numbers = values(Operations, found, place)
+            assert all(isinstance(value, (int, float)) and value >= 0 for value in numbers.values())
+            assert 0 < numbers["track_time"] < 100_000
+            assert (numbers["track_time_over_legacy"] == 1) == (backend == "legacy")
+            assert (numbers["track_tensor_operations"] > 0) == (
+                kind not in ("hash", "clear") and (kind, backend) != ("lookup", "new:private")
+            )
+
+    def test_counts_are_those_of_one_call(self, measure):
+        numbers = values(Operations, measure(), ("store", "cartpole", 2, "new:private", "cpu"))
+        copied = 2 * 2 * 2 * 64 * 5 * 4  # rows, layers, K and V, E, tokens, bytes
+        assert (numbers["track_tensor_operations"], numbers["track_bytes_copied"]) == (2, copied)
+        assert numbers["track_allocations"] == numbers["track_synchronisations"] == 0
+
+    @pytest.mark.parametrize(
+        ("backend", "message"), [*BROKEN, (TiresOfStoring, "raised IndexError: stored once too often")]
+    )
+    def test_a_broken_backend_fails_with_its_reason_and_legacy_has_numbers(
+        self, measure, monkeypatch, backend, message
+    ):
+        monkeypatch.setitem(registry.BACKENDS, "new:private", backend)
+        found = pickle.loads(pickle.dumps(measure()))
+        with pytest.raises(RuntimeError, match=f"^new:private {message}"):
+            Operations().setup(found, "store", "cartpole", 2, "new:private", "cpu")
+        for kind in operations.KINDS:
+            assert values(Operations, found, (kind, "cartpole", 2, "legacy", "cpu"))["track_time"] > 0
+
+    def test_a_reason_names_the_backend_once(self, measure, monkeypatch):
+        monkeypatch.setattr(FindsNothing, "name", "new:private")
+        monkeypatch.setitem(registry.BACKENDS, "new:private", FindsNothing)
+        cell = measure()["lookup", "cartpole", 2, "new:private", "cpu"]
+        assert str(cell).startswith("new:private returned wrong content: entries of [5, 5] tokens were stored")
+
+    def test_contents_that_do_not_survive_the_timed_calls_are_found_out(self, measure, monkeypatch):
+        class SpoilsTheBatch(KVCacheManager):
+            def store(self, *args):
+                super().store(*args)
+                self.keys_values_wm.block.add_(1)
+
+        monkeypatch.setitem(registry.BACKENDS, "new:private", SpoilsTheBatch)
+        cell = measure()["store", "cartpole", 2, "new:private", "cpu"]
+        assert str(cell).startswith("new:private returned wrong content: ")
+
+    def test_without_a_sound_legacy_there_are_times_but_no_ratio(self, measure, monkeypatch):
+        monkeypatch.setitem(registry.BACKENDS, "legacy", Raises)
+        found = measure()
+        with pytest.raises(RuntimeError, match=r"^legacy raised IndexError"):
+            Operations().setup(found, "lookup", "cartpole", 2, "legacy", "cpu")
+        numbers = values(Operations, found, ("lookup", "cartpole", 2, "new:private", "cpu"))
+        assert math.isnan(numbers["track_time_over_legacy"])
+        assert numbers["track_time"] > 0
+
+    def test_what_is_missing_or_too_large_is_skipped_with_its_reason(self, measure, monkeypatch):
+        monkeypatch.setattr(
+            Operations, "params", [["store"], ["cartpole", "wide"], [2], ["legacy", "new"], ["cpu", "cuda"]]
+        )
+        monkeypatch.delitem(registry.BACKENDS, "new")
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        monkeypatch.setattr(operations, "LARGEST_POOL", 7_000_000)
+        found = measure()
+        assert found["store", "cartpole", 2, "new", "cpu"] == "skipped: this commit has no backend 'new'"
+        assert found["store", "cartpole", 2, "legacy", "cuda"] == "skipped: no CUDA device"
+        assert found["store", "wide", 2, "legacy", "cpu"] == (
+            "skipped: 4 slots of 1966080 bytes are more than 7000000 bytes"
+        )
+        assert values(Operations, found, ("store", "cartpole", 2, "legacy", "cpu"))["track_time"] > 0
+
+    def test_the_number_of_calls_follows_from_the_shape_alone(self):
+        calls = {
+            (kind, name, rows): operations._calls(kind, GEOMETRIES[name], rows, 2 * rows)
+            for kind, name, rows in product(operations.KINDS, operations.GEOMETRIES, operations.BATCHES)
+        }
+        assert calls["store", "cartpole", 8] == 200
+        assert calls["store", "cartpole", 64] == 128
+        assert calls["store", "pong", 8] == 85
+        assert calls["clear", "pong", 8] == 42  # all slots are filled before each
+        assert calls["store", "wide", 64] == 10
+        assert calls["hash", "wide", 64] == 200
+        assert (min(calls.values()), max(calls.values())) == (10, 200)
+
+
+class TestGrowth:
+    @pytest.fixture
+    def measure(self, monkeypatch):
+        monkeypatch.setattr(operations, "MOST_CALLS", operations.FEWEST_CALLS)
+        points = ["environments=1", "environments=4", "layers=4", "context=16", "slots=16", "slots=64"]
+        monkeypatch.setattr(Growth, "params", [points, operations.BACKENDS, ["cpu"]])
+        return Growth().setup_cache
+
+    def test_points_are_one_axis_at_a_time_from_their_base(self):
+        shapes = {point: operations._shape(point) for point in operations.POINTS}
+        pong = (2, 8, 768, 8)
+        assert [
+            (each.num_layers, each.num_heads, each.embed_dim, each.context_length, rows, slots)
+            for each, rows, slots in shapes.values()
+        ] == [
+            *((*pong, rows, None) for rows in (1, 2, 4, 8, 16, 32, 64)),
+            *((layers, *pong[1:], 8, None) for layers in (1, 2, 4, 8, 16)),
+            *((4, 4, 256, context, 8, None) for context in (8, 16, 32, 64, 128)),
+            *((2, 2, 64, 8, 8, slots) for slots in (16, 64, 256, 1024, 4096)),
+        ]
+
+    def test_a_batch_is_what_is_retrieved_and_what_is_stored(self, measure):
+        found = pickle.loads(pickle.dumps(measure()))
+        assert set(found) == set(product(*Growth.params))
+        numbers = {place[:2]: values(Growth, found, place) for place in found}
+        assert all(each["track_time"] > 0 for each in numbers.values())
+        # Each row is copied once each way, and shorter rows are padded: one operation for all of them.
+        operations_of_new = {
+            point: each["track_tensor_operations"] for (point, name), each in numbers.items() if name == "new:private"
+        }
+        assert operations_of_new == {
+            "environments=1": 2, "environments=4": 9, "layers=4": 17, "context=16": 17, "slots=16": 17, "slots=64": 17,
+        }  # fmt: skip
+        entry = GEOMETRIES["cartpole"].entry_bytes()
+        assert numbers["slots=16", "new:private"]["track_bytes_reserved"] == (16 + 8) * entry
+        assert numbers["slots=64", "new:private"]["track_bytes_reserved"] == (64 + 8) * entry
+
+    def test_either_half_of_a_batch_fails_it(self, measure, monkeypatch):
+        class StoresWrong(KVCacheManager):
+            """Sound until its pool is full."""
+
+            def store(self, envs, keys, scope, priorities=None):
+                full = len(self.recur_pool) == self.recur_pool.pool_size
+                super().store(envs, [*keys[:-1], keys[0]] if full else keys, scope, priorities)
+
+        monkeypatch.setitem(registry.BACKENDS, "new:private", StoresWrong)
+        found = measure()
+        with pytest.raises(RuntimeError, match=r"^new:private returned wrong content: "):
+            Growth().setup(found, "environments=4", "new:private", "cpu")
+        assert values(Growth, found, ("environments=4", "legacy", "cpu"))["track_time"] > 0
+
+    def test_skips_are_handed_on(self, measure, monkeypatch):
+        monkeypatch.delitem(registry.BACKENDS, "legacy")
+        found = measure()
+        assert found["layers=4", "legacy", "cpu"] == "skipped: this commit has no backend 'legacy'"
+        assert values(Growth, found, ("layers=4", "new:private", "cpu"))["track_time"] > 0

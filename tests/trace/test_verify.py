@@ -1,16 +1,20 @@
 """Broken caches are found out: whatever they return, it is never called a hit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from traces import TINY, good_events, steps_of, synthetic
+from traces import TINY, event, good_events, steps_of, synthetic
 
 from kvcache.backend import CacheConfig, Scope
 from kvcache.keys_values import KeysValues
+from kvcache.legacy import LEGACY, LEGACY_0_2_0, LegacyCache
 from kvcache.manager import KVCacheManager
 from kvcache.trace.content import Contents
 from kvcache.trace.drive import Latents
 from kvcache.trace.reader import TraceReader
 from kvcache.trace.replay import verify_replay
+from kvcache.trace.schema import NO_ENV, ROOT_SIMULATION
 from kvcache.trace.steps import read_steps
 from kvcache.trace.verify import Outcome, Outcomes
 
@@ -313,3 +317,156 @@ def test_after_a_recorded_miss_the_history_is_what_the_recorded_run_generated(tm
     assert node[Outcome.MISS] > 0
     assert node[Outcome.HIT] > 0
     assert node[Outcome.CONTEXT_MISMATCH] == 0
+
+
+# What is lost.
+
+LOST = "which was stored and never evicted"
+
+
+class FindsNothing(KVCacheManager):
+    """A pool may take what it likes: it finds nothing of it."""
+
+    def _pool(self, size, name):
+        pool = super()._pool(size, name)
+        pool.find = lambda key: None
+        return pool
+
+
+class LegacyFindsNothing(LegacyCache):
+    def _find(self, env, key, scope):
+        return None
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        FindsNothing,
+        lambda config: LegacyFindsNothing(config, LEGACY),
+        lambda config: LegacyFindsNothing(config, LEGACY_0_2_0),
+    ],
+)
+def test_a_cache_that_finds_nothing_is_no_fast_cache(steps, backend):
+    result = verify(backend, steps, init_pool_size=100)
+    assert set(result.outcomes.total) == {Outcome.MISS}
+    assert len(result.faults) == len(result.outcomes.by_lookup)
+    assert all(LOST in fault for fault in result.faults)
+    assert "search 0, simulation 0, env 0: nothing found under key 0x" in result.faults[0]
+
+
+def test_a_cache_that_stores_every_other_row_is_found_out(steps):
+    class Forgetful(KVCacheManager):
+        def store(self, envs, keys, scope, priorities=None):
+            super().store(envs, [keys[0]] * len(keys), scope, priorities)
+
+    result = verify(Forgetful, steps)
+    assert any(LOST in fault and "env 1" in fault for fault in result.faults)
+
+
+def test_what_was_evicted_is_not_lost(steps):
+    result = verify(KVCacheManager, steps, init_pool_size=1, recur_pool_size=2)
+    assert result.outcomes.node[Outcome.MISS] > 0
+    assert result.faults == []
+
+
+def test_what_an_init_pool_evicted_is_not_lost():
+    events = [
+        *good_events()[:11],
+        event("store", "init", 0, 2, ROOT_SIMULATION, key=102, tokens=1, depth=0),
+        event("lookup", "node", 0, 3, 0, key=100, depth=1),
+        event("store", "recur", 0, 3, 0, key=300, parent=100, tokens=2, depth=1),
+    ]
+    result = verify(KVCacheManager, list(read_steps(events)), init_pool_size=1)
+    assert result.outcomes.by_lookup[-1] is Outcome.MISS
+    assert result.faults == []
+
+
+def test_one_pools_evictions_are_no_excuse_for_another(steps):
+    result = verify(FindsNothing, steps, init_pool_size=100, recur_pool_size=1)
+    assert result.evictions["recur"] > 0 == result.evictions["init"]
+    of_roots = sum(parent is not None for step in steps if not step.is_recurrent for parent in step.parents)
+    assert sum("simulation -1" in fault for fault in result.faults) == of_roots > 0
+
+
+def test_where_evictions_are_not_counted_nothing_can_be_said_to_be_lost(steps):
+    result = verify(lambda config: FindsNothing(config, enable_stats=False), steps)
+    assert set(result.outcomes.total) == {Outcome.MISS}
+    assert result.faults == []
+
+
+def cleared_then_looked_up(scope):
+    """A search of two roots and a simulation, a clear, and lookups of environment 0's root and environment 1's node."""
+    return list(
+        read_steps(
+            [
+                *good_events()[:11],
+                event("clear", scope, NO_ENV, 2, ROOT_SIMULATION),
+                event("lookup", "node", 0, 3, 0, key=100, node=2, depth=1),
+                event("lookup", "node", 1, 3, 0, key=201, node=10, depth=2),
+                event("store", "recur", 0, 3, 0, key=300, parent=100, tokens=2, depth=1),
+                event("store", "recur", 1, 3, 0, key=301, parent=201, tokens=2, depth=2),
+            ]
+        )
+    )
+
+
+CLEARED = [
+    ("recur", [Outcome.HIT, Outcome.MISS]),
+    ("init", [Outcome.MISS, Outcome.HIT]),
+    ("all", [Outcome.MISS, Outcome.MISS]),
+]
+
+
+@pytest.mark.parametrize(("scope", "outcomes"), CLEARED)
+def test_what_was_cleared_is_not_lost(scope, outcomes):
+    result = verify(KVCacheManager, cleared_then_looked_up(scope))
+    assert result.outcomes.by_lookup[-2:] == outcomes
+    assert result.faults == []
+
+
+@pytest.mark.parametrize(("scope", "outcomes"), CLEARED)
+def test_what_should_not_have_been_cleared_is_lost(scope, outcomes):
+    class ClearsAll(KVCacheManager):
+        def clear_recur_cache(self):
+            for pool in (*self.init_pools, self.recur_pool):
+                pool.clear()
+
+        clear_init_caches = clear_recur_cache
+
+    events = cleared_then_looked_up(scope)
+    events[0].clears.clear()  # the clear that ends the root inference would be one too many
+    result = verify(ClearsAll, events)
+    assert all(LOST in fault for fault in result.faults)
+    lost = [int(fault.split("env ")[1][0]) for fault in result.faults]
+    assert lost == [env for env, outcome in enumerate(outcomes) if outcome is Outcome.HIT]
+
+
+@pytest.mark.parametrize(
+    ("env", "scope", "simulation", "key"),
+    [
+        pytest.param(1, "node", 0, 100, id="in another environment's init pool"),
+        pytest.param(0, "root", ROOT_SIMULATION, 200, id="in the recurrent pool, where a root inference does not look"),
+    ],
+)
+def test_what_lies_where_a_lookup_does_not_look_is_not_lost(env, scope, simulation, key):
+    events = [
+        *good_events()[:11],
+        event("lookup", scope, env, 2, simulation, key=key, depth=1),
+        event("store", {"root": "init", "node": "recur"}[scope], env, 2, simulation, key=300, parent=key, tokens=2),
+    ]
+    result = verify(KVCacheManager, list(read_steps(events)))
+    assert result.outcomes.by_lookup[-1] is Outcome.MISS
+    assert result.faults == []
+
+
+def test_a_geometry_that_keeps_no_past_loses_nothing():
+    geometry = replace(TINY, context_length=2)
+    contents = Contents(geometry)
+    steps = [step for step in read_steps(good_events()) if step.is_recurrent]
+    for step in steps:
+        step.nodes = [None] * len(step.nodes)
+    result = verify_replay(
+        KVCacheManager(CacheConfig(geometry)), [*steps, *steps], contents, Latents(geometry.embed_dim, "cpu")
+    )
+    assert set(result.outcomes.total) == {Outcome.MISS}
+    assert result.faults == []

@@ -1,0 +1,95 @@
+"""What the harness adds to what it times: laps of a backend that does nothing, beside those of one that works."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from kvcache import EMPTY, CacheBackend, CacheConfig, Geometry, KeysValues, make_backend
+from kvcache.trace.drive import OPERATIONS
+from kvcache.trace.operations import OPERATION_KINDS, Operation, operation_config, prepare_operation, time_operations
+from kvcache.trace.replay import Replay
+from kvcache.trace.steps import Step
+from kvcache.trace.stopwatch import HostStopwatch
+
+__all__ = ["EmptyBackend", "operation_laps", "replay_laps"]
+
+ROWS = 8
+_MICROSECOND = 1000.0
+
+Laps = dict[str, tuple[float, float]]  # by operation: median microseconds of the empty backend, and of ``new``
+
+
+class EmptyBackend(CacheBackend):
+    """A backend whose operations do nothing: every row starts empty, and batches have no layers."""
+
+    name = "empty"
+
+    def __init__(self, config: CacheConfig) -> None:
+        self.config = config
+        self.keys_values_wm = KeysValues.from_layers([])
+        self._keys = [0] * config.geometry.env_num
+        self._sizes = [EMPTY] * config.geometry.env_num
+
+    def hash_states(self, latents: Any) -> Sequence[int]:
+        return self._keys
+
+    def lookup(self, envs: Any, keys: Any, scope: Any) -> list[int]:
+        return self._sizes
+
+    def supply(self, row: int, keys_values: KeysValues) -> None:
+        pass
+
+    def assemble(self) -> list[int]:
+        return self._sizes
+
+    def store(self, envs: Any, keys: Any, scope: Any, priorities: Any = None) -> None:
+        pass
+
+    def clear_recur_cache(self) -> None:
+        pass
+
+    def clear_init_caches(self) -> None:
+        pass
+
+    def clear_all(self) -> None:
+        pass
+
+    @property
+    def batch_bytes(self) -> int:
+        return 0
+
+
+def replay_laps(steps: Sequence[Step], geometry: Geometry, repetitions: int) -> Laps:
+    """Of the timed pass of a replay, both backends in lock-step."""
+
+    def make(name: str, config: CacheConfig) -> CacheBackend:
+        return EmptyBackend(config) if name == EmptyBackend.name else make_backend(name, config)
+
+    replay = Replay(steps, CacheConfig(geometry), [EmptyBackend.name, "new"], make=make)
+    replay.time(repetitions)
+    host = {name: report.times.host for name, report in replay.reports.items() if report.times is not None}
+    return {each: (_us(host[EmptyBackend.name][each]), _us(host["new"][each])) for each in OPERATIONS}
+
+
+def operation_laps(geometry: Geometry, repetitions: int) -> Laps:
+    """Of ``time_operations``, call by call in alternating order."""
+    laps = {}
+    for kind in OPERATION_KINDS:
+        config = operation_config(geometry, ROWS)
+        operations = {
+            EmptyBackend.name: Operation(kind, EmptyBackend(config), _nothing, _nothing, _nothing),
+            "new": prepare_operation(kind, make_backend("new", config)),
+        }
+        times = time_operations(operations, HostStopwatch(), repetitions)
+        laps[kind] = (_us(times[EmptyBackend.name].host), _us(times["new"].host))
+    return laps
+
+
+def _us(nanoseconds: Sequence[int]) -> float:
+    return median(nanoseconds) / _MICROSECOND
+
+
+def _nothing() -> None:
+    """The operation that is timed."""
