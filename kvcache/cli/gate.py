@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kvcache.cli.console import STDERR, STDOUT
-from kvcache.trace.files import whole_or_absent
+from kvcache.trace.files import check_writable, whole_or_absent
 
 if TYPE_CHECKING:
     from kvcache.gate import Laboratory, Thresholds
@@ -66,6 +66,8 @@ def gate(
     budget.
     """
     try:
+        import pytest_benchmark  # noqa: F401 (what measures imports it, in processes of its own)
+
         from kvcache.gate import GateError, Laboratory, ThresholdsError, run_gate
     except ImportError as error:
         raise NotMeasuredError(f"the gate needs what 'pip install kvcache[gate]' brings: {error}") from None
@@ -73,11 +75,16 @@ def gate(
 
     checkout = Path.cwd()
     try:
+        # Both are tried now, and not after minutes of measuring.
+        if summary is not None:
+            summary.open("a").close()
+        if json_file is not None:
+            check_writable(json_file)
         with tempfile.TemporaryDirectory(prefix="kvcache-gate-") as folder:
             laboratory = Laboratory(checkout, base, Path(folder), keyword)
             limits = _thresholds(laboratory, thresholds_file)
             report = run_gate(laboratory.measure, limits, budget=budget, with_times=not no_times, progress=_say_how_far)
-    except (GateError, ThresholdsError) as error:
+    except (GateError, ThresholdsError, OSError) as error:
         raise NotMeasuredError(str(error)) from None
     title = f"the working tree against {base} ({laboratory.commit[:8]})"
     STDOUT.print(verdict_table(title, report), verdict_text(report), highlight=False, soft_wrap=True)

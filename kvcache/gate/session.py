@@ -66,7 +66,7 @@ class _Side:
     def add(self, measured: Measured, side: str) -> None:
         for name, metrics in measured.metrics.items():
             known = self.metrics.setdefault(name, metrics)
-            differing = sorted(metric for metric in metrics if metrics[metric] != known.get(metric))
+            differing = sorted(each for each in {*known, *metrics} if metrics.get(each) != known.get(each))
             if differing:
                 self.failures[name] = f"not deterministic: two processes of the {side} differ in {', '.join(differing)}"
         self.failures |= measured.failures
@@ -124,7 +124,8 @@ def run_gate(
         if pairs >= COUNTED_PAIRS and (not undecided or now - began + (now - before) > budget):
             break
     if not rows:
-        raise GateError("no benchmark was selected: there is nothing to compare")
+        reason = next(iter(sides["head"].skips.values()), "no benchmark was selected")
+        raise GateError(f"{reason}: there is nothing to compare")
     if all(row.verdict is Verdict.NEW for row in rows):
         raise GateError(f"the base has none of these benchmarks: {rows[0].reason}")
     return GateReport(rows, pairs, clock() - began)

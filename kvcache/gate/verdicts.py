@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -160,16 +161,14 @@ def _interval(ratios: np.ndarray) -> tuple[float, float]:
 
     With too few pairs for that level it is their range.
     """
-    averages = _averages(ratios)
+    return _lower_end(ratios), -_lower_end(-ratios)
+
+
+def _lower_end(ratios: np.ndarray) -> float:
+    averages = np.unique(_averages(ratios))
+    # The test's statistic counts averages above the margin: p-values rise with it, in steps at the averages. There
+    # rounding would decide, so they are asked for in between.
+    between = (averages[:-1] + averages[1:]) / 2
     tail = (1 - INTERVAL_LEVEL) / 2
-    low, high = 0, len(averages) - 1
-    # The test's statistic counts averages above the margin: p-values rise with it, and the first margin that is not
-    # rejected can be bisected.
-    while low < high:
-        middle = (low + high) // 2
-        just_below = np.nextafter(averages[middle], -np.inf)
-        if _p_value(ratios, just_below, "greater") > tail:
-            high = middle
-        else:
-            low = middle + 1
-    return float(averages[low]), float(averages[len(averages) - 1 - low])
+    first = bisect_left(between, True, key=lambda margin: _p_value(ratios, margin, "greater") > tail)
+    return float(averages[first])

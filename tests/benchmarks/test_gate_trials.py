@@ -1,0 +1,101 @@
+"""What benchmarks/gate_trials.py plants is what it says: otherwise its counts would be about something else."""
+
+import statistics
+import time
+from pathlib import Path
+from types import ModuleType
+
+import gate_trials
+import pytest
+
+from kvcache import manager
+from kvcache.backend import CacheConfig
+from kvcache.geometry import GEOMETRIES, Geometry
+from kvcache.trace.content import Contents
+from kvcache.trace.counters import Counts
+from kvcache.trace.drive import Latents
+from kvcache.trace.operations import operation_config, prepare_operation
+from kvcache.trace.reader import TraceReader
+from kvcache.trace.replay import verify_replay
+from kvcache.trace.steps import read_steps
+from kvcache.trace.synthetic import SyntheticSearch, write_synthetic_trace
+from kvcache.trace.verify import Outcome
+
+TINY = Geometry("tiny", 2, 2, 16, 8, 2, 6, "absolute")
+COPY = Counts(tensor_ops=1, bytes_copied=4)
+ALLOCATION = Counts(tensor_ops=1, allocations=1, bytes_allocated=4)
+KINDS = {
+    "hash_states": "hash", "lookup": "lookup", "assemble": "assemble_unequal", "store": "store",
+    "clear_recur_cache": "clear",
+}  # fmt: skip
+
+
+def planted(plant, method="assemble"):
+    """The manager with something planted in it; everybody else's stays as it is."""
+    module = ModuleType("planted_manager")
+    source = Path(manager.__file__).read_text() + plant.replace("{method}", method)
+    exec(compile(source, "planted_manager.py", "exec"), vars(module))
+    return module.KVCacheManager
+
+
+@pytest.mark.parametrize("method", gate_trials.BENCHMARKS)
+@pytest.mark.parametrize(("series", "more"), [("copy", COPY), ("allocation", ALLOCATION)])
+def test_one_tensor_operation_more(series, more, method):
+    config = operation_config(GEOMETRIES["cartpole"], rows=2)
+    plain, added = manager.KVCacheManager, planted(gate_trials.SERIES[series].plant, method)
+    before, after = (prepare_operation(KINDS[method], make(config)).counts() for make in (plain, added))
+    assert after == before + more
+
+
+def test_one_stale_hit_more_and_no_fault(tmp_path):
+    path = tmp_path / "tiny.parquet"
+    list(write_synthetic_trace(path, SyntheticSearch(TINY, searches=3, seed=0)))
+    steps = list(read_steps(TraceReader(path).events()))
+    contents, latents = Contents(TINY), Latents(TINY.embed_dim, "cpu")
+
+    def outcomes(make):
+        backend = make(CacheConfig(TINY, recur_pool_size=3))
+        backend.position_shift = contents.position_shift("cpu", backend.config.dtype)
+        verification = verify_replay(backend, steps, contents, latents)
+        assert verification.faults == []
+        return verification.outcomes.total
+
+    before, after = outcomes(manager.KVCacheManager), outcomes(planted(gate_trials.STALE))
+    assert before[Outcome.MISS] > 1
+    assert (before[Outcome.STALE_HIT], after[Outcome.STALE_HIT]) == (0, 1)
+
+
+def test_the_planted_share_of_a_calls_own_time():
+    class KVCacheManager:
+        def work(self, microseconds):
+            end = time.perf_counter_ns() + 1000 * microseconds
+            while time.perf_counter_ns() < end:
+                pass
+            return microseconds
+
+    plain = KVCacheManager.work
+    source = gate_trials.SLOWED.replace("{method}", "work").replace("{share}", "0.50")
+    exec(source, {"KVCacheManager": KVCacheManager})
+    laps = {plain: [], KVCacheManager.work: []}
+    for _ in range(60):
+        for method, taken in laps.items():
+            start = time.perf_counter_ns()
+            assert method(KVCacheManager(), 200) == 200
+            taken.append(time.perf_counter_ns() - start)
+    assert 1.4 <= statistics.median(laps[KVCacheManager.work]) / statistics.median(laps[plain]) <= 1.7
+
+
+@pytest.mark.parametrize("series", ["slower-10", "slower-3"])
+def test_what_is_slower_returns_the_same(series):
+    for method in gate_trials.SERIES[series].methods:
+        config = operation_config(GEOMETRIES["cartpole"], rows=2)
+        slowed = planted(gate_trials.SERIES[series].plant, method)
+        assert getattr(slowed, method) is not getattr(manager.KVCacheManager, method)
+        prepare_operation(KINDS[method], slowed(config)).counts()  # checks
+
+
+def test_every_series_plants_finished_source_into_methods_that_have_benchmarks():
+    for series in gate_trials.SERIES.values():
+        assert set(series.methods) <= set(gate_trials.BENCHMARKS)
+        for method in series.methods:
+            planted(series.plant, method)

@@ -1,0 +1,174 @@
+"""Processes that measure: both libraries side by side, nothing of the caller's surroundings, and errors that help."""
+
+import os
+from pathlib import Path
+
+import pytest
+from gate.tiny_repository import CONFTEST, GATES, LIBRARY, commit, edit, git, make_repository
+
+from kvcache.gate import processes
+from kvcache.gate.processes import GateError, Laboratory, Measured
+
+STORE, LOOKUP, SLIDE = (f"test_operation[{kind}]" for kind in ("store", "lookup", "slide"))
+
+
+@pytest.fixture
+def repository(tmp_path):
+    return make_repository(tmp_path / "repository")
+
+
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory):
+    """A laboratory whose head has more copies, a slower store, a lookup that is broken and a slide that is new."""
+    folder = tmp_path_factory.mktemp("changed")
+    repository = make_repository(folder / "repository")
+    edit(repository, LIBRARY, '"store": 5, "lookup": 2', '"store": 6, "lookup": 2, "slide": 1')
+    edit(repository, LIBRARY, '"store": 3, "lookup": 0', '"store": 4, "lookup": 0, "slide": 7')
+    edit(repository, LIBRARY, "return kind", 'return None if kind == "lookup" else kind')
+    return Laboratory(repository, "HEAD", folder / "libraries")
+
+
+@pytest.fixture(scope="module")
+def base(changed):
+    return changed.measure("base", 1, "both")
+
+
+@pytest.fixture(scope="module")
+def head(changed):
+    return changed.measure("head", 1, "both")
+
+
+class TestMeasured:
+    def test_the_base_is_the_commit_and_the_head_the_working_tree(self, base, head):
+        assert base.metrics == {STORE: {"copies": 3}, LOOKUP: {"copies": 0}}
+        assert head.metrics == {STORE: {"copies": 4}, SLIDE: {"copies": 7}}
+
+    def test_times_are_microseconds_of_the_fastest_round(self, base, head):
+        assert base.times == pytest.approx({STORE: 5, LOOKUP: 2})
+        assert head.times == pytest.approx({STORE: 6, SLIDE: 1})
+
+    def test_what_failed_has_its_reason_and_no_numbers(self, base, head):
+        assert base.failures == {}
+        assert list(head.failures) == [LOOKUP]
+        assert "lookup returned | wrong content" in head.failures[LOOKUP]
+
+    def test_what_was_skipped_has_its_reason(self, base, head):
+        assert base.skips == {SLIDE: "this commit has no 'slide'"}
+        assert head.skips == {}
+
+    def test_metrics_alone(self, changed):
+        measured = changed.measure("base", 1, "metrics")
+        assert (set(measured.metrics), measured.times) == ({STORE, LOOKUP}, {})
+
+    def test_times_alone_and_of_chosen_benchmarks(self, changed, base):
+        measured = changed.measure("base", 1, "times", [base.places[LOOKUP]])
+        assert (measured.metrics, set(measured.times)) == ({}, {LOOKUP})
+
+    def test_the_keyword_chooses_as_pytests_does(self, changed):
+        chosen = Laboratory(changed.checkout, "HEAD", changed.sides["base"].parent / "chosen", "store or slide")
+        measured = chosen.measure("base", 1, "metrics")
+        assert (set(measured.metrics), set(measured.skips)) == ({STORE}, {SLIDE})
+
+    def test_a_keyword_that_chooses_nothing_measures_nothing(self, changed):
+        nothing = Laboratory(changed.checkout, "HEAD", changed.sides["base"].parent / "nothing", "nonsense")
+        assert nothing.measure("base", 1, "both") == Measured()
+
+    def test_files_of_the_base(self, changed):
+        assert '"store": 3' in changed.file_of_base(Path(LIBRARY))
+        assert changed.file_of_base(Path("no/such")) is None
+
+
+def test_an_older_base_is_measured_by_the_gates_of_the_working_tree(tmp_path, repository):
+    first = git(repository, "rev-parse", "HEAD")
+    edit(repository, LIBRARY, '"store": 3', '"store": 4')
+    edit(repository, GATES, '{"copies"', '{"twice": 2 * kvcache.COPIES[kind], "copies"')
+    commit(repository)
+    laboratory = Laboratory(repository, first, tmp_path / "libraries", "store")
+    assert laboratory.commit == first
+    assert laboratory.measure("base", 1, "metrics").metrics == {STORE: {"twice": 6, "copies": 3}}
+
+
+def test_a_library_that_changes_meanwhile_is_measured_as_it_was(tmp_path, repository):
+    laboratory = Laboratory(repository, "HEAD", tmp_path / "libraries", "store")
+    edit(repository, LIBRARY, '"store": 3', '"store": 4')
+    assert laboratory.measure("head", 1, "metrics").metrics == {STORE: {"copies": 3}}
+
+
+def test_a_process_has_its_seed_and_one_thread_and_nothing_of_the_callers(tmp_path, repository, monkeypatch):
+    for name, value in {"PYTEST_ADDOPTS": "--no-such-option", "OMP_NUM_THREADS": "7", "PYTHONHASHSEED": "7"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "elsewhere"))
+    edit(repository, GATES, "import kvcache", "import os\n\nimport kvcache")
+    seen = '{name: int(os.environ[name]) for name in ("PYTHONHASHSEED", "OMP_NUM_THREADS")}'
+    edit(repository, GATES, '{"copies": kvcache.COPIES[kind]}', seen)
+    laboratory = Laboratory(repository, "HEAD", tmp_path / "libraries", "store")
+    found = [laboratory.measure(side, seed, "both").metrics[STORE] for side, seed in (("base", 3), ("head", 4))]
+    assert found == [{"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": 1} for seed in (3, 4)]
+
+
+def state(repository):
+    """All files but what Python compiled, and what git knows of them."""
+    files = [path for path in repository.rglob("*") if path.is_file() and not {".git", "__pycache__"} & set(path.parts)]
+    asked = (["status", "--porcelain"], ["worktree", "list"], ["stash", "list"], ["branch", "--all"])
+    return {path: path.read_text() for path in files}, [git(repository, *each) for each in asked]
+
+
+def test_the_repository_is_left_as_it_was(tmp_path, repository):
+    edit(repository, LIBRARY, '"store": 3', '"store": 4')
+    before = state(repository)
+    laboratory = Laboratory(repository, "HEAD", tmp_path / "libraries")
+    for side in laboratory.sides:
+        laboratory.measure(side, 1, "both")
+    assert state(repository) == before
+
+
+class TestErrors:
+    def test_an_unknown_revision(self, tmp_path, repository):
+        with pytest.raises(GateError, match=r"git knows no revision 'origin/main' in .*: fetch it first"):
+            Laboratory(repository, "origin/main", tmp_path / "libraries")
+
+    def test_a_folder_that_is_no_checkout(self, tmp_path):
+        with pytest.raises(GateError, match=r"has no benchmarks.gates: run the gate in a checkout of kvcache"):
+            Laboratory(tmp_path, "HEAD", tmp_path / "libraries")
+
+    def test_a_checkout_without_git(self, tmp_path, repository, monkeypatch):
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with pytest.raises(GateError, match="needs git, which is not installed"):
+            Laboratory(repository, "HEAD", tmp_path / "libraries")
+
+    def test_a_base_without_the_library(self, tmp_path, repository):
+        git(repository, "rm", "-r", "--quiet", "--cached", "kvcache")
+        (repository / LIBRARY).rename(tmp_path / "library.py")
+        without = commit(repository)
+        (repository / LIBRARY).parent.mkdir(exist_ok=True)
+        (tmp_path / "library.py").rename(repository / LIBRARY)
+        with pytest.raises(GateError, match=f"{without[:8]} has no kvcache/: there is nothing to compare with"):
+            Laboratory(repository, without, tmp_path / "libraries")
+
+    def test_gates_that_pytest_cannot_run(self, tmp_path, repository):
+        edit(repository, CONFTEST, "import pytest\n", "import nonsense\n")
+        laboratory = Laboratory(repository, "HEAD", tmp_path / "libraries")
+        with pytest.raises(GateError, match=r"(?s)could not measure the head \(exit code 4\):.*No module.*'nonsense'"):
+            laboratory.measure("head", 1, "both")
+
+    def test_another_library_than_the_sides(self, tmp_path, repository):
+        edit(repository, CONFTEST, "import pytest\n", f"import sys\n\nsys.path.insert(0, {str(repository)!r})\n")
+        laboratory = Laboratory(repository, "HEAD", tmp_path / "libraries")
+        with pytest.raises(GateError, match=f"the base should have been measured, but {repository / LIBRARY} was"):
+            laboratory.measure("base", 1, "both")
+
+    def test_a_process_that_hangs(self, tmp_path, repository, monkeypatch):
+        monkeypatch.setattr(processes, "LONGEST_PROCESS", 0.01)
+        laboratory = Laboratory(repository, "HEAD", tmp_path / "libraries")
+        with pytest.raises(GateError, match=r"a process of the head did not end within 0.01 s"):
+            laboratory.measure("head", 1, "both")
+
+    def test_a_library_that_cannot_be_imported_is_a_failure_and_no_silence(self, tmp_path, repository):
+        (repository / LIBRARY).write_text("import nonsense\n")
+        laboratory = Laboratory(repository, "HEAD", tmp_path / "libraries")
+        with pytest.raises(GateError, match=r"(?s)could not measure the head .*No module named 'nonsense'"):
+            laboratory.measure("head", 1, "both")
+
+
+def test_sides_have_paths_of_one_length(changed):
+    assert len({len(os.fspath(side)) for side in changed.sides.values()}) == 1
