@@ -25,12 +25,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, object]) -> None:
-    """Which library was measured, so that nobody compares a commit with itself unnoticed."""
     import torch
 
+    machine_info |= {"torch": torch.__version__, "threads": torch.get_num_threads()}
+
+
+def pytest_benchmark_update_commit_info(config: pytest.Config, commit_info: dict[str, object]) -> None:
+    """Which library was measured, so that nobody compares a commit with itself unnoticed."""
     import kvcache
 
-    machine_info |= {"library": kvcache.__file__, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    commit_info["library"] = kvcache.__file__
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import click
 
 from kvcache.cli.console import STDERR, STDOUT
 from kvcache.trace.files import check_writable, whole_or_absent
+from kvcache.trace.machine import Machine
 
 if TYPE_CHECKING:
     from kvcache.gate import Laboratory, Thresholds
@@ -87,13 +88,21 @@ def gate(
     except (GateError, ThresholdsError, OSError) as error:
         raise NotMeasuredError(str(error)) from None
     title = f"the working tree against {base} ({laboratory.commit[:8]})"
-    STDOUT.print(verdict_table(title, report), verdict_text(report), highlight=False, soft_wrap=True)
+    # The measuring processes have one thread each, whatever this one has.
+    machine = replace(Machine.describe(), threads=1)
+    STDOUT.print(verdict_table(title, report), f"{verdict_text(report)}\n{machine}", highlight=False, soft_wrap=True)
     if summary is not None:
         with summary.open("a") as file:
             file.write(verdict_markdown(title, report))
     if json_file is not None:
         rows = [asdict(row) | {"verdict": row.verdict.value} for row in report.rows]
-        content = {"base": laboratory.commit, "pairs": report.pairs, "seconds": report.seconds, "rows": rows}
+        content = {
+            "base": laboratory.commit,
+            "machine": machine.to_dict(),
+            "pairs": report.pairs,
+            "seconds": report.seconds,
+            "rows": rows,
+        }
         with whole_or_absent(json_file) as beside:
             beside.write_text(json.dumps(content, indent=1) + "\n")
     if report.fails:
@@ -104,14 +113,21 @@ def gate(
 
 def _thresholds(laboratory: Laboratory, path: Path) -> Thresholds:
     """The working tree's limits, without the meant changes that the base has already: those are spent."""
-    from kvcache.gate import GateError, Thresholds
+    from kvcache.gate import GateError, Thresholds, ThresholdsError
 
     try:
         limits = Thresholds.parse((laboratory.checkout / path).read_text(), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise GateError(f"{path}: cannot be read: {error}") from None
-    of_base = None if path.is_absolute() else laboratory.file_of_base(path)
-    return limits if of_base is None else limits.without(Thresholds.parse(of_base, f"{path} of the base"))
+    absolute = laboratory.checkout / path
+    if not absolute.is_relative_to(laboratory.checkout):
+        return limits
+    of_base = laboratory.file_of_base(absolute.relative_to(laboratory.checkout))
+    try:
+        return limits if of_base is None else limits.without(Thresholds.parse(of_base, f"{path} of the base"))
+    except ThresholdsError as error:  # the commit at hand may be the one that repairs it
+        STDERR.print(f"{error}: no meant change counts as spent", highlight=False)
+        return limits
 
 
 def _say_how_far(pairs: int, undecided: int, seconds: float) -> None:

@@ -18,8 +18,10 @@ _STYLES = {Verdict.BETTER: "green", Verdict.INCONCLUSIVE: "yellow"}
 _FAILING_STYLE = "bold red"
 
 
-def verdict_table(title: str, report: GateReport) -> Table:
-    """All times, and of the deterministic metrics those that changed."""
+def verdict_table(title: str, report: GateReport) -> Table | str:
+    """All times, and of the deterministic metrics those that changed; where there are none, the title alone."""
+    if not _shown(report):
+        return title
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for heading in HEADINGS:
         table.add_column(heading, justify="right" if heading in NUMBERS else "left", overflow="fold")
@@ -31,19 +33,18 @@ def verdict_table(title: str, report: GateReport) -> Table:
 
 def verdict_markdown(title: str, report: GateReport) -> str:
     """The same for GitHub."""
-    lines = [
-        f"### {title}: {_overall(report)}",
-        "",
+    rows = [
+        "| " + " | ".join(each.replace("|", "\\|").replace("\n", " ") for each in _cells(row)) + " |"
+        for row in _shown(report)
+    ]
+    table = [
         f"| {' | '.join(HEADINGS)} |",
         "|" + "|".join("--:" if heading in NUMBERS else "--" for heading in HEADINGS) + "|",
-        *(
-            "| " + " | ".join(each.replace("|", "\\|").replace("\n", " ") for each in _cells(row)) + " |"
-            for row in _shown(report)
-        ),
+        *rows,
         "",
-        verdict_text(report),
     ]
-    return "\n".join(lines) + "\n\n"
+    heading = [f"### {title}: {_overall(report)}", ""]
+    return "\n".join([*heading, *(table if rows else []), verdict_text(report)]) + "\n\n"
 
 
 def verdict_text(report: GateReport) -> str:

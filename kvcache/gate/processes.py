@@ -129,7 +129,7 @@ class Laboratory:
 
     def _read_numbers(self, path: Path, side: str, measured: Measured) -> None:
         content = json.loads(path.read_text())
-        library = Path(content["machine_info"]["library"])
+        library = Path(content["commit_info"]["library"])
         if not library.is_relative_to(self.sides[side]):
             raise GateError(f"the {side} should have been measured, but {library} was: is PYTHONPATH taken over?")
         for each in content["benchmarks"]:

@@ -118,14 +118,14 @@ def run_gate(
                 found.times.setdefault(name, []).append(measured[side].times[name])
         pairs += 1
         rows = _judge(sides["base"], sides["head"], thresholds)
+        if not rows:
+            reason = next(iter(sides["head"].skips.values()), "no benchmark was selected")
+            raise GateError(f"{reason}: there is nothing to compare")
         undecided = _undecided(rows)
         now = clock()
         progress(pairs, len(undecided), now - began)
         if pairs >= COUNTED_PAIRS and (not undecided or now - began + (now - before) > budget):
             break
-    if not rows:
-        reason = next(iter(sides["head"].skips.values()), "no benchmark was selected")
-        raise GateError(f"{reason}: there is nothing to compare")
     if all(row.verdict is Verdict.NEW for row in rows):
         raise GateError(f"the base has none of these benchmarks: {rows[0].reason}")
     return GateReport(rows, pairs, clock() - began)

@@ -102,8 +102,11 @@ class Thresholds:
         metrics, meant = content.get("metrics", {}), content.get("meant", [])
         if not isinstance(metrics, dict) or not isinstance(meant, list):
             raise ThresholdsError(f"{name}: [metrics] is a table, and [[meant]] an array of tables")
+        time = _limit(content["time"], f"{name}: [time]")
+        if time.direction != "lower":
+            raise ThresholdsError(f"{name}: [time]: direction can only be 'lower', got {time.direction!r}")
         return cls(
-            _limit(content["time"], f"{name}: [time]"),
+            time,
             {metric: _limit(values, f"{name}: metric {metric!r}") for metric, values in metrics.items()},
             tuple(
                 _meant(values, {*metrics, TIME}, f"{name}: [[meant]] {number}")

@@ -16,7 +16,7 @@ from kvcache.gate.thresholds import TIME, Limit, Thresholds
 __all__ = ["FEWEST_PAIRS", "Row", "Verdict", "compare_metrics", "compare_times"]
 
 # One false "worse" stops somebody's work, and many benchmarks are tested, some of them again and again: it is rare by
-# construction. A "same" is decided by the usual level.
+# construction. A "same" and a "better" are decided by the usual level.
 WORSE_LEVEL = 0.001
 SAME_LEVEL = 0.05
 INTERVAL_LEVEL = 0.95
@@ -75,8 +75,8 @@ def compare_times(benchmark: str, base: Sequence[float], head: Sequence[float], 
     A pair's ratio is what counts: its processes ran one right after the other and share a hash seed. Ratios of
     identical code are symmetric about 1 (which of two alike processes is called the base is chance), so the signed-rank
     test of Wilcoxon applies (``scipy.stats.wilcoxon``). Worse is: slower by more than the limit, significantly. Same
-    is: slower by less than the limit, significantly. Neither is inconclusive. Better is: faster by more than the limit,
-    significantly.
+    is: slower by less than the limit, significantly. Better is: faster by more than the limit, significantly. None of
+    them is inconclusive.
 
     Args:
         benchmark: its name.
@@ -94,7 +94,7 @@ def compare_times(benchmark: str, base: Sequence[float], head: Sequence[float], 
         verdict = Verdict.WORSE
         if meant and _p_value(ratios, allowed, "greater") > WORSE_LEVEL:
             verdict = Verdict.MEANT
-    elif _p_value(ratios, -margin, "less") <= WORSE_LEVEL:
+    elif _p_value(ratios, -margin, "less") <= SAME_LEVEL:
         verdict = Verdict.BETTER
     elif _p_value(ratios, margin, "less") <= SAME_LEVEL:
         verdict = Verdict.SAME

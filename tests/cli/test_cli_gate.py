@@ -156,13 +156,14 @@ class TestThresholds:
         assert result.exit_code == NOT_MEASURED
         assert f"{THRESHOLDS}: metric 'copies': direction must be one of lower, higher, none" in result.stderr
 
-    def test_a_bad_file_of_the_base(self, repository):
+    def test_a_bad_file_of_the_base_can_be_repaired(self, repository):
         edit(repository, THRESHOLDS, '"lower" }', '"down" }')
         commit(repository)
         edit(repository, THRESHOLDS, '"down" }', '"lower" }')
         result = gate(repository, "--base", "HEAD")
-        assert result.exit_code == NOT_MEASURED
+        assert result.exit_code == 0
         assert f"{THRESHOLDS} of the base: metric 'copies'" in result.stderr
+        assert "no meant change counts as spent" in result.stderr.replace("\n", " ")
 
     def test_a_meant_change_is_spent_with_its_commit(self, repository, tmp_path):
         with (repository / THRESHOLDS).open("a") as file:
@@ -170,6 +171,8 @@ class TestThresholds:
         assert limits(repository, tmp_path / "before").meant == (Meant("copies", "padding", absolute=1),)
         commit(repository)
         assert limits(repository, tmp_path / "after").meant == ()
+        absolute = _thresholds(Laboratory(repository, "HEAD", tmp_path / "absolute"), repository / THRESHOLDS)
+        assert absolute.meant == ()
 
     def test_a_base_without_the_file(self, repository, tmp_path):
         text = (repository / THRESHOLDS).read_text()

@@ -65,6 +65,7 @@ def test_directions(direction):
         ("[time]", "limits.toml: [time]: unknown [], missing ['direction']"),
         (f"{TIMES}relativ = 0.1", "limits.toml: [time]: unknown ['relativ'], missing []"),
         ("[time]\ndirection = 3", "limits.toml: [time]: direction must be a text, got 3"),
+        ('[time]\ndirection = "none"', "limits.toml: [time]: direction can only be 'lower', got 'none'"),
         ('[time]\ndirection = "up"', "limits.toml: [time]: direction must be one of lower, higher, none, got 'up'"),
         (f"{TIMES}relative = -0.1", "limits.toml: [time]: relative must be a number from 0 up, got -0.1"),
         (f"{TIMES}relative = true", "limits.toml: [time]: relative must be a number from 0 up, got True"),

@@ -31,10 +31,10 @@ def pytest_addoption(parser):
     parser.addoption("--gate-pass", choices=("both", "metrics", "times"), default="both")
 
 
-def pytest_benchmark_update_machine_info(config, machine_info):
+def pytest_benchmark_update_commit_info(config, commit_info):
     import kvcache
 
-    machine_info["library"] = kvcache.__file__
+    commit_info["library"] = kvcache.__file__
 """,
     GATES: """\
 import kvcache
