@@ -117,3 +117,17 @@ class TestDurations:
     def test_files_without_durations_are_named(self, tmp_path):
         with pytest.raises(ResultsError, match="not what asv writes"):
             load_durations(write(tmp_path))
+
+
+def test_machines_are_shown_apart(tmp_path):
+    folder = write(tmp_path)
+    other = json.loads((folder / "vm" / "cccccccc-env.json").read_text())
+    other["params"]["machine"] = "laptop"
+    other["results"][NAME][0] = [7.0, None, math.nan, 8.0]
+    (folder / "laptop").mkdir()
+    (folder / "laptop" / "cccccccc-env.json").write_text(json.dumps(other))
+    both = CliRunner().invoke(main, ["results", str(folder)]).output
+    assert both.index("laptop") < both.index("7") < both.index("vm") < both.index("36")
+    one = CliRunner().invoke(main, ["results", str(folder), "--machine", "lap"]).output
+    assert "36" not in one
+    assert "7" in one

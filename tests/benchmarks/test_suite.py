@@ -254,8 +254,9 @@ class TestReplays:
         with pytest.raises(RuntimeError, match=r"^new:private returned wrong content: .* \(recurrent slots: 50\)$"):
             Replays().setup(found, replays.TRACES[0], "new:private", "cpu")
 
-    def test_without_a_sound_legacy_there_are_times_but_no_ratio(self, measure, monkeypatch):
-        monkeypatch.setitem(registry.BACKENDS, "legacy", Raises)
+    @pytest.mark.parametrize("legacy", [Raises, TiresOfClearing])
+    def test_without_a_sound_legacy_there_are_times_but_no_ratio(self, measure, monkeypatch, legacy):
+        monkeypatch.setitem(registry.BACKENDS, "legacy", legacy)
         found = measure()
         with pytest.raises(RuntimeError, match=r"^legacy raised IndexError"):
             Replays().setup(found, replays.TRACES[0], "legacy", "cpu")
@@ -334,12 +335,16 @@ class TestOperations:
         cell = measure()["store", "cartpole", 2, "new:private", "cpu"]
         assert str(cell).startswith("new:private returned wrong content: ")
 
-    def test_without_a_sound_legacy_there_are_times_but_no_ratio(self, measure, monkeypatch):
-        monkeypatch.setitem(registry.BACKENDS, "legacy", Raises)
+    def test_the_ratio_is_of_pairs_and_grows_with_the_time(self):
+        assert operations._over([20, 30, 80], [10, 60, 20]) == 2.0  # pairs: 2, 0.5, 4
+
+    @pytest.mark.parametrize("legacy", [Raises, TiresOfStoring])
+    def test_without_a_sound_legacy_there_are_times_but_no_ratio(self, measure, monkeypatch, legacy):
+        monkeypatch.setitem(registry.BACKENDS, "legacy", legacy)
         found = measure()
         with pytest.raises(RuntimeError, match=r"^legacy raised IndexError"):
-            Operations().setup(found, "lookup", "cartpole", 2, "legacy", "cpu")
-        numbers = values(Operations, found, ("lookup", "cartpole", 2, "new:private", "cpu"))
+            Operations().setup(found, "store", "cartpole", 2, "legacy", "cpu")
+        numbers = values(Operations, found, ("store", "cartpole", 2, "new:private", "cpu"))
         assert math.isnan(numbers["track_time_over_legacy"])
         assert numbers["track_time"] > 0
 
