@@ -1,6 +1,7 @@
 """Claims that are about time, with room: what benchmarks/claims.py prints is far on the right side of them."""
 
 import statistics
+from dataclasses import replace
 
 import claims
 import pytest
@@ -28,14 +29,17 @@ def test_a_recurrent_step_of_the_new_cache_is_no_slower_than_legacys(geometry):
 
 
 def test_the_harness_adds_less_than_a_microsecond_to_an_operation():
-    geometry = GEOMETRIES["cartpole"]
-    in_replay = replay_laps(claims.synthetic(geometry, seed=3, searches=4), geometry, repetitions=2)
-    alone = operation_laps(geometry, repetitions=200)
-    assert tuple(in_replay) == OPERATIONS
-    assert tuple(alone) == OPERATION_KINDS
-    for laps in (in_replay, alone):
-        assert all(0 < empty < 1 for empty, _ in laps.values()), laps
-        assert all(empty < new for empty, new in laps.values()), laps  # it is new that works, and the empty one not
+    geometry = replace(GEOMETRIES["cartpole"], num_simulations=5)  # short searches: many clears
+    steps = claims.synthetic(geometry, seed=3, searches=40)
+    # Others on the machine only add to it: the least of three medians is the harness's own.
+    in_replay = [replay_laps(steps, geometry, repetitions=1) for _ in range(3)]
+    alone = [operation_laps(geometry, repetitions=100) for _ in range(3)]
+    for runs, operations in ((in_replay, OPERATIONS), (alone, OPERATION_KINDS)):
+        assert all(tuple(laps) == operations for laps in runs)
+        for operation in operations:
+            empty, new = (min(medians) for medians in zip(*(laps[operation] for laps in runs), strict=True))
+            assert 0 < empty < 1, operation
+            assert empty < new, operation  # it is new that works, and the empty one not
 
 
 def test_the_empty_backend_stands_in_for_any():
