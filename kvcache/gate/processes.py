@@ -137,7 +137,7 @@ class Laboratory:
             measured.places[name] = each["fullname"]
             if name in measured.failures:
                 continue
-            if extra["timed"]:
+            if extra.get("timed", True):
                 measured.times[name] = each["stats"]["min"] * _MICROSECONDS
             if "metrics" in extra:
                 measured.metrics[name] = extra["metrics"]

@@ -50,8 +50,8 @@ class GateReport:
 
     @property
     def is_conclusive(self) -> bool:
-        """Whether all benchmarks were decided."""
-        return not self.of(Verdict.INCONCLUSIVE)
+        """Whether there was something to compare, and all of it was decided."""
+        return not self.of(Verdict.INCONCLUSIVE) and len(self.of(Verdict.NEW)) < len(self.rows)
 
 
 @dataclass
@@ -126,8 +126,6 @@ def run_gate(
         progress(pairs, len(undecided), now - began)
         if pairs >= COUNTED_PAIRS and (not undecided or now - began + (now - before) > budget):
             break
-    if all(row.verdict is Verdict.NEW for row in rows):
-        raise GateError(f"the base has none of these benchmarks: {rows[0].reason}")
     return GateReport(rows, pairs, clock() - began)
 
 
@@ -137,14 +135,16 @@ def _undecided(rows: list[Row]) -> list[str]:
 
 def _judge(base: _Side, head: _Side, thresholds: Thresholds) -> list[Row]:
     rows = []
-    # What the head's failure means does not depend on the base's; what only the base failed in is new, with a reason.
+    # What the head's failure means does not depend on the base's.
     for name, reason in head.failures.items():
         rows.append(Row(name, "", Verdict.FAILED, reason=reason))
     for name in sorted({*base.metrics, *base.times, *head.metrics, *head.times} - set(head.failures)):
-        in_base = name not in base.failures and (name in base.metrics or name in base.times)
+        in_base = name in base.metrics or name in base.times
         in_head = name in head.metrics or name in head.times
         if not in_base:
             rows.append(Row(name, "", Verdict.NEW, reason=base.failures.get(name) or base.skips.get(name, "")))
+        elif name in base.failures:
+            rows.append(Row(name, "", Verdict.INCONCLUSIVE, reason=f"the base failed: {base.failures[name]}"))
         elif not in_head:
             rows.append(Row(name, "", Verdict.GONE, reason=head.skips.get(name, "")))
         else:

@@ -76,7 +76,7 @@ def compare_times(benchmark: str, base: Sequence[float], head: Sequence[float], 
     identical code are symmetric about 1 (which of two alike processes is called the base is chance), so the signed-rank
     test of Wilcoxon applies (``scipy.stats.wilcoxon``). Worse is: slower by more than the limit, significantly. Same
     is: slower by less than the limit, significantly. Better is: faster by more than the limit, significantly. None of
-    them is inconclusive.
+    them is inconclusive. Levels are those of one look; a run looks again after every pair.
 
     Args:
         benchmark: its name.
@@ -90,14 +90,14 @@ def compare_times(benchmark: str, base: Sequence[float], head: Sequence[float], 
     meant = [each for each in thresholds.meant if each.covers(benchmark, TIME)]
     allowed = max([margin, *(math.log1p(max(each.relative, each.absolute / base_median)) for each in meant)])
     low, high = _interval(ratios)
-    if _p_value(ratios, margin, "greater") <= WORSE_LEVEL:
-        verdict = Verdict.WORSE
-        if meant and _p_value(ratios, allowed, "greater") > WORSE_LEVEL:
-            verdict = Verdict.MEANT
-    elif _p_value(ratios, -margin, "less") <= SAME_LEVEL:
+    if _p_value(ratios, -margin, "less") <= SAME_LEVEL:
         verdict = Verdict.BETTER
     elif _p_value(ratios, margin, "less") <= SAME_LEVEL:
         verdict = Verdict.SAME
+    elif _p_value(ratios, allowed, "greater") <= WORSE_LEVEL:
+        verdict = Verdict.WORSE
+    elif meant and _p_value(ratios, allowed, "less") <= SAME_LEVEL:
+        verdict = Verdict.MEANT
     else:
         verdict = Verdict.INCONCLUSIVE
     return Row(

@@ -196,7 +196,7 @@ class TestFailures:
         report = Laboratory("store", "lookup", find=fail).run()
         assert [row.reason for row in report.of(Verdict.FAILED)] == ["it raised"]
 
-    @pytest.mark.parametrize(("side", "verdict"), [("head", Verdict.FAILED), ("base", Verdict.NEW)])
+    @pytest.mark.parametrize(("side", "verdict"), [("head", Verdict.FAILED), ("base", Verdict.INCONCLUSIVE)])
     @pytest.mark.parametrize("second", [{"copies": 4, "hits": 5}, {"copies": 3, "hits": 5, "more": 1}, {"hits": 5}])
     def test_processes_of_a_side_must_agree(self, side, verdict, second):
         def differ(measured, of_side, number):
@@ -207,7 +207,8 @@ class TestFailures:
         (row,) = of(report, "store").values()
         differing = "more" if "more" in second else "copies"
         assert row.verdict is verdict
-        assert row.reason == f"not deterministic: two processes of the {side} differ in {differing}"
+        prefix = "the base failed: " if side == "base" else ""
+        assert row.reason == f"{prefix}not deterministic: two processes of the {side} differ in {differing}"
 
 
 class TestOneSideOnly:
@@ -233,9 +234,11 @@ class TestOneSideOnly:
         assert (row.verdict, row.reason) == (Verdict.GONE, "this commit has no such backend")
         assert report.fails
 
-    def test_a_base_that_has_nothing_is_no_comparison(self):
-        with pytest.raises(GateError, match="the base has none of these benchmarks: this commit has no such backend"):
-            self.missing("base", "store", "lookup").run(with_times=False)
+    def test_a_base_that_has_nothing_decides_nothing(self):
+        report = self.missing("base", "store", "lookup").run(with_times=False)
+        assert [row.verdict for row in report.rows] == [Verdict.NEW] * 2
+        assert not report.is_conclusive
+        assert not report.fails
 
     def test_a_head_that_has_nothing_has_lost_everything(self):
         assert len(self.missing("head", "store", "lookup").run(with_times=False).of(Verdict.GONE)) == 2

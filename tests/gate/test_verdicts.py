@@ -182,6 +182,12 @@ class TestMeantTimes:
         row = judge(*times(0, slower=1.3, pairs=12), meant=[meant])
         assert (row.verdict, row.reason) == (Verdict.WORSE, "")
 
+    def test_what_may_be_more_than_is_meant_is_not_yet_meant(self):
+        meant = [Meant(TIME, "so", relative=0.2)]
+        assert judge(*times(0, slower=1.3, pairs=8), meant=meant).verdict is Verdict.INCONCLUSIVE
+        assert judge(*times(0, slower=1.3, pairs=12), meant=meant).verdict is Verdict.WORSE
+        assert judge(*times(0, slower=1.2, pairs=30), meant=meant).verdict is Verdict.INCONCLUSIVE
+
     def test_an_allowance_that_was_not_needed_is_not_mentioned(self):
         row = judge(*times(0, noise=0.01), meant=[Meant(TIME, "so", relative=0.4)])
         assert (row.verdict, row.reason) == (Verdict.SAME, "")
