@@ -18,7 +18,7 @@ from pathlib import Path
 
 import cachetools
 import torch
-from overhead import operation_laps, replay_laps
+from overhead import gate_laps, operation_laps, replay_laps
 from rich.progress import track
 
 from kvcache import GEOMETRIES, CacheConfig, EvictionStrategy, Geometry, KeysValues, KVCachePool, make_backend
@@ -168,6 +168,8 @@ def overhead() -> None:
                 f"overhead of {label}, {operation}: {empty:.2f} us of an empty backend, "
                 f"{new:.2f} us of new ({100 * empty / new:.1f} %), p50, {geometry.name}"
             )
+    for what, empty in gate_laps().items():
+        print(f"overhead of the gate, {what.replace('_', ' ')}: {empty:.2f} us of nothing, p50")
 
 
 CLAIMS = {

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -13,7 +18,7 @@ from kvcache.trace.replay import Replay
 from kvcache.trace.steps import Step
 from kvcache.trace.stopwatch import HostStopwatch
 
-__all__ = ["EmptyBackend", "operation_laps", "replay_laps"]
+__all__ = ["EmptyBackend", "gate_laps", "operation_laps", "replay_laps"]
 
 ROWS = 8
 _MICROSECOND = 1000.0
@@ -85,6 +90,44 @@ def operation_laps(geometry: Geometry, repetitions: int) -> Laps:
         times = time_operations(operations, HostStopwatch(), repetitions)
         laps[kind] = (_us(times[EmptyBackend.name].host), _us(times["new"].host))
     return laps
+
+
+# Run as a gate is: by pytest-benchmark, in a process of its own.
+_EMPTY_GATES = """
+import pytest
+from test_gate_operations import _call
+from test_gate_replays import CLOCK
+
+
+def nothing():
+    pass
+
+
+def test_operation(benchmark):
+    benchmark.pedantic(_call, setup=lambda: ((nothing,), {}), rounds=1000)
+
+
+@pytest.mark.benchmark(timer=CLOCK)
+def test_call_of_a_replay(benchmark):
+    benchmark.pedantic(lambda: CLOCK.meter("store", nothing), rounds=1000)
+"""
+
+
+def gate_laps() -> dict[str, float]:
+    """Of the gate's benchmarks: median microseconds of a call that does nothing, by what is called."""
+    gates = Path(__file__).parent / "gates"
+    with tempfile.TemporaryDirectory() as folder:
+        file, numbers = Path(folder) / "test_empty.py", Path(folder) / "numbers.json"
+        file.write_text(f"import sys\n\nsys.path.insert(0, {str(gates)!r})\n{_EMPTY_GATES}")
+        subprocess.run(
+            [
+                sys.executable, "-m", "pytest", "-q", f"--rootdir={folder}", "-c", "/dev/null",
+                "-p", "no:cacheprovider", f"--benchmark-json={numbers}", "--benchmark-disable-gc", str(file),
+            ],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        measured = json.loads(numbers.read_text())["benchmarks"]
+    return {each["name"].removeprefix("test_"): each["stats"]["median"] * 1e6 for each in measured}
 
 
 def _us(nanoseconds: Sequence[int]) -> float:

@@ -89,6 +89,7 @@ def test_the_table_and_the_csv_show_the_same_values(tmp_path):
 
 def test_the_committed_history_reads():
     frame = load_results(Path(__file__).parents[1] / "benchmarks" / "results")
+    frame = frame[frame["machine"] == "shared-2core-epyc"]  # others stay where they were measured
     assert frame["commit"].nunique() >= 5
     assert set(frame["state"]) <= {"ok", "skipped"}
     stale = frame[frame["benchmark"].str.endswith("track_stale_hit_rate_in_small_pool") & (frame["state"] == "ok")]

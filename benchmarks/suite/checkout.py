@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 
 __all__ = ["ROOT", "put_harness_in_place"]
@@ -22,10 +23,13 @@ def put_harness_in_place() -> str | None:
 
     Returns:
         None, or why it cannot be: the installed library lacks something that the harness needs.
+
+    Raises:
+        Exception: whatever the installed library raises when it is imported. One that is broken is not one that is old.
     """
     folder = ROOT / "kvcache" / "trace"
+    library = importlib.import_module("kvcache")
     try:
-        library = importlib.import_module("kvcache")
         present = sys.modules.get(PACKAGE)
         if present is None or Path(str(present.__file__)).parent != folder:
             for name in [name for name in sys.modules if name == PACKAGE or name.startswith(f"{PACKAGE}.")]:
@@ -42,5 +46,9 @@ def put_harness_in_place() -> str | None:
         for module in ("replay", "operations"):
             importlib.import_module(f"{PACKAGE}.{module}")
     except (ImportError, AttributeError) as error:
+        frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+        asking = next(name for name in reversed(frames) if not name.startswith("<frozen importlib"))
+        if not Path(asking).is_relative_to(folder):
+            raise
         return f"this commit's kvcache does not fit the harness: {error}"
     return None

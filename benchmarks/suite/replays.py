@@ -164,6 +164,9 @@ class Replays(Cells):
     def track_stale_hit_rate_in_small_pool(self, cells, *cell):
         return self._share_in_small_pool("stale hit")
 
+    def track_context_mismatch_rate_in_small_pool(self, cells, *cell):
+        return self._share_in_small_pool("context mismatch")
+
     def track_evictions(self, cells, *cell):
         return sum(self.cell["evictions"].values())
 
@@ -182,9 +185,8 @@ class Replays(Cells):
     def track_synchronisations(self, cells, *cell):
         return self._count("synchronisations")
 
-    def track_peak_device_memory(self, cells, *cell):
-        peak = self.cell["peak_device_bytes"]
-        return float("nan") if peak is None else peak  # a CPU has no allocator to ask
+    def track_peak_memory(self, cells, *cell):
+        return self.cell["peak_bytes"]
 
 
 declare(
@@ -193,9 +195,10 @@ declare(
         "track_step_time": "us", "track_hash_time": "us", "track_lookup_time": "us", "track_assemble_time": "us",
         "track_store_time": "us", "track_clear_time": "us", "track_step_time_over_legacy": "ratio",
         "track_miss_rate": "%", "track_stale_hit_rate": "%", "track_context_mismatch_rate": "%",
-        "track_miss_rate_in_small_pool": "%", "track_stale_hit_rate_in_small_pool": "%", "track_evictions": "evictions",
+        "track_miss_rate_in_small_pool": "%", "track_stale_hit_rate_in_small_pool": "%",
+        "track_context_mismatch_rate_in_small_pool": "%", "track_evictions": "evictions",
         "track_bytes_reserved": "bytes", "track_tensor_operations": "operations per step",
         "track_bytes_copied": "bytes per step", "track_allocations": "allocations per step",
-        "track_synchronisations": "synchronisations per step", "track_peak_device_memory": "bytes",
+        "track_synchronisations": "synchronisations per step", "track_peak_memory": "bytes",
     },
 )  # fmt: skip

@@ -139,7 +139,7 @@ def replay(
     by side. A replay is open-loop: it asks each cache the same recorded requests, and does not show how the search
     would have gone with other answers.
 
-    Exits with 1 when a cache returned content that nobody ever stored.
+    Exits with 1 when a cache returned content that was never stored, or lost what it never evicted.
     """
     given = {"backend": backends, "device": devices, "capacity": [each.label for each in capacities]}
     for option, values in given.items():

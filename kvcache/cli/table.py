@@ -86,9 +86,9 @@ def _memory(backends: list[Backend]) -> list[Row]:
     reserved = [backend["bytes_reserved"] for backend in backends]
     rows = [(pool, [f"{each[pool]:,}" for each in reserved]) for pool in ("init", "recur", "wm", "batch")]
     rows.append(("together", [f"{sum(each.values()):,}" for each in reserved]))
-    peaks = [backend["peak_device_bytes"] for backend in backends]
+    peaks = [backend["peak_bytes"] for backend in backends]
     if any(peak is not None for peak in peaks):
-        rows.append(("peak on the device, batches included", [f"{peak:,}" for peak in peaks]))
+        rows.append(("peak memory, batches included", [f"{peak:,}" for peak in peaks]))
     return rows
 
 

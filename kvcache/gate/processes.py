@@ -134,7 +134,10 @@ class Laboratory:
             raise GateError(f"the {side} should have been measured, but {library} was: is PYTHONPATH taken over?")
         for each in content["benchmarks"]:
             name, extra = each["name"], each["extra_info"]
-            measured.places[name] = each["fullname"]
+            if measured.places.setdefault(name, each["fullname"]) != each["fullname"]:
+                raise GateError(
+                    f"two benchmarks are called {name!r}, in {measured.places[name]} and {each['fullname']}"
+                )
             if name in measured.failures:
                 continue
             if extra.get("timed", True):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["Counts", "OperationCounter"]
+__all__ = ["Counts", "OperationCounter", "tensors_in"]
 
 # Operations that only make or describe tensors: no element is moved.
 _ALLOCATING_ONLY = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"})
@@ -59,8 +59,8 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kind = _kind(func)
         if kind.is_view:
             return result
-        inputs = list(_tensors((*args, *kwargs.values())))
-        outputs = list(_tensors((result,)))
+        inputs = list(tensors_in((*args, *kwargs.values())))
+        outputs = list(tensors_in((result,)))
         known = {each.untyped_storage()._cdata for each in inputs}
         fresh = {each.untyped_storage()._cdata: each for each in outputs}
         fresh = {storage: each for storage, each in fresh.items() if storage not in known}
@@ -91,13 +91,13 @@ def _kind(func: Any) -> _Kind:
     return _Kind(func._schema.name.split("::")[1], func.is_view, func._schema.is_mutable)
 
 
-def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+def tensors_in(values: Iterable[Any]) -> Iterator[torch.Tensor]:
     """The tensors among arguments or results: alone or in lists, as operations take and return them."""
     for value in values:
         if isinstance(value, torch.Tensor):
             yield value
         elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)
+            yield from tensors_in(value)
 
 
 def _leaves_device(inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> bool:

@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from kvcache.backend import CacheBackend, CacheConfig
 from kvcache.registry import make_backend
 from kvcache.trace.content import Contents
 from kvcache.trace.counters import Counts, OperationCounter
 from kvcache.trace.drive import OPERATIONS, STEP_OPERATIONS, FillerContent, Latents, run_step
+from kvcache.trace.memory import watch_memory
 from kvcache.trace.steps import Step
 from kvcache.trace.stopwatch import Lap, Stopwatch, make_stopwatch
 from kvcache.trace.verify import CheckedContent, Outcomes
@@ -82,13 +81,14 @@ class BackendReport:
         name: of the backend.
         verification: outcomes and counts; None where that pass was left out.
         times: None where nothing was timed.
-        peak_device_bytes: most device memory that the backend and its batches held at once; None on CPU.
+        peak_bytes: most memory that the backend and its batches held at once: by the device's allocator, or on a CPU
+            counted storage by storage; None where the timed pass was left out.
     """
 
     name: str
     verification: Verification | None = None
     times: StepTimes | None = None
-    peak_device_bytes: int | None = None
+    peak_bytes: int | None = None
 
 
 class Replay:
@@ -157,20 +157,13 @@ class Replay:
 
     def _warm(self, name: str) -> CacheBackend:
         """One untimed run on a backend of its own: slots are allocated, lazily made things made."""
-        device = torch.device(self.config.device)
-        before = 0
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-            torch.cuda.reset_peak_memory_stats(device)
-            before = torch.cuda.memory_allocated(device)
-        backend = self._build(name)
-        content = FillerContent(backend)
-        for done, step in enumerate(self.steps, 1):
-            run_step(backend, step, self._latents.inputs(step), content, _just_call)
-            self._tick(f"warm up {name}", done)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-            self.reports[name].peak_device_bytes = torch.cuda.max_memory_allocated(device) - before
+        with watch_memory(self.config.device) as memory:
+            backend = self._build(name)
+            content = FillerContent(backend)
+            for done, step in enumerate(self.steps, 1):
+                run_step(backend, step, self._latents.inputs(step), content, _just_call)
+                self._tick(f"warm up {name}", done)
+        self.reports[name].peak_bytes = memory.peak
         return backend
 
     def _time(self, backends: dict[str, CacheBackend], repetitions: int) -> None:

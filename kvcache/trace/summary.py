@@ -38,7 +38,7 @@ def summarise(report: BackendReport) -> dict[str, Any]:
         },
         "evictions": None if verification is None else verification.evictions,
         "bytes_reserved": None if verification is None else verification.bytes_reserved,
-        "peak_device_bytes": report.peak_device_bytes,
+        "peak_bytes": report.peak_bytes,
         "counts": None
         if verification is None
         else {operation: asdict(counts) for operation, counts in verification.counts.items()},

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import claims
 import pytest
-from overhead import EmptyBackend, operation_laps, replay_laps
+from overhead import EmptyBackend, gate_laps, operation_laps, replay_laps
 
 from kvcache import GEOMETRIES, CacheConfig, EvictionStrategy
 from kvcache.trace.drive import OPERATIONS
@@ -40,6 +40,12 @@ def test_the_harness_adds_less_than_a_microsecond_to_an_operation():
             empty, new = (min(medians) for medians in zip(*(laps[operation] for laps in runs), strict=True))
             assert 0 < empty < 1, operation
             assert empty < new, operation  # it is new that works, and the empty one not
+
+
+def test_the_gate_adds_less_than_a_microsecond_to_a_call():
+    runs = [gate_laps() for _ in range(2)]
+    for what in ("operation", "call_of_a_replay"):
+        assert 0 < min(laps[what] for laps in runs) < 1, what
 
 
 def test_the_empty_backend_stands_in_for_any():

@@ -157,6 +157,15 @@ class TestErrors:
         with pytest.raises(GateError, match=f"the base should have been measured, but {repository / LIBRARY} was"):
             laboratory.measure("base", 1, "both")
 
+    def test_two_benchmarks_of_one_name(self, tmp_path, repository):
+        other = repository / GATES.replace("tiny", "other")
+        other.write_text((repository / GATES).read_text())
+        laboratory = Laboratory(repository, "HEAD", tmp_path / "libraries", "store")
+        with pytest.raises(
+            GateError, match=r"two benchmarks are called 'test_operation\[store\]', in .*other.py::.* and "
+        ):
+            laboratory.measure("head", 1, "both")
+
     def test_a_process_that_hangs(self, tmp_path, repository, monkeypatch):
         monkeypatch.setattr(processes, "LONGEST_PROCESS", 0.01)
         laboratory = Laboratory(repository, "HEAD", tmp_path / "libraries")
