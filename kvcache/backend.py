@@ -25,6 +25,8 @@ EMPTY = 0
 
 SMALLEST_INIT_POOL = 256
 
+_POOL_SIZES = ("init_pool_size", "recur_pool_size", "init_pool_bytes", "recur_pool_bytes")
+
 
 class Scope(Enum):
     """The two kinds of inference (SPEC 1)."""
@@ -42,31 +44,62 @@ class CacheConfig:
         game_segment_length: decides the init pools' default size, where it is set.
         init_pool_size: slots of each environment's init pool; None leaves it to the backend.
         recur_pool_size: slots of the recurrent pool; None leaves it to the backend.
+        init_pool_bytes: instead of ``init_pool_size``: as many entries as fit.
+        recur_pool_bytes: instead of ``recur_pool_size``: as many entries as fit.
         eviction_strategy: of the new backend's pools.
         storage: of the new backend's pools.
+        resident_batch: whether the new backend's batch keeps what it holds from one inference to the next.
         device: where contents live.
         dtype: of the contents.
         checks_entries: whether every entry must have the geometry's shape; if not, a pool's first entry decides.
 
     Raises:
-        ValueError: a pool size is not a positive integer.
+        ValueError: a pool size is not a positive integer, is given twice, or is too small for one entry.
     """
 
     geometry: Geometry
     game_segment_length: int | None = None
     init_pool_size: int | None = None
     recur_pool_size: int | None = None
+    init_pool_bytes: int | None = None
+    recur_pool_bytes: int | None = None
     eviction_strategy: str = "fifo"
     storage: str = DEFAULT_STORAGE
+    resident_batch: bool = False
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float32
     checks_entries: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("game_segment_length", "init_pool_size", "recur_pool_size"):
+        for name in ("game_segment_length", *_POOL_SIZES):
             size = getattr(self, name)
             if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
                 raise ValueError(f"{name} must be a positive integer or None, got {size!r}")
+        for pool in ("init", "recur"):
+            size, limit = getattr(self, f"{pool}_pool_size"), getattr(self, f"{pool}_pool_bytes")
+            if size is not None and limit is not None:
+                raise ValueError(f"{pool}_pool_size and {pool}_pool_bytes are both set: one of them decides")
+            if limit is not None and limit < self.entry_bytes:
+                raise ValueError(f"{pool}_pool_bytes is {limit}: one entry takes {self.entry_bytes} bytes")
+
+    @property
+    def entry_bytes(self) -> int:
+        """Bytes of one full entry."""
+        return self.geometry.entry_bytes(self.dtype.itemsize)
+
+    @property
+    def init_entries(self) -> int:
+        """Slots of each environment's init pool, where a slot has room for a full entry."""
+        if self.init_pool_bytes is not None:
+            return self.init_pool_bytes // self.entry_bytes
+        return self.init_pool_size or self.default_init_pool_size
+
+    @property
+    def recur_entries(self) -> int:
+        """Slots of the recurrent pool, where a slot has room for a full entry."""
+        if self.recur_pool_bytes is not None:
+            return self.recur_pool_bytes // self.entry_bytes
+        return self.recur_pool_size or self.default_recur_pool_size
 
     @property
     def default_init_pool_size(self) -> int:
@@ -83,8 +116,9 @@ class CacheConfig:
         """Read a world model's configuration: any object with attributes; a missing one takes its default.
 
         Attributes read: ``num_layers``, ``num_heads``, ``embed_dim``, ``context_length``, ``num_simulations``,
-        ``rotary_emb``, ``game_segment_length``, ``init_pool_size``, ``recur_pool_size``, ``eviction_strategy``,
-        ``cache_storage``, ``device`` and ``dtype``. Shapes default to UniZero's
+        ``rotary_emb``, ``game_segment_length``, ``init_pool_size``, ``recur_pool_size``, ``init_pool_bytes``,
+        ``recur_pool_bytes``, ``eviction_strategy``, ``cache_storage``, ``cache_resident_batch``, ``device`` and
+        ``dtype``. Shapes default to UniZero's
         (LightZero 0.2.0, ``policy/unizero.py``); where one is missing, entries may have any shape.
 
         Raises:
@@ -102,13 +136,13 @@ class CacheConfig:
                 **{name: _attribute(config, name, getattr(Geometry, name)) for name in shape},
             ),
             storage=_attribute(config, "cache_storage", cls.storage),
+            resident_batch=_attribute(config, "cache_resident_batch", cls.resident_batch),
             checks_entries=all(getattr(config, name, None) is not None for name in shape[:-1]),
             **{
                 name: _attribute(config, name, getattr(cls, name))
                 for name in (
                     "game_segment_length",
-                    "init_pool_size",
-                    "recur_pool_size",
+                    *_POOL_SIZES,
                     "eviction_strategy",
                     "device",
                     "dtype",
@@ -197,7 +231,11 @@ class CacheBackend(ABC):
 
     @abstractmethod
     def assemble(self) -> list[int]:
-        """Put all rows into ``keys_values_wm``, aligned to the longest by zeros in front, and return their sizes."""
+        """Put all rows into ``keys_values_wm``, filled up with zeros to the longest, and return their sizes.
+
+        Zeros stand in front of a row's tokens, as SPEC 3.3 has it, but for a resident batch (see ``row_start``). Until
+        the rows are stored, a model only appends.
+        """
 
     @abstractmethod
     def store(
@@ -214,6 +252,11 @@ class CacheBackend(ABC):
             scope: ROOT stores into the environment's init pool, NODE into the recurrent pool.
             priorities: of each row, for backends that evict by priority.
         """
+
+    def row_start(self, row: int) -> int:
+        """Where in ``keys_values_wm`` the tokens of a row begin; the positions in front of and behind them are zero."""
+        sizes = self.keys_values_wm_size_list
+        return max(sizes) - sizes[row]
 
     def clear_recur_cache(self) -> None:
         """Forget the recurrent pool: a new search begins."""

@@ -7,13 +7,15 @@ reaches into such an object. Ours keep all layers in one block of memory, so tha
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
+from operator import is_
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Cache", "KVCache", "KeysValues", "memory", "zeros"]
+__all__ = ["Cache", "Journal", "KVCache", "KeysValues", "memory", "zeros"]
 
 TOKENS_PER_PAIR = 2
 
@@ -34,15 +36,38 @@ def zeros(shape: Sequence[int], device: torch.device | str, dtype: torch.dtype) 
         return torch.zeros(tuple(shape), device=device, dtype=dtype)
 
 
+class Journal:
+    """What was appended to a block: by it a block's owner tells appends from other writes.
+
+    Attributes:
+        writes: how many, each one operation on one layer's keys or values.
+        lowest: the lowest position written to; larger than any where nothing was.
+    """
+
+    __slots__ = ("lowest", "writes")
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.writes = 0
+        self.lowest = sys.maxsize
+
+    def note(self, position: int) -> None:
+        self.writes += 1
+        self.lowest = min(self.lowest, position)
+
+
 class Cache:
     """The keys or the values of one layer: a tensor ``[B, H, T_max, D]`` and the number of its live tokens."""
 
-    __slots__ = ("_cache", "_size")
+    __slots__ = ("_cache", "_journal", "_size")
 
-    def __init__(self, cache: Tensor, size: int = 0) -> None:
+    def __init__(self, cache: Tensor, size: int = 0, journal: Journal | None = None) -> None:
         assert cache.ndim == 4, f"a cache is [B, H, T_max, D], got {tuple(cache.shape)}"
         self._cache = cache
         self._size = size
+        self._journal = journal
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -83,6 +108,8 @@ class Cache:
         if missing > 0:
             self._drop_oldest(missing, new)
         self._cache[:, :, self._size : self._size + new, :] = x.detach()
+        if self._journal is not None:
+            self._journal.note(self._size)
         self._size += new
 
     def _drop_oldest(self, missing: int, new: int) -> None:
@@ -172,28 +199,38 @@ class KeysValues:
         self._adopt(zeros(shape, device, dtype), 0)
 
     @classmethod
-    def from_block(cls, block: Tensor, size: int = 0) -> KeysValues:
-        """Containers around an existing block ``[B, L, 2, H, T_max, D]``; nothing is copied."""
+    def from_block(cls, block: Tensor, size: int = 0, journal: Journal | None = None) -> KeysValues:
+        """Containers around an existing block ``[B, L, 2, H, T_max, D]``; nothing is copied.
+
+        Args:
+            block: of any strides.
+            size: live tokens.
+            journal: in which all appends are noted.
+        """
         keys_values = cls.__new__(cls)
-        keys_values._adopt(block, size)
+        keys_values._adopt(block, size, journal)
         return keys_values
 
     @classmethod
     def from_layers(cls, layers: Sequence[tuple[Tensor, Tensor]], size: int = 0) -> KeysValues:
         """Containers around separate tensors, a K and a V ``[B, H, T_max, D]`` per layer; nothing is copied."""
         keys_values = cls.__new__(cls)
-        keys_values._keys_values = tuple(KVCache(Cache(k, size), Cache(v, size)) for k, v in layers)
+        keys_values._layers([(Cache(k, size), Cache(v, size)) for k, v in layers])
         keys_values._block = None
         keys_values._views = ()
         return keys_values
 
-    def _adopt(self, block: Tensor, size: int) -> None:
+    def _adopt(self, block: Tensor, size: int, journal: Journal | None = None) -> None:
         assert block.ndim == 6, f"a block is [B, L, 2, H, T, D], got {tuple(block.shape)}"
         self._block: Tensor | None = block
         # unbind makes all views of one axis in one call; indexing layer by layer costs several times as much.
         pairs = [layer.unbind(1) for layer in block.unbind(1)]
         self._views: tuple[Tensor, ...] = tuple(view for pair in pairs for view in pair)
-        self._keys_values = tuple(KVCache(Cache(k, size), Cache(v, size)) for k, v in pairs)
+        self._layers([(Cache(k, size, journal), Cache(v, size, journal)) for k, v in pairs])
+
+    def _layers(self, pairs: Sequence[tuple[Cache, Cache]]) -> None:
+        self._keys_values = tuple(KVCache(*pair) for pair in pairs)
+        self._caches = tuple(cache for pair in pairs for cache in pair)
 
     def __getitem__(self, layer: int) -> KVCache:
         return self._keys_values[layer]
@@ -212,9 +249,8 @@ class KeysValues:
 
     @size.setter
     def size(self, size: int) -> None:
-        for layer in self._keys_values:
-            layer._k_cache._size = size
-            layer._v_cache._size = size
+        for cache in self._caches:
+            cache._size = size
 
     @property
     def num_samples(self) -> int:
@@ -241,9 +277,7 @@ class KeysValues:
         Not when they were made from separate tensors, or when somebody (LightZero's own ``trim_and_pad_kv_cache``
         does) has put other tensors into the layers since.
         """
-        return self._block is not None and all(
-            cache is view for cache, view in zip(self.layer_tensors(), self._views, strict=True)
-        )
+        return self._block is not None and all(map(is_, self.layer_tensors(), self._views))
 
     @property
     def block(self) -> Tensor:
@@ -273,7 +307,7 @@ class KeysValues:
 
     def layer_tensors(self) -> list[Tensor]:
         """K and V of every layer in turn, each ``[B, H, T_max, D]``."""
-        return [cache._cache for layer in self._keys_values for cache in (layer._k_cache, layer._v_cache)]
+        return [cache._cache for cache in self._caches]
 
 
 def _sample_mask(mask: np.ndarray | Tensor | Sequence[bool], cache: Tensor) -> Tensor:

@@ -137,9 +137,10 @@ class LegacyCache(CacheBackend):
         self.config = config
         self.variant = variant
         geometry = config.geometry
-        init_pool_size = config.init_pool_size or variant.init_pool_size or config.default_init_pool_size
+        given = config.init_pool_size is not None or config.init_pool_bytes is not None
+        init_pool_size = config.init_entries if given else variant.init_pool_size or config.init_entries
         self.init_pools = [LegacyPool(init_pool_size, variant.evicts_on_init) for _ in range(geometry.env_num)]
-        self.recur_pool = LegacyPool(config.recur_pool_size or config.default_recur_pool_size, evicts=False)
+        self.recur_pool = LegacyPool(config.recur_entries, evicts=False)
         self.wm_pool = LegacyPool(geometry.env_num, evicts=False)
         self.hierarchy_stats = CacheStats()
         self.keys_values_wm = self._empty_batch(geometry.env_num)

@@ -9,18 +9,16 @@ import numpy as np
 from torch import Tensor
 
 from kvcache.backend import EMPTY, MISS, CacheBackend, CacheConfig, Scope
+from kvcache.batch import Found, Row
 from kvcache.geometry import Geometry
 from kvcache.hashing import hash_states
-from kvcache.keys_values import KeysValues, zeros
+from kvcache.keys_values import KeysValues
+from kvcache.layout import make_layout
 from kvcache.pool import KVCachePool
 from kvcache.stats import CacheStats
-from kvcache.storage import EntryLike
+from kvcache.storage import Storage
 
 __all__ = ["KVCacheManager"]
-
-# A row of the batch before it is assembled: a slot of a pool (and how often the pool had been written to when it was
-# found), what the model made for it, or nothing.
-_Row = tuple[KVCachePool, int, int] | KeysValues | None
 
 
 class KVCacheManager(CacheBackend):
@@ -55,23 +53,34 @@ class KVCacheManager(CacheBackend):
         self.env_num = config.geometry.env_num
         self.stats_enabled = enable_stats
         self.hierarchy_stats = CacheStats()
-        self._batch_memory = _batch_memory(config, self.env_num)
-        init_pool_size = config.init_pool_size or config.default_init_pool_size
-        self.init_pools = [self._pool(init_pool_size, f"init/env_{env}") for env in range(self.env_num)]
-        self.recur_pool = self._pool(config.recur_pool_size or config.default_recur_pool_size, "recur")
-        self.wm_pool = self._pool(self.env_num, "wm")
+        layout = make_layout(config)
+        self._batch = layout.batch
+        self.init_pools = [
+            self._pool(f"init/env_{env}", layout.init_storage(), layout.init_pool_size) for env in range(self.env_num)
+        ]
+        self.recur_pool = self._pool("recur", layout.recur_storage(), layout.recur_pool_size)
+        self.wm_pool = self._pool("wm", layout.wm_storage(), self.env_num)
         self.keys_values_wm_list = []
         self.keys_values_wm_size_list = []
-        self._rows: list[_Row] = []
+        self._rows: list[Row] = []
         self._assembled = False
-        self._batches: dict[int, KeysValues] = {}
-        self.keys_values_wm = self._batch(self.env_num)
 
-    def _pool(self, size: int, name: str) -> KVCachePool:
-        like = EntryLike.of(self._batch_memory[0]) if self.config.checks_entries else None
-        return KVCachePool(
-            size, self.config.eviction_strategy, self.stats_enabled, name, storage=self.config.storage, like=like
-        )
+    def _pool(self, name: str, storage: Storage, size: int) -> KVCachePool:
+        return KVCachePool(size, self.config.eviction_strategy, self.stats_enabled, name, storage=storage)
+
+    @property
+    def keys_values_wm(self) -> KeysValues:  # type: ignore[override]
+        """The batch cache: views of memory whose addresses stay."""
+        return self._batch.keys_values
+
+    @property
+    def position_shift(self) -> Tensor | None:
+        """As in ``CacheBackend``."""
+        return self._batch.position_shift
+
+    @position_shift.setter
+    def position_shift(self, shift: Tensor | None) -> None:
+        self._batch.set_position_shift(shift)
 
     # Entry by entry: copies both ways.
 
@@ -135,7 +144,7 @@ class KVCacheManager(CacheBackend):
         return hash_states(latents)
 
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
-        rows: list[_Row] = []
+        rows: list[Row] = []
         sizes = []
         for env, key in zip(envs, keys, strict=True):
             pool = self._init_pool(env)
@@ -149,7 +158,7 @@ class KVCacheManager(CacheBackend):
                 found = None if slot is None else (pool, slot)
             if found is not None:
                 pool, slot = found
-                rows.append((pool, slot, pool.writes))
+                rows.append(Found(pool, slot, pool.writes))
                 sizes.append(pool.storage.size(slot))
             else:
                 rows.append(None)
@@ -169,53 +178,25 @@ class KVCacheManager(CacheBackend):
     def assemble(self) -> list[int]:
         sizes = self.keys_values_wm_size_list
         assert MISS not in sizes, f"row {sizes.index(MISS)} missed and nothing was supplied for it"
-        longest, shortest = max(sizes), min(sizes)
-        self.keys_values_wm = batch = self._batch(len(sizes))
-        if longest > shortest:
-            self._batch_memory[: len(sizes)].narrow(4, 0, longest - shortest).zero_()
-        for row, size, target in zip(self._rows, sizes, self._batch_memory[: len(sizes)].unbind(0), strict=True):
-            if isinstance(row, tuple):
-                pool, slot, writes = row
-                assert pool.writes == writes, f"{pool!r} was written to between lookup and assemble"
-                pool.storage.load_tokens(slot, target, longest - size)
-            elif row is not None:
-                target.narrow(3, longest - size, size).copy_(row.block[0].narrow(3, 0, size))
-        batch.size = longest
+        for row in self._rows:
+            assert type(row) is not Found or row.stands, f"{row.pool!r} was written to between lookup and assemble"
+        self._batch.begin(len(sizes))
+        self._batch.assemble(self._rows, sizes)
         self._assembled = True
         return sizes
 
     def store(
         self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None = None
     ) -> None:
-        geometry = self.geometry
-        if not geometry.keeps_past:
+        if not self.geometry.keeps_past:
             return
         assert self._assembled, "the batch was looked up but not assembled: there is nothing to store"
         sizes = self.keys_values_wm_size_list
-        longest = max(sizes)
-        appended = self.keys_values_wm.size - longest
-        rows = self.keys_values_wm.block.unbind(0)
-        for index, (env, key, size) in enumerate(zip(envs, keys, sizes, strict=True)):
-            pool = self.recur_pool if scope is Scope.NODE else self._init_pool(env)
-            first, count = geometry.window(size + appended)
-            pool.save_tokens(
-                key,
-                rows[index],
-                longest - size + first,
-                count,
-                self.position_shift if first else None,
-                None if priorities is None else priorities[index],
-            )
+        pools = [self.recur_pool] * len(sizes) if scope is Scope.NODE else [self._init_pool(env) for env in envs]
+        self._batch.store(self._rows, sizes, pools, keys, [None] * len(sizes) if priorities is None else priorities)
 
-    def _batch(self, rows: int) -> KeysValues:
-        """The batch cache of that many rows: views of one memory, which grows when a batch is larger than any yet."""
-        if rows > self._batch_memory.shape[0]:
-            self._batch_memory = _batch_memory(self.config, rows)
-            self._batches.clear()
-        batch = self._batches.get(rows)
-        if batch is None or not batch.holds_block:
-            batch = self._batches[rows] = KeysValues.from_block(self._batch_memory[:rows])
-        return batch
+    def row_start(self, row: int) -> int:
+        return self._batch.start(self.keys_values_wm_size_list[row], max(self.keys_values_wm_size_list))
 
     # Both.
 
@@ -226,10 +207,4 @@ class KVCacheManager(CacheBackend):
 
     @property
     def batch_bytes(self) -> int:
-        return self._batch_memory.nbytes
-
-
-def _batch_memory(config: CacheConfig, rows: int) -> Tensor:
-    geometry = config.geometry
-    shape = (rows, geometry.num_layers, 2, geometry.num_heads, geometry.context_length, geometry.head_dim)
-    return zeros(shape, config.device, config.dtype)
+        return self._batch.nbytes

@@ -29,7 +29,7 @@ class KVCachePool:
         eviction_strategy: which entry goes when a new key finds the pool full.
         enable_stats: whether lookups and evictions are counted in ``stats``.
         name: how errors, logs and reports call the pool.
-        storage: where contents live: a name from ``kvcache.storage.STORAGES``.
+        storage: where contents live: a name from ``kvcache.storage.STORAGES``, or one made for ``pool_size`` slots.
         like: what all entries look like; None lets the first one decide.
 
     Raises:
@@ -43,7 +43,7 @@ class KVCachePool:
         enable_stats: bool = True,
         name: str = "default",
         *,
-        storage: str = DEFAULT_STORAGE,
+        storage: str | Storage = DEFAULT_STORAGE,
         like: EntryLike | None = None,
     ) -> None:
         if isinstance(pool_size, bool) or not isinstance(pool_size, int) or pool_size <= 0:
@@ -53,7 +53,7 @@ class KVCachePool:
         self.name = name
         self.stats_enabled = enable_stats
         self.stats = CacheStats()
-        self.storage: Storage = make_storage(storage, pool_size, like)
+        self.storage = make_storage(storage, pool_size, like) if isinstance(storage, str) else storage
         self.writes = 0  # claims and clears so far: a slot found before the last of them may be another key's by now
         self._policy = make_policy(self.eviction_strategy)
         self._slots: dict[Hashable, int] = {}
@@ -82,11 +82,11 @@ class KVCachePool:
             TypeError, ValueError: the value cannot be stored, or the priority is NaN. The pool is unchanged then.
         """
         self.storage.check(value)
-        slot = self._claim(key, priority)
+        slot = self.claim(key, priority, getattr(value, "size", 0))
         try:
             self.storage.write(slot, value)
         except BaseException:
-            self._release(key, slot)
+            self.release(key)
             raise
         return slot
 
@@ -107,11 +107,11 @@ class KVCachePool:
     ) -> int:
         """``set`` from a row of the batch: arguments as in ``Storage.save_tokens``, errors as in ``set``."""
         self.storage.check_row(row)
-        slot = self._claim(key, priority)
+        slot = self.claim(key, priority, count)
         try:
             self.storage.save_tokens(slot, row, first, count, shift)
         except BaseException:
-            self._release(key, slot)
+            self.release(key)
             raise
         return slot
 
@@ -163,10 +163,21 @@ class KVCachePool:
         """Bytes of tensor memory the pool holds on to."""
         return self.storage.bytes_reserved
 
-    def _claim(self, key: Hashable, priority: float | None) -> int:
-        """A slot that belongs to ``key`` from now on."""
+    def claim(self, key: Hashable, priority: float | None = None, tokens: int = 0) -> int:
+        """A slot that belongs to ``key`` from now on, and must be written to or released.
+
+        Args:
+            key: as in ``set``.
+            priority: as in ``set``.
+            tokens: new ones that are about to be stored; where the storage has no room for them, entries give way.
+
+        Raises:
+            ValueError: the priority is NaN.
+        """
         self._check_priority(priority)
         self.writes += 1
+        while self._slots and self.storage.lacks_room(tokens):
+            self._free.append(self._evict())
         slot = self._slots.get(key)
         if slot is not None:
             self._policy.update(slot, priority)
@@ -183,16 +194,22 @@ class KVCachePool:
         assert self._slots[owner] == slot, f"slot {slot} of pool {self.name!r} has two owners"
         del self._slots[owner]
         self._policy.remove(slot)
+        self.storage.release(slot)
         if self.stats_enabled:
             self.stats.evictions += 1
         _log.debug("pool %s: key %s lost slot %d", self.name, owner, slot)
         return slot
 
-    def _release(self, key: Hashable, slot: int) -> None:
-        """Undo ``_claim`` after a failed write: the slot's content is no longer anybody's."""
-        del self._slots[key]
+    def release(self, key: Hashable) -> None:
+        """Undo ``claim`` after a failed write: the slot's content is no longer anybody's."""
+        slot = self._slots.pop(key)
         self._policy.remove(slot)
+        self.storage.release(slot)
         self._free.append(slot)
+
+    def owns(self, key: Hashable, slot: int) -> bool:
+        """Whether ``slot`` is ``key``'s."""
+        return self._slots.get(key) == slot
 
     def _check_priority(self, priority: float | None) -> None:
         if priority is not None and math.isnan(priority):

@@ -19,10 +19,10 @@ def _legacy(variant: LegacyVariant) -> Factory:
     return lambda config: LegacyCache(config, variant)
 
 
-def _new(storage: str) -> Factory:
+def _new(storage: str, resident_batch: bool = False) -> Factory:
     def build(config: CacheConfig) -> CacheBackend:
-        manager = KVCacheManager(replace(config, storage=storage))
-        manager.name = f"new:{storage}"
+        manager = KVCacheManager(replace(config, storage=storage, resident_batch=resident_batch))
+        manager.name = f"new:{storage}{'-resident' * resident_batch}"
         return manager
 
     return build
@@ -33,6 +33,7 @@ BACKENDS: dict[str, Factory] = {
     "legacy-0.2.0": _legacy(LEGACY_0_2_0),
     "new": KVCacheManager,
     **{f"new:{storage}": _new(storage) for storage in STORAGES},
+    "new:paged-resident": _new("paged", resident_batch=True),
 }
 
 

@@ -331,6 +331,10 @@ class CopyingStorageConformance(StorageConformance):
         assert 0 < allocations[0] <= inserts
         assert allocations[1:] == [0] * 9
         assert pool.slots_allocated <= inserts
+        self.check_memory_kept(pool, inserts)
+
+    def check_memory_kept(self, pool: KVCachePool, inserts: int) -> None:
+        """A cleared pool holds on to what those entries took."""
         assert pool.bytes_reserved == inserts * ENTRY_BYTES
 
     def test_clearing_a_pool_that_is_never_filled_touches_the_same_slots_again(self):
@@ -380,12 +384,15 @@ class NaiveCache:
             self.queries["hierarchy", found is not None] += 1
         return None if found is None else list(found)
 
-    def padded(self) -> list[Context]:
-        """All rows as long as the longest, by zeros in front."""
+    def padded(self, starts: list[int]) -> list[Context]:
+        """All rows as long as the longest, by zeros in front of where they start and behind."""
         longest = max(len(row) for row in self.rows)
         geometry = self.geometry
         nothing = torch.zeros(geometry.num_layers, 2, geometry.num_heads, geometry.head_dim)
-        return [[nothing] * (longest - len(row)) + row for row in self.rows]
+        return [
+            [nothing] * start + row + [nothing] * (longest - start - len(row))
+            for start, row in zip(starts, self.rows, strict=True)
+        ]
 
     def append(self, tokens: list[Context]) -> None:
         for row, new in zip(self.rows, tokens, strict=True):
@@ -423,10 +430,15 @@ class Twins:
         recurrent_miss: what a recurrent lookup with misses raises, if it does.
         may_forget: whether the backend may have evicted what the naive cache still has. What it finds must be right
             all the same.
+        poisons: whether the batch is spoilt after it was stored. A backend may keep what nobody has written over.
     """
 
     def __init__(
-        self, backend: CacheBackend, recurrent_miss: type[Exception] | None = None, may_forget: bool = False
+        self,
+        backend: CacheBackend,
+        recurrent_miss: type[Exception] | None = None,
+        may_forget: bool = False,
+        poisons: bool = True,
     ) -> None:
         self.backend = backend
         self.geometry = geometry = backend.config.geometry
@@ -437,6 +449,7 @@ class Twins:
         self.naive = NaiveCache(geometry, backend.position_shift)
         self.recurrent_miss = recurrent_miss
         self.may_forget = may_forget
+        self.poisons = poisons
         self._serial = itertools.count(1)
 
     def infer(
@@ -460,7 +473,8 @@ class Twins:
             replace_layer_tensors(self.backend.keys_values_wm)
         self.store(envs, new_keys, scope)
         # The next batch, or the transformer, writes over this one: no entry may notice.
-        poison(self.backend.keys_values_wm)
+        if self.poisons:
+            poison(self.backend.keys_values_wm)
         return sizes
 
     def look_up(self, envs, parents, scope) -> list[int]:
@@ -481,11 +495,14 @@ class Twins:
 
     def assemble(self) -> None:
         assert list(self.backend.assemble()) == [len(row) for row in self.naive.rows]
-        self.compare_batches(self.naive.padded())
+        self.compare_batches(self._padded())
+
+    def _padded(self) -> list[Context]:
+        return self.naive.padded([self.backend.row_start(row) for row in range(len(self.naive.rows))])
 
     def append(self, count: int) -> None:
         """What the model does: ``count`` new tokens in every row and every layer."""
-        padded = self.naive.padded()
+        padded = self._padded()
         new = [self._tokens(count) for _ in self.naive.rows]
         stacked = _stacked(new)
         for index, layer in enumerate(self.backend.keys_values_wm):
@@ -590,12 +607,15 @@ class BackendConformance:
 
     backend: str
     recurrent_miss: type[Exception] | None = None
+    pads_behind = False  # a resident batch's rows begin at its first position
+    poisons = True
 
     def config(self, geometry: Geometry = GEOMETRY, **options) -> CacheConfig:
         return CacheConfig(geometry, **{"init_pool_size": AMPLE, "recur_pool_size": AMPLE} | options)
 
     def twins(self, geometry: Geometry = GEOMETRY, **options) -> Twins:
-        return Twins(make_backend(self.backend, self.config(geometry, **options)), self.recurrent_miss)
+        backend = make_backend(self.backend, self.config(geometry, **options))
+        return Twins(backend, self.recurrent_miss, poisons=self.poisons)
 
     def test_it_goes_by_its_name(self):
         assert make_backend(self.backend, self.config()).name == self.backend
@@ -629,7 +649,7 @@ class BackendConformance:
         assert twins.infer(Scope.ROOT, [(0, 2, 3)]) == [6]
         assert twins.infer(Scope.ROOT, [(0, 3, 4)]) == [5]
 
-    def test_unequal_contexts_are_padded_by_zeros_in_front(self):
+    def test_unequal_contexts_are_padded_by_zeros(self):
         twins = self.twins()
         for env, size in enumerate((1, 3, 2)):
             twins.infer(Scope.ROOT, [(env, None, 7)], appended=size)
@@ -637,9 +657,11 @@ class BackendConformance:
         twins.assemble()
         batch = live(twins.backend.keys_values_wm)
         assert batch.shape[4] == 3
-        for row, padding in enumerate((2, 0, 1)):
-            assert not batch[row, ..., :padding, :].any()
-            assert batch[row, ..., padding:, :].all()
+        for row, size in enumerate((1, 3, 2)):
+            start = 0 if self.pads_behind else 3 - size
+            assert batch[row, ..., start : start + size, :].all()
+            assert not batch[row, ..., :start, :].any()
+            assert not batch[row, ..., start + size :, :].any()
 
     @pytest.mark.parametrize("parents", [[None, None, None], [None, 7, None], [7, None, 8]])
     def test_first_steps_start_empty_and_are_no_query(self, parents):
@@ -761,6 +783,10 @@ class BackendConformance:
         twins.infer(Scope.ROOT, [(env, None, 7) for env in range(ENVS)])
         twins.infer(Scope.NODE, [(0, 7, 8)])
         reserved = twins.backend.bytes_reserved
+        self.check_reserved_bytes(reserved)
+        assert reserved["batch"] >= GEOMETRY.entry_bytes()
+
+    def check_reserved_bytes(self, reserved: dict[str, int]) -> None:
+        """After a root for each environment and one node."""
         assert reserved["init"] == ENVS * GEOMETRY.entry_bytes()
         assert reserved["recur"] == GEOMETRY.entry_bytes()
-        assert reserved["batch"] >= GEOMETRY.entry_bytes()

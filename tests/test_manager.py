@@ -333,15 +333,16 @@ SEARCHES = scripts(init_keys=st.integers(0, 4), recur_keys=st.integers(10, 14))
 
 
 class TestSmallPools:
-    @pytest.mark.parametrize("storage", STORAGES)
+    @pytest.mark.parametrize(("storage", "resident"), [*((each, False) for each in STORAGES), ("paged", True)])
     @pytest.mark.parametrize("strategy", ["fifo", "lru", "priority"])
     @settings(max_examples=40)
-    @given(script=SEARCHES, init_size=SMALL, recur_size=SMALL)
-    def test_what_is_found_is_never_stale(self, storage, strategy, script, init_size, recur_size):
+    @given(script=SEARCHES, init_size=SMALL, recur_size=SMALL, poisons=st.booleans())
+    def test_what_is_found_is_never_stale(self, storage, resident, strategy, script, init_size, recur_size, poisons):
         config = CacheConfig(
-            GEOMETRY, init_pool_size=init_size, recur_pool_size=recur_size, eviction_strategy=strategy, storage=storage
-        )
-        run_script(Twins(KVCacheManager(config), may_forget=True), script)
+            GEOMETRY, init_pool_size=init_size, recur_pool_size=recur_size, eviction_strategy=strategy, storage=storage,
+            resident_batch=resident,
+        )  # fmt: skip
+        run_script(Twins(KVCacheManager(config), may_forget=True, poisons=poisons), script)
 
     def test_a_key_whose_recurrent_slot_went_to_another_is_a_miss(self):
         twins = Twins(KVCacheManager(CacheConfig(GEOMETRY, recur_pool_size=2)), may_forget=True)

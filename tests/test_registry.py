@@ -1,7 +1,7 @@
 """Backends by name, and the contract that all of them keep."""
 
 import pytest
-from conformance import GEOMETRY, BackendConformance
+from conformance import AMPLE, ENVS, GEOMETRY, BackendConformance
 
 from kvcache.backend import CacheConfig
 from kvcache.legacy import RecurrentMissError
@@ -24,6 +24,35 @@ class TestNew(BackendConformance):
 
 class TestNewPrivate(BackendConformance):
     backend = "new:private"
+
+
+class TestNewSlab(BackendConformance):
+    backend = "new:slab"
+
+    def check_reserved_bytes(self, reserved):
+        assert reserved["init"] == ENVS * GEOMETRY.entry_bytes()
+        assert reserved["recur"] == AMPLE * GEOMETRY.entry_bytes()
+
+
+class TestNewPaged(BackendConformance):
+    backend = "new:paged"
+
+    def check_reserved_bytes(self, reserved):
+        page = GEOMETRY.entry_bytes() // GEOMETRY.context_length
+        assert reserved["init"] == ENVS * 2 * page
+        assert reserved["recur"] == AMPLE * 2 * page
+
+
+class TestNewPagedResident(BackendConformance):
+    backend = "new:paged-resident"
+    pads_behind = True
+    check_reserved_bytes = TestNewPaged.check_reserved_bytes
+
+
+class TestNewPagedResidentUndisturbed(TestNewPagedResident):
+    """Where nobody writes into the batch it keeps what it holds."""
+
+    poisons = False
 
 
 class TestNewReference(BackendConformance):

@@ -9,7 +9,7 @@ import pytest
 # Written out: what is watched does not depend on what is installed. What a commit lacks is skipped, with the reason.
 KINDS = ["hash", "lookup", "assemble_equal", "assemble_unequal", "retrieve", "store", "slide", "clear"]
 GEOMETRIES = ["cartpole", "pong", "visual-match", "multitask"]
-BACKENDS = ["new:private"]
+BACKENDS = ["new:private", "new:slab", "new:paged", "new:paged-resident"]
 
 ROWS = 8
 ROUNDS = 200

@@ -14,7 +14,7 @@ from .cells import Cell, Cells, Place, attempt, declare, lacking, together
 KINDS = ["hash", "lookup", "assemble_equal", "assemble_unequal", "retrieve", "store", "slide", "clear"]
 GEOMETRIES = ["cartpole", "lunarlander", "pong", "visual-match", "multitask", "wide"]
 BATCHES = [1, 8, 64]
-BACKENDS = ["legacy", "new:private"]
+BACKENDS = ["legacy", "new:private", "new:slab", "new:paged", "new:paged-resident"]
 DEVICES = ["cpu", "cuda"]
 POINTS = [
     "environments=1", "environments=2", "environments=4", "environments=8", "environments=16", "environments=32",

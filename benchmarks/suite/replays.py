@@ -11,7 +11,7 @@ from .checkout import ROOT
 # Never changed, only appended: a history whose sampling changed would jump. What a commit or a machine does not have is
 # skipped, not left out.
 TRACES = ["cartpole-lightzero-0.2.0-seed0", "synthetic-pong", "synthetic-visual-match", "synthetic-wide"]
-BACKENDS = ["legacy", "legacy-0.2.0", "new:private"]
+BACKENDS = ["legacy", "legacy-0.2.0", "new:private", "new:slab", "new:paged", "new:paged-resident"]
 DEVICES = ["cpu", "cuda"]
 BASELINE = "legacy"
 

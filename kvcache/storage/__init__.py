@@ -1,14 +1,36 @@
 """Where the contents of a pool's slots live."""
 
 from kvcache.storage.base import EntryLike, Storage
+from kvcache.storage.paged import PagedStorage, Pages
 from kvcache.storage.private import PrivateStorage
 from kvcache.storage.reference import ReferenceStorage
+from kvcache.storage.slab import Slab, SlabStorage
+from kvcache.storage.tokens import TokenMemory, TokenStorage
 
-__all__ = ["DEFAULT_STORAGE", "STORAGES", "EntryLike", "PrivateStorage", "ReferenceStorage", "Storage", "make_storage"]
+__all__ = [
+    "DEFAULT_STORAGE",
+    "STORAGES",
+    "EntryLike",
+    "PagedStorage",
+    "Pages",
+    "PrivateStorage",
+    "ReferenceStorage",
+    "Slab",
+    "SlabStorage",
+    "Storage",
+    "TokenMemory",
+    "TokenStorage",
+    "make_storage",
+]
 
 DEFAULT_STORAGE = "private"
 
-STORAGES: dict[str, type[Storage]] = {"private": PrivateStorage, "reference": ReferenceStorage}
+STORAGES: dict[str, type[Storage]] = {
+    "private": PrivateStorage,
+    "reference": ReferenceStorage,
+    "slab": SlabStorage,
+    "paged": PagedStorage,
+}
 
 
 def make_storage(name: str, pool_size: int, like: EntryLike | None = None) -> Storage:

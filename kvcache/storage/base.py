@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["EntryLike", "Storage"]
+from kvcache.keys_values import KeysValues
+
+__all__ = ["EntryLike", "Storage", "check_entry", "refuse_unlike"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,27 @@ class EntryLike:
 
     def __str__(self) -> str:
         return f"[L, 2, H, T, D] = {list(self.shape)}, {self.dtype} on {self.device}"
+
+
+def check_entry(value: Any) -> None:
+    """Raise TypeError or ValueError unless ``value`` can be copied: KeysValues of one row, all layers alike."""
+    if not isinstance(value, KeysValues):
+        raise TypeError(
+            f"this storage copies KeysValues and cannot copy {type(value).__name__}; "
+            "storage='reference' keeps any object as it is"
+        )
+    if value.num_samples != 1:
+        raise ValueError(f"an entry is one row, got KeysValues of {value.num_samples}: store row by row")
+    if not value.holds_block:
+        kinds = {(tuple(each.shape), each.dtype, each.device) for each in value.layer_tensors()}
+        if len(kinds) > 1:
+            raise ValueError(f"the layers of this entry differ in shape, dtype or device: {sorted(map(str, kinds))}")
+
+
+def refuse_unlike(like: EntryLike | None, given: EntryLike) -> None:
+    """Raise ValueError if a pool whose entries are ``like`` (None: not decided yet) cannot hold one like ``given``."""
+    if like is not None and given != like:
+        raise ValueError(f"this pool holds entries of {like}; got {given}")
 
 
 class Storage(ABC):
@@ -77,6 +100,13 @@ class Storage(ABC):
     @abstractmethod
     def load_tokens(self, slot: int, row: Tensor, first: int) -> None:
         """Copy the live tokens of ``slot`` into ``row`` ``[L, 2, H, T, D]``, from position ``first`` on."""
+
+    def lacks_room(self, tokens: int) -> bool:
+        """Whether that many new tokens would be more than the storage may hold: a pool evicts entries then."""
+        return False
+
+    def release(self, slot: int) -> None:  # noqa: B027 - most storages keep a slot's memory for its next owner
+        """``slot`` is not in use any more."""
 
     @abstractmethod
     def clear(self) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kvcache.keys_values import KeysValues, memory, zeros
-from kvcache.storage.base import EntryLike, Storage
+from kvcache.storage.base import EntryLike, Storage, check_entry, refuse_unlike
 
 __all__ = ["PrivateStorage"]
 
@@ -27,26 +27,14 @@ class PrivateStorage(Storage):
         self._bytes = 0
 
     def check(self, value: Any) -> None:
-        if not isinstance(value, KeysValues):
-            raise TypeError(
-                f"this storage copies KeysValues and cannot copy {type(value).__name__}; "
-                "storage='reference' keeps any object as it is"
-            )
-        if value.num_samples != 1:
-            raise ValueError(f"an entry is one row, got KeysValues of {value.num_samples}: store row by row")
-        if not value.holds_block:
-            kinds = {(tuple(each.shape), each.dtype, each.device) for each in value.layer_tensors()}
-            if len(kinds) > 1:
-                raise ValueError(
-                    f"the layers of this entry differ in shape, dtype or device: {sorted(map(str, kinds))}"
-                )
-        self._check_like(EntryLike(value.entry_shape, value.dtype, value.device))
+        check_entry(value)
+        refuse_unlike(self._like, EntryLike(value.entry_shape, value.dtype, value.device))
 
     def check_row(self, row: Tensor) -> None:
         # This runs for every row of every batch: the comparison that nearly always holds comes first, and is cheap.
         like = self._like
         if like is None or row.shape != like.shape or row.dtype != like.dtype or row.device != like.device:
-            self._check_like(EntryLike.of(row))
+            refuse_unlike(like, EntryLike.of(row))
 
     def write(self, slot: int, value: KeysValues) -> None:
         self.save_tokens(slot, value.block[0], 0, value.size, None)
@@ -94,10 +82,6 @@ class PrivateStorage(Storage):
         block = self._blocks[slot]
         assert block is not None, f"slot {slot} is read before it was written"
         return block
-
-    def _check_like(self, like: EntryLike) -> None:
-        if self._like is not None and like != self._like:
-            raise ValueError(f"this pool holds entries of {self._like}; got {like}")
 
     def _allocate(self, slot: int, row: Tensor) -> Tensor:
         if self._like is None:

@@ -341,9 +341,10 @@ class _Footing:
             wanted = self._source[env, ..., first : first + size, :]
             if first and self.backend.position_shift is not None:
                 wanted = wanted + self.backend.position_shift
-            padding = longest - size
-            same = torch.equal(block[env, ..., padding:longest, :], wanted)
-            if not same or bool(block[env, ..., :padding, :].any()):
+            start = self.backend.row_start(env)
+            same = torch.equal(block[env, ..., start : start + size, :], wanted)
+            padding = block[env, ..., :start, :], block[env, ..., start + size : longest, :]
+            if not same or any(bool(each.any()) for each in padding):
                 raise WrongContentError(f"{self.backend.name}: row {env} of the batch is not what was stored")
 
 

@@ -111,9 +111,9 @@ class CheckedContent:
         longest = max(sizes)
         self._rows = []
         for row, (size, report) in enumerate(zip(sizes, found, strict=True)):
-            padding, live = batch[row, ..., : longest - size, :], batch[row, ..., longest - size : longest, :]
-            context = self._recognise(live)
-            if padding.any():
+            start = backend.row_start(row)
+            context = self._recognise(batch[row, ..., start : start + size, :])
+            if batch[row, ..., :start, :].any() or batch[row, ..., start + size : longest, :].any():
                 context = None
             self._rows.append(context)
             if report == MISS and self._must_hold(backend, step, row):

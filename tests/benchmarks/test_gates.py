@@ -28,7 +28,7 @@ def _assemble(self, assemble=KVCacheManager.assemble):
         raise RuntimeError("out of slots")
     sizes = assemble(self)
     if self.geometry.name == "cartpole":
-        self._batch_memory[: len(sizes)] += 1
+        self._batch._memory[: len(sizes)] += 1
     return sizes
 
 
@@ -84,7 +84,7 @@ def test_the_clock_of_replays_runs_while_the_backend_works_and_stands_otherwise(
 
 
 def test_metrics_of_one_operation(tmp_path):
-    code, measured, _ = measure(tmp_path, ROOT, "cartpole and hash")
+    code, measured, _ = measure(tmp_path, ROOT, "private and cartpole and hash")
     ((name, extra),) = measured.items()
     assert (code, name, extra["timed"]) == (0, "test_operation[new:private-cartpole-hash]", False)
     assert set(extra["metrics"]) == {each.name for each in fields(Counts)}

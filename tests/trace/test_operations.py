@@ -171,10 +171,10 @@ class AnotherRow(KVCacheManager):
 
 class DirtyPadding(KVCacheManager):
     def assemble(self):
-        self._batch_memory.fill_(3)
+        self._batch._memory.fill_(3)
         sizes = super().assemble()
         for row, size in enumerate(sizes):
-            self._batch_memory[row, ..., : max(sizes) - size, :] = 3
+            self._batch._memory[row, ..., : max(sizes) - size, :] = 3
         return sizes
 
 

@@ -41,8 +41,8 @@ def test_a_sound_cache_has_hits_only(steps):
 class OthersContent(KVCacheManager):
     """Finds, for every other key, what was stored under another key."""
 
-    def _pool(self, size, name):
-        pool = super()._pool(size, name)
+    def _pool(self, name, storage, size):
+        pool = super()._pool(name, storage, size)
         original = pool.find
 
         def find(key):
@@ -159,11 +159,11 @@ class NoFrontPadding(KVCacheManager):
 
     def assemble(self):
         sizes = self.keys_values_wm_size_list
-        self._batch_memory.fill_(3)
+        self._batch._memory.fill_(3)
         super().assemble()
         longest = max(sizes)
         for row, size in enumerate(sizes):
-            self._batch_memory[row, ..., : longest - size, :] = 3
+            self._batch._memory[row, ..., : longest - size, :] = 3
         return sizes
 
 
@@ -327,8 +327,8 @@ LOST = "which was stored and never evicted"
 class FindsNothing(KVCacheManager):
     """A pool may take what it likes: it finds nothing of it."""
 
-    def _pool(self, size, name):
-        pool = super()._pool(size, name)
+    def _pool(self, name, storage, size):
+        pool = super()._pool(name, storage, size)
         pool.find = lambda key: None
         return pool
 

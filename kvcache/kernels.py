@@ -1,0 +1,149 @@
+"""How tokens get from pools into a batch and back: one fused gather, one fused scatter.
+
+Memory is token-major: a row of ``[N, W]`` is one token of all layers, W = L x 2 x H x D elements. Two of its rows are
+nobody's: ``ZERO`` is zero for ever and is what padding is gathered from, ``TRASH`` takes what need not be kept.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from kvcache.keys_values import memory
+
+__all__ = ["TRASH", "ZERO", "Kernels", "TorchKernels", "copy_rows", "make_kernels"]
+
+ZERO, TRASH = 0, 1
+
+_WIDEST = 16  # bytes of the largest element torch can be told to move
+
+
+class Kernels(ABC):
+    """One way of moving tokens, for one memory. Tensors are contiguous and on its device; indices are int64."""
+
+    @abstractmethod
+    def gather(
+        self,
+        pool: Tensor,
+        index: Tensor,
+        out: Tensor,
+        shifts: Tensor | None = None,
+        shift_index: Tensor | None = None,
+    ) -> None:
+        """``out[i] = pool[index[i]] + shifts[shift_index[i]]``.
+
+        Args:
+            pool: ``[N, W]``.
+            index: ``[n, B]``: which row of ``pool``.
+            out: ``[n, B, W]``, contiguous.
+            shifts: ``[M, W]``, its row 0 zero (and added like any other); None adds nothing.
+            shift_index: ``[n, B]``, or ``[n, 1]`` where it is the same for all of B.
+        """
+
+    @abstractmethod
+    def scatter(
+        self,
+        pool: Tensor,
+        index: Tensor,
+        source: Tensor,
+        shifts: Tensor | None = None,
+        shift_index: Tensor | None = None,
+    ) -> None:
+        """``pool[index[i]] = source[i] + shifts[shift_index[i]]``; what becomes of ``TRASH`` does not matter.
+
+        Args:
+            pool: ``[N, W]``.
+            index: ``[n, B]``: which row of ``pool``; each but ``TRASH`` at most once.
+            source: ``[n, B, W]``, contiguous.
+            shifts: as in ``gather``.
+            shift_index: as in ``gather``.
+        """
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes of scratch memory."""
+
+
+class TorchKernels(Kernels):
+    """torch's own operations, on any device."""
+
+    def __init__(self) -> None:
+        self._scratch: Tensor | None = None
+
+    def gather(
+        self,
+        pool: Tensor,
+        index: Tensor,
+        out: Tensor,
+        shifts: Tensor | None = None,
+        shift_index: Tensor | None = None,
+    ) -> None:
+        torch.index_select(pool, 0, index.view(-1), out=out.view(-1, pool.shape[1]))
+        if shifts is not None and shift_index is not None:
+            out.add_(self._selected(shifts, shift_index))
+
+    def scatter(
+        self,
+        pool: Tensor,
+        index: Tensor,
+        source: Tensor,
+        shifts: Tensor | None = None,
+        shift_index: Tensor | None = None,
+    ) -> None:
+        if shifts is not None and shift_index is not None:
+            if shift_index.shape == index.shape:
+                source = self._selected(shifts, shift_index).add_(source)
+            else:
+                rows, width = index.numel(), pool.shape[1]
+                scratch = self._memory((rows + shift_index.numel(), 1, width), source)
+                moved, selected = scratch[:rows].view(source.shape), scratch[rows:]
+                torch.index_select(shifts, 0, shift_index.view(-1), out=selected.view(-1, width))
+                source = torch.add(source, selected, out=moved)
+        copy_rows(pool, index.view(-1), source.view(-1, pool.shape[1]))
+
+    def _selected(self, shifts: Tensor, shift_index: Tensor) -> Tensor:
+        """``[n, B, W]`` or ``[n, 1, W]``."""
+        selected = self._memory((*shift_index.shape, shifts.shape[1]), shifts)
+        torch.index_select(shifts, 0, shift_index.view(-1), out=selected.view(-1, shifts.shape[1]))
+        return selected
+
+    def _memory(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Memory that the next call may use again."""
+        rows, width = shape[0] * shape[1], shape[2]
+        if self._scratch is None or self._scratch.shape[1] != width or self._scratch.shape[0] < rows:
+            self._scratch = memory((rows, width), like.device, like.dtype)
+        return self._scratch[:rows].view(shape)
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self._scratch is None else self._scratch.nbytes
+
+
+def copy_rows(target: Tensor, index: Tensor, source: Tensor) -> None:
+    """``target[index[i]] = source[i]`` for rows ``[W]``; ``source`` is contiguous."""
+    wide = _widest(target)
+    target.view(wide).index_copy_(0, index, source.view(wide))
+
+
+def _widest(pool: Tensor) -> torch.dtype:
+    """The type of the widest elements that a row is a whole number of: ``index_copy_`` moves element by element.
+
+    With float32 it takes three to four times as long as with complex128 on a CPU (torch 2.13).
+    """
+    if pool.shape[1] * pool.element_size() % _WIDEST == 0:
+        return torch.complex128
+    return pool.dtype
+
+
+def make_kernels(device: torch.device | str) -> Kernels:
+    """The kernels that suit ``device``: Triton's on CUDA where it is installed, else torch's."""
+    if torch.device(device).type == "cuda":
+        try:
+            from kvcache.triton_kernels import TritonKernels
+        except ImportError:
+            return TorchKernels()
+        return TritonKernels()
+    return TorchKernels()

@@ -1,0 +1,110 @@
+"""What a manager is built of: the storages of its pools and the batch that goes with them, chosen once by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from kvcache.backend import CacheConfig
+from kvcache.batch import Batch, RowBatch
+from kvcache.kernels import make_kernels
+from kvcache.storage import STORAGES, EntryLike, PagedStorage, Pages, Slab, SlabStorage, Storage
+from kvcache.token_batch import ResidentBatch, TokenBatch
+
+__all__ = ["Layout", "make_layout"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One batch, and what makes the storages of the pools it works with.
+
+    Attributes:
+        batch: where batches are assembled.
+        init_pool_size: slots of each environment's init pool.
+        recur_pool_size: slots of the recurrent pool.
+        init_storage: makes one for an init pool.
+        recur_storage: makes one for the recurrent pool.
+        wm_storage: makes one for the scratch pool.
+    """
+
+    batch: Batch
+    init_pool_size: int
+    recur_pool_size: int
+    init_storage: Callable[[], Storage]
+    recur_storage: Callable[[], Storage]
+    wm_storage: Callable[[], Storage]
+
+
+def make_layout(config: CacheConfig) -> Layout:
+    """The layout of a configuration.
+
+    Raises:
+        ValueError: no storage has that name, or it cannot have a resident batch.
+    """
+    if config.storage not in STORAGES:
+        raise ValueError(f"unknown storage {config.storage!r}: choose one of {', '.join(STORAGES)}")
+    if config.resident_batch and config.storage != "paged":
+        raise ValueError(f"storage {config.storage!r} has no resident batch: only 'paged' knows one token from another")
+    layouts = {"slab": _slab, "paged": _paged}
+    return layouts.get(config.storage, _rows)(config)
+
+
+def _like(config: CacheConfig) -> EntryLike:
+    geometry = config.geometry
+    shape = (geometry.num_layers, 2, geometry.num_heads, geometry.context_length, geometry.head_dim)
+    # A device as tensors name it: "cuda" is "cuda:0" there.
+    return EntryLike(shape, config.dtype, torch.empty(0, device=config.device).device)
+
+
+def _rows(config: CacheConfig) -> Layout:
+    like = _like(config) if config.checks_entries else None
+    storage = STORAGES[config.storage]
+    init, recur, wm = config.init_entries, config.recur_entries, config.geometry.env_num
+    return Layout(
+        RowBatch(config.geometry, config.device, config.dtype),
+        init,
+        recur,
+        lambda: storage(init, like),
+        lambda: storage(recur, like),
+        lambda: storage(wm, like),
+    )
+
+
+def _slab(config: CacheConfig) -> Layout:
+    like = _like(config)
+    memory = Slab(like if config.checks_entries else None)
+    init, recur, wm = config.init_entries, config.recur_entries, config.geometry.env_num
+    return Layout(
+        TokenBatch(config.geometry, memory, like, make_kernels(config.device)),
+        init,
+        recur,
+        # An init pool is mostly larger than it is ever full.
+        lambda: SlabStorage(init, like, memory, reserves=False),
+        lambda: SlabStorage(recur, like, memory),
+        lambda: SlabStorage(wm, like, memory, reserves=False),
+    )
+
+
+def _paged(config: CacheConfig) -> Layout:
+    like = _like(config)
+    memory = Pages(like if config.checks_entries else None)
+    batch = ResidentBatch if config.resident_batch else TokenBatch
+    page_bytes = config.geometry.entry_bytes(config.dtype.itemsize) // config.geometry.context_length
+
+    def pages(limit: int | None) -> int | None:
+        return None if limit is None else limit // page_bytes
+
+    init_pages, recur_pages = pages(config.init_pool_bytes), pages(config.recur_pool_bytes)
+    init = config.init_entries if init_pages is None else init_pages
+    recur = config.recur_entries if recur_pages is None else recur_pages
+    wm = config.geometry.env_num
+    return Layout(
+        batch(config.geometry, memory, like, make_kernels(config.device)),
+        init,
+        recur,
+        lambda: PagedStorage(init, like, memory, False, init_pages),
+        lambda: PagedStorage(recur, like, memory, True, recur_pages),
+        lambda: PagedStorage(wm, like, memory, False),
+    )
