@@ -15,7 +15,7 @@ from kvcache.keys_values import Journal, KeysValues, memory, zeros
 from kvcache.pool import KVCachePool
 from kvcache.storage import Pages, TokenMemory
 from kvcache.storage.base import EntryLike
-from kvcache.storage.positions import PositionShifts
+from kvcache.storage.positions import NO_TOKENS, Origins, PositionShifts
 from kvcache.storage.tokens import NO_ROWS
 
 __all__ = ["ResidentBatch", "TokenBatch"]
@@ -94,34 +94,45 @@ class TokenBatch(Batch):
                     size = sizes[row]
                     start = self.start(size, longest)
                     index[start : start + size, row] = found.pool.storage.rows_of(found.slot)  # type: ignore[attr-defined]
-            self._fill(index, sizes)
+            self._fill(index, rows, sizes)
             for row, supplied in enumerate(rows):
                 if isinstance(supplied, KeysValues):
                     self._supply(row, supplied, self.start(sizes[row], longest))
         self.keys_values.size = longest
 
-    def _fill(self, index: np.ndarray, sizes: Sequence[int]) -> None:
+    def _fill(self, index: np.ndarray, rows: Sequence[Row], sizes: Sequence[int]) -> None:
         """Make the batch's first positions hold the memory's rows ``index`` ``[t, B]``."""
-        if self._memory.rows is None:
-            self._buffer[: len(index)].zero_()
-            return
-        shifts = moves = None
-        if self._memory.shifts is not None and self._memory.positions is not None:
-            starts = np.array([self.start(size, len(index)) for size in sizes])
-            shifts, moves = self._corrections(index, self._positions[: len(index), None] - starts)
-        self._kernels.gather(self._memory.rows, self._memory.index(index), self._buffer[: len(index)], shifts, moves)
+        memory, buffer = self._memory, self._buffer[: len(index)]
+        if memory.rows is None:
+            buffer.zero_()
+        elif memory.shifts is None or not memory.shares:
+            self._kernels.gather(memory.rows, memory.index(index), buffer)
+        else:
+            moves = self._moves(rows, sizes, len(index))
+            shift_index = None if moves is None else memory.index(moves)
+            self._kernels.gather(memory.rows, memory.index(index), buffer, memory.shifts.rows, shift_index)
 
-    def _corrections(self, index: np.ndarray, here: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
-        """What has to be added to the memory's rows ``index`` ``[t, B]`` that now stand at positions ``here``."""
-        shifts, positions = self._memory.shifts, self._memory.positions
+    def _moves(self, rows: Sequence[Row], sizes: Sequence[int], longest: int) -> np.ndarray | None:
+        """Which corrections the batch's tokens need: ``[t, B]``, or ``[t, 1]`` where all rows are alike; or none."""
+        shifts = self._memory.shifts
         assert shifts is not None
-        assert positions is not None
-        moves = shifts.index(positions[index], here)
-        if not moves.any():
-            return None, None
-        if moves.shape[1] > 1 and (moves == moves[:, :1]).all():  # one column for all of them
-            moves = np.ascontiguousarray(moves[:, :1])
-        return shifts.rows, self._memory.index(moves)
+        origins = [
+            row.pool.storage.origins_of(row.slot) if type(row) is Found else None  # type: ignore[attr-defined]
+            for row in rows
+        ]
+        alike = origins[0]
+        if alike is not None and all(each is alike for each in origins):
+            moves = shifts.moves(alike)
+            return None if moves is None else moves[:, None]
+        moves = None
+        for row, (each, size) in enumerate(zip(origins, sizes, strict=True)):
+            needed = None if each is None else shifts.moves(each)
+            if needed is not None:
+                if moves is None:
+                    moves = np.zeros((longest, len(rows)), dtype=np.int64)
+                start = self.start(size, longest)
+                moves[start : start + size, row] = needed
+        return moves
 
     def _supply(self, row: int, supplied: KeysValues, start: int) -> None:
         """Copy in what the model made for a row that missed."""
@@ -145,7 +156,7 @@ class TokenBatch(Batch):
             raise ValueError(f"this pool holds entries of {self._memory.like}; got {self._like}")
         longest, appended = max(sizes), self._appended(sizes)
         windows = [self._windows[size + appended] for size in sizes]
-        inherited = self._inherit(rows, windows)
+        inherited, origins = self._inherit(rows, windows)
         new = [count - len(shared) for (_, count), shared in zip(windows, inherited, strict=True)]
         claimed: list[int] = []
         owed = inherited
@@ -160,10 +171,11 @@ class TokenBatch(Batch):
                     self._memory.disown(inherited[row])
                 owed = inherited = [inherited[row] for row in standing]
                 new = [new[row] for row in standing]
+                origins = [origins[row] for row in standing]
             first = [windows[row][0] + len(shared) for row, shared in zip(standing, inherited, strict=True)]
             slots = [claimed[row] for row in standing]
             storages = [pools[row].storage for row in standing]
-            targets = self._memory.write_entries(storages, slots, inherited, first, new)
+            targets = self._memory.write_entries(storages, slots, inherited, origins, first, new)
             owed = []
             if len(targets):
                 index = self._layout(standing, sizes, longest, longest + appended, first, new, targets)
@@ -176,17 +188,20 @@ class TokenBatch(Batch):
                     pool.release(key)
             raise
 
-    def _inherit(self, rows: Sequence[Row], windows: Sequence[tuple[int, int]]) -> Sequence[np.ndarray]:
-        """What each row's entry shares with the one that the row was found in."""
+    def _inherit(
+        self, rows: Sequence[Row], windows: Sequence[tuple[int, int]]
+    ) -> tuple[Sequence[np.ndarray], Sequence[Origins]]:
+        """What each row's entry shares with the one that the row was found in: rows, and where they were computed."""
+        origins = [NO_TOKENS] * len(rows)
         if not self._memory.shares:
-            return [NO_ROWS] * len(rows)
-        parents = []
-        for row, (first, count) in zip(rows, windows, strict=True):
+            return [NO_ROWS] * len(rows), origins
+        parents = [NO_ROWS] * len(rows)
+        for number, (row, (first, count)) in enumerate(zip(rows, windows, strict=True)):
             if type(row) is Found and row.pool.writes == row.writes:
-                parents.append(row.pool.storage.rows_of(row.slot)[first : first + count])  # type: ignore[attr-defined]
-            else:
-                parents.append(NO_ROWS)
-        return self._memory.inherit(parents)
+                storage: Any = row.pool.storage
+                parents[number] = storage.rows_of(row.slot)[first : first + count]
+                origins[number] = storage.origins_of(row.slot).part(first, count)
+        return self._memory.inherit(parents), origins
 
     @staticmethod
     def _standing(pools: Sequence[KVCachePool], keys: Sequence[Any], slots: Sequence[int]) -> Sequence[int]:
@@ -246,7 +261,7 @@ class TokenBatch(Batch):
         """Write the batch's last positions up to ``end`` to the memory's rows ``index`` ``[t, B]``."""
         begin = end - len(index)
         shifts = moves = None
-        if self._memory.shifts is not None and self._memory.positions is None:
+        if self._memory.shifts is not None and not self._memory.shares:
             shifts, moves = self._slides(begin, end, rows, sizes, windows)
         assert self._memory.rows is not None
         self._kernels.scatter(self._memory.rows, self._memory.index(index), self._buffer[begin:end], shifts, moves)
@@ -332,31 +347,36 @@ class ResidentBatch(TokenBatch):
         self._journal.clear()
         self._version = self._flat._version
 
-    def _fill(self, index: np.ndarray, sizes: Sequence[int]) -> None:
+    def _fill(self, index: np.ndarray, rows: Sequence[Row], sizes: Sequence[int]) -> None:
         if self._memory.rows is None:
-            super()._fill(index, sizes)
+            super()._fill(index, rows, sizes)
             return
         held, wanted = self._holds[: len(index)], self._memory.serials[index]
         changed = np.flatnonzero(wanted != held)
         if 2 * len(changed) > index.size:
-            super()._fill(index, sizes)
+            super()._fill(index, rows, sizes)
         elif len(changed):
-            self._move(index, changed)
+            self._move(index, changed, rows, sizes)
         held[:] = wanted
 
-    def _move(self, index: np.ndarray, changed: np.ndarray) -> None:
+    def _move(self, index: np.ndarray, changed: np.ndarray, rows: Sequence[Row], sizes: Sequence[int]) -> None:
         """Move the rows of ``index`` ``[t, B]`` at the flat places ``changed`` ``[n]``."""
-        assert self._memory.rows is not None
+        pages = self._memory
+        assert pages.rows is not None
         count = len(changed)
         if self._scratch is None or len(self._scratch) < count:
             self._scratch = memory((2 * count, self._width), self._like.device, self._like.dtype)
         moved = self._scratch[:count]
-        rows = index.reshape(-1, 1)[changed]
-        shifts = moves = None
-        if self._memory.shifts is not None:
-            shifts, moves = self._corrections(rows, changed[:, None] // index.shape[1])
-        self._kernels.gather(self._memory.rows, self._memory.index(rows), moved.unsqueeze(1), shifts, moves)
-        copy_rows(self._flat, self._memory.index(changed), moved)
+        shifts = shift_index = None
+        if pages.shifts is not None:
+            moves = self._moves(rows, sizes, len(index))
+            if moves is not None:
+                moves = np.broadcast_to(moves, index.shape).reshape(-1, 1)[changed]
+                shifts, shift_index = pages.shifts.rows, pages.index(moves)
+        self._kernels.gather(
+            pages.rows, pages.index(index.reshape(-1, 1)[changed]), moved.unsqueeze(1), shifts, shift_index
+        )
+        copy_rows(self._flat, pages.index(changed), moved)
 
     def _supply(self, row: int, supplied: KeysValues, start: int) -> None:
         super()._supply(row, supplied, start)

@@ -16,7 +16,7 @@ from torch import Tensor
 from kvcache.geometry import TOKENS_PER_STEP
 from kvcache.kernels import ZERO
 from kvcache.storage.base import EntryLike
-from kvcache.storage.positions import NO_POSITION
+from kvcache.storage.positions import NO_TOKENS, Origins
 from kvcache.storage.tokens import NO_ROWS, NOBODYS_ROWS, TokenMemory, TokenStorage
 
 __all__ = ["PagedStorage", "Pages"]
@@ -27,17 +27,14 @@ class Pages(TokenMemory):
 
     Attributes:
         references: ``[N]``: how many tables hold the page; 0 is free.
-        positions: ``[N]``: where in its context the token stood when it was computed.
         serials: ``[N]``: a number for the page's present content that no other content ever has; 0 for ``ZERO``.
     """
 
     shares = True
-    positions: np.ndarray
 
     def __init__(self, like: EntryLike | None = None) -> None:
         super().__init__(like)
         self.references = np.zeros(NOBODYS_ROWS, dtype=np.int64)
-        self.positions = np.full(NOBODYS_ROWS, NO_POSITION, dtype=np.int64)
         self.serials = np.zeros(NOBODYS_ROWS, dtype=np.int64)
         self._owners = np.zeros(NOBODYS_ROWS, dtype=np.int32)  # who is charged for the page
         self._charges: list[int] = []
@@ -60,24 +57,27 @@ class Pages(TokenMemory):
         storages: Sequence[Any],
         slots: Sequence[int],
         inherited: Sequence[np.ndarray],
+        origins: Sequence[Origins],
         first: Sequence[int],
         new: Sequence[int],
     ) -> np.ndarray:
         for storage, slot in zip(storages, slots, strict=True):
             storage.release(slot)
         self._collect()
-        positions = [place for begin, count in zip(first, new, strict=True) for place in range(begin, begin + count)]
-        owners = [storage.owner for storage, count in zip(storages, new, strict=True) for _ in range(count)]
-        pages = self._allocate(positions, owners)
-        begin = 0
-        for storage, slot, shared, count in zip(storages, slots, inherited, new, strict=True):
-            storage.hold(slot, shared, pages[begin : begin + count])
-            begin += count
+        pages = self._allocate(
+            [storage.owner for storage, count in zip(storages, new, strict=True) for _ in range(count)]
+        )
+        taken = 0
+        for storage, slot, shared, before, at, count in zip(
+            storages, slots, inherited, origins, first, new, strict=True
+        ):
+            storage.hold(slot, shared, pages[taken : taken + count], before.grown(at, count))
+            taken += count
         return pages
 
-    def _allocate(self, positions: list[int], owners: list[int]) -> np.ndarray:
-        """Free pages for tokens computed at those positions, held once each: ``[n]``."""
-        count, free = len(positions), self._free
+    def _allocate(self, owners: list[int]) -> np.ndarray:
+        """A free page for each of those who are charged for it, held once: ``[n]``."""
+        count, free = len(owners), self._free
         if len(free) < count:
             missing = count - len(free)
             begin = self.take(missing)
@@ -89,7 +89,6 @@ class Pages(TokenMemory):
         pages = np.array(free[: -count - 1 : -1], dtype=np.int64)
         del free[-count:]
         self.references[pages] = 1
-        self.positions[pages] = positions
         self.serials[pages] = np.arange(self._next_serial, self._next_serial + count)
         self._next_serial += count
         self._owners[pages] = owners
@@ -141,7 +140,7 @@ class Pages(TokenMemory):
         assert self.rows is not None
         more = self.rows.shape[0] - len(self.references)
         if more > 0:
-            for name in ("references", "positions", "serials", "_owners"):
+            for name in ("references", "serials", "_owners"):
                 column = getattr(self, name)
                 setattr(self, name, np.concatenate([column, np.zeros(more, dtype=column.dtype)]))
 
@@ -179,6 +178,7 @@ class PagedStorage(TokenStorage):
         self._page_limit = page_limit
         self._tables: np.ndarray | None = None
         self._sizes = [0] * pool_size
+        self._origins = [NO_TOKENS] * pool_size
         self._in_use = 0  # slots from here on are empty
         memory.reserve(self._reserved)
 
@@ -194,7 +194,10 @@ class PagedStorage(TokenStorage):
         assert self._tables is not None, f"slot {slot} is read before it was written"
         return self._tables[slot, : self._sizes[slot]]
 
-    def hold(self, slot: int, inherited: np.ndarray, new: np.ndarray) -> None:
+    def origins_of(self, slot: int) -> Origins:
+        return self._origins[slot]
+
+    def hold(self, slot: int, inherited: np.ndarray, new: np.ndarray, origins: Origins) -> None:
         """Let the empty ``slot`` hold these pages, which are counted already."""
         tables = self._tables
         if tables is None:
@@ -205,6 +208,7 @@ class PagedStorage(TokenStorage):
         table[:shared] = inherited
         table[shared:size] = new
         self._sizes[slot] = size
+        self._origins[slot] = origins
         if slot >= self._in_use:
             self._in_use = slot + 1
 
@@ -228,12 +232,11 @@ class PagedStorage(TokenStorage):
         tokens, pages = super()._tokens(slot), self.memory
         if pages.shifts is None:
             return tokens
-        rows = self.rows_of(slot)
-        moved = pages.shifts.index(pages.positions[rows], np.arange(len(rows)))
-        if not moved.any():
+        moves = pages.shifts.moves(self._origins[slot])
+        if moves is None:
             return tokens
         layers, kinds, heads, size, head_dim = tokens.shape
-        shift = pages.shifts.rows.index_select(0, pages.index(moved))
+        shift = pages.shifts.rows.index_select(0, pages.index(moves))
         return tokens + shift.view(size, layers, kinds, heads, head_dim).movedim(0, 3)
 
     @property

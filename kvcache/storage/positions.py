@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,10 +11,40 @@ from torch import Tensor
 from kvcache.geometry import TOKENS_PER_STEP
 from kvcache.keys_values import memory
 
-__all__ = ["NO_POSITION", "PositionShifts"]
+__all__ = ["NO_TOKENS", "Origins", "PositionShifts"]
 
-NO_POSITION = -1
-_UNKNOWN = -1
+
+class Origins:
+    """Where each token of a context was computed: position by position, in order.
+
+    Contexts that grew alike share one: they are made from ``NO_TOKENS`` by ``grown`` and ``part``, which remember.
+    """
+
+    __slots__ = ("_made", "positions")
+
+    def __init__(self, positions: tuple[int, ...] = ()) -> None:
+        self.positions = positions
+        self._made: dict[tuple[str, int, int], Origins] = {}
+
+    def grown(self, first: int, new: int) -> Origins:
+        """With ``new`` tokens more, computed at positions from ``first`` on."""
+        return self._remembered(("grown", first, new), lambda: self.positions + tuple(range(first, first + new)))
+
+    def part(self, first: int, count: int) -> Origins:
+        """Of ``count`` tokens from ``first`` on, or as many as there are."""
+        return self._remembered(("part", first, count), lambda: self.positions[first : first + count])
+
+    def _remembered(self, how: tuple[str, int, int], positions: Callable[[], tuple[int, ...]]) -> Origins:
+        made = self._made.get(how)
+        if made is None:
+            wanted = positions()
+            made = self._made[how] = _ALL.setdefault(wanted, Origins(wanted))
+        return made
+
+
+# Few: they differ by a context's length and by when its window began to slide.
+_ALL: dict[tuple[int, ...], Origins] = {}
+NO_TOKENS = _ALL.setdefault((), Origins())
 
 
 class PositionShifts:
@@ -32,40 +64,37 @@ class PositionShifts:
     def __init__(self, shift: Tensor) -> None:
         kept = shift.shape[3]
         self._steps = shift.detach().movedim(3, 0).flatten(1).to("cpu", torch.float64)
-        positions = kept + TOKENS_PER_STEP
-        # The last row is of what has no position, and is never moved.
-        self._known = np.full((positions + 1, positions), _UNKNOWN, dtype=np.int64)
-        np.fill_diagonal(self._known, 0)
-        self._known[NO_POSITION] = 0
-        self._used = 1
+        self._known: dict[tuple[int, int], int] = {}
+        self._moves: dict[Origins, np.ndarray | None] = {}
         self.rows = memory((1 + kept, self._steps.shape[1]), shift.device, shift.dtype)
         self.rows[0].zero_()
-        self.steps = self.index(np.arange(TOKENS_PER_STEP, positions), np.arange(kept))
+        self.steps = np.array([self._row(new + TOKENS_PER_STEP, new) for new in range(kept)], dtype=np.int64)
 
-    def index(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-        """Which of ``rows`` moves a token from position ``old`` to ``new``; 0 where they are the same.
+    def moves(self, origins: Origins) -> np.ndarray | None:
+        """Which of ``rows`` each token of such a context needs, ``[tokens]``; None where none needs any."""
+        if origins not in self._moves:
+            moves = [self._row(old, new) for new, old in enumerate(origins.positions)]
+            self._moves[origins] = np.array(moves, dtype=np.int64) if any(moves) else None
+        return self._moves[origins]
 
-        ``old`` may be ``NO_POSITION``, whatever ``new`` is then.
-        """
-        found: np.ndarray = self._known[old, new]
-        if found.size and found.min() == _UNKNOWN:
-            old, new = np.broadcast_arrays(old, new)
-            unknown = found == _UNKNOWN
-            for pair in sorted(set(zip(old[unknown].tolist(), new[unknown].tolist(), strict=True))):
-                self._add(*pair)
-            found = self._known[old, new]
-        return found
+    def _row(self, old: int, new: int) -> int:
+        """Which of ``rows`` moves a token from ``old`` to ``new``; 0 where they are the same."""
+        if old == new:
+            return 0
+        if (old, new) not in self._known:
+            self._add(old, new)
+        return self._known[old, new]
 
     def _add(self, old: int, new: int) -> None:
         assert old > new, f"a token at {old} cannot slide to {new}"
         assert (old - new) % TOKENS_PER_STEP == 0, f"no number of slides moves a token from {old} to {new}"
-        if self._used == self.rows.shape[0]:
-            grown = memory((2 * self._used, self.rows.shape[1]), self.rows.device, self.rows.dtype)
-            grown[: self._used].copy_(self.rows)
+        row = 1 + len(self._known)
+        if row == self.rows.shape[0]:
+            grown = memory((2 * row, self.rows.shape[1]), self.rows.device, self.rows.dtype)
+            grown[:row].copy_(self.rows)
             self.rows = grown
-        self.rows[self._used].copy_(self._steps[new:old:TOKENS_PER_STEP].sum(0))
-        self._known[old, new] = self._used
-        self._used += 1
+        self.rows[row].copy_(self._steps[new:old:TOKENS_PER_STEP].sum(0))
+        self._known[old, new] = row
 
     @property
     def nbytes(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kvcache.storage.base import EntryLike
+from kvcache.storage.positions import Origins
 from kvcache.storage.tokens import NO_ROWS, TokenMemory, TokenStorage
 
 __all__ = ["Slab", "SlabStorage"]
@@ -23,6 +24,7 @@ class Slab(TokenMemory):
         storages: Sequence[Any],
         slots: Sequence[int],
         inherited: Sequence[np.ndarray],
+        origins: Sequence[Origins],
         first: Sequence[int],
         new: Sequence[int],
     ) -> np.ndarray:

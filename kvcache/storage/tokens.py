@@ -13,7 +13,7 @@ from torch import Tensor
 from kvcache.kernels import TRASH, ZERO
 from kvcache.keys_values import KeysValues, memory, zeros
 from kvcache.storage.base import EntryLike, Storage, check_entry, refuse_unlike
-from kvcache.storage.positions import PositionShifts
+from kvcache.storage.positions import NO_TOKENS, Origins, PositionShifts
 
 __all__ = ["NOBODYS_ROWS", "NO_ROWS", "TokenMemory", "TokenStorage"]
 
@@ -26,17 +26,15 @@ class TokenMemory(ABC):
     """Rows ``[N, W]``, W = L x 2 x H x D, in one tensor; it grows and never shrinks.
 
     Attributes:
-        shares: whether an entry may have rows in common with others.
+        shares: whether an entry may have rows in common with others. What is shared is corrected when it is read, what
+            is not before it is written.
         like: what entries look like; None until the first one decides.
         rows: the memory, allocated when it is first needed.
         used: rows handed out so far; those behind are untouched.
         shifts: corrections of tokens that are moved; None where none are needed (rotary positions).
-        positions: ``[N]``: where in its context each row's token was computed; None where tokens are corrected before
-            they are written.
     """
 
     shares: bool
-    positions: np.ndarray | None = None
 
     def __init__(self, like: EntryLike | None = None) -> None:
         self.like = like
@@ -84,6 +82,7 @@ class TokenMemory(ABC):
         storages: Sequence[Any],
         slots: Sequence[int],
         inherited: Sequence[np.ndarray],
+        origins: Sequence[Origins],
         first: Sequence[int],
         new: Sequence[int],
     ) -> np.ndarray:
@@ -93,6 +92,7 @@ class TokenMemory(ABC):
             storages: of this memory.
             slots: one of each storage.
             inherited: what ``inherit`` returned.
+            origins: of the inherited tokens.
             first: where in its context an entry's first new token was computed.
             new: how many new tokens.
 
@@ -133,6 +133,10 @@ class TokenStorage(Storage):
     def rows_of(self, slot: int) -> np.ndarray:
         """The rows of a slot's live tokens, ``[size]``: a view."""
 
+    def origins_of(self, slot: int) -> Origins:
+        """Where a slot's live tokens were computed (where rows are shared)."""
+        raise NotImplementedError("these rows are where they belong")
+
     def decide(self, like: EntryLike) -> None:
         """The first entry, where none was promised: all others are like it."""
         self.memory.like = like
@@ -159,7 +163,7 @@ class TokenStorage(Storage):
     def save_tokens(self, slot: int, row: Tensor, first: int, count: int, shift: Tensor | None) -> None:
         if self.memory.like is None:
             self.decide(EntryLike.of(row))
-        rows = self.memory.write_entries([self], [slot], [NO_ROWS], [0], [count])
+        rows = self.memory.write_entries([self], [slot], [NO_ROWS], [NO_TOKENS], [0], [count])
         tokens = row.detach().narrow(3, first, count)
         if shift is not None:
             tokens = tokens + shift.detach()
