@@ -1,6 +1,7 @@
 """Prints the figures behind the claims that the README and the closing notes make; each is also a test.
 
-Usage: python benchmarks/claims.py [sweep] [bookkeeping] [allocations] [recurrent-step] [overhead]   (default: all)
+Usage: python benchmarks/claims.py [sweep] [bookkeeping] [allocations] [recurrent-step] [storages] [hit-rate]
+       [bandwidth] [overhead]   (default: all)
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from kvcache.trace.content import Contents
 from kvcache.trace.counters import OperationCounter
 from kvcache.trace.drive import Latents
 from kvcache.trace.machine import Machine
+from kvcache.trace.operations import operation_config, prepare_operation
 from kvcache.trace.reader import TraceReader
 from kvcache.trace.replay import Replay, verify_replay
 from kvcache.trace.steps import Step, read_steps
@@ -35,6 +37,7 @@ from kvcache.trace.verify import Outcome
 
 TRACE = Path(__file__).parent / "traces" / "cartpole-lightzero-0.2.0-seed0.parquet"
 SWEPT_SEARCHES = 8
+STORAGES = ("new:slab", "new:paged", "new:paged-resident")
 WHOLE_TRACE_SLOTS = (1, 2, 5, 10, 20, 50, 100, 150, 200)
 
 
@@ -156,6 +159,73 @@ def recurrent_step() -> None:
         )
 
 
+def storages() -> None:
+    """Every storage over legacy: time, memory and operations of a recurrent step, by geometry."""
+    for name, geometry in GEOMETRIES.items():
+        steps = synthetic(geometry, seed=0, searches=4)
+        for backend in STORAGES:
+            replay = Replay(steps, CacheConfig(geometry), ["legacy", backend])
+            replay.time(3)
+            reports = replay.reports
+            found = ratio(reports["legacy"], reports[backend])
+            assert found is not None
+            verified = {each: replay.verify(each) for each in reports}
+            saved = verified["legacy"].bytes_reserved["recur"] / verified[backend].bytes_reserved["recur"]
+            operations = max(each.tensor_ops for each in verified[backend].step_counts)
+            print(
+                f"{name}, {backend}: legacy / new {found['median']:.2f} (quartiles {found['p25']:.2f} to "
+                f"{found['p75']:.2f}); recurrent pool, bytes: legacy / new {saved:.1f}; at most {operations} tensor "
+                f"operations a step; {sum(len(each.faults) for each in verified.values())} faults"
+            )
+
+
+def hit_rate() -> None:
+    """What recurrent lookups find at equal bytes, by geometry: shares of what legacy takes for a whole search."""
+    print("hits in % (stale ones in brackets), by bytes of the recurrent pool; init pools as large as by default")
+    for name, geometry in GEOMETRIES.items():
+        steps = synthetic(geometry, seed=0, searches=4)
+        contents, latents = Contents(geometry), Latents(geometry.embed_dim, "cpu")
+        whole = 25 * geometry.env_num * geometry.entry_bytes()
+        for share in (64, 32, 16, 8, 4, 2, 1):
+            found = []
+            if whole // share < geometry.entry_bytes():
+                continue
+            for backend in ("legacy", "new:slab", "new:paged"):
+                cache = make_backend(backend, CacheConfig(geometry, recur_pool_bytes=whole // share))
+                cache.position_shift = contents.position_shift("cpu", torch.float32)
+                total = verify_replay(cache, steps, contents, latents).outcomes.total
+                lookups = sum(total.values())
+                found.append(
+                    f"{100 * total[Outcome.HIT] / lookups:.1f} ({100 * total[Outcome.STALE_HIT] / lookups:.1f})"
+                )
+            print(f"{name}, {whole / share / 1e6:.2f} MB: legacy {found[0]}, slab {found[1]}, paged {found[2]}")
+
+
+def bandwidth() -> None:
+    """How near a large batch's gather and scatter come to plain copies of as many bytes, in one run."""
+    geometry = replace(GEOMETRIES["wide"], env_num=64)
+    for backend in STORAGES[:2]:
+        for kind in ("assemble_equal", "store"):
+            cache = make_backend(backend, operation_config(geometry, 64))
+            operation = prepare_operation(kind, cache)
+            for _ in range(5):  # pages nobody shares are more than were reserved: memory grows at first
+                moved = operation.counts().bytes_copied
+            source, target = torch.ones(2, moved, dtype=torch.uint8).unbind(0)
+            ratios = []
+            for _ in range(15):
+                operation.prepare()
+                laps = []
+                for call in (operation.call, lambda: target.copy_(source)):  # noqa: B023
+                    start = time.perf_counter_ns()
+                    call()
+                    laps.append(time.perf_counter_ns() - start)
+                ratios.append(laps[1] / laps[0])
+            print(
+                f"{geometry.name}, 64 environments, {backend}, {kind}: {100 * statistics.median(ratios):.0f} % of the "
+                f"bandwidth of a copy of its {moved / 1e6:.0f} MB"
+            )
+
+
 def overhead() -> None:
     """What the harness itself takes: a backend that does nothing, timed beside new on the same requests."""
     geometry = TraceReader(TRACE).header.geometry
@@ -177,6 +247,9 @@ CLAIMS = {
     "bookkeeping": bookkeeping,
     "allocations": allocations,
     "recurrent-step": recurrent_step,
+    "storages": storages,
+    "hit-rate": hit_rate,
+    "bandwidth": bandwidth,
     "overhead": overhead,
 }
 

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,8 @@ class Capacity:
     label: str
     init: int | None = None
     recur: int | None = None
+    init_bytes: int | None = None
+    recur_bytes: int | None = None
 
     def of(self, header: TraceHeader) -> Capacity:
         """The sizes for one trace: ``recorded`` takes those of the recorded run."""
@@ -52,8 +54,21 @@ class Capacity:
         return Capacity(self.label, header.pools.get("init"), header.pools.get("recur"))
 
 
+# Larger units first: each name ends in the one behind it.
+_UNITS = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "GB": 10**9, "MB": 10**6, "KB": 10**3, "B": 1}
+
+
 def _is_count(text: str) -> bool:
     return text.isascii() and text.isdecimal() and int(text) > 0
+
+
+def _as_bytes(text: str) -> int | None:
+    """The bytes that a text such as ``50MB`` means; None where it means none."""
+    for unit, size in _UNITS.items():
+        if text.endswith(unit):
+            number = text.removesuffix(unit)
+            return int(number) * size if _is_count(number) else None
+    return None
 
 
 if TYPE_CHECKING:
@@ -70,13 +85,19 @@ class _CapacityType(_CapacityBase):
             return value
         if value in ("default", "recorded"):
             return Capacity(value)
-        sizes: dict[str, int] = {}
+        sizes: dict[str, tuple[int | None, int | None]] = {}  # slots or bytes
         for part in value.split(","):
             pool, _, number = part.rpartition("=")
-            if pool not in ("", "init", "recur") or not _is_count(number):
-                self.fail(f"{value!r}: give 'default', 'recorded', N, 'init=N', 'recur=N' or 'init=N,recur=M'", param)
-            sizes |= dict.fromkeys((pool,) if pool else ("init", "recur"), int(number))
-        return Capacity(value, sizes.get("init"), sizes.get("recur"))
+            size = (int(number), None) if _is_count(number) else (None, _as_bytes(number))
+            if pool not in ("", "init", "recur") or size == (None, None):
+                self.fail(
+                    f"{value!r}: give 'default', 'recorded', N, 'init=N', 'recur=N' or 'init=N,recur=M', where N is a "
+                    "number of slots or, with a unit, of bytes: '50MB'",
+                    param,
+                )
+            sizes |= dict.fromkeys((pool,) if pool else ("init", "recur"), size)
+        (init, init_bytes), (recur, recur_bytes) = (sizes.get(pool, (None, None)) for pool in ("init", "recur"))
+        return Capacity(value, init, recur, init_bytes, recur_bytes)
 
 
 @click.command()
@@ -101,7 +122,8 @@ class _CapacityType(_CapacityBase):
     default=(Capacity("default"),),
     show_default="default",
     help="Slots of the pools: 'default' (each backend's own), 'recorded' (the recorded run's), N for all pools, "
-    "'init=N', 'recur=N' or 'init=N,recur=M'. Small pools are where evictions and stale hits live.",
+    "'init=N', 'recur=N' or 'init=N,recur=M'; bytes with a unit, 'recur=50MB' (an init pool's are each environment's). "
+    "Small pools are where evictions and stale hits live.",
 )
 @click.option(
     "--eviction",
@@ -216,14 +238,19 @@ def _replay_one(
 ) -> dict[str, Any]:
     """One trace on one device at one capacity, as the JSON file has it."""
     header = reader.header
-    config = CacheConfig(
-        header.geometry,
-        init_pool_size=capacity.init,
-        recur_pool_size=capacity.recur,
-        eviction_strategy=eviction,
-        device=device,
-        dtype=dtype,
-    )
+    try:
+        config = CacheConfig(
+            header.geometry,
+            init_pool_size=capacity.init,
+            recur_pool_size=capacity.recur,
+            init_pool_bytes=capacity.init_bytes,
+            recur_pool_bytes=capacity.recur_bytes,
+            eviction_strategy=eviction,
+            device=device,
+            dtype=dtype,
+        )
+    except ValueError as error:
+        raise click.UsageError(f"{reader.path.name} at --capacity {capacity.label}: {error}") from None
     with _progress_bar(reader.path.name) as progress:
         reports = Replay(steps, config, backends, progress=progress).run(repetitions)
     baseline = reports[backends[0]]
@@ -240,7 +267,7 @@ def _replay_one(
             "backend": header.backend,
         },
         "device": device,
-        "capacity": {"label": capacity.label, "init": capacity.init, "recur": capacity.recur},
+        "capacity": asdict(capacity),
         "baseline": backends[0],
         "backends": [summarise(report) for report in reports.values()],
         "baseline_over_backend": {name: ratio(baseline, report) for name, report in reports.items()},

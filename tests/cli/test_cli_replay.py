@@ -160,7 +160,41 @@ class TestCapacity:
         capacity = _CapacityType().convert(text, None, None)
         assert (capacity.label, capacity.init, capacity.recur) == (text, init, recur)
 
-    @pytest.mark.parametrize("text", ["0", "-1", "", "many", "init=", "init=0", "wm=3", "init=3;recur=4", "3,", "1.5"])
+    @pytest.mark.parametrize(
+        ("text", "init", "recur"),
+        [
+            ("50MB", 50_000_000, 50_000_000),
+            ("recur=3KiB", None, 3072),
+            ("init=7B,recur=2GiB", 7, 2 << 30),
+            ("init=7KB,recur=9", 7000, None),
+        ],
+    )
+    def test_bytes_have_a_unit(self, text, init, recur):
+        capacity = _CapacityType().convert(text, None, None)
+        assert (capacity.init_bytes, capacity.recur_bytes) == (init, recur)
+        assert (capacity.init, capacity.recur) == (None, 9 if "=9" in text else None)
+
+    def test_bytes_decide_the_memory(self, tmp_path, trace):
+        entry = TINY.entry_bytes()
+        _, numbers = replayed(
+            tmp_path, trace, "--repetitions", 0, "--capacity", f"recur={3 * entry + 1}B", "--backend", "legacy",
+            "--backend", "new:private", "--backend", "new:slab", "--backend", "new:paged",
+        )  # fmt: skip
+        backends = {each["name"]: each for each in numbers["replays"][0]["backends"]}
+        assert [each["bytes_reserved"]["recur"] for each in backends.values()][:3] == [3 * entry] * 3
+        assert backends["new:paged"]["bytes_reserved"]["recur"] <= 3 * entry
+        found = {name: each["outcomes"]["total"]["hit"] for name, each in backends.items()}
+        assert found["new:paged"] > found["new:slab"] == found["new:private"]
+
+    def test_bytes_too_few_for_an_entry(self, trace):
+        result = invoke(trace, "--repetitions", 0, "--capacity", "recur=10B")
+        assert result.exit_code == 2
+        assert "recur_pool_bytes is 10: one entry takes" in result.stderr
+
+    @pytest.mark.parametrize(
+        "text",
+        ["0", "-1", "", "many", "init=", "init=0", "wm=3", "init=3;recur=4", "3,", "1.5", "0MB", "MB", "3mb", "1.5MB"],
+    )
     def test_bad_forms_are_refused_with_the_good_ones(self, trace, text):
         result = invoke(trace, "--capacity", text)
         assert result.exit_code == 2
@@ -180,7 +214,9 @@ class TestCapacity:
             "legacy-0.2.0",
         )  # fmt: skip
         (one,) = numbers["replays"]
-        assert one["capacity"] == {"label": "recorded", "init": 2, "recur": 400}
+        assert one["capacity"] == {
+            "label": "recorded", "init": 2, "recur": 400, "init_bytes": None, "recur_bytes": None,
+        }  # fmt: skip
         assert "init 2, recur 400" in result.stdout
         outcomes = one["backends"][0]["outcomes"]
         assert outcomes["disagreements_with_recorded_run"] == 0
