@@ -1,0 +1,55 @@
+"""A configuration's storage, chosen by name."""
+
+import pytest
+import torch
+from conformance import GEOMETRY
+
+from kvcache.backend import CacheConfig
+from kvcache.batch import RowBatch
+from kvcache.layout import make_layout
+from kvcache.registry import make_backend
+from kvcache.token_batch import ResidentBatch, TokenBatch
+
+ENTRY = GEOMETRY.entry_bytes()
+
+
+@pytest.mark.parametrize(
+    ("storage", "resident", "batch"),
+    [
+        ("private", False, RowBatch), ("reference", False, RowBatch), ("slab", False, TokenBatch),
+        ("paged", False, TokenBatch), ("paged", True, ResidentBatch),
+    ],
+)  # fmt: skip
+def test_names(storage, resident, batch):
+    layout = make_layout(CacheConfig(GEOMETRY, storage=storage, resident_batch=resident))
+    assert type(layout.batch) is batch
+
+
+def test_an_unknown_storage():
+    with pytest.raises(ValueError, match="unknown storage 'disk': choose one of private, reference, slab, paged"):
+        make_layout(CacheConfig(GEOMETRY, storage="disk"))
+
+
+@pytest.mark.parametrize("storage", ["private", "reference", "slab"])
+def test_who_cannot_have_a_resident_batch(storage):
+    with pytest.raises(ValueError, match=f"storage '{storage}' has no resident batch: only 'paged'"):
+        make_layout(CacheConfig(GEOMETRY, storage=storage, resident_batch=True))
+
+
+@pytest.mark.parametrize("pool", ["init", "recur"])
+def test_capacities_that_make_no_sense(pool):
+    with pytest.raises(ValueError, match=f"{pool}_pool_size and {pool}_pool_bytes are both set"):
+        CacheConfig(GEOMETRY, **{f"{pool}_pool_size": 3, f"{pool}_pool_bytes": 10 * ENTRY})
+    with pytest.raises(ValueError, match=f"{pool}_pool_bytes is {ENTRY - 1}: one entry takes {ENTRY} bytes"):
+        CacheConfig(GEOMETRY, **{f"{pool}_pool_bytes": ENTRY - 1})
+    with pytest.raises(ValueError, match=f"{pool}_pool_bytes must be a positive integer"):
+        CacheConfig(GEOMETRY, **{f"{pool}_pool_bytes": 0})
+
+
+@pytest.mark.parametrize(("dtype", "slots"), [(torch.float32, 3), (torch.float16, 6)])
+def test_bytes_are_as_many_whole_entries_as_fit(dtype, slots):
+    config = CacheConfig(GEOMETRY, recur_pool_bytes=3 * ENTRY + ENTRY // 4, dtype=dtype)
+    assert config.recur_entries == slots
+    for name in ("new:private", "new:slab"):
+        assert make_backend(name, config).recur_pool.pool_size == slots
+    assert len(make_backend("legacy", config).recur_pool.slots) == slots
