@@ -14,6 +14,7 @@ from kvcache.hashing import hash_state
 from kvcache.legacy import RecurrentMissError
 from kvcache.trace.content import Contents
 from kvcache.trace.counters import Counts, OperationCounter
+from kvcache.trace.drive import row_start
 from kvcache.trace.stopwatch import Lap, Stopwatch
 
 __all__ = [
@@ -341,7 +342,7 @@ class _Footing:
             wanted = self._source[env, ..., first : first + size, :]
             if first and self.backend.position_shift is not None:
                 wanted = wanted + self.backend.position_shift
-            start = self.backend.row_start(env)
+            start = row_start(self.backend, env)
             same = torch.equal(block[env, ..., start : start + size, :], wanted)
             padding = block[env, ..., :start, :], block[env, ..., start + size : longest, :]
             if not same or any(bool(each.any()) for each in padding):

@@ -14,6 +14,7 @@ import xxhash
 from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
 from kvcache.keys_values import KeysValues
 from kvcache.trace.content import NO_CONTEXT, Contents, extend_context, generated_context
+from kvcache.trace.drive import row_start
 from kvcache.trace.steps import Step
 
 __all__ = ["CheckedContent", "Outcome", "Outcomes"]
@@ -111,7 +112,7 @@ class CheckedContent:
         longest = max(sizes)
         self._rows = []
         for row, (size, report) in enumerate(zip(sizes, found, strict=True)):
-            start = backend.row_start(row)
+            start = row_start(backend, row)
             context = self._recognise(batch[row, ..., start : start + size, :])
             if batch[row, ..., :start, :].any() or batch[row, ..., start + size : longest, :].any():
                 context = None

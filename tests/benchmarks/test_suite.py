@@ -17,6 +17,7 @@ from suite.operations import Growth, Operations
 from suite.replays import Replays
 
 from kvcache import registry
+from kvcache.backend import CacheBackend
 from kvcache.geometry import GEOMETRIES
 from kvcache.manager import KVCacheManager
 from kvcache.trace.operations import OPERATION_KINDS
@@ -105,6 +106,19 @@ class TestCells:
         """asv knows a cache by where its ``setup_cache`` stands: an inherited one would be shared."""
         assert "setup_cache" in vars(suite)
         assert suite.setup_cache.timeout == suite.timeout == 600
+
+
+def test_libraries_of_before_resident_batches_are_measured_all_the_same(monkeypatch):
+    """The harness is this checkout's whatever the library: what it asks of a backend, older ones must have."""
+    for backend in (CacheBackend, KVCacheManager):
+        monkeypatch.delattr(backend, "row_start")
+    monkeypatch.setattr(operations, "MOST_CALLS", operations.FEWEST_CALLS)
+    monkeypatch.setattr(replays, "RECORDED_SEARCHES", 1)
+    backends = ["legacy", "new:private"]
+    monkeypatch.setattr(Operations, "params", [operations.KINDS, ["cartpole"], [2], backends, ["cpu"]])
+    monkeypatch.setattr(Replays, "params", [replays.TRACES[:1], backends, ["cpu"]])
+    for suite in (Operations, Replays):
+        assert all(isinstance(cell, dict) for cell in suite().setup_cache().values())
 
 
 def test_garbage_that_was_there_before_is_collected_again_afterwards(monkeypatch):
