@@ -303,4 +303,4 @@ class CacheBackend(ABC):
     @property
     @abstractmethod
     def batch_bytes(self) -> int:
-        """Bytes of the memory that batches are assembled in."""
+        """Bytes of the memory that batches are assembled in, and of shared memory what is reserved for no pool yet."""

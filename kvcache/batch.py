@@ -92,6 +92,11 @@ class Batch(ABC):
     def nbytes(self) -> int:
         """Bytes of tensor memory that is no pool's."""
 
+    @property
+    def shared_bytes(self) -> int:
+        """Bytes of the memory that pools share, all of it."""
+        return 0
+
     def _appended(self, sizes: Sequence[int]) -> int:
         """Tokens that the model appended to every row."""
         return self.keys_values.size - max(sizes)

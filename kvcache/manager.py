@@ -207,4 +207,6 @@ class KVCacheManager(CacheBackend):
 
     @property
     def batch_bytes(self) -> int:
-        return self._batch.nbytes
+        pools = (*self.init_pools, self.recur_pool, self.wm_pool)
+        unassigned = self._batch.shared_bytes - sum(pool.bytes_reserved for pool in pools)
+        return self._batch.nbytes + max(0, unassigned)

@@ -290,6 +290,10 @@ class TokenBatch(Batch):
         return self._memory.shifts.rows, self._memory.index(moves)
 
     @property
+    def shared_bytes(self) -> int:
+        return self._memory.nbytes
+
+    @property
     def nbytes(self) -> int:
         shifts = self._memory.shifts
         return self._flat.nbytes + self._kernels.nbytes + (0 if shifts is None else shifts.nbytes)
