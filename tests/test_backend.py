@@ -140,3 +140,40 @@ def test_a_configuration_cannot_be_changed():
 
 def test_what_lookup_reports_instead_of_a_size_is_no_size_of_anything_stored():
     assert MISS < EMPTY == 0
+
+
+@pytest.mark.parametrize("name", ["init_pool_bytes", "recur_pool_bytes"])
+@pytest.mark.parametrize("value", [0, -1, 1e9, "2", True])
+def test_bytes_that_are_no_number_of_them_are_a_value_error(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be a positive integer or None, got {value!r}"):
+        CacheConfig(GEOMETRY, **{name: value})
+    with pytest.raises(ValueError, match=name):
+        CacheConfig.from_object(SimpleNamespace(**{name: value}), 3)
+
+
+@pytest.mark.parametrize("kind", [SimpleNamespace, AttributeDict], ids=lambda kind: kind.__name__)
+def test_bytes_and_a_resident_batch_are_read_too(kind):
+    entry_bytes = 3 * 2 * 64 * 10 * 2  # layers, K and V, width, tokens, float16
+    sizes = {"init_pool_size": None, "recur_pool_size": None}
+    limits = {"init_pool_bytes": 3 * entry_bytes, "recur_pool_bytes": 6 * entry_bytes - 1}
+    attributes = EVERYTHING | sizes | limits | {"cache_storage": "paged", "cache_resident_batch": True}
+    config = CacheConfig.from_object(kind(**attributes), 6)
+    assert (config.init_pool_bytes, config.recur_pool_bytes) == tuple(limits.values())
+    assert (config.entry_bytes, config.init_entries, config.recur_entries) == (entry_bytes, 3, 5)
+    assert config.resident_batch is True
+
+
+@pytest.mark.parametrize("pool", ["init", "recur"])
+def test_bytes_are_refused_beside_a_size_and_below_one_entry(pool):
+    with pytest.raises(ValueError, match=f"{pool}_pool_size and {pool}_pool_bytes are both set"):
+        CacheConfig.from_object(SimpleNamespace(**{f"{pool}_pool_size": 3, f"{pool}_pool_bytes": 10**9}), 3)
+    half = GEOMETRY.entry_bytes(2)
+    limit = {f"{pool}_pool_bytes": half}
+    assert getattr(CacheConfig(GEOMETRY, dtype=torch.float16, **limit), f"{pool}_entries") == 1
+    with pytest.raises(ValueError, match=f"{pool}_pool_bytes is {half}: one entry takes {2 * half} bytes"):
+        CacheConfig(GEOMETRY, **limit)
+
+
+def test_one_pool_may_have_bytes_and_the_other_a_size():
+    config = CacheConfig(GEOMETRY, init_pool_bytes=2 * GEOMETRY.entry_bytes(), recur_pool_size=7)
+    assert (config.init_entries, config.recur_entries) == (2, 7)

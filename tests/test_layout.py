@@ -53,3 +53,36 @@ def test_bytes_are_as_many_whole_entries_as_fit(dtype, slots):
     for name in ("new:private", "new:slab"):
         assert make_backend(name, config).recur_pool.pool_size == slots
     assert len(make_backend("legacy", config).recur_pool.slots) == slots
+
+
+@pytest.mark.parametrize("name", ["new:private", "new:slab", "legacy"])
+@pytest.mark.parametrize("pool", ["init", "recur"])
+def test_one_byte_less_is_one_slot_less(name, pool):
+    sizes = []
+    for limit in (4 * ENTRY, 4 * ENTRY - 1):
+        backend = make_backend(name, CacheConfig(GEOMETRY, **{f"{pool}_pool_bytes": limit}))
+        first = backend.recur_pool if pool == "recur" else backend.init_pools[-1]
+        sizes.append(len(first.slots) if name == "legacy" else first.pool_size)
+    assert sizes == [4, 3]
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_pages_are_counted_in_whole_pages(resident):
+    page = ENTRY // GEOMETRY.context_length
+    layouts = [
+        make_layout(CacheConfig(GEOMETRY, storage="paged", resident_batch=resident, recur_pool_bytes=limit))
+        for limit in (ENTRY, ENTRY + page - 1, ENTRY + page)
+    ]
+    assert [layout.recur_pool_size for layout in layouts] == [8, 8, 9]
+    storages = [layout.recur_storage() for layout in layouts]
+    assert [storage.lacks_room(8) for storage in storages] == [False] * 3
+    assert [storage.lacks_room(9) for storage in storages] == [True, True, False]
+
+
+def test_the_storages_of_one_layout_share_their_memory_and_those_of_two_do_not():
+    for storage in ("slab", "paged"):
+        one, other = (make_layout(CacheConfig(GEOMETRY, storage=storage)) for _ in range(2))
+        made = [one.init_storage(), one.init_storage(), one.recur_storage(), one.wm_storage()]
+        assert len({id(each.memory) for each in made}) == 1
+        assert len({id(each) for each in made}) == 4
+        assert other.recur_storage().memory is not made[0].memory

@@ -64,3 +64,61 @@ def test_contexts_that_grew_alike_are_one():
 def test_no_slide_moves_a_token_by_half_a_step(origin):
     with pytest.raises(AssertionError, match=f"no number of slides moves a token from {origin} to 0"):
         PositionShifts(given()).moves(NO_TOKENS.grown(origin, 1))
+
+
+def plain_sum(shift, old, new):
+    """What moves a token from ``old`` to ``new``, slide by slide, exactly."""
+    total = torch.zeros_like(row_of(shift, 0), dtype=torch.float64)
+    while old > new:
+        old -= 2
+        total += row_of(shift.double(), old)
+    return total
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kept", [1, 2, 5, 12])
+def test_any_correction_is_the_plain_sum_in_its_dtype(dtype, kept):
+    shift = torch.randn(2, 2, 2, kept, 3).to(dtype)
+    shifts = PositionShifts(shift)
+    for old in range(kept + 2):
+        for new in range(old % 2, old + 1, 2):
+            if new >= kept:
+                continue
+            origins = NO_TOKENS.grown(0, new).grown(old, 1)
+            moves = shifts.moves(origins)
+            if old == new:
+                assert moves is None
+            else:
+                assert moves[:-1].tolist() == [0] * new
+                assert torch.equal(shifts.rows[moves[-1]], plain_sum(shift, old, new).to(dtype))
+    assert shifts.rows.dtype is dtype
+    assert not shifts.rows[0].any()
+
+
+def test_whole_numbers_are_moved_exactly():
+    shift = torch.arange(2 * 2 * 2 * KEPT * 3).view(2, 2, 2, KEPT, 3).float()
+    shifts = PositionShifts(shift)
+    (row,) = shifts.moves(NO_TOKENS.grown(6, 1))
+    assert torch.equal(shifts.rows[row].double(), plain_sum(shift, 6, 0))
+
+
+def test_a_position_that_is_not_contiguous_or_learned_is_taken_as_it_is():
+    shift = given()
+    strided = shift.movedim(3, 0).contiguous().movedim(0, 3).requires_grad_()
+    shifts, wanted = PositionShifts(strided), PositionShifts(shift)
+    assert torch.equal(shifts.rows, wanted.rows)
+    assert not shifts.rows.requires_grad
+
+
+def test_what_was_given_may_change_afterwards():
+    shift = given()
+    shifts = PositionShifts(shift)
+    kept = shift.clone()
+    shift.fill_(9)
+    (row,) = shifts.moves(NO_TOKENS.grown(4, 1))
+    assert torch.equal(shifts.rows[row], plain_sum(kept, 4, 0).float())
+
+
+def test_no_token_moves_forwards():
+    with pytest.raises(AssertionError, match="a token at 0 cannot slide to 2"):
+        PositionShifts(given()).moves(NO_TOKENS.grown(0, 2).grown(0, 1))

@@ -1,0 +1,138 @@
+"""Memory of single tokens: room, growth and what stays where it is."""
+
+import numpy as np
+import pytest
+import torch
+from conformance import HEAD_DIM, HEADS, LAYERS, TOKENS, entry, live, same_bits
+
+from kvcache.kernels import ZERO
+from kvcache.pool import KVCachePool
+from kvcache.storage import EntryLike, PagedStorage, Pages, Slab, SlabStorage
+from kvcache.storage.tokens import NOBODYS_ROWS
+
+LIKE = EntryLike((LAYERS, 2, HEADS, TOKENS, HEAD_DIM), torch.float32, torch.device("cpu"))
+WIDTH = LAYERS * 2 * HEADS * HEAD_DIM
+
+each_memory = pytest.mark.parametrize("make", [Slab, Pages])
+each_storage = pytest.mark.parametrize("make", [SlabStorage, PagedStorage])
+
+
+@each_memory
+def test_nothing_is_allocated_before_it_is_needed(make):
+    memory = make(LIKE)
+    memory.reserve(1000)
+    assert (memory.rows, memory.nbytes) == (None, 0)
+    assert memory.take(1) == NOBODYS_ROWS
+    assert memory.rows.shape == (NOBODYS_ROWS + 1000, WIDTH)
+    assert memory.nbytes == (NOBODYS_ROWS + 1000) * memory.row_bytes
+
+
+@each_memory
+def test_rows_are_handed_out_in_a_line_and_to_nobody_twice(make):
+    memory = make(LIKE)
+    taken = [(memory.take(count), count) for count in (3, 1, 0, 40, 2, 1000, 5)]
+    assert [first for first, _ in taken] == [NOBODYS_ROWS + sum(n for _, n in taken[:i]) for i in range(len(taken))]
+    assert memory.rows.shape[0] >= memory.used == NOBODYS_ROWS + sum(count for _, count in taken)
+
+
+@each_memory
+def test_growing_keeps_contents_and_copies_a_few_times_what_is_held(make):
+    memory, rows, copied = make(LIKE), 2000, 0
+    for number in range(rows):
+        before = memory.rows
+        row = memory.take(1)
+        if before is not None and memory.rows is not before:
+            copied += len(before)
+        memory.rows[row].fill_(number)
+    assert memory.rows[NOBODYS_ROWS : memory.used, 0].tolist() == list(range(rows))
+    assert not memory.rows[ZERO].any()
+    assert copied <= 5 * rows  # each time a quarter more: 1 + 4/5 + (4/5)^2 + ... = 5
+    assert memory.rows.shape[0] <= 1.25 * memory.used + 1
+
+
+@each_memory
+def test_memory_grown_in_inference_mode_can_be_written_to_outside(make):
+    memory = make(LIKE)
+    with torch.inference_mode():
+        memory.take(3)
+        memory.take(50)
+    memory.rows[2].fill_(1)
+    assert not memory.rows.is_inference()
+
+
+@each_memory
+def test_an_allocation_that_fails_changes_nothing(make, monkeypatch):
+    memory = make(LIKE)
+    memory.take(4)
+    memory.rows.fill_(7)
+    before = memory.rows, memory.used
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr("kvcache.storage.tokens.memory", lambda *_: (_ for _ in ()).throw(MemoryError("full")))
+        memory.take(100)
+    assert (memory.rows is before[0], memory.used) == (True, before[1])
+    assert memory.take(1) == before[1]
+
+
+def test_a_slab_shares_nothing():
+    with pytest.raises(NotImplementedError, match="not shared"):
+        Slab(LIKE).inherit([np.arange(2, 4)])
+    with pytest.raises(NotImplementedError):
+        SlabStorage(1, LIKE).origins_of(0)
+
+
+@each_storage
+def test_two_pools_in_one_memory_do_not_mix(make):
+    memory = (Slab if make is SlabStorage else Pages)(LIKE)
+    pools = [KVCachePool(3, storage=make(3, LIKE, memory, reserves)) for reserves in (True, False)]
+    for value in range(8):
+        for number, pool in enumerate(pools):
+            pool.set(value, entry(10 * number + value, value % (TOKENS + 1)))
+    for number, pool in enumerate(pools):
+        assert set(pool) == {5, 6, 7}
+        for value in pool:
+            assert same_bits(live(pool.get(value)), live(entry(10 * number + value, value % (TOKENS + 1))))
+    pools[0].clear()
+    assert same_bits(live(pools[1].get(6)), live(entry(16, 6)))
+
+
+@each_storage
+@pytest.mark.parametrize(
+    "wrong", [(LAYERS, 2, HEADS, TOKENS, 1), (LAYERS, 2, 1, TOKENS, HEAD_DIM), (1, 2, HEADS, TOKENS, HEAD_DIM)]
+)
+def test_an_entry_is_not_loaded_into_what_it_does_not_fit(make, wrong):
+    storage = make(2, LIKE)
+    storage.write(0, entry(1))
+    with pytest.raises(ValueError, match=r"does not fit a batch of"):
+        storage.load_tokens(0, torch.zeros(wrong), 0)
+
+
+@each_storage
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_entries_keep_their_dtype(make, dtype):
+    storage = make(1)
+    storage.write(0, entry(1, dtype=dtype))
+    assert same_bits(live(storage.read(0)), live(entry(1, dtype=dtype)))
+
+
+@each_storage
+def test_only_live_tokens_are_copied(make):
+    storage, kv = make(1), entry(1, size=3)
+    kv.block[..., 3:, :] = float("nan")
+    storage.write(0, kv)
+    row = torch.full((LAYERS, 2, HEADS, TOKENS, HEAD_DIM), -1.0)
+    storage.load_tokens(0, row, 2)
+    assert same_bits(row[..., 2:5, :], live(kv)[0])
+    assert (row[..., :2, :] == -1).all()
+    assert (row[..., 5:, :] == -1).all()
+
+
+@pytest.mark.parametrize("storage", ["slab", "paged"])
+def test_a_row_of_odd_width_is_moved_as_well(storage):
+    """Rows that are no whole number of the widest elements torch can move."""
+    pool = KVCachePool(3, storage=storage)
+    for value in range(3):
+        pool.set(value, entry(value, layers=1, heads=1, head_dim=3, dtype=torch.float16))
+    assert pool.storage.memory.row_bytes == 12
+    for value in range(3):
+        wanted = entry(value, layers=1, heads=1, head_dim=3, dtype=torch.float16)
+        assert same_bits(live(pool.get(value)), live(wanted))
