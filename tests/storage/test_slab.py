@@ -91,7 +91,7 @@ def test_there_is_one_tensor_for_all_pools():
     strict=True, raises=AssertionError, reason="only the pool of the first entry reserves its slots when that decides"
 )
 def test_the_recurrent_pool_is_reserved_whichever_pool_has_the_first_entry():
-    """Where no shape was promised a root comes first: the recurrent pool's bytes are said to be reserved, and are not."""
+    """Where no shape was promised a root comes first; bytes are said to be reserved that are not there."""
     cache = KVCacheManager(CacheConfig(GEOMETRY, storage="slab", checks_entries=False))
     twins = Twins(cache)
     twins.infer(Scope.ROOT, [(0, None, 1)])
