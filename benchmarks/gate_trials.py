@@ -71,21 +71,23 @@ def _added(method):
 
 KVCacheManager.{method} = _added(KVCacheManager.{method})
 """
-# The first lookup that would miss gets some other key's slot.
+# The first lookup that would miss asks for some other key.
 STALE = """
 
-def _stale(find):
-    def found(self, init_pool, key):
-        slot = find(self, init_pool, key)
-        if slot is None and len(self.recur_pool) and not getattr(self, "_was_stale", False):
-            self._was_stale = True
-            return self.recur_pool, self.recur_pool._slots[next(iter(self.recur_pool))]
-        return slot
+def _stale(lookup):
+    def found(self, envs, keys, scope):
+        keys = list(keys)
+        for row, (env, key) in enumerate(zip(envs, keys)):
+            missing = key is not None and key not in self.init_pools[env] and key not in self.recur_pool
+            if missing and scope is Scope.NODE and len(self.recur_pool) and not getattr(self, "_was_stale", False):
+                self._was_stale = True
+                keys[row] = next(iter(self.recur_pool))
+        return lookup(self, envs, keys, scope)
 
     return found
 
 
-KVCacheManager._find = _stale(KVCacheManager._find)
+KVCacheManager.lookup = _stale(KVCacheManager.lookup)
 """
 
 # Methods, and the benchmarks that are about them.

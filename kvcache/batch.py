@@ -114,7 +114,7 @@ class RowBatch(Batch):
     def __init__(self, geometry: Geometry, device: Any, dtype: Any) -> None:
         super().__init__(geometry)
         self._like = {"device": device, "dtype": dtype}
-        self._batches: dict[int, KeysValues] = {}
+        self._batches: dict[int, tuple[KeysValues, Tensor]] = {}
         self._memory = self._allocate(geometry.env_num)
         self.begin(geometry.env_num)
 
@@ -126,10 +126,11 @@ class RowBatch(Batch):
         if rows > self._memory.shape[0]:
             self._memory = self._allocate(rows)
             self._batches.clear()
-        batch = self._batches.get(rows)
-        if batch is None or not batch.holds_block:
-            batch = self._batches[rows] = KeysValues.from_block(self._memory[:rows])
-        self.keys_values = batch
+        known = self._batches.get(rows)
+        if known is None or not known[0].is_view_of(known[1]):
+            block = self._memory[:rows]
+            known = self._batches[rows] = KeysValues.from_block(block), block
+        self.keys_values, _ = known
 
     def assemble(self, rows: Sequence[Row], sizes: Sequence[int]) -> None:
         longest, shortest = max(sizes), min(sizes)

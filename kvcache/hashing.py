@@ -16,12 +16,10 @@ Latents = torch.Tensor | np.ndarray
 def _host_float32(latents: Latents) -> np.ndarray:
     """The latents as a contiguous float32 array on the host: at most one transfer."""
     if isinstance(latents, torch.Tensor):
-        latents = latents.detach().to(device="cpu", dtype=torch.float32).numpy()
+        if latents.dtype is not torch.float32 or not latents.is_cpu:
+            latents = latents.to(device="cpu", dtype=torch.float32)
+        latents = latents.numpy(force=True)
     return np.ascontiguousarray(latents, dtype=np.float32)
-
-
-def _digest(latent: np.ndarray) -> int:
-    return xxhash.xxh64_intdigest(latent.data)
 
 
 def hash_state(latent: Latents) -> int:
@@ -32,7 +30,7 @@ def hash_state(latent: Latents) -> int:
     Args:
         latent: one latent state, of any shape.
     """
-    return _digest(_host_float32(latent))
+    return xxhash.xxh64_intdigest(_host_float32(latent).data)
 
 
 def hash_states(latents: Latents) -> Sequence[int]:
@@ -41,4 +39,4 @@ def hash_states(latents: Latents) -> Sequence[int]:
     Args:
         latents: ``[B, ...]``, one latent state a row.
     """
-    return [_digest(row) for row in _host_float32(latents)]
+    return list(map(xxhash.xxh64_intdigest, _host_float32(latents)))

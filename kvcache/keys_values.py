@@ -61,13 +61,14 @@ class Journal:
 class Cache:
     """The keys or the values of one layer: a tensor ``[B, H, T_max, D]`` and the number of its live tokens."""
 
-    __slots__ = ("_cache", "_journal", "_size")
+    __slots__ = ("_cache", "_journal", "_noted", "_size")
 
     def __init__(self, cache: Tensor, size: int = 0, journal: Journal | None = None) -> None:
         assert cache.ndim == 4, f"a cache is [B, H, T_max, D], got {tuple(cache.shape)}"
         self._cache = cache
         self._size = size
         self._journal = journal
+        self._noted = cache  # appends to this tensor are noted; others may be put in its place
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -108,7 +109,7 @@ class Cache:
         if missing > 0:
             self._drop_oldest(missing, new)
         self._cache[:, :, self._size : self._size + new, :] = x.detach()
-        if self._journal is not None:
+        if self._journal is not None and self._cache is self._noted:
             self._journal.note(self._size)
         self._size += new
 
@@ -278,6 +279,10 @@ class KeysValues:
         does) has put other tensors into the layers since.
         """
         return self._block is not None and all(map(is_, self.layer_tensors(), self._views))
+
+    def is_view_of(self, block: Tensor) -> bool:
+        """Whether it was made of ``block`` and all layers are still views of it."""
+        return self._block is block and self.holds_block
 
     @property
     def block(self) -> Tensor:

@@ -144,25 +144,29 @@ class KVCacheManager(CacheBackend):
         return hash_states(latents)
 
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
+        recur_pool = self.recur_pool if scope is Scope.NODE else None
         rows: list[Row] = []
         sizes = []
         for env, key in zip(envs, keys, strict=True):
             pool = self._init_pool(env)
-            found: tuple[KVCachePool, int] | None
             if key is None:
-                found = None
-            elif scope is Scope.NODE:
-                found = self._find(pool, key)
-            else:
+                rows.append(None)
+                sizes.append(EMPTY)
+                continue
+            slot = pool.find(key)
+            if slot is None and recur_pool is not None:
+                pool = recur_pool
                 slot = pool.find(key)
-                found = None if slot is None else (pool, slot)
-            if found is not None:
-                pool, slot = found
+            if slot is None:
+                rows.append(None)
+                sizes.append(MISS)
+            else:
                 rows.append(Found(pool, slot, pool.writes))
                 sizes.append(pool.storage.size(slot))
-            else:
-                rows.append(None)
-                sizes.append(EMPTY if key is None else MISS)
+        if recur_pool is not None and self.stats_enabled:
+            missed, empty = sizes.count(MISS), keys.count(None)
+            self.hierarchy_stats.misses += missed
+            self.hierarchy_stats.hits += len(sizes) - missed - empty
         self._rows = rows
         self._assembled = False
         self.keys_values_wm_size_list = sizes

@@ -176,8 +176,9 @@ class KVCachePool:
         """
         self._check_priority(priority)
         self.writes += 1
-        while self._slots and self.storage.lacks_room(tokens):
-            self._free.append(self._evict())
+        if self.storage.is_limited:
+            while self._slots and self.storage.lacks_room(tokens):
+                self._free.append(self._evict())
         slot = self._slots.get(key)
         if slot is not None:
             self._policy.update(slot, priority)

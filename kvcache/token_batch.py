@@ -13,14 +13,18 @@ from kvcache.geometry import Geometry
 from kvcache.kernels import TRASH, Kernels, copy_rows
 from kvcache.keys_values import Journal, KeysValues, memory, zeros
 from kvcache.pool import KVCachePool
-from kvcache.storage import Pages, TokenMemory
-from kvcache.storage.base import EntryLike
-from kvcache.storage.positions import NO_TOKENS, Origins, PositionShifts
-from kvcache.storage.tokens import NO_ROWS
+from kvcache.storage import EntryLike, Pages, TokenMemory
+from kvcache.storage.tokens import NOBODY
 
 __all__ = ["ResidentBatch", "TokenBatch"]
 
 _UNKNOWN = -1
+_FEW_MORE = 2  # moving a token by way of the scratch memory takes as long as moving two
+
+
+def _entries(rows: Sequence[Row]) -> list[int]:
+    """The entries in which rows were found; ``NOBODY`` for those that were not."""
+    return [row.pool.storage.first + row.slot if type(row) is Found else NOBODY for row in rows]  # type: ignore[attr-defined]
 
 
 class TokenBatch(Batch):
@@ -41,31 +45,44 @@ class TokenBatch(Batch):
         self._like = like
         self._kernels = kernels
         self._width = 2 * geometry.num_layers * geometry.embed_dim
-        self._windows = [geometry.window(size) for size in range(geometry.context_length + 1)]
-        self._positions = np.arange(geometry.context_length)
+        self._tokens = geometry.context_length
+        self._windows = [geometry.window(size) for size in range(self._tokens + 1)]
+        self._numbers = np.arange(self._tokens)
         self._journal = Journal()
-        self._batches: dict[int, tuple[KeysValues, Tensor]] = {}
+        self._batches: dict[int, tuple[KeysValues, Tensor, Tensor]] = {}
         self._flat = self._allocate(geometry.env_num)  # [T x B, W] of the largest batch
         self._buffer = self._flat  # [T, B, W] of the batch in use
         self.begin(geometry.env_num)
 
     def set_position_shift(self, shift: Tensor | None) -> None:
         super().set_position_shift(shift)
-        self._memory.shifts = None if shift is None else PositionShifts(shift)
+        self._memory.set_position_shift(shift)
 
     def _allocate(self, rows: int) -> Tensor:
-        return zeros((rows * self.geometry.context_length, self._width), self._like.device, self._like.dtype)
+        return zeros((rows * self._tokens, self._width), self._like.device, self._like.dtype)
 
     def begin(self, rows: int) -> None:
-        tokens = self.geometry.context_length
+        tokens = self._tokens
         if rows * tokens > self._flat.shape[0]:
             self._flat = self._allocate(rows)
             self._batches.clear()
         known = self._batches.get(rows)
-        if known is None or not known[0].holds_block:
+        if known is None or not known[0].is_view_of(known[2]):
             buffer = self._flat[: rows * tokens].view(tokens, rows, self._width)
-            known = self._batches[rows] = KeysValues.from_block(self._block(buffer), journal=self._journal), buffer
-        self.keys_values, self._buffer = known
+            block = self._block(buffer)
+            known = self._batches[rows] = KeysValues.from_block(block, journal=self._journal), buffer, block
+        self.keys_values, self._buffer, _ = known
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: without the views of its memory, which would be no views of the copy's."""
+        self._take_in()
+        return {name: value for name, value in self.__dict__.items() if name not in ("_batches", "_buffer")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        before, self._batches, self._buffer = self.keys_values, {}, self._flat
+        self.begin(before.num_samples)
+        self.keys_values.size = before.size
 
     def _block(self, buffer: Tensor) -> Tensor:
         """``[T, B, W]`` seen as ``[B, L, 2, H, T, D]``."""
@@ -81,58 +98,58 @@ class TokenBatch(Batch):
         """Where in the batch ``count`` tokens of a row are, from ``first`` on: places and lengths of stretches."""
         return [(longest - size + first, count)]
 
+    def _index(self, entries: Sequence[int], sizes: Sequence[int], longest: int) -> np.ndarray:
+        """By which rows the batch is gathered, ``[longest, B]``."""
+        tables = self._memory.tables.take(entries, 0)
+        return np.ascontiguousarray(tables[:, self._tokens - longest : self._tokens].T)
+
     # Assembling.
 
     def assemble(self, rows: Sequence[Row], sizes: Sequence[int]) -> None:
-        longest = max(sizes)
-        if self._memory.rows is not None and self._memory.like != self._like:  # a copy would broadcast
-            raise ValueError(f"an entry of {self._memory.like} does not fit a batch of {self._like}")
+        memory, longest = self._memory, max(sizes)
+        if memory.rows is not None and memory.like != self._like:  # a copy would broadcast
+            raise ValueError(f"an entry of {memory.like} does not fit a batch of {self._like}")
         if longest:
-            index = np.zeros((longest, len(rows)), dtype=np.int64)  # ZERO
-            for row, found in enumerate(rows):
-                if type(found) is Found:
-                    size = sizes[row]
-                    start = self.start(size, longest)
-                    index[start : start + size, row] = found.pool.storage.rows_of(found.slot)  # type: ignore[attr-defined]
-            self._fill(index, rows, sizes)
+            if memory.rows is None:
+                self._buffer[:longest].zero_()
+            else:
+                self._fill(_entries(rows), sizes, longest)
             for row, supplied in enumerate(rows):
                 if isinstance(supplied, KeysValues):
                     self._supply(row, supplied, self.start(sizes[row], longest))
         self.keys_values.size = longest
 
-    def _fill(self, index: np.ndarray, rows: Sequence[Row], sizes: Sequence[int]) -> None:
-        """Make the batch's first positions hold the memory's rows ``index`` ``[t, B]``."""
-        memory, buffer = self._memory, self._buffer[: len(index)]
-        if memory.rows is None:
-            buffer.zero_()
-        elif memory.shifts is None or not memory.shares:
-            self._kernels.gather(memory.rows, memory.index(index), buffer)
-        else:
-            moves = self._moves(rows, sizes, len(index))
-            shift_index = None if moves is None else memory.index(moves)
-            self._kernels.gather(memory.rows, memory.index(index), buffer, memory.shifts.rows, shift_index)
+    def _fill(self, entries: Sequence[int], sizes: Sequence[int], longest: int) -> None:
+        """Gather ``entries``, ``NOBODY`` for rows that were not found, into the batch."""
+        index = self._index(entries, sizes, longest)
+        self._gather(index, self._moves(entries, longest), self._buffer[:longest])
 
-    def _moves(self, rows: Sequence[Row], sizes: Sequence[int], longest: int) -> np.ndarray | None:
+    def _moves(self, entries: Sequence[int], longest: int) -> np.ndarray | None:
         """Which corrections the batch's tokens need: ``[t, B]``, or ``[t, 1]`` where all rows are alike; or none."""
         shifts = self._memory.shifts
-        assert shifts is not None
-        origins = [
-            row.pool.storage.origins_of(row.slot) if type(row) is Found else None  # type: ignore[attr-defined]
-            for row in rows
-        ]
-        alike = origins[0]
-        if alike is not None and all(each is alike for each in origins):
-            moves = shifts.moves(alike)
-            return None if moves is None else moves[:, None]
+        if shifts is None:
+            return None
+        origins = [self._memory.origins[entry] for entry in entries]
+        if origins.count(origins[0]) == len(origins):
+            return shifts.moves(origins[0])
         moves = None
-        for row, (each, size) in enumerate(zip(origins, sizes, strict=True)):
-            needed = None if each is None else shifts.moves(each)
+        for row, each in enumerate(origins):
+            needed = shifts.moves(each)
             if needed is not None:
                 if moves is None:
-                    moves = np.zeros((longest, len(rows)), dtype=np.int64)
-                start = self.start(size, longest)
-                moves[start : start + size, row] = needed
+                    moves = np.zeros((longest, len(entries)), dtype=np.int64)
+                start = self.start(len(needed), longest)
+                moves[start : start + len(needed), row] = needed[:, 0]
         return moves
+
+    def _gather(self, index: np.ndarray, moves: np.ndarray | None, out: Tensor) -> None:
+        memory = self._memory
+        assert memory.rows is not None
+        if moves is None:
+            self._kernels.gather(memory.rows, memory.index(index), out)
+        else:
+            assert memory.shifts is not None
+            self._kernels.gather(memory.rows, memory.index(index), out, memory.shifts.rows, memory.index(moves))
 
     def _supply(self, row: int, supplied: KeysValues, start: int) -> None:
         """Copy in what the model made for a row that missed."""
@@ -149,97 +166,97 @@ class TokenBatch(Batch):
         keys: Sequence[Any],
         priorities: Sequence[float | None],
     ) -> None:
+        memory = self._memory
         self._take_in()
-        if self._memory.like is None:
+        if memory.like is None:
             pools[0].storage.decide(self._like)  # type: ignore[attr-defined]
-        elif self._memory.like != self._like:
-            raise ValueError(f"this pool holds entries of {self._memory.like}; got {self._like}")
-        longest, appended = max(sizes), self._appended(sizes)
-        windows = [self._windows[size + appended] for size in sizes]
-        inherited, origins = self._inherit(rows, windows)
-        new = [count - len(shared) for (_, count), shared in zip(windows, inherited, strict=True)]
+        elif memory.like != self._like:
+            raise ValueError(f"this pool holds entries of {memory.like}; got {self._like}")
+        longest, end = max(sizes), self.keys_values.size
+        windows = [self._windows[size + end - longest] for size in sizes]
+        first, counts = [window[0] for window in windows], [window[1] for window in windows]
+        parents = _entries([row if type(row) is Found and row.stands else None for row in rows])
+        tables, new = memory.inherit(parents, first, counts)
+        origins = [
+            memory.origins[parent].grown(at, at + count, added)
+            for parent, at, count, added in zip(parents, first, counts, new, strict=True)
+        ]
         claimed: list[int] = []
-        owed = inherited
+        standing: Sequence[int] = range(len(rows))
+        owed = tables
         try:
             needed = dict.fromkeys(pools, 0)  # tokens of all rows so far
             for pool, key, priority, count in zip(pools, keys, priorities, new, strict=True):
                 needed[pool] += count
                 claimed.append(pool.claim(key, priority, needed[pool]))
-            standing = self._standing(pools, keys, claimed)
-            if len(standing) < len(rows):
-                for row in set(range(len(rows))).difference(standing):
-                    self._memory.disown(inherited[row])
-                owed = inherited = [inherited[row] for row in standing]
-                new = [new[row] for row in standing]
+            entries = [pool.storage.first + slot for pool, slot in zip(pools, claimed, strict=True)]  # type: ignore[attr-defined]
+            last = dict(zip(entries, standing, strict=True))
+            if len(last) < len(rows) or any(pool.storage.is_limited for pool in needed):
+                # A later row may have taken the slot, by an eviction or with the same key.
+                standing = [row for row in sorted(last.values()) if pools[row].owns(keys[row], claimed[row])]
+                memory.disown(np.delete(tables, standing, axis=0))
+                owed = tables = tables[standing]
+                entries, first, counts, new = (
+                    [each[row] for row in standing] for each in (entries, first, counts, new)
+                )
                 origins = [origins[row] for row in standing]
-            first = [windows[row][0] + len(shared) for row, shared in zip(standing, inherited, strict=True)]
-            slots = [claimed[row] for row in standing]
-            storages = [pools[row].storage for row in standing]
-            targets = self._memory.write_entries(storages, slots, inherited, origins, first, new)
-            owed = []
+            targets = memory.write(entries, tables, new, origins)
+            owed = tables[:0]
             if len(targets):
-                index = self._layout(standing, sizes, longest, longest + appended, first, new, targets)
-                self._scatter(index, longest + appended, standing, sizes, windows)
+                if len(standing) < len(rows) or not self._ends(sizes, first, counts, new, longest, end):
+                    targets = self._placed(targets, standing, sizes, first, counts, new, longest, end)
+                assert memory.rows is not None
+                written = self._buffer[end - len(targets) : end]
+                self._kernels.scatter(memory.rows, memory.index(targets), written)
         except BaseException:
-            for shared in owed:
-                self._memory.disown(shared)
+            memory.disown(owed)
             for pool, key in zip(pools, keys[: len(claimed)], strict=False):
                 if key in pool:
                     pool.release(key)
             raise
 
-    def _inherit(
-        self, rows: Sequence[Row], windows: Sequence[tuple[int, int]]
-    ) -> tuple[Sequence[np.ndarray], Sequence[Origins]]:
-        """What each row's entry shares with the one that the row was found in: rows, and where they were computed."""
-        origins = [NO_TOKENS] * len(rows)
-        if not self._memory.shares:
-            return [NO_ROWS] * len(rows), origins
-        parents = [NO_ROWS] * len(rows)
-        for number, (row, (first, count)) in enumerate(zip(rows, windows, strict=True)):
-            if type(row) is Found and row.pool.writes == row.writes:
-                storage: Any = row.pool.storage
-                parents[number] = storage.rows_of(row.slot)[first : first + count]
-                origins[number] = storage.origins_of(row.slot).part(first, count)
-        return self._memory.inherit(parents), origins
-
-    @staticmethod
-    def _standing(pools: Sequence[KVCachePool], keys: Sequence[Any], slots: Sequence[int]) -> Sequence[int]:
-        """Rows whose slot no other row of the batch has taken, by an eviction or as the last one of its key."""
-        last = dict(zip(zip(pools, keys, strict=True), range(len(keys)), strict=True))
-        return [row for (pool, key), row in last.items() if pool.owns(key, slots[row])]
-
-    def _layout(
+    def _ends(
         self,
-        rows: Sequence[int],
         sizes: Sequence[int],
+        first: Sequence[int],
+        counts: Sequence[int],
+        new: Sequence[int],
         longest: int,
         end: int,
-        first: Sequence[int],
-        new: Sequence[int],
+    ) -> bool:
+        """Whether the new tokens of all rows are the batch's last ones up to ``end``."""
+        appended = end - longest
+        return all(at + count == size + appended for at, count, size in zip(first, counts, sizes, strict=True))
+
+    def _placed(
+        self,
         targets: np.ndarray,
+        rows: Sequence[int],
+        sizes: Sequence[int],
+        first: Sequence[int],
+        counts: Sequence[int],
+        new: Sequence[int],
+        longest: int,
+        end: int,
     ) -> np.ndarray:
-        """Which of the memory's rows each place of the batch goes to, ``[t, B]``: its last positions up to ``end``.
+        """Which of the memory's rows each of the batch's last positions up to ``end`` goes to, ``[t, B]``.
 
         Args:
+            targets: where the new tokens of the stored rows go, ``[most, n]`` (see ``TokenMemory.write``).
             rows: those that are stored.
-            sizes: of all rows.
-            longest: of them.
-            end: where what the model appended ends.
-            first: each stored row's first token to be written.
-            new: how many of them.
-            targets: the memory's rows ``[sum(new)]``, row by row.
+            sizes: of all rows, before anything was appended.
+            first: of the stored rows, the first token that is stored.
+            counts: how many are.
+            new: how many of these are written.
+            longest: of all rows.
+            end: where what was appended ends.
         """
-        count = new[0]
-        if len(rows) == len(sizes) and new.count(count) == len(new):
-            alike = [(end - count, count)]
-            if all(self._places(sizes[row], longest, at, count) == alike for row, at in zip(rows, first, strict=True)):
-                return np.ascontiguousarray(targets.reshape(len(rows), count).T)
         index = np.full((end, len(sizes)), TRASH, dtype=np.int64)
-        lowest, taken = end, 0
-        for row, at, count in zip(rows, first, new, strict=True):
-            for place, length in self._places(sizes[row], longest, at, count):
-                index[place : place + length, row] = targets[taken : taken + length]
+        lowest = end
+        for column, (row, at, count, written) in enumerate(zip(rows, first, counts, new, strict=True)):
+            taken = len(targets) - written
+            for place, length in self._places(sizes[row], longest, at + count - written, written):
+                index[place : place + length, row] = targets[taken : taken + length, column]
                 taken += length
                 if length and place < lowest:
                     lowest = place
@@ -249,45 +266,6 @@ class TokenBatch(Batch):
         """Where somebody has put other tensors into the batch cache, copy what they hold to where it belongs."""
         if not self.keys_values.holds_block:
             self._block(self._buffer).copy_(self.keys_values.block.detach())
-
-    def _scatter(
-        self,
-        index: np.ndarray,
-        end: int,
-        rows: Sequence[int],
-        sizes: Sequence[int],
-        windows: Sequence[tuple[int, int]],
-    ) -> None:
-        """Write the batch's last positions up to ``end`` to the memory's rows ``index`` ``[t, B]``."""
-        begin = end - len(index)
-        shifts = moves = None
-        if self._memory.shifts is not None and not self._memory.shares:
-            shifts, moves = self._slides(begin, end, rows, sizes, windows)
-        assert self._memory.rows is not None
-        self._kernels.scatter(self._memory.rows, self._memory.index(index), self._buffer[begin:end], shifts, moves)
-
-    def _slides(
-        self, begin: int, end: int, rows: Sequence[int], sizes: Sequence[int], windows: Sequence[tuple[int, int]]
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """What has to be added to tokens of the batch's positions from ``begin`` to ``end``: their windows slide."""
-        assert self._memory.shifts is not None
-        longest, kept, steps = max(sizes), self.geometry.slid_size, self._memory.shifts.steps
-        slides = [row for row in rows if windows[row][0]]
-        if not slides:
-            return None, None
-        places = {row: self._places(sizes[row], longest, windows[row][0], kept) for row in slides}
-        alike = places[slides[0]]
-        if len(slides) == len(rows) and all(each == alike for each in places.values()):
-            slides, columns = slides[:1], 1  # one column for all of them
-        else:
-            columns = len(sizes)
-        moves = np.zeros((end - begin, columns), dtype=np.int64)
-        for row in slides:
-            done = 0
-            for place, length in places[row]:
-                moves[place - begin : place - begin + length, row if columns > 1 else 0] = steps[done : done + length]
-                done += length
-        return self._memory.shifts.rows, self._memory.index(moves)
 
     @property
     def shared_bytes(self) -> int:
@@ -351,36 +329,51 @@ class ResidentBatch(TokenBatch):
         self._journal.clear()
         self._version = self._flat._version
 
-    def _fill(self, index: np.ndarray, rows: Sequence[Row], sizes: Sequence[int]) -> None:
-        if self._memory.rows is None:
-            super()._fill(index, rows, sizes)
-            return
-        held, wanted = self._holds[: len(index)], self._memory.serials[index]
+    def _ends(
+        self,
+        sizes: Sequence[int],
+        first: Sequence[int],
+        counts: Sequence[int],
+        new: Sequence[int],
+        longest: int,
+        end: int,
+    ) -> bool:
+        # What stood in the batch before stands in front of the padding.
+        return max(new) <= end - longest and super()._ends(sizes, first, counts, new, longest, end)
+
+    def _index(self, entries: Sequence[int], sizes: Sequence[int], longest: int) -> np.ndarray:
+        if min(sizes) == longest:
+            return super()._index(entries, sizes, longest)
+        # The column behind a table's last is ZERO.
+        columns = np.minimum(self._numbers[:longest, None] + (self._tokens - np.array(sizes)), self._tokens)
+        return self._memory.tables[entries, columns]
+
+    def _fill(self, entries: Sequence[int], sizes: Sequence[int], longest: int) -> None:
+        pages, width = self._memory, len(entries)
+        index = self._index(entries, sizes, longest)
+        held, wanted = self._holds[:longest], pages.serials.take(index)
         changed = np.flatnonzero(wanted != held)
-        if 2 * len(changed) > index.size:
-            super()._fill(index, rows, sizes)
-        elif len(changed):
-            self._move(index, changed, rows, sizes)
+        if not len(changed):
+            return
+        moves = self._moves(entries, longest)
+        lowest = int(changed[0]) // width
+        if index.size - lowest * width <= _FEW_MORE * len(changed):
+            # From where the tokens below the root begin all is moved: some are there already, but none is moved twice.
+            self._gather(index[lowest:], None if moves is None else moves[lowest:], self._buffer[lowest:longest])
+        else:
+            if moves is not None:
+                moves = np.broadcast_to(moves, index.shape).reshape(-1, 1)[changed]
+            self._move(index.reshape(-1, 1)[changed], moves, changed)
         held[:] = wanted
 
-    def _move(self, index: np.ndarray, changed: np.ndarray, rows: Sequence[Row], sizes: Sequence[int]) -> None:
-        """Move the rows of ``index`` ``[t, B]`` at the flat places ``changed`` ``[n]``."""
-        pages = self._memory
-        assert pages.rows is not None
-        count = len(changed)
+    def _move(self, rows: np.ndarray, moves: np.ndarray | None, places: np.ndarray) -> None:
+        """Move pages ``[n, 1]`` to flat places ``[n]`` of the batch, with these corrections ``[n, 1]``."""
+        pages, count = self._memory, len(places)
         if self._scratch is None or len(self._scratch) < count:
             self._scratch = memory((2 * count, self._width), self._like.device, self._like.dtype)
         moved = self._scratch[:count]
-        shifts = shift_index = None
-        if pages.shifts is not None:
-            moves = self._moves(rows, sizes, len(index))
-            if moves is not None:
-                moves = np.broadcast_to(moves, index.shape).reshape(-1, 1)[changed]
-                shifts, shift_index = pages.shifts.rows, pages.index(moves)
-        self._kernels.gather(
-            pages.rows, pages.index(index.reshape(-1, 1)[changed]), moved.unsqueeze(1), shifts, shift_index
-        )
-        copy_rows(self._flat, pages.index(changed), moved)
+        self._gather(rows, moves, moved.unsqueeze(1))
+        copy_rows(self._flat, pages.index(places), moved)
 
     def _supply(self, row: int, supplied: KeysValues, start: int) -> None:
         super()._supply(row, supplied, start)

@@ -8,8 +8,6 @@ Importing this raises ``ImportError`` where Triton is not installed.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -34,39 +32,34 @@ class TritonKernels(Kernels):
         shifts: Tensor | None = None,
         shift_index: Tensor | None = None,
     ) -> None:
-        _launch(_gather, pool, index, out, shifts, shift_index)
+        width, sharing = pool.shape[1], 1
+        if shifts is None or shift_index is None:
+            shifts = shift_index = None
+        elif shift_index.shape != index.shape:
+            sharing = index.shape[1]
+        assert all(each is None or each.is_contiguous() for each in (pool, index, out, shifts, shift_index)), (
+            "kernels are handed addresses, not strides"
+        )
+        grid, block = _grid(index, width)
+        with torch.cuda.device_of(pool):  # type: ignore[no-untyped-call]  # Triton launches on the current device
+            _gather[grid](pool, index, out, shifts, shift_index, width, sharing, block)
 
-    def scatter(
-        self,
-        pool: Tensor,
-        index: Tensor,
-        source: Tensor,
-        shifts: Tensor | None = None,
-        shift_index: Tensor | None = None,
-    ) -> None:
-        _launch(_scatter, pool, index, source, shifts, shift_index)
+    def scatter(self, pool: Tensor, index: Tensor, source: Tensor) -> None:
+        assert all(each.is_contiguous() for each in (pool, index, source)), "kernels are handed addresses, not strides"
+        width = pool.shape[1]
+        grid, block = _grid(index, width)
+        with torch.cuda.device_of(pool):  # type: ignore[no-untyped-call]  # Triton launches on the current device
+            _scatter[grid](pool, index, source, width, block)
 
     @property
     def nbytes(self) -> int:
         return 0
 
 
-def _launch(
-    kernel: Any, pool: Tensor, index: Tensor, tokens: Tensor, shifts: Tensor | None, shift_index: Tensor | None
-) -> None:
-    """Run ``kernel`` for all blocks of all of ``tokens`` ``[n, B, W]`` at once."""
-    width, sharing = pool.shape[1], 1
-    if shifts is None or shift_index is None:
-        shifts = shift_index = None
-    elif shift_index.shape != index.shape:
-        sharing = index.shape[1]
-    assert all(each is None or each.is_contiguous() for each in (pool, index, tokens, shifts, shift_index)), (
-        "kernels are handed addresses, not strides"
-    )
+def _grid(index: Tensor, width: int) -> tuple[tuple[int, int], int]:
+    """Programs for all blocks of all tokens, and the elements of a block."""
     block = min(1 << (width - 1).bit_length(), _LARGEST_BLOCK)
-    grid = (index.numel(), -(-width // block))
-    with torch.cuda.device_of(pool):  # type: ignore[no-untyped-call]  # Triton launches on the current device
-        kernel[grid](pool, index, tokens, shifts, shift_index, width, sharing, block)
+    return (index.numel(), -(-width // block)), block
 
 
 # A pool may have more than 2**31 elements, so offsets are int64. So many consecutive tokens are ``sharing`` an entry of
@@ -85,16 +78,14 @@ def _gather(pool, index, out, shifts, shift_index, width, sharing, block: tl.con
     tl.store(out + token * width + column, values, mask=inside)
 
 
-@triton.jit(do_not_specialize=["sharing"])
-def _scatter(pool, index, source, shifts, shift_index, width, sharing, block: tl.constexpr):
+@triton.jit
+def _scatter(pool, index, source, width, block: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * block + tl.arange(0, block)
     row = tl.load(index + token)
     # Not "&": Triton's interpreter cannot combine a condition on the row with one on its columns.
     inside = column < tl.where(row != _TRASH, width, 0)
     values = tl.load(source + token * width + column, mask=inside)
-    if shifts is not None:
-        values = _shifted(values, shifts, tl.load(shift_index + token // sharing), column, width)
     tl.store(pool + row * width + column, values, mask=inside)
 
 

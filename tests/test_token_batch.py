@@ -173,7 +173,7 @@ class TestResident:
         cache.lookup(range(4), [300, 301, 302, 303], Scope.NODE)
         with OperationCounter() as counter:
             cache.assemble()
-        assert counter.counts.bytes_copied == 2 * 4 * 2 * row  # two tokens a row, to a scratch and to their place
+        assert counter.counts.bytes_copied == 4 * 2 * row  # two tokens a row, straight to their place
 
     def test_addresses_stay(self):
         cache = KVCacheManager(self.config())
@@ -431,9 +431,6 @@ def test_priorities_that_have_no_order_lose_no_memory_and_leave_no_key_without_c
     assert len(cache.recur_pool) == 3
 
 
-# Known faults: each of these fails, and says what is wrong.
-
-
 def a_slid_chain(name):
     twins = Twins(make_backend(name, CacheConfig(GEOMETRY)))
     for key in range(6):
@@ -441,15 +438,7 @@ def a_slid_chain(name):
     return twins
 
 
-CORRECTED_WHEN_READ = pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="pages are corrected by the shift of when they are read"
-)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["new:slab", *(pytest.param(name, marks=CORRECTED_WHEN_READ) for name in ("new:paged", "new:paged-resident"))],
-)
+@pytest.mark.parametrize("name", FUSED)
 @pytest.mark.parametrize("factor", [3, None])
 def test_another_position_shift_is_that_of_later_slides(name, factor):
     twins = a_slid_chain(name)
@@ -459,12 +448,7 @@ def test_another_position_shift_is_that_of_later_slides(name, factor):
         twins.infer(Scope.ROOT, [(0, key, key + 1)])
 
 
-SAME_DTYPE_ONLY = pytest.mark.xfail(
-    strict=True, raises=RuntimeError, reason="TorchKernels.scatter takes shifts of the pool's dtype only"
-)
-
-
-@pytest.mark.parametrize("name", [pytest.param("new:slab", marks=SAME_DTYPE_ONLY), "new:paged", "new:paged-resident"])
+@pytest.mark.parametrize("name", FUSED)
 @pytest.mark.parametrize("rows", [1, 2], ids=["alike", "unlike"])
 def test_a_shift_may_be_of_another_dtype_than_contents(name, rows):
     """As with private storage and with legacy: a model's positions stay float32 where its cache is half as wide."""
@@ -483,11 +467,6 @@ def test_a_shift_may_be_of_another_dtype_than_contents(name, rows):
     assert same_bits(ours, theirs)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="begin() takes what prune() made for its own memory: holds_block is true of it",
-)
 @pytest.mark.parametrize("name", ["new:private", *FUSED])
 def test_a_pruned_batch_is_not_taken_for_the_backends_own(name):
     twins = Twins(make_backend(name, CacheConfig(GEOMETRY)))
@@ -526,11 +505,6 @@ def test_an_update_of_nothing_hides_no_other_write():
     assemble_again(twins)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="an append to a tensor put in its place is noted as one to the batch's memory",
-)
 def test_appends_to_other_tensors_hide_no_write():
     twins = resident_twins()
     assemble_again(twins)
@@ -542,11 +516,6 @@ def test_appends_to_other_tensors_hide_no_write():
     assemble_again(twins)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="in a deep copy the layers' tensors do not share the memory's count of writes",
-)
 def test_a_deep_copy_finds_out_who_writes_into_it():
     twins = resident_twins()
     twins.backend = copy.deepcopy(twins.backend)

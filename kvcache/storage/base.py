@@ -63,7 +63,12 @@ class Storage(ABC):
 
     ``write`` and ``read`` move whole values, for callers of the pool. ``save_tokens`` and ``load_tokens`` move live
     tokens between a slot and a row of the batch, for the manager.
+
+    Attributes:
+        is_limited: whether ``lacks_room`` may ever say so.
     """
+
+    is_limited = False
 
     @abstractmethod
     def __init__(self, pool_size: int, like: EntryLike | None = None) -> None:

@@ -8,16 +8,13 @@ and nothing else.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from kvcache.geometry import TOKENS_PER_STEP
-from kvcache.kernels import ZERO
+from kvcache.kernels import TRASH, ZERO
 from kvcache.storage.base import EntryLike
-from kvcache.storage.positions import NO_TOKENS, Origins
-from kvcache.storage.tokens import NO_ROWS, NOBODYS_ROWS, TokenMemory, TokenStorage
+from kvcache.storage.tokens import NOBODYS_ROWS, TokenMemory, TokenStorage, lengthened
 
 __all__ = ["PagedStorage", "Pages"]
 
@@ -26,99 +23,129 @@ class Pages(TokenMemory):
     """Token memory whose rows are counted: free, or referred to by the tables of several pools.
 
     Attributes:
-        references: ``[N]``: how many tables hold the page; 0 is free.
+        references: ``[N]``: how many tables hold the page; 0 is free. Of ``ZERO``, any number.
         serials: ``[N]``: a number for the page's present content that no other content ever has; 0 for ``ZERO``.
     """
-
-    shares = True
 
     def __init__(self, like: EntryLike | None = None) -> None:
         super().__init__(like)
         self.references = np.zeros(NOBODYS_ROWS, dtype=np.int64)
         self.serials = np.zeros(NOBODYS_ROWS, dtype=np.int64)
-        self._owners = np.zeros(NOBODYS_ROWS, dtype=np.int32)  # who is charged for the page
+        self._owners = np.zeros(NOBODYS_ROWS, dtype=np.int64)  # who is charged for the page
         self._charges: list[int] = []
-        self._free: list[int] = []
+        self._owner_of = [0]  # who is charged for what an entry needs
+        self._free = np.zeros(0, dtype=np.int64)  # a stack
+        self._free_count = 0
         self._next_serial = 1
         self._dropped: list[np.ndarray] = []
 
-    def register(self) -> int:
-        """A number for one more storage that is charged for what it allocates."""
+    def register(self, entries: int) -> int:
+        self._owner_of += [len(self._charges)] * entries
         self._charges.append(0)
-        return len(self._charges) - 1
+        return super().register(entries)
 
-    def charge(self, owner: int) -> int:
-        """Pages that ``owner`` allocated and that are still held, by whomever."""
+    def charge(self, entry: int) -> int:
+        """Pages allocated for this entry and those that were registered with it, and still held, by whomever."""
         self._collect()
-        return self._charges[owner]
+        return self._charges[self._owner_of[entry]]
 
-    def write_entries(
-        self,
-        storages: Sequence[Any],
-        slots: Sequence[int],
-        inherited: Sequence[np.ndarray],
-        origins: Sequence[Origins],
-        first: Sequence[int],
-        new: Sequence[int],
-    ) -> np.ndarray:
-        for storage, slot in zip(storages, slots, strict=True):
-            storage.release(slot)
+    @property
+    def free(self) -> np.ndarray:
+        """Pages that nobody holds; the last is handed out first."""
+        return self._free[: self._free_count]
+
+    def inherit(
+        self, parents: Sequence[int], first: Sequence[int], counts: Sequence[int]
+    ) -> tuple[np.ndarray, list[int]]:
+        self._begin()
+        longest, sizes = self.longest, self.sizes
+        # By how much a table moves on: what it moves into view is new.
+        advances = [at + count - sizes[parent] for parent, at, count in zip(parents, first, counts, strict=True)]
+        advance, most = advances[0], max(counts)
+        tables = np.zeros((len(parents), longest + 1), dtype=np.int64)
+        of_parents = self.tables.take(parents, 0)
+        if 0 <= advance <= min(counts) and advances.count(advance) == len(advances):
+            tables[:, : longest - advance] = of_parents[:, advance:longest]
+            new = advances
+        else:
+            for table, of_parent, advance in zip(tables, of_parents, advances, strict=True):
+                begin, end = max(advance, 0), longest + min(advance, 0)
+                if begin < end:
+                    table[begin - advance : end - advance] = of_parent[begin:end]
+            new = [min(max(advance, 0), count) for advance, count in zip(advances, counts, strict=True)]
+        if any(first):
+            if all(first):
+                tables[:, : longest - most] = ZERO
+            else:
+                for table, at, count in zip(tables, first, counts, strict=True):
+                    if at:
+                        table[: longest - count] = ZERO
+        # One-dimensional: add.at is several times as fast then (NumPy 2.4).
+        np.add.at(self.references, tables[:, longest - most : longest].ravel(), 1)
+        return tables, new
+
+    def disown(self, tables: np.ndarray) -> None:
+        self._dropped.append(tables[tables != ZERO])
+
+    def _rows_for(self, entries: Sequence[int], new: Sequence[int], taken: np.ndarray | None) -> np.ndarray:
+        sizes, owner_of = self.sizes, self._owner_of
+        for entry in entries:
+            if sizes[entry]:
+                self.let_go(entry)
+        owners = [owner_of[entry] for entry in entries]
+        if taken is not None:
+            pages = np.full(taken.shape, TRASH, dtype=np.int64)
+            pages[taken] = self._allocate(sum(new), np.broadcast_to(owners, taken.shape)[taken].tolist())
+            return pages
+        most, count = new[0], len(entries)
+        same = owners.count(owners[0]) == count
+        return self._allocate(most * count, owners[0] if same else owners * most).reshape(most, count)
+
+    def _allocate(self, count: int, owners: int | list[int]) -> np.ndarray:
+        """Free pages ``[count]``, held once each, charged to one or to one each."""
         self._collect()
-        pages = self._allocate(
-            [storage.owner for storage, count in zip(storages, new, strict=True) for _ in range(count)]
-        )
-        taken = 0
-        for storage, slot, shared, before, at, count in zip(
-            storages, slots, inherited, origins, first, new, strict=True
-        ):
-            storage.hold(slot, shared, pages[taken : taken + count], before.grown(at, count))
-            taken += count
-        return pages
-
-    def _allocate(self, owners: list[int]) -> np.ndarray:
-        """A free page for each of those who are charged for it, held once: ``[n]``."""
-        count, free = len(owners), self._free
-        if len(free) < count:
-            missing = count - len(free)
+        if self._free_count < count:
+            missing = count - self._free_count
             begin = self.take(missing)
-            # The lowest are taken first: handed out in order they lie in a line.
-            free[:0] = range(begin + missing - 1, begin - 1, -1)
             self._lengthen()
-        if not count:
-            return NO_ROWS
-        pages = np.array(free[: -count - 1 : -1], dtype=np.int64)
-        del free[-count:]
+            # Under those that are free already. The lowest are taken first: handed out in order they lie in a line.
+            self._free[missing:count] = self._free[: self._free_count]
+            self._free[:missing] = np.arange(begin + missing - 1, begin - 1, -1)
+            self._free_count = count
+        left = self._free_count - count
+        pages = self._free[left : self._free_count][::-1].copy()
+        self._free_count = left
         self.references[pages] = 1
         self.serials[pages] = np.arange(self._next_serial, self._next_serial + count)
         self._next_serial += count
         self._owners[pages] = owners
-        for owner in owners:
-            self._charges[owner] += 1
+        if isinstance(owners, int):
+            self._charges[owners] += count
+        else:
+            for owner in owners:
+                self._charges[owner] += 1
         return pages
 
-    def inherit(self, parents: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-        pages = np.concatenate(parents)  # a copy: tables change
-        np.add.at(self.references, pages, 1)
-        inherited, begin = [], 0
-        for parent in parents:
-            inherited.append(pages[begin : begin + len(parent)])
-            begin += len(parent)
-        return inherited
+    def let_go(self, entry: int) -> None:
+        """Its pages are free when they are next asked for, where no other table holds them."""
+        size = self.sizes[entry]
+        if size:
+            self._dropped.append(self.tables[entry, self.longest - size : self.longest].copy())
+            self.sizes[entry] = 0
 
-    def disown(self, inherited: np.ndarray) -> None:
-        self.drop(inherited)
-
-    def drop(self, pages: np.ndarray) -> None:
-        """A table that held these pages does no more. They are free when they are next asked for."""
-        self._dropped.append(pages)
-
-    def drop_all(self, tables: np.ndarray) -> None:
-        """All these tables, ``[tables, T_max]`` with ``ZERO`` behind their tokens, hold their pages no more."""
+    def let_all_go(self, first: int, end: int) -> None:
+        self._collect()
+        size = max(self.sizes[first:end], default=0)
+        if not size:
+            return
+        held = [entry for entry in range(first, end) if self.sizes[entry]]
+        tables = self.tables[held, self.longest - size : self.longest]
         counts = np.bincount(tables.ravel(), minlength=len(self.references))
         counts[ZERO] = 0
         self.references -= counts
-        held = np.flatnonzero(counts)
-        self._free_pages(held[self.references[held] == 0])
+        pages = np.flatnonzero(counts)
+        self._free_pages(pages[self.references[pages] == 0])
+        self.sizes[first:end] = [0] * (end - first)
 
     def _collect(self) -> None:
         """Free those dropped pages that no table holds any more."""
@@ -130,23 +157,34 @@ class Pages(TokenMemory):
 
     def _free_pages(self, pages: np.ndarray) -> None:
         """These pages ``[n]``, in order, are held by nobody."""
-        if len(pages):
-            self._free += pages[::-1].tolist()  # the lowest are handed out first
-            for owner, count in enumerate(np.bincount(self._owners[pages]).tolist()):
-                self._charges[owner] -= count
+        count = self._free_count + len(pages)
+        self._free[self._free_count : count] = pages[::-1]  # the lowest are handed out first
+        self._free_count = count
+        for owner, freed in enumerate(np.bincount(self._owners[pages]).tolist()):
+            self._charges[owner] -= freed
+
+    def _rows_instead(self, rows: np.ndarray) -> np.ndarray:
+        pages = self._allocate(len(rows), self._owners[rows].tolist())
+        self.references[pages] = 0  # counted when they stand in tables
+        return pages
+
+    def _replace(self, old: np.ndarray, new: np.ndarray) -> None:
+        np.add.at(self.references, new, 1)
+        self._dropped.append(old)
 
     def _lengthen(self) -> None:
         """Let the columns be as long as the memory."""
         assert self.rows is not None
-        more = self.rows.shape[0] - len(self.references)
-        if more > 0:
-            for name in ("references", "serials", "_owners"):
-                column = getattr(self, name)
-                setattr(self, name, np.concatenate([column, np.zeros(more, dtype=column.dtype)]))
+        length = self.rows.shape[0]
+        if length > len(self.references):
+            self.references = lengthened(self.references, length)
+            self.serials = lengthened(self.serials, length)
+            self._owners = lengthened(self._owners, length)
+            self._free = lengthened(self._free, length)
 
 
 class PagedStorage(TokenStorage):
-    """Slots are tables ``[T_max]`` of pages.
+    """Slots are tables of pages.
 
     Args:
         pool_size: slots.
@@ -162,90 +200,38 @@ class PagedStorage(TokenStorage):
         self,
         pool_size: int,
         like: EntryLike | None = None,
-        memory: TokenMemory | None = None,
+        memory: Pages | None = None,
         reserves: bool = True,
         page_limit: int | None = None,
     ) -> None:
-        if memory is None:
-            memory = Pages(like)
-        assert isinstance(memory, Pages)
-        self.memory = memory
+        self.memory = Pages(like) if memory is None else memory
+        self.first = self.memory.register(pool_size)
         self._pool_size = pool_size
-        self.owner = memory.register()
         self._reserved = pool_size * TOKENS_PER_STEP if reserves else 0
         if page_limit is not None:
             self._reserved = min(self._reserved, page_limit)
         self._page_limit = page_limit
-        self._tables: np.ndarray | None = None
-        self._sizes = [0] * pool_size
-        self._origins = [NO_TOKENS] * pool_size
-        self._in_use = 0  # slots from here on are empty
-        memory.reserve(self._reserved)
+        self.is_limited = page_limit is not None
+        self.memory.reserve(self._reserved)
+
+    @property
+    def charge(self) -> int:
+        """Pages that were allocated for this storage and are still held, by whomever."""
+        return self.memory.charge(self.first)
 
     def lacks_room(self, tokens: int) -> bool:
-        if self._page_limit is None:
-            return False
-        return self.memory.charge(self.owner) + tokens > self._page_limit
-
-    def size(self, slot: int) -> int:
-        return self._sizes[slot]
-
-    def rows_of(self, slot: int) -> np.ndarray:
-        assert self._tables is not None, f"slot {slot} is read before it was written"
-        return self._tables[slot, : self._sizes[slot]]
-
-    def origins_of(self, slot: int) -> Origins:
-        return self._origins[slot]
-
-    def hold(self, slot: int, inherited: np.ndarray, new: np.ndarray, origins: Origins) -> None:
-        """Let the empty ``slot`` hold these pages, which are counted already."""
-        tables = self._tables
-        if tables is None:
-            assert self.memory.like is not None
-            tables = self._tables = np.zeros((self._pool_size, self.memory.like.shape[3]), dtype=np.int64)
-        shared, size = len(inherited), len(inherited) + len(new)
-        table = tables[slot]
-        table[:shared] = inherited
-        table[shared:size] = new
-        self._sizes[slot] = size
-        self._origins[slot] = origins
-        if slot >= self._in_use:
-            self._in_use = slot + 1
-
-    def release(self, slot: int) -> None:
-        size = self._sizes[slot]
-        if size:
-            assert self._tables is not None
-            self.memory.drop(self._tables[slot, :size].copy())
-            self._tables[slot, :size] = ZERO
-            self._sizes[slot] = 0
+        return self._page_limit is not None and self.charge + tokens > self._page_limit
 
     def clear(self) -> None:
-        if self._tables is not None and self._in_use:
-            used = self._tables[: self._in_use]
-            self.memory.drop_all(used)
-            used.fill(ZERO)
-            self._sizes[: self._in_use] = [0] * self._in_use
-            self._in_use = 0
-
-    def _tokens(self, slot: int) -> Tensor:
-        tokens, pages = super()._tokens(slot), self.memory
-        if pages.shifts is None:
-            return tokens
-        moves = pages.shifts.moves(self._origins[slot])
-        if moves is None:
-            return tokens
-        layers, kinds, heads, size, head_dim = tokens.shape
-        shift = pages.shifts.rows.index_select(0, pages.index(moves))
-        return tokens + shift.view(size, layers, kinds, heads, head_dim).movedim(0, 3)
+        self.memory.let_all_go(self.first, self.first + self._pool_size)
 
     @property
     def slots_allocated(self) -> int:
         """Pages are no slots: what was handed out so far, in entries of full length."""
-        return 0 if self.memory.like is None else self.memory.used // self.memory.like.shape[3]
+        return 0 if self.memory.like is None else self.memory.used // self.memory.longest
 
     @property
     def bytes_reserved(self) -> int:
         if self.memory.rows is None:
             return 0
-        return max(self._reserved, self.memory.charge(self.owner)) * self.memory.row_bytes
+        return max(self._reserved, self.charge) * self.memory.row_bytes

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,34 +15,36 @@ __all__ = ["NO_TOKENS", "Origins", "PositionShifts"]
 class Origins:
     """Where each token of a context was computed: position by position, in order.
 
-    Contexts that grew alike share one: they are made from ``NO_TOKENS`` by ``grown`` and ``part``, which remember.
+    Contexts that grew alike share one: they are made from ``NO_TOKENS`` by ``grown``, which remembers.
     """
 
     __slots__ = ("_made", "positions")
 
     def __init__(self, positions: tuple[int, ...] = ()) -> None:
         self.positions = positions
-        self._made: dict[tuple[str, int, int], Origins] = {}
+        self._made: dict[tuple[int, int, int], Origins] = {}
 
-    def grown(self, first: int, new: int) -> Origins:
-        """With ``new`` tokens more, computed at positions from ``first`` on."""
-        return self._remembered(("grown", first, new), lambda: self.positions + tuple(range(first, first + new)))
-
-    def part(self, first: int, count: int) -> Origins:
-        """Of ``count`` tokens from ``first`` on, or as many as there are."""
-        return self._remembered(("part", first, count), lambda: self.positions[first : first + count])
-
-    def _remembered(self, how: tuple[str, int, int], positions: Callable[[], tuple[int, ...]]) -> Origins:
+    def grown(self, first: int, end: int, new: int) -> Origins:
+        """Of the tokens from ``first`` on, and of ``new`` ones behind them that were computed in front of ``end``."""
+        how = (first, end, new)
         made = self._made.get(how)
         if made is None:
-            wanted = positions()
-            made = self._made[how] = _ALL.setdefault(wanted, Origins(wanted))
+            kept = self.positions[first:] if end - new > first else ()
+            positions = kept[: end - new - first] + tuple(range(end - new, end))
+            made = self._made[how] = _ALL.setdefault(positions, Origins(positions))
         return made
+
+    def __reduce__(self) -> tuple[object, tuple[tuple[int, ...]]]:
+        return _known, (self.positions,)  # a copy is the same one
 
 
 # Few: they differ by a context's length and by when its window began to slide.
 _ALL: dict[tuple[int, ...], Origins] = {}
 NO_TOKENS = _ALL.setdefault((), Origins())
+
+
+def _known(positions: tuple[int, ...]) -> Origins:
+    return _ALL.setdefault(positions, Origins(positions))
 
 
 class PositionShifts:
@@ -55,7 +55,6 @@ class PositionShifts:
 
     Attributes:
         rows: corrections ``[M, W]``; row 0 is zero.
-        steps: which of them move the tokens that a slide keeps, ``[context_length - 3]``.
 
     Args:
         shift: what one slide adds, ``[L, 2, H, context_length - 3, D]``: entry ``i`` is ``PE[i] - PE[i + 2]``.
@@ -64,28 +63,28 @@ class PositionShifts:
     def __init__(self, shift: Tensor) -> None:
         kept = shift.shape[3]
         self._steps = shift.detach().movedim(3, 0).flatten(1).to("cpu", torch.float64)
-        self._known: dict[tuple[int, int], int] = {}
+        self._known = {(new + TOKENS_PER_STEP, new): 1 + new for new in range(kept)}
         self._moves: dict[Origins, np.ndarray | None] = {}
         self.rows = memory((1 + kept, self._steps.shape[1]), shift.device, shift.dtype)
         self.rows[0].zero_()
-        self.steps = np.array([self._row(new + TOKENS_PER_STEP, new) for new in range(kept)], dtype=np.int64)
+        self.rows[1:].copy_(self._steps)
 
     def moves(self, origins: Origins) -> np.ndarray | None:
-        """Which of ``rows`` each token of such a context needs, ``[tokens]``; None where none needs any."""
+        """Which of ``rows`` each token of such a context needs, ``[tokens, 1]``; None where none needs any."""
         if origins not in self._moves:
-            moves = [self._row(old, new) for new, old in enumerate(origins.positions)]
-            self._moves[origins] = np.array(moves, dtype=np.int64) if any(moves) else None
+            moves = [self.row(old, new) for new, old in enumerate(origins.positions)]
+            self._moves[origins] = np.array(moves, dtype=np.int64)[:, None] if any(moves) else None
         return self._moves[origins]
 
-    def _row(self, old: int, new: int) -> int:
+    def row(self, old: int, new: int) -> int:
         """Which of ``rows`` moves a token from ``old`` to ``new``; 0 where they are the same."""
         if old == new:
             return 0
         if (old, new) not in self._known:
-            self._add(old, new)
+            self._make(old, new)
         return self._known[old, new]
 
-    def _add(self, old: int, new: int) -> None:
+    def _make(self, old: int, new: int) -> None:
         assert old > new, f"a token at {old} cannot slide to {new}"
         assert (old - new) % TOKENS_PER_STEP == 0, f"no number of slides moves a token from {old} to {new}"
         row = 1 + len(self._known)
@@ -95,6 +94,15 @@ class PositionShifts:
             self.rows = grown
         self.rows[row].copy_(self._steps[new:old:TOKENS_PER_STEP].sum(0))
         self._known[old, new] = row
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both correct alike."""
+        if not isinstance(other, PositionShifts):
+            return NotImplemented
+        kinds = {(each.rows.dtype, each.rows.device) for each in (self, other)}
+        return len(kinds) == 1 and torch.equal(self._steps, other._steps)
+
+    __hash__ = object.__hash__
 
     @property
     def nbytes(self) -> int:

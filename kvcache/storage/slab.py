@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from kvcache.kernels import TRASH
 from kvcache.storage.base import EntryLike
-from kvcache.storage.positions import Origins
-from kvcache.storage.tokens import NO_ROWS, TokenMemory, TokenStorage
+from kvcache.storage.tokens import TokenMemory, TokenStorage
 
 __all__ = ["Slab", "SlabStorage"]
 
+_NONE_YET = 0
+
 
 class Slab(TokenMemory):
-    """Token memory in which an entry's rows are its own: nothing is shared."""
+    """Token memory in which an entry's rows are its own, for ever: nothing is shared.
 
-    shares = False
+    Attributes:
+        begins: of each entry, the first of its rows; 0 until it is first written.
+    """
 
-    def write_entries(
-        self,
-        storages: Sequence[Any],
-        slots: Sequence[int],
-        inherited: Sequence[np.ndarray],
-        origins: Sequence[Origins],
-        first: Sequence[int],
-        new: Sequence[int],
-    ) -> np.ndarray:
-        rows = [storage.hold(slot, count) for storage, slot, count in zip(storages, slots, new, strict=True)]
-        return np.concatenate(rows) if rows else NO_ROWS
+    def __init__(self, like: EntryLike | None = None) -> None:
+        super().__init__(like)
+        self.begins = [_NONE_YET]
+
+    def register(self, entries: int) -> int:
+        self.begins += [_NONE_YET] * entries
+        return super().register(entries)
+
+    def _rows_for(self, entries: Sequence[int], new: Sequence[int], taken: np.ndarray | None) -> np.ndarray:
+        begins = self.begins
+        for entry in entries:
+            if begins[entry] == _NONE_YET:
+                begins[entry] = self.take(self.longest)
+        rows = np.array([begins[entry] + count for entry, count in zip(entries, new, strict=True)]) + self.back(
+            max(new)
+        )
+        return rows if taken is None else np.where(taken, rows, TRASH)
 
 
 class SlabStorage(TokenStorage):
@@ -43,6 +52,8 @@ class SlabStorage(TokenStorage):
             into use, for pools that are larger than they are ever full.
     """
 
+    memory: Slab
+
     def __init__(
         self,
         pool_size: int,
@@ -51,55 +62,23 @@ class SlabStorage(TokenStorage):
         reserves: bool = True,
     ) -> None:
         self.memory = Slab(like) if memory is None else memory
+        self.first = self.memory.register(pool_size)
         self._pool_size = pool_size
         self._reserves = reserves
-        self._rows: list[np.ndarray | None] = [None] * pool_size  # each [T_max]
-        self._sizes = [0] * pool_size
-        self._allocated = 0
-        if reserves and self.memory.like is not None:
-            self._reserve()
-
-    def _reserve(self) -> None:
-        self.memory.reserve(self._pool_size * self._tokens_of_a_slot)
-
-    def decide(self, like: EntryLike) -> None:
-        super().decide(like)
-        if self._reserves:
-            self._reserve()
-
-    @property
-    def _tokens_of_a_slot(self) -> int:
-        assert self.memory.like is not None
-        return self.memory.like.shape[3]
-
-    def size(self, slot: int) -> int:
-        return self._sizes[slot]
-
-    def rows_of(self, slot: int) -> np.ndarray:
-        rows = self._rows[slot]
-        assert rows is not None, f"slot {slot} is read before it was written"
-        return rows[: self._sizes[slot]]
-
-    def hold(self, slot: int, count: int) -> np.ndarray:
-        """Let ``slot`` hold ``count`` tokens: their rows."""
-        rows = self._rows[slot]
-        if rows is None:
-            first = self.memory.take(self._tokens_of_a_slot)
-            rows = self._rows[slot] = np.arange(first, first + self._tokens_of_a_slot)
-            self._allocated += 1
-        self._sizes[slot] = count
-        return rows[:count]
+        if reserves:
+            self.memory.reserve(entries=pool_size)
 
     def clear(self) -> None:
         """Nothing to do: slots keep their rows, and none is read before it is written again."""
 
     @property
     def slots_allocated(self) -> int:
-        return self._allocated
+        begins = self.memory.begins[self.first : self.first + self._pool_size]
+        return len(begins) - begins.count(_NONE_YET)
 
     @property
     def bytes_reserved(self) -> int:
         if self.memory.rows is None:
             return 0
-        slots = self._pool_size if self._reserves else self._allocated
-        return slots * self._tokens_of_a_slot * self.memory.row_bytes
+        slots = self._pool_size if self._reserves else self.slots_allocated
+        return slots * self.memory.longest * self.memory.row_bytes

@@ -15,37 +15,62 @@ from kvcache.keys_values import KeysValues, memory, zeros
 from kvcache.storage.base import EntryLike, Storage, check_entry, refuse_unlike
 from kvcache.storage.positions import NO_TOKENS, Origins, PositionShifts
 
-__all__ = ["NOBODYS_ROWS", "NO_ROWS", "TokenMemory", "TokenStorage"]
+__all__ = ["NOBODY", "NOBODYS_ROWS", "TokenMemory", "TokenStorage", "lengthened"]
 
-NO_ROWS = np.empty(0, dtype=np.int64)
+NOBODY = 0  # the entry of no slot: empty for ever
 NOBODYS_ROWS = max(ZERO, TRASH) + 1
 _GROWTH = 4  # a quarter more each time: what is copied, all in all, stays a few times what is held
 
 
 class TokenMemory(ABC):
-    """Rows ``[N, W]``, W = L x 2 x H x D, in one tensor; it grows and never shrinks.
+    """Rows ``[N, W]``, W = L x 2 x H x D, in one tensor, and the tables of the entries that are made of them.
+
+    Entries are numbered through all the pools that share the memory. A table ends with its entry's last token and has
+    ``ZERO`` in front of the first one: side by side, the tables of some entries are the index by which a batch of them
+    is gathered, padding included. The memory grows and never shrinks.
+
+    Tokens are kept as they were computed. Where one stands elsewhere by now, because its window slid, it is corrected
+    when it is read.
 
     Attributes:
-        shares: whether an entry may have rows in common with others. What is shared is corrected when it is read, what
-            is not before it is written.
         like: what entries look like; None until the first one decides.
         rows: the memory, allocated when it is first needed.
         used: rows handed out so far; those behind are untouched.
-        shifts: corrections of tokens that are moved; None where none are needed (rotary positions).
+        tables: ``[entries, T_max + 1]``: which row each token is; the last column is ``ZERO`` everywhere.
+        sizes: tokens of each entry.
+        origins: of each entry, where its tokens were computed.
+        shifts: corrections; None where none are needed (rotary positions).
     """
-
-    shares: bool
 
     def __init__(self, like: EntryLike | None = None) -> None:
         self.like = like
         self.rows: Tensor | None = None
         self.used = NOBODYS_ROWS
+        self.tables = np.zeros((0, 0), dtype=np.int64)
+        self.sizes = [0]
+        self.origins = [NO_TOKENS]
         self.shifts: PositionShifts | None = None
-        self._reserved = NOBODYS_ROWS
+        self._back = np.zeros((0, 1), dtype=np.int64)
+        self._reserved_tokens = 0
+        self._reserved_entries = 0
 
-    def reserve(self, rows: int) -> None:
-        """Let the memory have room for that many rows more from the beginning, unless it has begun already."""
-        self._reserved += rows
+    def register(self, entries: int) -> int:
+        """The number of the first of that many entries more."""
+        first = len(self.sizes)
+        self.sizes += [0] * entries
+        self.origins += [NO_TOKENS] * entries
+        return first
+
+    def reserve(self, tokens: int = 0, entries: int = 0) -> None:
+        """Let there be room for these tokens and whole entries more from the beginning on, unless it is over."""
+        self._reserved_tokens += tokens
+        self._reserved_entries += entries
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of an entry, T_max."""
+        assert self.like is not None, "the first entry decides what rows look like"
+        return self.like.shape[3]
 
     def take(self, count: int) -> int:
         """The first of ``count`` rows in a line that nobody had before."""
@@ -56,49 +81,149 @@ class TokenMemory(ABC):
         return first
 
     def _grow(self, needed: int) -> None:
-        assert self.like is not None, "the first entry decides what rows look like"
-        old, size = self.rows, max(needed, self._reserved)
-        if old is not None:
+        old, size = self.rows, needed
+        if old is None:
+            reserved = NOBODYS_ROWS + self._reserved_tokens + self._reserved_entries * self.longest
+            size = max(size, reserved)
+        else:
             size = max(size, old.shape[0] + old.shape[0] // _GROWTH)
+        assert self.like is not None
         self.rows = memory((size, self.width), self.like.device, self.like.dtype)
         if old is None:
             self.rows[:NOBODYS_ROWS].zero_()
         else:
             self.rows[: old.shape[0]].copy_(old)
 
-    def inherit(self, parents: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-        """Rows of parents, ``[n]`` each, that their children will have as their own first ones (where ``shares``).
+    # Entries.
 
-        They stay as they are until ``write_entries`` or ``disown`` is called with what was returned.
-        """
-        raise NotImplementedError("these rows are not shared")
-
-    def disown(self, inherited: np.ndarray) -> None:  # noqa: B027 - nothing is inherited where nothing is shared
-        """The child for whom these rows were inherited is not stored after all."""
-
-    @abstractmethod
-    def write_entries(
-        self,
-        storages: Sequence[Any],
-        slots: Sequence[int],
-        inherited: Sequence[np.ndarray],
-        origins: Sequence[Origins],
-        first: Sequence[int],
-        new: Sequence[int],
-    ) -> np.ndarray:
-        """Make each storage's slot hold an entry of inherited rows and of new tokens behind them.
+    def inherit(
+        self, parents: Sequence[int], first: Sequence[int], counts: Sequence[int]
+    ) -> tuple[np.ndarray, list[int]]:
+        """What new entries have in common with those that they grew from.
 
         Args:
-            storages: of this memory.
-            slots: one of each storage.
-            inherited: what ``inherit`` returned.
-            origins: of the inherited tokens.
-            first: where in its context an entry's first new token was computed.
-            new: how many new tokens.
+            parents: the entries ``[n]`` that were looked up; ``NOBODY`` for a context that was not.
+            first: the first token of each context that is kept.
+            counts: how many tokens are.
 
         Returns:
-            The rows ``[sum(new)]`` to write the new tokens to, entry by entry.
+            tables ``[n, T_max + 1]`` of the rows in common, which stay as they are until ``write`` or ``disown`` is
+            called with them; and how many tokens behind those are new.
         """
+        tables = np.zeros((len(parents), self.longest + 1), dtype=np.int64)
+        return tables, list(counts)
+
+    def disown(self, tables: np.ndarray) -> None:  # noqa: B027 - nothing is held where nothing is in common
+        """The new entries of these tables ``[n, T_max + 1]`` will not be written after all."""
+
+    def write(
+        self,
+        entries: Sequence[int],
+        tables: np.ndarray,
+        new: list[int],
+        origins: Sequence[Origins],
+    ) -> np.ndarray:
+        """Make entries of inherited rows and of new tokens behind them.
+
+        Args:
+            entries: to be written, ``[n]``, none of them twice.
+            tables: what ``inherit`` returned; taken over.
+            new: likewise.
+            origins: where the entries' tokens were computed.
+
+        Returns:
+            The rows ``[most, n]`` to write the new tokens to, ``most`` being ``max(new)``: each entry's last ones, the
+            last in the last line. ``TRASH`` stands above those of an entry that has fewer.
+        """
+        self._begin()
+        most, longest = max(new), self.longest
+        back = self.back(most)
+        taken = None if new.count(most) == len(new) else back >= -np.array(new)
+        targets = self._rows_for(entries, new, taken)
+        if most:
+            block = tables[:, longest - most : longest].T
+            if taken is None:
+                block[:] = targets
+            else:
+                block[taken] = targets[taken]
+        self.tables[np.array(entries)] = tables
+        for entry, each in zip(entries, origins, strict=True):
+            self.origins[entry] = each
+            self.sizes[entry] = len(each.positions)
+        return targets
+
+    def back(self, count: int) -> np.ndarray:
+        """How far behind its context's end each of the last ``count`` tokens is, as a column: ``-count`` to -1."""
+        return self._back[self.longest - count :]
+
+    @abstractmethod
+    def _rows_for(self, entries: Sequence[int], new: Sequence[int], taken: np.ndarray | None) -> np.ndarray:
+        """Rows for new tokens ``[most, n]``, ``TRASH`` where none is ``taken``.
+
+        Args:
+            entries: whose they will be; what they held before is let go.
+            new: how many for each.
+            taken: ``[most, n]``; None where all have as many.
+        """
+
+    def _begin(self) -> None:
+        if len(self.tables) < len(self.sizes):
+            tables = np.zeros((len(self.sizes), self.longest + 1), dtype=np.int64)
+            tables[: len(self.tables), : self.tables.shape[1]] = self.tables
+            self.tables = tables
+            self._back = np.arange(-self.longest, 0)[:, None]
+
+    def let_go(self, entry: int) -> None:  # noqa: B027 - most memory keeps an entry's rows for its next content
+        """``entry`` is not in use any more."""
+
+    def let_all_go(self, first: int, end: int) -> None:  # noqa: B027
+        """No entry from ``first`` to ``end`` is in use any more."""
+
+    def set_position_shift(self, shift: Tensor | None) -> None:
+        """From now on windows slide by this correction (see ``PositionShifts``); what slid before keeps its own."""
+        shifts = None if shift is None else PositionShifts(shift)
+        if shifts == self.shifts:
+            return
+        entries = [entry for entry, size in enumerate(self.sizes) if size]
+        if entries:
+            self._correct_for_good(entries)
+        self.shifts = shifts
+
+    def _correct_for_good(self, entries: Sequence[int]) -> None:
+        """Let all tokens of ``entries`` be as if they had been computed where they stand."""
+        assert self.rows is not None
+        # A row that several entries share is corrected once for all of them that have it in one place.
+        instead: dict[tuple[int, int, int], list[tuple[int, int]]] = {}  # row, from where, to where: its tables
+        for entry in entries:
+            begin = self.longest - self.sizes[entry]
+            for new, old in enumerate(self.origins[entry].positions):
+                if old != new:
+                    instead.setdefault((int(self.tables[entry, begin + new]), old, new), []).append(
+                        (entry, begin + new)
+                    )
+            self.origins[entry] = NO_TOKENS.grown(0, self.sizes[entry], self.sizes[entry])
+        if not instead:
+            return
+        rows = np.array([row for row, _, _ in instead])
+        tokens = self.rows[self.index(rows)]
+        if self.shifts is not None:
+            moves = np.array([self.shifts.row(old, new) for _, old, new in instead])
+            tokens = (tokens + self.shifts.rows[self.index(moves)]).to(self.rows.dtype)
+        targets = self._rows_instead(rows)
+        self.rows[self.index(targets)] = tokens
+        which = np.repeat(np.arange(len(rows)), [len(places) for places in instead.values()])
+        places = tuple(np.array([place for places in instead.values() for place in places]).T)
+        self._replace(self.tables[places], targets[which])
+        self.tables[places] = targets[which]
+
+    def _rows_instead(self, rows: np.ndarray) -> np.ndarray:
+        """Where to write ``rows`` ``[n]`` when they are corrected."""
+        return rows
+
+    def _replace(self, old: np.ndarray, new: np.ndarray) -> None:  # noqa: B027
+        """In as many places of tables ``new`` rows ``[m]`` stand where ``old`` ones did."""
+
+    # The memory.
 
     @property
     def width(self) -> int:
@@ -124,22 +249,37 @@ class TokenMemory(ABC):
         return index.pin_memory().to(self.like.device, non_blocking=True)
 
 
+def lengthened(column: np.ndarray, length: int) -> np.ndarray:
+    """The column, filled up with zeros."""
+    return np.concatenate([column, np.zeros(length - len(column), dtype=column.dtype)])
+
+
 class TokenStorage(Storage):
-    """Entries whose tokens are rows of a ``TokenMemory``, which several pools may share."""
+    """Entries of a ``TokenMemory``, which several pools may share.
+
+    Attributes:
+        memory: where their tokens are.
+        first: the number of slot 0's entry.
+    """
 
     memory: TokenMemory
+    first: int
 
-    @abstractmethod
+    def size(self, slot: int) -> int:
+        return self.memory.sizes[self.first + slot]
+
     def rows_of(self, slot: int) -> np.ndarray:
-        """The rows of a slot's live tokens, ``[size]``: a view."""
-
-    def origins_of(self, slot: int) -> Origins:
-        """Where a slot's live tokens were computed (where rows are shared)."""
-        raise NotImplementedError("these rows are where they belong")
+        """The rows of a slot's tokens, ``[size]``: a view."""
+        memory, entry = self.memory, self.first + slot
+        assert len(memory.tables) > entry, f"slot {slot} is read before it was written"
+        return memory.tables[entry, memory.longest - memory.sizes[entry] : memory.longest]
 
     def decide(self, like: EntryLike) -> None:
         """The first entry, where none was promised: all others are like it."""
         self.memory.like = like
+
+    def release(self, slot: int) -> None:
+        self.memory.let_go(self.first + slot)
 
     # Row by row, for callers of the pool, and for batches that are not made of token memory.
 
@@ -163,15 +303,16 @@ class TokenStorage(Storage):
     def save_tokens(self, slot: int, row: Tensor, first: int, count: int, shift: Tensor | None) -> None:
         if self.memory.like is None:
             self.decide(EntryLike.of(row))
-        rows = self.memory.write_entries([self], [slot], [NO_ROWS], [NO_TOKENS], [0], [count])
+        tables, new = self.memory.inherit([NOBODY], [0], [count])
+        targets = self.memory.write([self.first + slot], tables, new, [NO_TOKENS.grown(0, count, count)])
         tokens = row.detach().narrow(3, first, count)
         if shift is not None:
             tokens = tokens + shift.detach()
         if count:
             pool = self.memory.rows
             assert pool is not None
-            tokens = tokens.movedim(3, 0)
-            pool.view(-1, *tokens.shape[1:]).index_copy_(0, self.memory.index(rows), tokens)
+            tokens = tokens.movedim(3, 0).to(pool.dtype)
+            pool.view(-1, *tokens.shape[1:]).index_copy_(0, self.memory.index(targets[:, 0]), tokens)
 
     def load_tokens(self, slot: int, row: Tensor, first: int) -> None:
         like, size = self.memory.like, self.size(slot)
@@ -181,10 +322,14 @@ class TokenStorage(Storage):
             row.narrow(3, first, size).copy_(self._tokens(slot))
 
     def _tokens(self, slot: int) -> Tensor:
-        """Live tokens as they are to be read, ``[L, 2, H, size, D]``."""
-        like, rows, pool = self.memory.like, self.rows_of(slot), self.memory.rows
-        assert like is not None
-        assert pool is not None
-        layers, kinds, heads, _, head_dim = like.shape
-        tokens = pool.index_select(0, self.memory.index(np.ascontiguousarray(rows)))
+        """A slot's tokens as they are to be read, ``[L, 2, H, size, D]``."""
+        memory, rows = self.memory, np.ascontiguousarray(self.rows_of(slot))
+        assert memory.like is not None
+        assert memory.rows is not None
+        layers, kinds, heads, _, head_dim = memory.like.shape
+        tokens = memory.rows.index_select(0, memory.index(rows))
+        moves = None if memory.shifts is None else memory.shifts.moves(memory.origins[self.first + slot])
+        if moves is not None:
+            assert memory.shifts is not None
+            tokens += memory.shifts.rows.index_select(0, memory.index(moves[:, 0]))
         return tokens.view(len(rows), layers, kinds, heads, head_dim).movedim(0, 3)

@@ -32,11 +32,13 @@ def _assemble(self, assemble=KVCacheManager.assemble):
     return sizes
 
 
-def _found(self, init_pool, key, find=KVCacheManager._find):
-    return None if self.geometry.name == "visual-match" else find(self, init_pool, key)
+def _lookup(self, envs, keys, scope, lookup=KVCacheManager.lookup):
+    if self.geometry.name == "visual-match":
+        keys = [None if key is None else -1 for key in keys]
+    return lookup(self, envs, keys, scope)
 
 
-KVCacheManager.assemble, KVCacheManager._find = _assemble, _found
+KVCacheManager.assemble, KVCacheManager.lookup = _assemble, _lookup
 """
 
 

@@ -1,9 +1,12 @@
 """Corrections of tokens that stand elsewhere than where they were computed."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 
-from kvcache.storage.positions import NO_TOKENS, PositionShifts
+from kvcache.storage.positions import NO_TOKENS, Origins, PositionShifts
 
 KEPT = 5  # of a context of 8 tokens
 
@@ -21,15 +24,14 @@ def row_of(shift, position):
 def test_one_slide_is_what_was_given_bit_for_bit(dtype):
     shift = given(dtype)
     shifts = PositionShifts(shift)
-    assert len(shifts.steps) == KEPT
-    for position, row in enumerate(shifts.steps):
-        assert torch.equal(shifts.rows[row], row_of(shift, position))
+    for position in range(KEPT):
+        assert torch.equal(shifts.rows[shifts.row(position + 2, position)], row_of(shift, position))
 
 
 def test_several_slides_are_their_sum_rounded_once():
     shift = given()
     shifts = PositionShifts(shift)
-    (row,) = shifts.moves(NO_TOKENS.grown(6, 1))
+    row = shifts.row(6, 0)
     exact = sum(row_of(shift.double(), position) for position in (4, 2, 0))
     assert torch.equal(shifts.rows[row], exact.float())
 
@@ -37,33 +39,52 @@ def test_several_slides_are_their_sum_rounded_once():
 def test_what_stands_where_it_was_computed_needs_nothing():
     shifts = PositionShifts(given())
     assert shifts.moves(NO_TOKENS) is None
-    assert shifts.moves(NO_TOKENS.grown(0, 7)) is None
+    assert shifts.moves(NO_TOKENS.grown(0, 7, 7)) is None
     assert not shifts.rows[0].any()
 
 
 def test_corrections_are_made_once_and_stay_when_room_is_made_for_more():
     shifts = PositionShifts(given())
-    first = shifts.rows[shifts.steps].clone()
-    for size in (2, 4, 6):
-        moved = NO_TOKENS.grown(size, 1)
+    single = [shifts.row(position + 2, position) for position in range(KEPT)]
+    first = shifts.rows[single].clone()
+    for end in (5, 6, 7):
+        moved = NO_TOKENS.grown(0, end, end).grown(2, end, 0)
         assert shifts.moves(moved) is shifts.moves(moved)
-    assert torch.equal(shifts.rows[shifts.steps], first)
+        moved = moved.grown(2, end, 2)
+        assert shifts.moves(moved) is shifts.moves(moved)
+    assert len(shifts.rows) > 1 + KEPT
+    assert torch.equal(shifts.rows[single], first)
 
 
 def test_contexts_that_grew_alike_are_one():
-    grown = NO_TOKENS.grown(0, 3).grown(3, 2)
+    grown = NO_TOKENS.grown(0, 3, 3).grown(0, 5, 2)
     assert grown.positions == (0, 1, 2, 3, 4)
-    assert NO_TOKENS.grown(0, 5) is grown
-    slid = grown.grown(5, 2).part(2, 5)
+    assert NO_TOKENS.grown(0, 5, 5) is grown
+    slid = grown.grown(2, 7, 2)
     assert slid.positions == (2, 3, 4, 5, 6)
-    assert grown.grown(5, 2).part(2, 5) is slid
-    assert slid.part(2, 99).grown(5, 2).positions == (4, 5, 6, 5, 6)
+    assert grown.grown(2, 7, 2) is slid
+    assert slid.grown(2, 7, 2).positions == (4, 5, 6, 5, 6)
+    assert slid.grown(2, 4, 0).positions == (4, 5)  # the window's end is cut off
+    assert slid.grown(6, 8, 2).positions == (6, 7)  # nothing is left of what was there
+
+
+def test_copies_of_origins_are_the_same_ones():
+    grown = NO_TOKENS.grown(0, 3, 3)
+    assert copy.deepcopy(grown) is grown
+    assert pickle.loads(pickle.dumps(grown)) is grown
+
+
+def test_shifts_are_the_same_where_they_correct_alike():
+    assert PositionShifts(given()) == PositionShifts(given())
+    assert PositionShifts(given()) != PositionShifts(2 * given())
+    assert PositionShifts(given()) != PositionShifts(given().double())
+    assert PositionShifts(given()) != given()
 
 
 @pytest.mark.parametrize("origin", [1, 3])
 def test_no_slide_moves_a_token_by_half_a_step(origin):
     with pytest.raises(AssertionError, match=f"no number of slides moves a token from {origin} to 0"):
-        PositionShifts(given()).moves(NO_TOKENS.grown(origin, 1))
+        PositionShifts(given()).row(origin, 0)
 
 
 def plain_sum(shift, old, new):
@@ -84,13 +105,13 @@ def test_any_correction_is_the_plain_sum_in_its_dtype(dtype, kept):
         for new in range(old % 2, old + 1, 2):
             if new >= kept:
                 continue
-            origins = NO_TOKENS.grown(0, new).grown(old, 1)
+            origins = Origins((*range(new), old))
             moves = shifts.moves(origins)
             if old == new:
                 assert moves is None
             else:
-                assert moves[:-1].tolist() == [0] * new
-                assert torch.equal(shifts.rows[moves[-1]], plain_sum(shift, old, new).to(dtype))
+                assert moves[:-1, 0].tolist() == [0] * new
+                assert torch.equal(shifts.rows[moves[-1, 0]], plain_sum(shift, old, new).to(dtype))
     assert shifts.rows.dtype is dtype
     assert not shifts.rows[0].any()
 
@@ -98,7 +119,7 @@ def test_any_correction_is_the_plain_sum_in_its_dtype(dtype, kept):
 def test_whole_numbers_are_moved_exactly():
     shift = torch.arange(2 * 2 * 2 * KEPT * 3).view(2, 2, 2, KEPT, 3).float()
     shifts = PositionShifts(shift)
-    (row,) = shifts.moves(NO_TOKENS.grown(6, 1))
+    row = shifts.row(6, 0)
     assert torch.equal(shifts.rows[row].double(), plain_sum(shift, 6, 0))
 
 
@@ -115,10 +136,10 @@ def test_what_was_given_may_change_afterwards():
     shifts = PositionShifts(shift)
     kept = shift.clone()
     shift.fill_(9)
-    (row,) = shifts.moves(NO_TOKENS.grown(4, 1))
+    row = shifts.row(4, 0)
     assert torch.equal(shifts.rows[row], plain_sum(kept, 4, 0).float())
 
 
 def test_no_token_moves_forwards():
     with pytest.raises(AssertionError, match="a token at 0 cannot slide to 2"):
-        PositionShifts(given()).moves(NO_TOKENS.grown(0, 2).grown(0, 1))
+        PositionShifts(given()).row(0, 2)

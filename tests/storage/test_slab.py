@@ -1,6 +1,5 @@
 """Slab storage: slots in one tensor."""
 
-import pytest
 from conformance import ENTRY_BYTES, GEOMETRY, CopyingStorageConformance, Twins, entry, live, same_bits
 
 from kvcache.backend import CacheConfig, Scope
@@ -87,9 +86,6 @@ def test_there_is_one_tensor_for_all_pools():
     assert len(set(rows)) == len(rows)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="only the pool of the first entry reserves its slots when that decides"
-)
 def test_the_recurrent_pool_is_reserved_whichever_pool_has_the_first_entry():
     """Where no shape was promised a root comes first; bytes are said to be reserved that are not there."""
     cache = KVCacheManager(CacheConfig(GEOMETRY, storage="slab", checks_entries=False))

@@ -1,14 +1,14 @@
 """Memory of single tokens: room, growth and what stays where it is."""
 
-import numpy as np
 import pytest
 import torch
 from conformance import HEAD_DIM, HEADS, LAYERS, TOKENS, entry, live, same_bits
 
-from kvcache.kernels import ZERO
+from kvcache.kernels import TRASH, ZERO
 from kvcache.pool import KVCachePool
 from kvcache.storage import EntryLike, PagedStorage, Pages, Slab, SlabStorage
-from kvcache.storage.tokens import NOBODYS_ROWS
+from kvcache.storage.positions import NO_TOKENS
+from kvcache.storage.tokens import NOBODY, NOBODYS_ROWS
 
 LIKE = EntryLike((LAYERS, 2, HEADS, TOKENS, HEAD_DIM), torch.float32, torch.device("cpu"))
 WIDTH = LAYERS * 2 * HEADS * HEAD_DIM
@@ -73,11 +73,44 @@ def test_an_allocation_that_fails_changes_nothing(make, monkeypatch):
     assert memory.take(1) == before[1]
 
 
-def test_a_slab_shares_nothing():
-    with pytest.raises(NotImplementedError, match="not shared"):
-        Slab(LIKE).inherit([np.arange(2, 4)])
-    with pytest.raises(NotImplementedError):
-        SlabStorage(1, LIKE).origins_of(0)
+@each_memory
+def test_what_grows_from_an_entry_starts_with_its_rows_where_rows_are_shared(make):
+    memory = make(LIKE)
+    first = memory.register(3)
+    origins = NO_TOKENS.grown(0, 4, 4)
+    parent = memory.write([first], *memory.inherit([NOBODY], [0], [4]), [origins])
+    tables, new = memory.inherit([first, NOBODY], [0, 0], [6, 2])
+    assert new == ([2, 2] if make is Pages else [6, 2])
+    assert tables[0, TOKENS - 6 : TOKENS - 2].tolist() == (parent[:, 0].tolist() if make is Pages else [ZERO] * 4)
+    targets = memory.write([first + 1, first + 2], tables, new, [origins.grown(0, 6, 2), NO_TOKENS.grown(0, 2, 2)])
+    assert len(set(targets[targets != TRASH].tolist())) == sum(new)
+    assert not set(targets[targets != TRASH].tolist()) & set(parent[:, 0].tolist())
+    assert memory.tables[first + 1, TOKENS - 2 : TOKENS].tolist() == targets[-2:, 0].tolist()
+    assert memory.tables[first + 2, : TOKENS - 2].tolist() == [ZERO] * (TOKENS - 2)
+
+
+@each_memory
+def test_what_slid_is_corrected_for_good_before_another_shift_is_set(make):
+    memory = make(LIKE)
+    memory.set_position_shift(torch.full((LAYERS, 2, HEADS, TOKENS - 3, HEAD_DIM), 1.0))
+    first, last = memory.register(3), TOKENS - 1
+    parents = [first, NOBODY]
+    memory.write([first], *memory.inherit([NOBODY], [0], [4]), [NO_TOKENS.grown(0, 4, 4)])
+    inherited, new = memory.inherit(parents, [2, 0], [last - 2, 2])
+    memory.write([first + 1, first + 2], inherited, new, [
+        memory.origins[parent].grown(at, end, count)
+        for parent, at, end, count in zip(parents, [2, 0], [last, 2], new, strict=True)
+    ])  # fmt: skip
+    memory.rows[NOBODYS_ROWS:] = 5
+    kept = memory.tables.copy()
+    memory.set_position_shift(None)
+    values = memory.rows[torch.from_numpy(memory.tables[first : first + 3, :TOKENS])][..., 0]
+    slid = TOKENS - 3
+    assert values.tolist() == [
+        [0.0] * (TOKENS - 4) + [5.0] * 4, [0.0] * 3 + [6.0] * slid, [0.0] * (TOKENS - 2) + [5.0] * 2
+    ]  # fmt: skip
+    assert (memory.tables[first] == kept[first]).all()
+    assert memory.origins[first + 1].positions == tuple(range(slid))
 
 
 @each_storage

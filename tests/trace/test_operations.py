@@ -132,6 +132,11 @@ class TestConfig:
 # Broken backends, each named so.
 
 
+def unknown(keys):
+    """Keys that nothing is found under."""
+    return [None if key is None else -1 for key in keys]
+
+
 class OtherKeys(KVCacheManager):
     def hash_states(self, latents):
         first, *others = super().hash_states(latents)
@@ -139,8 +144,8 @@ class OtherKeys(KVCacheManager):
 
 
 class FindsNothing(KVCacheManager):
-    def _find(self, init_pool, key):
-        return None
+    def lookup(self, envs, keys, scope):
+        return super().lookup(envs, unknown(keys), scope)
 
 
 class FindsNothingAsLegacyDoes(LegacyCache):
@@ -156,9 +161,9 @@ class FindsNothingFromSomeTimeOn(KVCacheManager):
 
     lookups = 0
 
-    def _find(self, init_pool, key):
-        self.lookups += 1
-        return super()._find(init_pool, key) if self.lookups <= ROWS else None
+    def lookup(self, envs, keys, scope):
+        self.lookups += scope.name == "NODE"
+        return super().lookup(envs, keys if self.lookups <= 1 else unknown(keys), scope)
 
 
 class AnotherRow(KVCacheManager):
