@@ -1,17 +1,19 @@
 """Prints the figures behind the claims that the README and the closing notes make; each is also a test.
 
-Usage: python benchmarks/claims.py [sweep] [bookkeeping] [allocations] [recurrent-step] [storages] [hit-rate]
-       [bandwidth] [overhead]   (default: all)
+Usage: python benchmarks/claims.py [sweep] [bookkeeping] [allocations] [recurrent-step] [storages] [batch-sizes]
+       [parts] [hit-rate] [bandwidth] [overhead]   (default: all)
 """
 
 from __future__ import annotations
 
 import gc
+import math
 import random
 import statistics
 import sys
 import tempfile
 import time
+import timeit
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,10 +21,13 @@ from pathlib import Path
 
 import cachetools
 import torch
+import xxhash
 from overhead import gate_laps, operation_laps, replay_laps
 from rich.progress import track
 
 from kvcache import GEOMETRIES, CacheConfig, EvictionStrategy, Geometry, KeysValues, KVCachePool, make_backend
+from kvcache.backend import CacheBackend
+from kvcache.kernels import Kernels
 from kvcache.trace.content import Contents
 from kvcache.trace.counters import OperationCounter
 from kvcache.trace.drive import Latents
@@ -179,6 +184,106 @@ def storages() -> None:
             )
 
 
+def batch_sizes() -> None:
+    """Every storage over legacy at 1, 8 and 64 environments and every dtype, and the least of the ratios."""
+    slowest = math.inf
+    for name, geometry in GEOMETRIES.items():
+        for rows in (1, 8, 64):
+            # A few steps are enough for a median, and 64 environments of visual-match take gigabytes for 25.
+            sized = replace(geometry, env_num=rows, num_simulations=10)
+            steps = synthetic(sized, seed=0, searches=4 if rows < 64 else 2)
+            for dtype in (torch.float32, torch.float16, torch.bfloat16):
+                replay = Replay(steps, CacheConfig(sized, dtype=dtype), ["legacy", *STORAGES])
+                replay.time(2)
+                found = [ratio(replay.reports["legacy"], replay.reports[each]) for each in STORAGES]
+                medians = [each["median"] for each in found if each is not None]
+                slowest = min(slowest, *medians)
+                print(
+                    f"{name} x {rows}, {str(dtype).removeprefix('torch.')}: legacy / new "
+                    + ", ".join(f"{each} {median:.1f}" for each, median in zip(STORAGES, medians, strict=True)),
+                    flush=True,
+                )
+    print(f"the least of all these ratios: {slowest:.2f}")
+
+
+class TimedKernels(Kernels):
+    """Kernels with a watch: how long each call took, and how many bytes it moved."""
+
+    def __init__(self, kernels: Kernels) -> None:
+        self._kernels = kernels
+        self.gathers: list[tuple[int, int]] = []  # nanoseconds, bytes
+        self.scatters: list[tuple[int, int]] = []
+
+    def gather(self, pool: torch.Tensor, index: torch.Tensor, out: torch.Tensor, *shifts: torch.Tensor | None) -> None:
+        start = time.perf_counter_ns()
+        self._kernels.gather(pool, index, out, *shifts)
+        self.gathers.append((time.perf_counter_ns() - start, out.nbytes))
+
+    def scatter(self, pool: torch.Tensor, index: torch.Tensor, source: torch.Tensor) -> None:
+        start = time.perf_counter_ns()
+        self._kernels.scatter(pool, index, source)
+        self.scatters.append((time.perf_counter_ns() - start, source.nbytes))
+
+    @property
+    def nbytes(self) -> int:
+        return self._kernels.nbytes
+
+
+def parts() -> None:
+    """Where one recurrent step's time goes, and its floor: a copy of as many bytes, those of the pool in no cache."""
+    arena = torch.ones(2, 256 << 20, dtype=torch.uint8)
+    print("us of a recurrent step, p50: part (floor)")
+    for name, geometry in GEOMETRIES.items():
+        steps = synthetic(geometry, seed=0, searches=4)
+        for backend in ("new:slab", "new:paged"):
+            timed: list[TimedKernels] = []
+
+            def make(name: str, config: CacheConfig, timed: list[TimedKernels] = timed) -> CacheBackend:
+                cache = make_backend(name, config)
+                if name != "legacy":
+                    timed.append(TimedKernels(cache._batch._kernels))  # type: ignore[attr-defined]
+                    cache._batch._kernels = timed[-1]  # type: ignore[attr-defined]
+                return cache
+
+            replay = Replay(steps, CacheConfig(geometry), ["legacy", backend], make=make)
+            replay.time(3)
+            times = replay.reports[backend].times
+            assert times is not None
+            host = {operation: statistics.median(laps) / 1000 for operation, laps in times.host.items()}
+            kernels = timed[-1]  # of the backend that was timed: the last that was made
+            moved = {}
+            for part, calls in (("gather", kernels.gathers), ("scatter", kernels.scatters)):
+                moved[part] = statistics.median(lap for lap, _ in calls) / 1000, statistics.median(n for _, n in calls)
+            floors = {part: _copy_us(arena, int(size), part == "gather") for part, (_, size) in moved.items()}
+            latents = Latents(geometry.embed_dim, "cpu").inputs(steps[-1]).new
+            assert latents is not None
+            digested = min(timeit.repeat(lambda: xxhash.xxh64_intdigest(latents.numpy()), number=100)) * 1e4  # noqa: B023
+            bookkeeping = host["lookup"] + host["assemble"] - moved["gather"][0] + host["store"] - moved["scatter"][0]
+            step = statistics.median(lap for repetition in times.step for lap in repetition) / 1000
+            print(
+                f"{name}, {backend}: step {step:.0f}; hashing {2 * host['hash']:.0f} ({2 * digested:.0f}), bookkeeping "
+                f"{bookkeeping:.0f} (0), "
+                + ", ".join(
+                    f"{part} of {size / 1024:.0f} KiB {lap:.0f} ({floors[part]:.0f})"
+                    for part, (lap, size) in moved.items()
+                ),
+                flush=True,
+            )
+
+
+def _copy_us(arena: torch.Tensor, size: int, reads: bool) -> float:
+    """Microseconds of copying ``size`` bytes from (``reads``) or to places that were not touched for long."""
+    pool, batch = arena[0], arena[1, :size]
+    laps = []
+    for begin in range(0, len(pool) - size, max(size, len(pool) // 64)):
+        rows = pool[begin : begin + size]
+        target, source = (batch, rows) if reads else (rows, batch)
+        start = time.perf_counter_ns()
+        target.copy_(source)
+        laps.append(time.perf_counter_ns() - start)
+    return statistics.median(laps) / 1000
+
+
 def hit_rate() -> None:
     """What recurrent lookups find at equal bytes, by geometry: shares of what legacy takes for a whole search."""
     print("hits in % (stale ones in brackets), by bytes of the recurrent pool; init pools as large as by default")
@@ -248,6 +353,8 @@ CLAIMS = {
     "allocations": allocations,
     "recurrent-step": recurrent_step,
     "storages": storages,
+    "batch-sizes": batch_sizes,
+    "parts": parts,
     "hit-rate": hit_rate,
     "bandwidth": bandwidth,
     "overhead": overhead,

@@ -15,7 +15,6 @@ from torch import Tensor
 from kvcache.geometry import Geometry
 from kvcache.keys_values import KeysValues
 from kvcache.stats import CacheStats
-from kvcache.storage import DEFAULT_STORAGE
 
 __all__ = ["EMPTY", "MISS", "CacheBackend", "CacheConfig", "Scope"]
 
@@ -47,7 +46,8 @@ class CacheConfig:
         init_pool_bytes: instead of ``init_pool_size``: as many entries as fit.
         recur_pool_bytes: instead of ``recur_pool_size``: as many entries as fit.
         eviction_strategy: of the new backend's pools.
-        storage: of the new backend's pools.
+        storage: of the new backend's pools: a name from ``kvcache.storage.STORAGES``, or "auto": "paged", with a
+            resident batch where contexts are long.
         resident_batch: whether the new backend's batch keeps what it holds from one inference to the next.
         device: where contents live.
         dtype: of the contents.
@@ -64,7 +64,7 @@ class CacheConfig:
     init_pool_bytes: int | None = None
     recur_pool_bytes: int | None = None
     eviction_strategy: str = "fifo"
-    storage: str = DEFAULT_STORAGE
+    storage: str = "paged"
     resident_batch: bool = False
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -13,7 +13,12 @@ from kvcache.kernels import make_kernels
 from kvcache.storage import STORAGES, EntryLike, PagedStorage, Pages, Slab, SlabStorage, Storage
 from kvcache.token_batch import ResidentBatch, TokenBatch
 
-__all__ = ["Layout", "make_layout"]
+__all__ = ["AUTO", "Layout", "make_layout"]
+
+AUTO = "auto"
+# Context tokens from which on "auto" keeps the batch resident: below, finding out what it holds already takes longer
+# than moving it (benchmarks/claims.py storages).
+_RESIDENT_FROM = 32
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,11 @@ def make_layout(config: CacheConfig) -> Layout:
     Raises:
         ValueError: no storage has that name, or it cannot have a resident batch.
     """
+    if config.storage == AUTO:
+        resident = config.resident_batch or config.geometry.context_length >= _RESIDENT_FROM
+        config = replace(config, storage="paged", resident_batch=resident)
     if config.storage not in STORAGES:
-        raise ValueError(f"unknown storage {config.storage!r}: choose one of {', '.join(STORAGES)}")
+        raise ValueError(f"unknown storage {config.storage!r}: choose one of {', '.join((*STORAGES, AUTO))}")
     if config.resident_batch and config.storage != "paged":
         raise ValueError(f"storage {config.storage!r} has no resident batch: only 'paged' knows one token from another")
     layouts = {"slab": _slab, "paged": _paged}

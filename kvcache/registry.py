@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from kvcache.backend import CacheBackend, CacheConfig
+from kvcache.layout import AUTO
 from kvcache.legacy import LEGACY, LEGACY_0_2_0, LegacyCache, LegacyVariant
 from kvcache.manager import KVCacheManager
 from kvcache.storage import STORAGES
@@ -32,7 +33,7 @@ BACKENDS: dict[str, Factory] = {
     "legacy": _legacy(LEGACY),
     "legacy-0.2.0": _legacy(LEGACY_0_2_0),
     "new": KVCacheManager,
-    **{f"new:{storage}": _new(storage) for storage in STORAGES},
+    **{f"new:{storage}": _new(storage) for storage in (*STORAGES, AUTO)},
     "new:paged-resident": _new("paged", resident_batch=True),
 }
 

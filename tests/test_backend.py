@@ -86,7 +86,8 @@ def test_the_defaults_are_written_down():
     geometry = DEFAULTS.geometry
     assert (geometry.num_layers, geometry.num_heads, geometry.embed_dim) == (2, 8, 768)
     assert (geometry.context_length, geometry.num_simulations) == (8, 50)
-    assert (DEFAULTS.eviction_strategy, DEFAULTS.storage, DEFAULT_STORAGE) == ("fifo", "private", "private")
+    assert (DEFAULTS.eviction_strategy, DEFAULTS.storage, DEFAULTS.resident_batch) == ("fifo", "paged", False)
+    assert DEFAULT_STORAGE == "private"  # of a pool by itself
     assert (DEFAULTS.device, DEFAULTS.dtype) == ("cpu", torch.float32)
 
 

@@ -6,8 +6,10 @@ from conformance import GEOMETRY
 
 from kvcache.backend import CacheConfig
 from kvcache.batch import RowBatch
+from kvcache.geometry import GEOMETRIES
 from kvcache.layout import make_layout
 from kvcache.registry import make_backend
+from kvcache.storage import PagedStorage
 from kvcache.token_batch import ResidentBatch, TokenBatch
 
 ENTRY = GEOMETRY.entry_bytes()
@@ -26,8 +28,19 @@ def test_names(storage, resident, batch):
 
 
 def test_an_unknown_storage():
-    with pytest.raises(ValueError, match="unknown storage 'disk': choose one of private, reference, slab, paged"):
+    with pytest.raises(ValueError, match="unknown storage 'disk': choose one of private, reference, slab, paged, auto"):
         make_layout(CacheConfig(GEOMETRY, storage="disk"))
+
+
+@pytest.mark.parametrize(
+    ("name", "batch"), [("pong", TokenBatch), ("visual-match", ResidentBatch), ("wide", ResidentBatch)]
+)
+def test_auto_is_paged_and_resident_where_contexts_are_long(name, batch):
+    geometry = GEOMETRIES[name]
+    layout = make_layout(CacheConfig(geometry, storage="auto"))
+    assert type(layout.batch) is batch
+    assert type(layout.recur_storage()) is PagedStorage
+    assert type(make_layout(CacheConfig(geometry, storage="auto", resident_batch=True)).batch) is ResidentBatch
 
 
 @pytest.mark.parametrize("storage", ["private", "reference", "slab"])

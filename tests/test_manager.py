@@ -291,7 +291,7 @@ class TestClears:
         ],
     )
     def test_searches_after_the_first_allocate_nothing(self, pool, clear):
-        cache, kv, inserts, (store, _) = manager(recur_pool_size=50), entry(1), 50, POOLS[pool]
+        cache, kv, inserts, (store, _) = manager(recur_pool_size=50, cache_storage="private"), entry(1), 50, POOLS[pool]
         allocations = []
         for _ in range(10):
             with OperationCounter() as counter:

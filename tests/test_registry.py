@@ -18,10 +18,6 @@ class TestLegacy020(BackendConformance):
     recurrent_miss = RecurrentMissError
 
 
-class TestNew(BackendConformance):
-    backend = "new"
-
-
 class TestNewPrivate(BackendConformance):
     backend = "new:private"
 
@@ -43,6 +39,18 @@ class TestNewPaged(BackendConformance):
         assert reserved["recur"] == AMPLE * 2 * page
 
 
+class TestNew(TestNewPaged):
+    """Paged by default."""
+
+    backend = "new"
+
+
+class TestNewAuto(TestNewPaged):
+    """Paged, and resident where contexts are longer than here."""
+
+    backend = "new:auto"
+
+
 class TestNewPagedResident(BackendConformance):
     backend = "new:paged-resident"
     pads_behind = True
@@ -60,7 +68,10 @@ class TestNewReference(BackendConformance):
 
 
 def test_every_backend_is_held_to_the_contract():
-    assert {each.backend for each in BackendConformance.__subclasses__()} >= set(BACKENDS)
+    suites = [BackendConformance]
+    for each in suites:
+        suites += each.__subclasses__()
+    assert {each.backend for each in suites[1:]} >= set(BACKENDS)
 
 
 def test_the_new_backend_can_be_had_with_every_storage():

@@ -224,7 +224,8 @@ class TestCapacity:
         assert row(result.stdout, "found or not, unlike the recorded run") == ["0"]
 
     def test_slots_decide_the_memory(self, tmp_path, trace):
-        _, numbers = replayed(tmp_path, trace, "--repetitions", 0, "--capacity", "init=1,recur=5")
+        backends = [option for name in ("legacy", "new:private", "new:slab") for option in ("--backend", name)]
+        _, numbers = replayed(tmp_path, trace, "--repetitions", 0, "--capacity", "init=1,recur=5", *backends)
         for backend in numbers["replays"][0]["backends"]:
             assert backend["bytes_reserved"]["init"] == TINY.env_num * TINY.entry_bytes()
             assert backend["bytes_reserved"]["recur"] == 5 * TINY.entry_bytes()

@@ -176,10 +176,9 @@ class AnotherRow(KVCacheManager):
 
 class DirtyPadding(KVCacheManager):
     def assemble(self):
-        self._batch._memory.fill_(3)
         sizes = super().assemble()
         for row, size in enumerate(sizes):
-            self._batch._memory[row, ..., : max(sizes) - size, :] = 3
+            self.keys_values_wm.block[row, ..., : max(sizes) - size, :] = 3
         return sizes
 
 
@@ -207,6 +206,9 @@ class NoShift(KVCacheManager):
 
 class WritesASlotOnlyOnce(KVCacheManager):
     """A slot that is used again keeps what it held."""
+
+    def __init__(self, config):
+        super().__init__(replace(config, storage="private"))
 
     def store(self, *args):
         storage = self.recur_pool.storage

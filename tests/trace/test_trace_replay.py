@@ -105,7 +105,7 @@ class TestCommittedTrace:
             assert hits == sorted(hits)
 
     def test_new_evicts_and_reserves_only_as_much_as_its_capacity(self):
-        small, large = verify_committed("new", recur_pool_size=50), verify_committed("new", recur_pool_size=200)
+        small, large = (verify_committed("new:slab", recur_pool_size=size) for size in (50, 200))
         assert small.evictions == {"init": 0, "recur": SEARCHES * (200 - 50)}
         assert large.evictions == {"init": 0, "recur": 0}
         entry = GEOMETRIES["cartpole"].entry_bytes()
