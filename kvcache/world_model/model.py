@@ -1,0 +1,355 @@
+"""The world model: what it predicts, and the three methods by which its inference uses a cache (SPEC 3.3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kvcache.backend import EMPTY, MISS, Scope
+from kvcache.geometry import TOKENS_PER_STEP
+from kvcache.keys_values import KeysValues
+from kvcache.world_model.config import WorldModelConfig
+from kvcache.world_model.tokenizer import Tokenizer
+from kvcache.world_model.transformer import Transformer
+
+__all__ = ["FIRST_STEP", "Inference", "WorldModel"]
+
+FIRST_STEP = -1  # the last action of an environment that has just been reset
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What the model says of a batch of states.
+
+    Attributes:
+        latents: ``[B, 1, E]``, float32, on the host: a search keeps its nodes' latents there.
+        rewards: ``[B]``, of the step that led there; 0 for roots.
+        policy_logits: ``[B, A]``.
+        values: ``[B]``.
+        sizes: context tokens of each row that the prediction was made from, its own not counted.
+    """
+
+    latents: np.ndarray
+    rewards: np.ndarray
+    policy_logits: np.ndarray
+    values: np.ndarray
+    sizes: list[int]
+
+
+class Head(nn.Sequential):
+    """A perceptron on one token's output: ``[B, E]`` to ``[B, width]``."""
+
+    def __init__(self, embed_dim: int, width: int, *behind: nn.Module) -> None:
+        super().__init__(nn.Linear(embed_dim, embed_dim), nn.GELU(), nn.Linear(embed_dim, width), *behind)
+
+
+class WorldModel(nn.Module):
+    """A transformer that predicts, from tokens of observations and actions, the next latent, reward, policy and value.
+
+    After UniZero (Pu et al. 2024; LightZero 0.2.0, ``unizero_world_models/world_model.py``): an observation's token
+    predicts policy and value, an action's token the next latent and the reward. Inference only: no gradients, no
+    target model. Positions are each row's own, however the batch is padded.
+
+    Args:
+        config: shapes, seed of the weights, and which cache.
+
+    Attributes:
+        cache: the one cache there is; switching to another is another configuration.
+    """
+
+    support: Tensor
+
+    def __init__(self, config: WorldModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.geometry = geometry = config.geometry
+        width = geometry.embed_dim
+        self.tokenizer = Tokenizer(config.observation_shape, config.action_space_size, width)
+        self.transformer = Transformer(geometry)
+        self.latent_head = Head(width, width, nn.LayerNorm(width))
+        self.reward_head = Head(width, 2 * config.support_size + 1)
+        self.policy_head = Head(width, config.action_space_size)
+        self.value_head = Head(width, 2 * config.support_size + 1)
+        self.register_buffer("support", torch.arange(-config.support_size, config.support_size + 1.0), persistent=False)
+        self._initialise(config.seed)
+        self.requires_grad_(False).to(config.device)
+        self.cache = config.make_cache()
+        self._envs: Sequence[int] = ()
+        self._reanalyzes = False
+        self._next_positions = np.zeros(0, dtype=np.int64)  # [B]: in the episode, of each row's next token
+        self._weights_changed()
+
+    def _initialise(self, seed: int) -> None:
+        """Weights from ``seed`` alone, whatever torch's own generators are at."""
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if parameter.ndim > 1:
+                    # Tokens are of size 1 already; of a layer's inputs each output is a sum.
+                    fan_in = 1 if "actions" in name or "positions" in name else math.prod(parameter.shape[1:])
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) / math.sqrt(fan_in))
+                elif name.endswith("bias"):
+                    parameter.zero_()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As ``torch.nn.Module``'s; the caches are cleared, since nothing in them was computed with these weights."""
+        result = super().load_state_dict(state_dict, *args, **kwargs)
+        self._weights_changed()
+        return result
+
+    def _weights_changed(self) -> None:
+        self.clear_caches()
+        self.cache.position_shift = self.transformer.position_shift()
+
+    @property
+    def keys_values_wm(self) -> KeysValues:
+        """The batch cache, ``[B, H, T, D]`` per layer."""
+        return self.cache.keys_values_wm
+
+    # Inference.
+
+    @torch.inference_mode()
+    def forward_initial_inference(
+        self,
+        observations: Tensor | np.ndarray,
+        last_latents: np.ndarray | None = None,
+        last_actions: Sequence[int] | None = None,
+        envs: Sequence[int] | None = None,
+        timesteps: int | Sequence[int] = 0,
+        reanalyzes: bool = False,
+    ) -> Inference:
+        """Predictions for the roots of new searches: the recurrent cache is cleared.
+
+        Args:
+            observations: ``[B, *observation_shape]``.
+            last_latents: ``[B, 1, E]``: of the observations one step before, as an earlier inference returned them;
+                rows of a first step are not looked at.
+            last_actions: ``[B]``: what was done since; ``FIRST_STEP`` where an episode begins. None: everywhere.
+            envs: ``[B]``: whose observations these are; None is environments 0, 1, ...
+            timesteps: of the observations in their episodes, ``[B]`` or one for all.
+            reanalyzes: of old observations: nothing is looked up, nothing stored.
+        """
+        new = self.tokenizer.encode(self._tensor(observations))
+        rows = len(new)
+        last_actions = [FIRST_STEP] * rows if last_actions is None else list(last_actions)
+        envs = range(rows) if envs is None else envs
+        positions = TOKENS_PER_STEP * np.broadcast_to(np.asarray(timesteps, dtype=np.int64), rows)
+        first = [row for row in range(rows) if last_actions[row] == FIRST_STEP or reanalyzes]
+        later = [row for row in range(rows) if row not in set(first)]
+        if not self.geometry.keeps_past:  # there is room for one observation and one action, and no cache
+            first, later = list(range(rows)), []
+        parts = []
+        # A first step is one token, any other two: they cannot share a batch.
+        for group, width in ((first, 1), (later, TOKENS_PER_STEP)):
+            if group:
+                self._begin([envs[row] for row in group], positions[group] - (width - 1), reanalyzes)
+                tokens = new[group]
+                if width == 1:
+                    self._look_up([None] * len(group), Scope.ROOT)
+                else:
+                    assert last_latents is not None, "a step that is not the first has a latent before it"
+                    before = last_latents[group]
+                    self._generate(before, self._look_up(self.cache.hash_states(before), Scope.ROOT))
+                    acted = torch.tensor([last_actions[row] for row in group], device=tokens.device)
+                    tokens = torch.cat([self.tokenizer.embed(acted), tokens], dim=1)
+                sizes = self.trim_and_pad_kv_cache(is_init_infer=True)
+                output = self._forward(tokens)[:, -1]
+                if not reanalyzes:
+                    self.update_cache_context(new[group], is_init_infer=True)
+                parts.append((group, self._inference(new[group], None, output, sizes)))
+        self.cache.clear_recur_cache()
+        return _in_order(parts, rows)
+
+    @torch.inference_mode()
+    def forward_recurrent_inference(
+        self,
+        latents: np.ndarray,
+        actions: Sequence[int] | np.ndarray,
+        envs: Sequence[int] | None = None,
+        simulation_index: int = 0,
+        timesteps: int | Sequence[int] = 0,
+        reanalyzes: bool = False,
+    ) -> Inference:
+        """Predictions for the states that actions lead to.
+
+        Args:
+            latents: ``[B, 1, E]``: of the states in which the actions are taken, as an inference returned them.
+            actions: ``[B]``.
+            envs: ``[B]``: None is environments 0, 1, ...
+            simulation_index: of the search.
+            timesteps: of those states, ``[B]`` or one for all: the root's and the depth below it.
+            reanalyzes: as in ``forward_initial_inference``.
+        """
+        rows = len(latents)
+        self._begin(range(rows) if envs is None else envs, None, reanalyzes)
+        start = TOKENS_PER_STEP * np.broadcast_to(np.asarray(timesteps, dtype=np.int64), rows)
+        self.retrieve_or_generate_kvcache(latents, rows, simulation_index, start)
+        sizes = self.trim_and_pad_kv_cache(is_init_infer=False)
+        acted = self._forward(self.tokenizer.embed(torch.as_tensor(actions, device=self.support.device)))[:, -1]
+        new = self.latent_head(acted).unsqueeze(1)
+        if not self.geometry.keeps_past:  # no room behind the action: the new latent stands alone
+            self._begin(self._envs, self._next_positions + 1, reanalyzes)
+            self._look_up([None] * rows, Scope.ROOT)
+            self.trim_and_pad_kv_cache(is_init_infer=False)
+        output = self._forward(new)[:, -1]
+        if not reanalyzes:
+            self.update_cache_context(new, is_init_infer=False)
+        return self._inference(new, acted, output, sizes)
+
+    @torch.inference_mode()
+    def forward_without_cache(
+        self, latents: Tensor | np.ndarray, actions: Sequence[Sequence[int]] | np.ndarray, timesteps: int = 0
+    ) -> Inference:
+        """The same predictions from a raw window, in one pass and with no cache at all: the judge of the cached ones.
+
+        Args:
+            latents: ``[B, n, E]``, of ``n`` successive observations, the last of which is asked about.
+            actions: ``[B, n - 1]``, between them.
+            timesteps: of the first observation, for all rows.
+
+        Raises:
+            ValueError: the window is longer than the context.
+        """
+        states = self._tensor(latents)
+        rows, count = states.shape[:2]
+        length = TOKENS_PER_STEP * count - 1
+        if length > self.geometry.context_length:
+            raise ValueError(f"a window of {length} tokens is longer than a context of {self.geometry.context_length}")
+        tokens = torch.empty(rows, length, states.shape[2], device=states.device)
+        tokens[:, ::2] = states
+        for place in range(count - 1):
+            tokens[:, 2 * place + 1] = self.tokenizer.embed(torch.tensor([each[place] for each in actions]))[:, 0]
+        first = TOKENS_PER_STEP * timesteps if self.geometry.positions == "rotary" else 0
+        positions = torch.arange(first, first + length, device=states.device).expand(rows, length)
+        outputs = self.transformer(tokens, positions, self._empty(rows))
+        acted = outputs[:, -2] if count > 1 else None
+        return self._inference(states[:, -1:], acted, outputs[:, -1], [length - 1] * rows)
+
+    # The three methods.
+
+    def retrieve_or_generate_kvcache(
+        self,
+        latent_state: np.ndarray | Tensor,
+        ready_env_num: int,
+        simulation_index: int = 0,
+        start_pos: int | np.ndarray = 0,
+    ) -> list[int]:
+        """Look up each row's context, init then recurrent; where there is none, make one of the latent alone.
+
+        Args:
+            latent_state: ``[B, 1, E]``.
+            ready_env_num: rows, B.
+            simulation_index: of the search; nothing depends on it.
+            start_pos: where in their episodes the latents stand, ``[B]`` or one for all, in tokens.
+
+        Returns:
+            The rows' sizes ``[B]``.
+        """
+        assert len(latent_state) == ready_env_num == len(self._envs), "there is one latent for each row of the batch"
+        self._next_positions = 1 + np.broadcast_to(np.asarray(start_pos, dtype=np.int64), ready_env_num)
+        unknown = self._reanalyzes or not self.geometry.keeps_past
+        keys = [None] * ready_env_num if unknown else self.cache.hash_states(latent_state)
+        self._generate(latent_state, self._look_up(keys, Scope.NODE))
+        return self.cache.keys_values_wm_size_list
+
+    def trim_and_pad_kv_cache(self, is_init_infer: bool = True) -> list[int]:
+        """Put the rows' contexts into ``keys_values_wm``, padded to the longest; their sizes ``[B]``."""
+        return self.cache.assemble()
+
+    def update_cache_context(self, latent_state: np.ndarray | Tensor, is_init_infer: bool = True) -> None:
+        """Store each row's context, as the batch cache has it now, under its new latent's key.
+
+        Args:
+            latent_state: ``[B, 1, E]``.
+            is_init_infer: into the environments' own caches; else into the recurrent one.
+        """
+        if self.geometry.keeps_past:
+            keys = self.cache.hash_states(latent_state)
+            self.cache.store(self._envs, keys, Scope.ROOT if is_init_infer else Scope.NODE)
+
+    def clear_caches(self) -> None:
+        """Forget all contexts."""
+        self.cache.clear_all()
+
+    # Parts of them.
+
+    def _begin(self, envs: Sequence[int], next_positions: np.ndarray | None, reanalyzes: bool) -> None:
+        self._envs = [0] * len(envs) if reanalyzes else list(envs)  # old observations are of no environment
+        self._reanalyzes = reanalyzes
+        if next_positions is not None:
+            self._next_positions = next_positions
+
+    def _look_up(self, keys: Sequence[int | None], scope: Scope) -> list[int]:
+        return self.cache.lookup(self._envs, keys, scope)
+
+    def _generate(self, latents: np.ndarray | Tensor, found: Sequence[int]) -> None:
+        """Supply what was not found: contexts of one token."""
+        for row, size in enumerate(found):
+            if size in (MISS, EMPTY):
+                context = self._empty(1)
+                position = self._next_positions[row : row + 1] - 1 if self.geometry.positions == "rotary" else [0]
+                positions = torch.tensor([[int(position[0])]], device=self.support.device)
+                self.transformer(self._tensor(latents[row : row + 1]), positions, context)
+                self.cache.supply(row, context)
+
+    def _empty(self, rows: int) -> KeysValues:
+        shape = self.geometry
+        return KeysValues(
+            rows, shape.num_heads, shape.context_length, shape.embed_dim, shape.num_layers, self.support.device
+        )
+
+    def _forward(self, tokens: Tensor) -> Tensor:
+        """Outputs ``[B, n, E]`` of tokens ``[B, n, E]`` that are appended to the batch."""
+        batch, sizes = self.cache.keys_values_wm, self.cache.keys_values_wm_size_list
+        longest = max(sizes)
+        starts = self._next_positions if self.geometry.positions == "rotary" else np.array(sizes)
+        places = starts[:, None] + (batch.size - longest) + np.arange(tokens.shape[1])
+        padding = None
+        if self.config.mask_padding and min(sizes) < longest:
+            padding = torch.zeros(len(sizes), batch.size, dtype=torch.bool)
+            for row, size in enumerate(sizes):
+                start = self.cache.row_start(row)
+                padding[row, :start] = padding[row, start + size : longest] = True
+            padding = padding.to(tokens.device)
+        output: Tensor = self.transformer(tokens, torch.from_numpy(places).to(tokens.device), batch, padding)
+        return output
+
+    def _inference(self, latents: Tensor, acted: Tensor | None, output: Tensor, sizes: Sequence[int]) -> Inference:
+        rewards = torch.zeros(len(latents)) if acted is None else self._expected(self.reward_head(acted))
+        values, logits = self._expected(self.value_head(output)), self.policy_head(output)
+        # One transfer for all of it.
+        columns = torch.cat([rewards[:, None].to(output), values[:, None], logits, latents[:, 0]], dim=1).cpu().numpy()
+        actions = logits.shape[1]
+        return Inference(
+            np.ascontiguousarray(columns[:, None, 2 + actions :]),
+            columns[:, 0],
+            columns[:, 2 : 2 + actions],
+            columns[:, 1],
+            list(sizes),
+        )
+
+    def _expected(self, logits: Tensor) -> Tensor:
+        return (logits.softmax(dim=1) * self.support).sum(dim=1)
+
+    def _tensor(self, values: Tensor | np.ndarray) -> Tensor:
+        return torch.as_tensor(values, dtype=torch.float32, device=self.support.device)
+
+
+def _in_order(parts: Sequence[tuple[list[int], Inference]], rows: int) -> Inference:
+    """Inferences of groups of rows as one of all rows."""
+    if len(parts) == 1:
+        return parts[0][1]
+    order = np.argsort([row for group, _ in parts for row in group])
+    assert len(order) == rows
+    joined = {
+        name: np.concatenate([getattr(part, name) for _, part in parts])[order]
+        for name in ("latents", "rewards", "policy_logits", "values")
+    }
+    sizes = [size for _, part in parts for size in part.sizes]
+    return Inference(**joined, sizes=[sizes[place] for place in order])

@@ -1,0 +1,142 @@
+"""A causal transformer that keeps its keys and values in a ``KeysValues``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kvcache.geometry import TOKENS_PER_STEP, Geometry
+from kvcache.keys_values import KeysValues, KVCache
+
+__all__ = ["Transformer"]
+
+_ROTARY_BASE = 10000.0
+
+
+def rotated(x: Tensor, positions: Tensor) -> Tensor:
+    """Rotary positions (Su et al. 2021, "RoFormer"): each pair of numbers turned by an angle that grows with position.
+
+    Args:
+        x: ``[B, H, n, D]``, D even.
+        positions: ``[B, n]``.
+    """
+    half = x.shape[-1] // 2
+    # In float64: a long episode's positions times the fastest frequency lose their fraction in float32.
+    frequencies = _ROTARY_BASE ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
+    angles = (positions.to(torch.float64)[:, None, :, None] * frequencies).remainder(2 * torch.pi).to(x.dtype)
+    cosine, sine = angles.cos(), angles.sin()
+    even, odd = x[..., :half], x[..., half:]
+    return torch.cat([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1)
+
+
+class SelfAttention(nn.Module):
+    """Attention of new tokens to all cached ones and to each other."""
+
+    def __init__(self, geometry: Geometry) -> None:
+        super().__init__()
+        self.num_heads = geometry.num_heads
+        self.rotary = geometry.positions == "rotary"
+        self.key, self.query, self.value, self.projection = (
+            nn.Linear(geometry.embed_dim, geometry.embed_dim) for _ in range(4)
+        )
+
+    def heads(self, x: Tensor) -> Tensor:
+        """``[B, n, E]`` to ``[B, H, n, D]``."""
+        return x.view(*x.shape[:2], self.num_heads, x.shape[2] // self.num_heads).transpose(1, 2)
+
+    def forward(self, x: Tensor, positions: Tensor, cache: KVCache, mask: Tensor | None) -> Tensor:
+        """Append the keys and values of ``x`` to ``cache`` and attend.
+
+        Args:
+            x: ``[B, n, E]``.
+            positions: ``[B, n]``.
+            cache: of this layer, ``size`` tokens in it.
+            mask: ``[B or 1, 1, n, size + n]``: what may be attended to; None allows everything.
+        """
+        query, key, value = self.heads(self.query(x)), self.heads(self.key(x)), self.heads(self.value(x))
+        if self.rotary:
+            query, key = rotated(query, positions), rotated(key, positions)
+        cache.update(key, value)
+        keys, values = cache.get()
+        attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+        result: Tensor = self.projection(attended.transpose(1, 2).flatten(2))
+        return result
+
+
+class Block(nn.Module):
+    """Attention and a perceptron, each behind a normalisation and around a shortcut."""
+
+    def __init__(self, geometry: Geometry) -> None:
+        super().__init__()
+        width = geometry.embed_dim
+        self.attention_norm, self.perceptron_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = SelfAttention(geometry)
+        self.perceptron = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor, positions: Tensor, cache: KVCache, mask: Tensor | None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), positions, cache, mask)
+        result: Tensor = x + self.perceptron(self.perceptron_norm(x))
+        return result
+
+
+class Transformer(nn.Module):
+    """As many blocks as the geometry has layers.
+
+    With absolute positions a learned vector of its position is added to each token; with rotary ones keys and queries
+    are turned.
+    """
+
+    def __init__(self, geometry: Geometry) -> None:
+        super().__init__()
+        self.geometry = geometry
+        self.positions: nn.Embedding | None = None
+        if geometry.positions == "absolute":
+            self.positions = nn.Embedding(geometry.context_length, geometry.embed_dim)
+        self.blocks = nn.ModuleList(Block(geometry) for _ in range(geometry.num_layers))
+        self.norm = nn.LayerNorm(geometry.embed_dim)
+
+    def forward(self, x: Tensor, positions: Tensor, cache: KeysValues, padding: Tensor | None = None) -> Tensor:
+        """Outputs ``[B, n, E]`` of new tokens, whose keys and values are appended to ``cache``.
+
+        Args:
+            x: tokens ``[B, n, E]``.
+            positions: ``[B, n]``, int64: in the context where positions are absolute, in the episode where rotary.
+            cache: the contexts of all rows, padded to ``size`` tokens.
+            padding: ``[B, size]``: true where nobody attends; None lets everybody attend to padding as well.
+        """
+        if self.positions is not None:
+            x = x + self.positions(positions)
+        mask = self._mask(x.shape[1], cache.size, padding, x.device)
+        for block, layer in zip(self.blocks, cache, strict=True):
+            x = block(x, positions, layer, mask)
+        result: Tensor = self.norm(x)
+        return result
+
+    @staticmethod
+    def _mask(new: int, size: int, padding: Tensor | None, device: torch.device) -> Tensor | None:
+        """``[B or 1, 1, new, size + new]``; None where everything may be attended to."""
+        if new == 1 and padding is None:
+            return None
+        causal = torch.ones(new, new, dtype=torch.bool, device=device).tril()
+        past = torch.ones(1, size, dtype=torch.bool, device=device) if padding is None else ~padding
+        rows = past.shape[0]
+        return torch.cat([past[:, None].expand(rows, new, size), causal.expand(rows, new, new)], dim=2).unsqueeze(1)
+
+    @torch.no_grad()
+    def position_shift(self) -> Tensor | None:
+        """What is added to cached tokens when a window slides (SPEC 3.3); None with rotary positions.
+
+        ``[L, 2, H, context_length - 3, D]``: of each layer, its key and value weights times ``PE[i] - PE[i + 2]``. It
+        is exact where keys are linear in the position vector, which the normalisation in front of them prevents.
+        """
+        if self.positions is None or not self.geometry.keeps_past:
+            return None
+        kept, table = self.geometry.slid_size, self.positions.weight
+        change = table[:kept] - table[TOKENS_PER_STEP : TOKENS_PER_STEP + kept]
+        shifts = []
+        for block in self.blocks:
+            attention = block.attention
+            weights = attention.key.weight, attention.value.weight  # type: ignore[union-attr]
+            shifts.append(torch.stack([attention.heads((change @ each.T)[None])[0] for each in weights]))  # type: ignore[union-attr,operator]
+        return torch.stack(shifts)
