@@ -9,6 +9,7 @@ import torch
 from kvcache.backend import CacheBackend, CacheConfig
 from kvcache.geometry import GEOMETRIES, Geometry
 from kvcache.registry import make_backend
+from kvcache.shadow import ShadowCache
 
 __all__ = ["WorldModelConfig"]
 
@@ -31,6 +32,11 @@ class WorldModelConfig:
         cache_storage: of the new cache; a name from ``kvcache.storage.STORAGES``, or "auto".
         cache_resident_batch: as in ``CacheConfig.resident_batch``.
         eviction_strategy: of the new cache.
+        cache_validation_mode: whether the cache that is not used is run beside the other and compared with it at every
+            retrieval; a difference raises ``kvcache.shadow.CacheMismatchError``.
+        enable_cache_logging: whether every ``cache_log_interval`` searches a line is logged, by the logger
+            ``kvcache.world_model``: rates of what was looked up below the roots, and bytes.
+        cache_log_interval: searches from one line to the next.
         init_pool_size: as in ``CacheConfig``.
         recur_pool_size: as in ``CacheConfig``.
         device: where weights and caches live.
@@ -49,6 +55,9 @@ class WorldModelConfig:
     cache_storage: str = CacheConfig.storage
     cache_resident_batch: bool = False
     eviction_strategy: str = CacheConfig.eviction_strategy
+    cache_validation_mode: bool = False
+    enable_cache_logging: bool = False
+    cache_log_interval: int = 100
     init_pool_size: int | None = None
     recur_pool_size: int | None = None
     device: torch.device | str = "cpu"
@@ -58,7 +67,7 @@ class WorldModelConfig:
             raise ValueError(
                 f"observation_shape must be (features,) or (channels, height, width), got {self.observation_shape}"
             )
-        for name in ("action_space_size", "support_size"):
+        for name in ("action_space_size", "support_size", "cache_log_interval"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.geometry.positions == "rotary" and self.geometry.head_dim % 2:
@@ -66,15 +75,16 @@ class WorldModelConfig:
 
     def make_cache(self) -> CacheBackend:
         """The one cache that the model will use, chosen here and nowhere else."""
-        return make_backend(
-            "new" if self.use_new_cache_manager else "legacy",
-            CacheConfig(
-                self.geometry,
-                init_pool_size=self.init_pool_size,
-                recur_pool_size=self.recur_pool_size,
-                eviction_strategy=self.eviction_strategy,
-                storage=self.cache_storage,
-                resident_batch=self.cache_resident_batch,
-                device=self.device,
-            ),
+        config = CacheConfig(
+            self.geometry,
+            init_pool_size=self.init_pool_size,
+            recur_pool_size=self.recur_pool_size,
+            eviction_strategy=self.eviction_strategy,
+            storage=self.cache_storage,
+            resident_batch=self.cache_resident_batch,
+            device=self.device,
         )
+        names = ("new", "legacy") if self.use_new_cache_manager else ("legacy", "new")
+        if self.cache_validation_mode:
+            return ShadowCache(*(make_backend(name, config) for name in names))
+        return make_backend(names[0], config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kvcache.backend import EMPTY, MISS, Scope
+from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
 from kvcache.geometry import TOKENS_PER_STEP
 from kvcache.keys_values import KeysValues
+from kvcache.legacy import LegacyCache
+from kvcache.shadow import ShadowCache
 from kvcache.world_model.config import WorldModelConfig
 from kvcache.world_model.tokenizer import Tokenizer
 from kvcache.world_model.transformer import Transformer
 
-__all__ = ["FIRST_STEP", "Inference", "WorldModel"]
+__all__ = ["FIRST_STEP", "Inference", "WorldModel", "cache_line"]
+
+_log = logging.getLogger("kvcache.world_model")
 
 FIRST_STEP = -1  # the last action of an environment that has just been reset
 
@@ -82,6 +87,7 @@ class WorldModel(nn.Module):
         self.cache = config.make_cache()
         self._envs: Sequence[int] = ()
         self._reanalyzes = False
+        self._searches = 0
         self._next_positions = np.zeros(0, dtype=np.int64)  # [B]: in the episode, of each row's next token
         self._weights_changed()
 
@@ -164,6 +170,9 @@ class WorldModel(nn.Module):
                     self.update_cache_context(new[group], is_init_infer=True)
                 parts.append((group, self._inference(new[group], None, output, sizes)))
         self.cache.clear_recur_cache()
+        self._searches += 1
+        if self.config.enable_cache_logging and self._searches % self.config.cache_log_interval == 0:
+            _log.info("%d searches: %s", self._searches, cache_line(self.cache))
         return _in_order(parts, rows)
 
     @torch.inference_mode()
@@ -339,6 +348,27 @@ class WorldModel(nn.Module):
 
     def _tensor(self, values: Tensor | np.ndarray) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float32, device=self.support.device)
+
+
+def cache_line(cache: CacheBackend) -> str:
+    """What a cache has done so far, in one line: rates below the roots, and bytes.
+
+    A legacy cache counts its stale hits among the hits, and cannot tell; only a shadow can.
+    """
+    stats, reserved = cache.hierarchy_stats, sum(cache.bytes_reserved.values())
+    queries = max(1, stats.total_queries)
+    stale = "unknown"
+    hits = stats.hits
+    if isinstance(cache, ShadowCache):
+        of_primary = cache.report.stale_hits if isinstance(cache.primary, LegacyCache) else 0
+        hits, stale = hits - of_primary, f"{100 * of_primary / queries:.2f} %"
+    elif not isinstance(cache, LegacyCache):
+        stale = "0 %"  # whatever is found under a key was stored under it
+    return (
+        f"{cache.name}: hits {100 * hits / queries:.2f} %, stale {stale}, "
+        f"misses {100 * stats.misses / queries:.2f} % of {stats.total_queries} lookups; "
+        f"{reserved / 1e6:.1f} MB reserved"
+    )
 
 
 def _in_order(parts: Sequence[tuple[list[int], Inference]], rows: int) -> Inference:

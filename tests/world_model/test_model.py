@@ -1,5 +1,7 @@
 """The world model: its cached predictions against a pass over the raw window with no cache at all."""
 
+import logging
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -312,3 +314,46 @@ def test_settings_that_make_no_sense(options, message):
 def test_a_window_longer_than_the_context_is_refused():
     with pytest.raises(ValueError, match="a window of 9 tokens is longer than a context of 8"):
         model_of({}).forward_without_cache(np.zeros((1, 5, 32)), [[0] * 4])
+
+
+@each_cache
+@each_position
+def test_validation_runs_both_caches_and_changes_nothing(cache, positions):
+    results = []
+    for validates in (False, True):
+        model = model_of(cache, positions=positions, cache_validation_mode=validates)
+        episode = Episode(model)
+        results.append([])
+        for _ in range(6):
+            results[-1].append(found := episode.step())
+            results[-1] += [below for below, _, _ in episode.simulate(3, found)]
+    assert max(far(*pair) for pair in zip(*results, strict=True)) == 0
+    assert model.cache.report.compared == model.cache.report.lookups == 5 * 3 + 6 * 3 * 3
+
+
+def test_validation_finds_legacys_stale_hits():
+    model = model_of({}, recur_pool_size=4, cache_validation_mode=True)
+    episode = Episode(model)
+    for _ in range(3):
+        found = episode.step()
+        last = [below for below, _, _ in episode.simulate(3, found)]
+        model.forward_recurrent_inference(last[0].latents, [1, 1, 1], timesteps=4)
+    assert model.cache.report.stale_hits > 0
+
+
+def test_a_line_every_so_many_searches(caplog):
+    for options, stale in (
+        ({}, "stale unknown"),
+        ({"cache_validation_mode": True}, r"stale 0.00 %"),
+        (CACHES["slab"], "stale 0 %"),
+    ):
+        model = model_of(options, enable_cache_logging=True, cache_log_interval=2)
+        with caplog.at_level(logging.INFO, logger="kvcache.world_model"):
+            caplog.clear()
+            episode = Episode(model)
+            for _ in range(5):
+                list(episode.simulate(2, episode.step()))
+        assert [record.getMessage().split(":")[0] for record in caplog.records] == ["2 searches", "4 searches"]
+        assert re.search(
+            rf"hits 100.00 %, {stale}, misses 0.00 % of 18 lookups; [\d.]+ MB reserved$", caplog.messages[1]
+        )

@@ -1,0 +1,234 @@
+"""Two caches on the same requests, compared at every retrieval: trust before a swap (SPEC 3.4)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
+from kvcache.keys_values import KeysValues
+from kvcache.legacy import LegacyCache, LegacyPool, RecurrentMissError
+
+__all__ = ["CacheMismatchError", "ShadowCache", "ShadowReport"]
+
+_log = logging.getLogger(__name__)
+
+_ROUNDINGS = 8  # of a token corrected when it is read, against one corrected slide by slide
+
+
+class CacheMismatchError(RuntimeError):
+    """Two caches returned different contexts for one key."""
+
+
+@dataclass
+class ShadowReport:
+    """What came of the comparisons.
+
+    Attributes:
+        lookups: rows that were looked up.
+        compared: contexts that both caches found, and that are the same.
+        largest_difference: among those, of any two elements.
+        stale_hits: contexts that legacy found in a slot that holds another key's.
+        only_primary: contexts that only the cache in use found, the stale ones not counted.
+        only_shadow: contexts that only the other one found, likewise.
+    """
+
+    lookups: int = 0
+    compared: int = 0
+    largest_difference: float = 0.0
+    stale_hits: int = 0
+    only_primary: int = 0
+    only_shadow: int = 0
+
+
+class ShadowCache(CacheBackend):
+    """One cache in use and another that is asked, told and cleared the same.
+
+    What the model gets is the primary's, stale hits of a legacy cache included. Both store the same contexts, those of
+    the primary: where the caches find different things, which pools of different sizes or policies may, only the
+    finding differs and nothing that follows from it.
+
+    Args:
+        primary: whose contexts are used.
+        shadow: whose contexts are compared with them.
+
+    Attributes:
+        report: what was found so far.
+    """
+
+    def __init__(self, primary: CacheBackend, shadow: CacheBackend) -> None:
+        self.primary, self.shadow = primary, shadow
+        self.name = f"{primary.name} shadowed by {shadow.name}"
+        self.config = primary.config
+        self.stats_enabled = primary.stats_enabled
+        self.init_pools, self.recur_pool, self.wm_pool = primary.init_pools, primary.recur_pool, primary.wm_pool
+        self.hierarchy_stats = primary.hierarchy_stats
+        self.report = ShadowReport()
+        self._asked: list[tuple[int, int | None]] = []  # environment and key of each row
+        self._found: list[int] = []
+        self._found_by_shadow: list[int] = []
+        self._stale: set[int] = set()
+
+    # What the model sees is the primary's.
+
+    @property
+    def keys_values_wm(self) -> KeysValues:  # type: ignore[override]
+        return self.primary.keys_values_wm
+
+    @property
+    def keys_values_wm_list(self) -> list[Any]:  # type: ignore[override]
+        return self.primary.keys_values_wm_list
+
+    @property
+    def keys_values_wm_size_list(self) -> list[int]:  # type: ignore[override]
+        return self.primary.keys_values_wm_size_list
+
+    @property
+    def position_shift(self) -> Tensor | None:
+        """As in ``CacheBackend``, of both."""
+        return self.primary.position_shift
+
+    @position_shift.setter
+    def position_shift(self, shift: Tensor | None) -> None:
+        self.primary.position_shift = self.shadow.position_shift = shift
+
+    def row_start(self, row: int) -> int:
+        return self.primary.row_start(row)
+
+    def hash_states(self, latents: Tensor | np.ndarray) -> Sequence[int]:
+        return self.primary.hash_states(latents)
+
+    def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
+        self._asked = list(zip(envs, keys, strict=True))
+        self._stale = {
+            row
+            for row, (env, key) in enumerate(self._asked)
+            for cache in (self.primary, self.shadow)
+            if key is not None and isinstance(cache, LegacyCache) and _is_stale(cache, env, key, scope)
+        }
+        for row in sorted(self._stale):
+            env, key = self._asked[row]
+            _log.warning("stale hit: legacy finds under key %#018x of environment %d what is another key's", key, env)
+        self.report.stale_hits += len(self._stale)
+        try:
+            self._found_by_shadow = list(self.shadow.lookup(envs, keys, scope))
+        except RecurrentMissError:
+            self._found_by_shadow = list(self.shadow.keys_values_wm_size_list)
+        self._found = [MISS] * len(self._asked)
+        self._found = list(self.primary.lookup(envs, keys, scope))
+        return self._found.copy()
+
+    def supply(self, row: int, keys_values: KeysValues) -> None:
+        self.primary.supply(row, keys_values)
+
+    def assemble(self) -> list[int]:
+        """As in ``CacheBackend``.
+
+        Raises:
+            CacheMismatchError: both caches found a context, and not the same one.
+        """
+        sizes = self.primary.assemble()
+        compared = [row for row in range(len(sizes)) if self._is_compared(row)]
+        for row, size in enumerate(sizes):
+            if row not in compared and size != EMPTY:  # both go on from what the model gets
+                self.shadow.supply(row, self._row(row, size))
+        self.shadow.assemble()
+        for row in compared:
+            self._compare(row, sizes[row])
+        return sizes
+
+    def _is_compared(self, row: int) -> bool:
+        found, by_shadow = self._found[row], self._found_by_shadow[row]
+        if self._asked[row][1] is None:
+            return False
+        self.report.lookups += 1
+        if row in self._stale:
+            return False
+        if MISS in (found, by_shadow):
+            self.report.only_primary += found != MISS
+            self.report.only_shadow += by_shadow != MISS
+            return False
+        return True
+
+    def _row(self, row: int, size: int) -> KeysValues:
+        """A context of the primary's batch, as KeysValues of one row."""
+        start = self.primary.row_start(row)
+        block = self.primary.keys_values_wm.block[row : row + 1]
+        copy = torch.zeros_like(block)
+        copy[..., :size, :] = block[..., start : start + size, :]
+        return KeysValues.from_block(copy, size)
+
+    def _compare(self, row: int, size: int) -> None:
+        env, key = self._asked[row]
+        where = f"key {key:#018x} of environment {env}"
+        if self._found_by_shadow[row] != size:
+            raise CacheMismatchError(
+                f"{where}: {self.primary.name} has a context of {size} tokens, {self.shadow.name} one of "
+                f"{self._found_by_shadow[row]}"
+            )
+        ours, theirs = (
+            cache.keys_values_wm.block[row].narrow(3, cache.row_start(row), size)
+            for cache in (self.primary, self.shadow)
+        )
+        by_layer = (ours - theirs).abs().amax(dim=(1, 2, 3, 4)) if size else torch.zeros(1)
+        largest = float(by_layer.max())
+        allowed = float(torch.finfo(ours.dtype).eps) * _ROUNDINGS * float(ours.abs().max()) if size else 0.0
+        if self.position_shift is None:
+            allowed = 0.0  # nothing is ever added to a token
+        if not largest <= allowed:
+            layer = int(by_layer.argmax())
+            raise CacheMismatchError(
+                f"{where}, layer {layer}: contexts of {self.primary.name} and {self.shadow.name} differ by "
+                f"{largest:.3g} at most, and rounding explains {allowed:.3g}"
+            )
+        self.report.compared += 1
+        self.report.largest_difference = max(self.report.largest_difference, largest)
+
+    def store(
+        self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None = None
+    ) -> None:
+        longest = max(self.keys_values_wm_size_list)
+        for ours, theirs in zip(self.primary.keys_values_wm, self.shadow.keys_values_wm, strict=True):
+            theirs.update(*(each[:, :, longest:] for each in ours.get()))
+        self.primary.store(envs, keys, scope, priorities)
+        self.shadow.store(envs, keys, scope, priorities)
+
+    def clear_recur_cache(self) -> None:
+        self.primary.clear_recur_cache()
+        self.shadow.clear_recur_cache()
+
+    def clear_init_caches(self) -> None:
+        self.primary.clear_init_caches()
+        self.shadow.clear_init_caches()
+
+    def clear_all(self) -> None:
+        self.primary.clear_all()
+        self.shadow.clear_all()
+
+    def reset_stats(self) -> None:
+        self.primary.reset_stats()
+        self.shadow.reset_stats()
+        self.report = ShadowReport()
+
+    @property
+    def batch_bytes(self) -> int:
+        return self.primary.batch_bytes
+
+
+def _is_stale(cache: LegacyCache, env: int, key: int, scope: Scope) -> bool:
+    """Whether what legacy will find under ``key`` lies in a slot that was given to another key since."""
+
+    def holder(pool: LegacyPool) -> int | None:
+        slot = pool.index.get(key)
+        return None if slot is None else pool.owners[slot]
+
+    found = holder(cache.init_pools[env])
+    if found is None and scope is Scope.NODE:
+        found = holder(cache.recur_pool)
+    return found is not None and found != key
