@@ -43,7 +43,8 @@ class CacheConfig:
         game_segment_length: decides the init pools' default size, where it is set.
         init_pool_size: slots of each environment's init pool; None leaves it to the backend.
         recur_pool_size: slots of the recurrent pool; None leaves it to the backend.
-        init_pool_bytes: instead of ``init_pool_size``: as many entries as fit.
+        init_pool_bytes: instead of ``init_pool_size``: as many entries as fit. What is found in such a pool is copied
+            into others, and not shared with them: its pages would be held, and charged, for longer than it holds them.
         recur_pool_bytes: instead of ``recur_pool_size``: as many entries as fit.
         eviction_strategy: of the new backend's pools.
         storage: of the new backend's pools: a name from ``kvcache.storage.STORAGES``, or "auto": "paged", with a
@@ -51,7 +52,8 @@ class CacheConfig:
         resident_batch: whether the new backend's batch keeps what it holds from one inference to the next.
         device: where contents live.
         dtype: of the contents.
-        checks_entries: whether every entry must have the geometry's shape; if not, a pool's first entry decides.
+        checks_entries: whether every entry must have the geometry's shape; if not, a pool's first entry decides, and
+            where pools share their memory (slab, paged) the first of them all.
 
     Raises:
         ValueError: a pool size is not a positive integer, is given twice, or is too small for one entry.

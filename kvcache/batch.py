@@ -84,7 +84,17 @@ class Batch(ABC):
         return longest - size
 
     def set_position_shift(self, shift: Tensor | None) -> None:
-        """From now on windows slide by this correction, as in ``CacheBackend.position_shift``."""
+        """From now on windows slide by this correction, as in ``CacheBackend.position_shift``.
+
+        Raises:
+            ValueError: it is of another shape than ``[L, 2, H, context_length - 3, D]``.
+        """
+        geometry = self.geometry
+        wanted = geometry.num_layers, 2, geometry.num_heads, geometry.slid_size, geometry.head_dim
+        if shift is not None and tuple(shift.shape) != wanted:
+            raise ValueError(
+                f"a position shift of this geometry is [L, 2, H, T - 3, D] = {list(wanted)}, got {list(shift.shape)}"
+            )
         self.position_shift = shift
 
     @property
@@ -96,10 +106,6 @@ class Batch(ABC):
     def shared_bytes(self) -> int:
         """Bytes of the memory that pools share, all of it."""
         return 0
-
-    def _appended(self, sizes: Sequence[int]) -> int:
-        """Tokens that the model appended to every row."""
-        return self.keys_values.size - max(sizes)
 
 
 class RowBatch(Batch):
@@ -132,6 +138,17 @@ class RowBatch(Batch):
             known = self._batches[rows] = KeysValues.from_block(block), block
         self.keys_values, _ = known
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: without the views of its memory, which would be no views of the copy's."""
+        return {name: value for name, value in self.__dict__.items() if name != "_batches"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        before, self._batches = self.keys_values, {}
+        self.begin(before.num_samples)
+        self.keys_values.block.copy_(before.block)
+        self.keys_values.size = before.size
+
     def assemble(self, rows: Sequence[Row], sizes: Sequence[int]) -> None:
         longest, shortest = max(sizes), min(sizes)
         memory = self._memory[: len(sizes)]
@@ -152,7 +169,8 @@ class RowBatch(Batch):
         keys: Sequence[Any],
         priorities: Sequence[float | None],
     ) -> None:
-        longest, appended = max(sizes), self._appended(sizes)
+        longest = max(sizes)
+        appended = self.keys_values.size - longest
         contents = self.keys_values.block.unbind(0)
         for content, size, pool, key, priority in zip(contents, sizes, pools, keys, priorities, strict=True):
             first, count = self.geometry.window(size + appended)

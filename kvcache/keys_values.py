@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from operator import is_
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,9 +43,10 @@ class Journal:
     Attributes:
         writes: how many, each one operation on one layer's keys or values.
         lowest: the lowest position written to; larger than any where nothing was.
+        dropped: whether old tokens made room for new ones, so that all others moved.
     """
 
-    __slots__ = ("lowest", "writes")
+    __slots__ = ("dropped", "lowest", "writes")
 
     def __init__(self) -> None:
         self.clear()
@@ -52,6 +54,7 @@ class Journal:
     def clear(self) -> None:
         self.writes = 0
         self.lowest = sys.maxsize
+        self.dropped = False
 
     def note(self, position: int) -> None:
         self.writes += 1
@@ -108,6 +111,8 @@ class Cache:
         missing = self._size + new - capacity
         if missing > 0:
             self._drop_oldest(missing, new)
+            if self._journal is not None:
+                self._journal.dropped = True
         self._cache[:, :, self._size : self._size + new, :] = x.detach()
         if self._journal is not None and self._cache is self._noted:
             self._journal.note(self._size)
@@ -220,6 +225,12 @@ class KeysValues:
         keys_values._block = None
         keys_values._views = ()
         return keys_values
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies are made of the block, or of the layers: of both, pickles would make unrelated tensors."""
+        if self.holds_block:
+            return KeysValues.from_block, (self._block, self.size)
+        return KeysValues.from_layers, ([(each._k_cache._cache, each._v_cache._cache) for each in self], self.size)
 
     def _adopt(self, block: Tensor, size: int, journal: Journal | None = None) -> None:
         assert block.ndim == 6, f"a block is [B, L, 2, H, T, D], got {tuple(block.shape)}"

@@ -81,6 +81,8 @@ class KVCacheManager(CacheBackend):
     @position_shift.setter
     def position_shift(self, shift: Tensor | None) -> None:
         self._batch.set_position_shift(shift)
+        for pool in (*self.init_pools, self.recur_pool, self.wm_pool):
+            pool.make_room(0)  # what slid before keeps its own correction, and shares less by that
 
     # Entry by entry: copies both ways.
 
@@ -147,11 +149,13 @@ class KVCacheManager(CacheBackend):
         recur_pool = self.recur_pool if scope is Scope.NODE else None
         rows: list[Row] = []
         sizes = []
+        missed = empty = 0
         for env, key in zip(envs, keys, strict=True):
             pool = self._init_pool(env)
             if key is None:
                 rows.append(None)
                 sizes.append(EMPTY)
+                empty += 1
                 continue
             slot = pool.find(key)
             if slot is None and recur_pool is not None:
@@ -160,11 +164,11 @@ class KVCacheManager(CacheBackend):
             if slot is None:
                 rows.append(None)
                 sizes.append(MISS)
+                missed += 1
             else:
                 rows.append(Found(pool, slot, pool.writes))
                 sizes.append(pool.storage.size(slot))
         if recur_pool is not None and self.stats_enabled:
-            missed, empty = sizes.count(MISS), keys.count(None)
             self.hierarchy_stats.misses += missed
             self.hierarchy_stats.hits += len(sizes) - missed - empty
         self._rows = rows

@@ -124,7 +124,7 @@ class KVCachePool:
         """
         if self.eviction_strategy is not EvictionStrategy.PRIORITY:
             raise ValueError(f"pool {self.name!r} evicts by {self.eviction_strategy.name}: it keeps no priorities")
-        self._check_priority(priority)
+        self.check_priority(priority)
         self._policy.update(self._slots[key], priority)
 
     def clear(self) -> None:
@@ -174,11 +174,11 @@ class KVCachePool:
         Raises:
             ValueError: the priority is NaN.
         """
-        self._check_priority(priority)
+        self.check_priority(priority)
         self.writes += 1
         if self.storage.is_limited:
-            while self._slots and self.storage.lacks_room(tokens):
-                self._free.append(self._evict())
+            self.vacate(key)
+            self.make_room(tokens)
         slot = self._slots.get(key)
         if slot is not None:
             self._policy.update(slot, priority)
@@ -188,6 +188,25 @@ class KVCachePool:
         self._owners[slot] = key
         self._policy.insert(slot, priority)
         return slot
+
+    def vacate(self, key: Hashable) -> None:
+        """What ``key`` holds, if anything, makes room for what it will hold: claim it next."""
+        slot = self._slots.get(key)
+        if slot is not None:
+            self.storage.release(slot)
+
+    def make_room(self, tokens: int) -> None:
+        """Let entries give way until the storage has room for that many new tokens, or none is left."""
+        while self.give_way(tokens):
+            pass
+
+    def give_way(self, tokens: int) -> bool:
+        """Evict one entry if the storage has no room for that many new tokens: whether one was evicted."""
+        if not self.storage.is_limited or not self._slots or not self.storage.lacks_room(tokens):
+            return False
+        self.writes += 1
+        self._free.append(self._evict())
+        return True
 
     def _evict(self) -> int:
         slot = self._policy.victim()
@@ -212,6 +231,7 @@ class KVCachePool:
         """Whether ``slot`` is ``key``'s."""
         return self._slots.get(key) == slot
 
-    def _check_priority(self, priority: float | None) -> None:
+    def check_priority(self, priority: float | None) -> None:
+        """Raise ValueError if entries cannot be ordered by ``priority``."""
         if priority is not None and math.isnan(priority):
             raise ValueError(f"pool {self.name!r}: a priority of NaN has no place in any order")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kvcache.batch import Batch, Found, Row
 from kvcache.geometry import Geometry
-from kvcache.kernels import TRASH, Kernels, copy_rows
+from kvcache.kernels import TRASH, ZERO, Kernels, copy_rows
 from kvcache.keys_values import Journal, KeysValues, memory, zeros
 from kvcache.pool import KVCachePool
 from kvcache.storage import EntryLike, Pages, TokenMemory
@@ -19,6 +19,7 @@ from kvcache.storage.tokens import NOBODY
 __all__ = ["ResidentBatch", "TokenBatch"]
 
 _UNKNOWN = -1
+_VIEWS = ("_batches", "_buffer", "_viewed", "_journal")
 _FEW_MORE = 2  # moving a token by way of the scratch memory takes as long as moving two
 
 
@@ -48,8 +49,7 @@ class TokenBatch(Batch):
         self._tokens = geometry.context_length
         self._windows = [geometry.window(size) for size in range(self._tokens + 1)]
         self._numbers = np.arange(self._tokens)
-        self._journal = Journal()
-        self._batches: dict[int, tuple[KeysValues, Tensor, Tensor]] = {}
+        self._batches: dict[int, tuple[KeysValues, Tensor, Tensor, Journal]] = {}
         self._flat = self._allocate(geometry.env_num)  # [T x B, W] of the largest batch
         self._buffer = self._flat  # [T, B, W] of the batch in use
         self.begin(geometry.env_num)
@@ -69,14 +69,14 @@ class TokenBatch(Batch):
         known = self._batches.get(rows)
         if known is None or not known[0].is_view_of(known[2]):
             buffer = self._flat[: rows * tokens].view(tokens, rows, self._width)
-            block = self._block(buffer)
-            known = self._batches[rows] = KeysValues.from_block(block, journal=self._journal), buffer, block
-        self.keys_values, self._buffer, _ = known
+            block, journal = self._block(buffer), Journal()
+            known = self._batches[rows] = KeysValues.from_block(block, journal=journal), buffer, block, journal
+        self.keys_values, self._buffer, self._viewed, self._journal = known
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies: without the views of its memory, which would be no views of the copy's."""
         self._take_in()
-        return {name: value for name, value in self.__dict__.items() if name not in ("_batches", "_buffer")}
+        return {name: value for name, value in self.__dict__.items() if name not in _VIEWS}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -118,6 +118,7 @@ class TokenBatch(Batch):
                 if isinstance(supplied, KeysValues):
                     self._supply(row, supplied, self.start(sizes[row], longest))
         self.keys_values.size = longest
+        self._journal.clear()
 
     def _fill(self, entries: Sequence[int], sizes: Sequence[int], longest: int) -> None:
         """Gather ``entries``, ``NOBODY`` for rows that were not found, into the batch."""
@@ -175,7 +176,7 @@ class TokenBatch(Batch):
         longest, end = max(sizes), self.keys_values.size
         windows = [self._windows[size + end - longest] for size in sizes]
         first, counts = [window[0] for window in windows], [window[1] for window in windows]
-        parents = _entries([row if type(row) is Found and row.stands else None for row in rows])
+        parents = [self._parent(row, pool) for row, pool in zip(rows, pools, strict=True)]
         tables, new = memory.inherit(parents, first, counts)
         origins = [
             memory.origins[parent].grown(at, at + count, added)
@@ -183,18 +184,21 @@ class TokenBatch(Batch):
         ]
         claimed: list[int] = []
         standing: Sequence[int] = range(len(rows))
-        owed = tables
+        limited = any(pool.storage.is_limited for pool in pools)
+        owed = tables.copy() if limited else tables
         try:
-            needed = dict.fromkeys(pools, 0)  # tokens of all rows so far
-            for pool, key, priority, count in zip(pools, keys, priorities, new, strict=True):
-                needed[pool] += count
-                claimed.append(pool.claim(key, priority, needed[pool]))
+            for pool, priority in zip(pools, priorities, strict=True):
+                pool.check_priority(priority)
+            if limited:
+                self._make_room_and_claim(pools, keys, priorities, owed, new, claimed)
+            else:
+                claimed += [pool.claim(*each) for pool, *each in zip(pools, keys, priorities, strict=True)]
             entries = [pool.storage.first + slot for pool, slot in zip(pools, claimed, strict=True)]  # type: ignore[attr-defined]
             last = dict(zip(entries, standing, strict=True))
-            if len(last) < len(rows) or any(pool.storage.is_limited for pool in needed):
+            if limited or len(last) < len(rows):
                 # A later row may have taken the slot, by an eviction or with the same key.
                 standing = [row for row in sorted(last.values()) if pools[row].owns(keys[row], claimed[row])]
-                memory.disown(np.delete(tables, standing, axis=0))
+                memory.disown(np.delete(owed, standing, axis=0))
                 owed = tables = tables[standing]
                 entries, first, counts, new = (
                     [each[row] for row in standing] for each in (entries, first, counts, new)
@@ -214,6 +218,45 @@ class TokenBatch(Batch):
                 if key in pool:
                     pool.release(key)
             raise
+
+    def _parent(self, row: Row, pool: KVCachePool) -> int:
+        """The entry that a row's new one in ``pool`` will share rows with; ``NOBODY`` where it cannot."""
+        if type(row) is not Found or not row.stands or self._journal.dropped:
+            return NOBODY
+        storage: Any = row.pool.storage
+        if storage.is_limited and row.pool is not pool:
+            return NOBODY
+        return storage.first + row.slot  # type: ignore[no-any-return]
+
+    def _make_room_and_claim(
+        self,
+        pools: Sequence[KVCachePool],
+        keys: Sequence[Any],
+        priorities: Sequence[float | None],
+        owed: np.ndarray,
+        new: Sequence[int],
+        claimed: list[int],
+    ) -> None:
+        """Claim a slot for each row where bytes are limited: entries give way, earlier rows of the batch among them.
+
+        Args:
+            pools: where each row goes.
+            keys: under which.
+            priorities: as in ``KVCachePool.set``.
+            owed: tables of what the rows inherit, ``[n, T_max + 1]``; of rows that gave way they are cleared.
+            new: tokens that each row needs besides.
+            claimed: the slots, appended one by one.
+        """
+        lost: set[int] = set()
+        for row, (pool, key, priority) in enumerate(zip(pools, keys, priorities, strict=True)):
+            pool.vacate(key)
+            while pool.give_way(sum(new[each] for each in range(row + 1) if pools[each] is pool and each not in lost)):
+                for earlier in range(row):
+                    if earlier not in lost and not pools[earlier].owns(keys[earlier], claimed[earlier]):
+                        lost.add(earlier)
+                        self._memory.disown(owed[earlier])
+                        owed[earlier] = ZERO
+            claimed.append(pool.claim(key, priority))
 
     def _ends(
         self,
@@ -264,8 +307,11 @@ class TokenBatch(Batch):
 
     def _take_in(self) -> None:
         """Where somebody has put other tensors into the batch cache, copy what they hold to where it belongs."""
-        if not self.keys_values.holds_block:
-            self._block(self._buffer).copy_(self.keys_values.block.detach())
+        if not self.keys_values.is_view_of(self._viewed):
+            given = self.keys_values.block.detach()
+            if given.shape != self._viewed.shape:
+                raise ValueError(f"a batch of {self._viewed.shape[0]} rows was assembled, it has {given.shape[0]} now")
+            self._viewed.copy_(given)
 
     @property
     def shared_bytes(self) -> int:
@@ -307,6 +353,21 @@ class ResidentBatch(TokenBatch):
         if self._buffer is not before:
             self._forget()
 
+    def store(
+        self,
+        rows: Sequence[Row],
+        sizes: Sequence[int],
+        pools: Sequence[KVCachePool],
+        keys: Sequence[Any],
+        priorities: Sequence[float | None],
+    ) -> None:
+        if self._journal.dropped and min(sizes) < max(sizes):
+            raise ValueError(
+                f"more was appended than a context of {self._tokens} tokens has room for: what was dropped for it is "
+                "not what is oldest in rows that are padded behind"
+            )
+        super().store(rows, sizes, pools, keys, priorities)
+
     def _forget(self) -> None:
         """Nothing is known of what the batch holds."""
         self._holds = np.full(tuple(self._buffer.shape[:2]), _UNKNOWN, dtype=np.int64)
@@ -326,7 +387,6 @@ class ResidentBatch(TokenBatch):
         else:
             self._holds[self._journal.lowest :] = _UNKNOWN
         super().assemble(rows, sizes)
-        self._journal.clear()
         self._version = self._flat._version
 
     def _ends(

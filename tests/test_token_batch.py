@@ -2,8 +2,10 @@
 
 import copy
 import itertools
+import pickle
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from conformance import ENVS, GEOMETRY, Twins, entry, live, replace_layer_tensors, run_script, same_bits, scripts
@@ -522,3 +524,126 @@ def test_a_deep_copy_finds_out_who_writes_into_it():
     assemble_again(twins)
     twins.backend.keys_values_wm[0]._k_cache._cache.fill_(7)
     assemble_again(twins)
+
+
+def append(cache, rows, values):
+    for layer in cache.keys_values_wm:
+        tokens = torch.stack([torch.full((rows, 2, 3), float(value)) for value in values], dim=2)
+        layer.update(tokens, tokens)
+
+
+def stored_values(cache, key):
+    return cache.hierarchical_get(0, key)[0]._k_cache.get()[0, 0, :, 0].tolist()
+
+
+@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize("size", [6, 7, 8])
+def test_what_is_appended_beyond_the_context_is_not_lost(name, size):
+    """Old tokens make room then: the batch is not what was found and something behind it any more."""
+    wanted = []
+    for each in ("new:private", name):
+        cache = make_backend(each, CacheConfig(GEOMETRY))
+        full = entry(1, size, tokens=GEOMETRY.context_length)
+        full.block[:] = torch.arange(float(GEOMETRY.context_length))[:, None]
+        cache.set_recur_cache(1, full)
+        cache.lookup([0], [1], Scope.NODE)
+        cache.assemble()
+        append(cache, 1, [100])
+        append(cache, 1, [101])
+        cache.store([0], [2], Scope.NODE)
+        wanted.append(stored_values(cache, 2))
+    assert wanted[0] == wanted[1]
+
+
+def test_a_resident_batch_that_overflows_unevenly_is_refused():
+    cache = make_backend("new:paged-resident", CacheConfig(GEOMETRY))
+    for key, size in ((1, 3), (2, 8)):
+        cache.set_recur_cache(key, entry(key, size, tokens=GEOMETRY.context_length))
+    cache.lookup([0, 0], [1, 2], Scope.NODE)
+    cache.assemble()
+    append(cache, 2, [1])
+    with pytest.raises(ValueError, match="more was appended than a context of 8 tokens has room for"):
+        cache.store([0, 0], [3, 4], Scope.NODE)
+
+
+@pytest.mark.parametrize("name", ["new:private", *FUSED])
+def test_a_batch_pruned_before_it_is_stored_is_stored_as_it_is(name):
+    cache = make_backend(name, CacheConfig(GEOMETRY))
+    cache.set_recur_cache(1, entry(1, 2, tokens=GEOMETRY.context_length))
+    cache.lookup([0], [1], Scope.NODE)
+    cache.assemble()
+    cache.keys_values_wm.prune([True])
+    append(cache, 1, [7, 7])
+    cache.store([0], [2], Scope.NODE)
+    assert stored_values(cache, 2)[2:] == [7, 7]
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_a_batch_that_lost_rows_is_not_stored(name):
+    cache = make_backend(name, CacheConfig(GEOMETRY))
+    cache.lookup([0, 1], [None, None], Scope.NODE)
+    cache.assemble()
+    cache.keys_values_wm.prune([True, False])
+    with pytest.raises(ValueError, match="a batch of 2 rows was assembled, it has 1 now"):
+        cache.store([0, 1], [1, 2], Scope.NODE)
+
+
+@pytest.mark.parametrize("name", ["new:private", *FUSED])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda cache: pickle.loads(pickle.dumps(cache))], ids=["deep", "pickle"]
+)
+def test_copies_of_a_cache_go_on_as_the_original(name, copied):
+    twins = Twins(make_backend(name, CacheConfig(GEOMETRY)), poisons=False)
+    for key in range(5):
+        twins.infer(Scope.ROOT, [(env, key or None, key + 1) for env in range(ENVS)])
+        twins.look_up(range(ENVS), [key + 1] * ENVS, Scope.ROOT)
+        twins.assemble()
+        twins.backend = copied(twins.backend)
+        assert twins.backend.keys_values_wm.size == twins.backend.keys_values_wm_size_list[0]
+    twins.infer(Scope.ROOT, [(env, 5, 6) for env in range(ENVS)])
+
+
+def test_an_append_to_an_older_batch_of_another_size_is_found_out():
+    cache = make_backend("new:paged-resident", CacheConfig(GEOMETRY))
+    cache.set_recur_cache(1, entry(1, 4, tokens=GEOMETRY.context_length))
+    cache.lookup([0], [1], Scope.NODE)
+    cache.assemble()
+    older = cache.keys_values_wm
+    for _ in range(2):
+        cache.lookup([0] * 4, [1] * 4, Scope.NODE)
+        cache.assemble()
+        wanted = cache.keys_values_wm.block[0, ..., :4, :].clone()
+        assert all(torch.equal(row[..., :4, :], wanted) for row in cache.keys_values_wm.block)
+        older.size = 1
+        older[0].update(torch.full((1, 2, 1, 3), 9.0), torch.full((1, 2, 1, 3), 9.0))
+
+
+@pytest.mark.parametrize("name", ["new:private", *FUSED])
+def test_a_position_shift_of_another_shape_is_refused(name):
+    cache = make_backend(name, CacheConfig(GEOMETRY))
+    with pytest.raises(
+        ValueError, match=r"a position shift of this geometry is .* = \[2, 2, 2, 5, 3\], got \[2, 2, 2, 4, 3\]"
+    ):
+        cache.position_shift = torch.zeros(2, 2, 2, 4, 3)
+    assert cache.position_shift is None
+
+
+@pytest.mark.parametrize("name", ["new:private", *FUSED])
+def test_keys_may_come_as_an_array(name):
+    cache = make_backend(name, CacheConfig(GEOMETRY))
+    cache.set_recur_cache(1, entry(1, 2, tokens=GEOMETRY.context_length))
+    assert cache.lookup([0, 1], np.array([1, 2]), Scope.NODE) == [2, MISS]
+    assert (cache.hierarchy_stats.hits, cache.hierarchy_stats.misses) == (1, 1)
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_a_priority_without_order_is_found_before_anything_changes(name):
+    cache = make_backend(name, CacheConfig(GEOMETRY, eviction_strategy="priority"))
+    for key in (1, 2):
+        cache.set_recur_cache(key, entry(key, 2, tokens=GEOMETRY.context_length))
+    cache.lookup([0, 1], [1, 2], Scope.NODE)
+    cache.assemble()
+    append(cache, 2, [5, 5])
+    with pytest.raises(ValueError, match="NaN"):
+        cache.store([0, 1], [1, 2], Scope.NODE, [1.0, float("nan")])
+    assert [cache.get_recur_cache(key).size for key in (1, 2)] == [2, 2]

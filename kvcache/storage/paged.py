@@ -14,7 +14,7 @@ import numpy as np
 from kvcache.geometry import TOKENS_PER_STEP
 from kvcache.kernels import TRASH, ZERO
 from kvcache.storage.base import EntryLike
-from kvcache.storage.tokens import NOBODYS_ROWS, TokenMemory, TokenStorage, lengthened
+from kvcache.storage.tokens import NOBODYS_ROWS, TokenMemory, TokenStorage
 
 __all__ = ["PagedStorage", "Pages"]
 
@@ -109,7 +109,7 @@ class Pages(TokenMemory):
             begin = self.take(missing)
             self._lengthen()
             # Under those that are free already. The lowest are taken first: handed out in order they lie in a line.
-            self._free[missing:count] = self._free[: self._free_count]
+            self._free[missing:count] = self.free
             self._free[:missing] = np.arange(begin + missing - 1, begin - 1, -1)
             self._free_count = count
         left = self._free_count - count
@@ -134,6 +134,7 @@ class Pages(TokenMemory):
             self.sizes[entry] = 0
 
     def let_all_go(self, first: int, end: int) -> None:
+        """No entry from ``first`` to ``end`` is in use any more."""
         self._collect()
         size = max(self.sizes[first:end], default=0)
         if not size:
@@ -177,10 +178,15 @@ class Pages(TokenMemory):
         assert self.rows is not None
         length = self.rows.shape[0]
         if length > len(self.references):
-            self.references = lengthened(self.references, length)
-            self.serials = lengthened(self.serials, length)
-            self._owners = lengthened(self._owners, length)
-            self._free = lengthened(self._free, length)
+            self.references = _lengthened(self.references, length)
+            self.serials = _lengthened(self.serials, length)
+            self._owners = _lengthened(self._owners, length)
+            self._free = _lengthened(self._free, length)
+
+
+def _lengthened(column: np.ndarray, length: int) -> np.ndarray:
+    """The column, filled up with zeros."""
+    return np.concatenate([column, np.zeros(length - len(column), dtype=column.dtype)])
 
 
 class PagedStorage(TokenStorage):

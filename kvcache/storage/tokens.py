@@ -15,7 +15,7 @@ from kvcache.keys_values import KeysValues, memory, zeros
 from kvcache.storage.base import EntryLike, Storage, check_entry, refuse_unlike
 from kvcache.storage.positions import NO_TOKENS, Origins, PositionShifts
 
-__all__ = ["NOBODY", "NOBODYS_ROWS", "TokenMemory", "TokenStorage", "lengthened"]
+__all__ = ["NOBODY", "NOBODYS_ROWS", "TokenMemory", "TokenStorage"]
 
 NOBODY = 0  # the entry of no slot: empty for ever
 NOBODYS_ROWS = max(ZERO, TRASH) + 1
@@ -29,8 +29,8 @@ class TokenMemory(ABC):
     ``ZERO`` in front of the first one: side by side, the tables of some entries are the index by which a batch of them
     is gathered, padding included. The memory grows and never shrinks.
 
-    Tokens are kept as they were computed. Where one stands elsewhere by now, because its window slid, it is corrected
-    when it is read.
+    Tokens are kept as they stood in the batch that they were stored from. Where one stands elsewhere by now, because
+    its window slid, it is corrected when it is read.
 
     Attributes:
         like: what entries look like; None until the first one decides.
@@ -176,13 +176,10 @@ class TokenMemory(ABC):
     def let_go(self, entry: int) -> None:  # noqa: B027 - most memory keeps an entry's rows for its next content
         """``entry`` is not in use any more."""
 
-    def let_all_go(self, first: int, end: int) -> None:  # noqa: B027
-        """No entry from ``first`` to ``end`` is in use any more."""
-
     def set_position_shift(self, shift: Tensor | None) -> None:
         """From now on windows slide by this correction (see ``PositionShifts``); what slid before keeps its own."""
         shifts = None if shift is None else PositionShifts(shift)
-        if shifts == self.shifts:
+        if shifts is self.shifts or (shifts is not None and shifts.corrects_like(self.shifts)):
             return
         entries = [entry for entry, size in enumerate(self.sizes) if size]
         if entries:
@@ -247,11 +244,6 @@ class TokenMemory(ABC):
         if self.like.device.type == "cpu":
             return index
         return index.pin_memory().to(self.like.device, non_blocking=True)
-
-
-def lengthened(column: np.ndarray, length: int) -> np.ndarray:
-    """The column, filled up with zeros."""
-    return np.concatenate([column, np.zeros(length - len(column), dtype=column.dtype)])
 
 
 class TokenStorage(Storage):

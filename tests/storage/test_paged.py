@@ -345,3 +345,54 @@ def test_what_was_corrected_for_the_batch_is_corrected_for_whoever_gets_it():
         twins.infer(Scope.NODE, [(0, key or None, key + 1)])
         stored, wanted = cache.get_recur_cache(key + 1), twins.naive.recur[key + 1]
         assert same_bits(live(stored)[0], torch.stack(wanted, dim=3))
+
+
+def test_a_batch_that_is_too_large_for_the_limit_keeps_as_many_of_its_rows_as_fit():
+    """Rows that gave way to later ones of their own batch hold nothing any more, and their parents neither."""
+    geometry = replace(GEOMETRY, positions="rotary", env_num=8)
+    kept = []
+    cache = paged(geometry, recur_pool_bytes=4 * geometry.entry_bytes())
+    for step in range(8):
+        cache.lookup(range(8), [100 * env + step if step else None for env in range(8)], Scope.NODE)
+        for row, size in enumerate(cache.keys_values_wm_size_list):
+            if size == MISS:
+                cache.supply(row, entry(1, 1, tokens=geometry.context_length))
+        cache.assemble()
+        for layer in cache.keys_values_wm:
+            layer.update(torch.ones(8, 2, 2, 3), torch.ones(8, 2, 2, 3))
+        cache.store(range(8), [100 * env + step + 1 for env in range(8)], Scope.NODE)
+        kept.append(len(cache.recur_pool))
+        assert charge(cache) <= 32
+    assert min(kept) >= 4  # of five tokens each, and some of which share
+
+
+def test_an_init_pools_pages_are_not_held_by_others_where_its_bytes_are_limited():
+    cache = paged(init_pool_bytes=GEOMETRY.entry_bytes())
+    for key in range(1, 6):
+        cache.set_init_cache(0, key, entry(key, 4, tokens=GEOMETRY.context_length))
+        cache.lookup([0], [key], Scope.NODE)
+        cache.assemble()
+        cache.store([0], [50 + key], Scope.NODE)
+        assert cache.init_pools[0].storage.charge <= 8
+        assert same_bits(live(cache.get_recur_cache(50 + key)), live(entry(key, 4, tokens=GEOMETRY.context_length)))
+    check_pages(cache)
+
+
+def test_another_position_shift_keeps_the_limit():
+    cache = paged(recur_pool_bytes=GEOMETRY.entry_bytes())
+    twins = Twins(cache, may_forget=True)
+    for key in range(1, 4):
+        twins.infer(Scope.NODE, [(0, key - 1 or None, key)])
+    twins.naive.shift = cache.position_shift = None
+    assert charge(cache) <= 8
+    check_pages(cache)
+    twins.infer(Scope.NODE, [(0, 3, 4)])
+
+
+def test_an_update_makes_room_for_itself_and_evicts_nobody():
+    cache = paged(recur_pool_bytes=GEOMETRY.entry_bytes())
+    for key in (1, 2, 2, 1):
+        cache.set_recur_cache(key, entry(key, 4, tokens=GEOMETRY.context_length))
+    assert set(cache.recur_pool) == {1, 2}
+    assert cache.recur_pool.stats.evictions == 0
+    check_pages(cache)

@@ -75,10 +75,10 @@ def test_copies_of_origins_are_the_same_ones():
 
 
 def test_shifts_are_the_same_where_they_correct_alike():
-    assert PositionShifts(given()) == PositionShifts(given())
-    assert PositionShifts(given()) != PositionShifts(2 * given())
-    assert PositionShifts(given()) != PositionShifts(given().double())
-    assert PositionShifts(given()) != given()
+    assert PositionShifts(given()).corrects_like(PositionShifts(given()))
+    assert not PositionShifts(given()).corrects_like(PositionShifts(2 * given()))
+    assert not PositionShifts(given()).corrects_like(PositionShifts(given().double()))
+    assert not PositionShifts(given()).corrects_like(None)
 
 
 @pytest.mark.parametrize("origin", [1, 3])
