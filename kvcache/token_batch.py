@@ -155,7 +155,7 @@ class TokenBatch(Batch):
     def _supply(self, row: int, supplied: KeysValues, start: int) -> None:
         """Copy in what the model made for a row that missed."""
         size = supplied.size
-        self.keys_values.block[row].narrow(3, start, size).copy_(supplied.block[0].detach().narrow(3, 0, size))
+        self._viewed[row].narrow(3, start, size).copy_(supplied.block[0].detach().narrow(3, 0, size))
 
     # Storing.
 
