@@ -12,9 +12,11 @@ from kvcache.cli.gate import gate
 from kvcache.cli.record import record
 from kvcache.cli.replay import replay
 from kvcache.cli.results import results
+from kvcache.cli.search import search
 from kvcache.cli.trace import trace
 from kvcache.integrations.lightzero import RecordingError
 from kvcache.results import ResultsError
+from kvcache.shadow import CacheMismatchError
 from kvcache.trace.schema import TraceError
 
 __all__ = ["main"]
@@ -26,7 +28,7 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (TraceError, RecordingError, ResultsError) as error:
+        except (TraceError, RecordingError, ResultsError, CacheMismatchError) as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # whoever read our output has gone: click ends quietly
@@ -41,6 +43,7 @@ def main() -> None:
 
 
 main.add_command(replay)
+main.add_command(search)
 main.add_command(record)
 main.add_command(trace)
 main.add_command(results)
