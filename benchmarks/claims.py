@@ -1,7 +1,7 @@
 """Prints the figures behind the claims that the README and the closing notes make; each is also a test.
 
 Usage: python benchmarks/claims.py [sweep] [bookkeeping] [allocations] [recurrent-step] [storages] [batch-sizes]
-       [parts] [hit-rate] [bandwidth] [overhead]   (default: all)
+       [parts] [same-search] [hit-rate] [bandwidth] [overhead]   (default: all)
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import cachetools
+import numpy as np
 import torch
 import xxhash
 from overhead import gate_laps, operation_laps, replay_laps
@@ -27,6 +28,7 @@ from rich.progress import track
 
 from kvcache import GEOMETRIES, CacheConfig, EvictionStrategy, Geometry, KeysValues, KVCachePool, make_backend
 from kvcache.backend import CacheBackend
+from kvcache.geometry import POSITIONS
 from kvcache.kernels import Kernels
 from kvcache.trace.content import Contents
 from kvcache.trace.counters import OperationCounter
@@ -39,10 +41,13 @@ from kvcache.trace.steps import Step, read_steps
 from kvcache.trace.summary import ratio
 from kvcache.trace.synthetic import SyntheticSearch, write_synthetic_trace
 from kvcache.trace.verify import Outcome
+from kvcache.world_model import SearchConfig, WorldModel, WorldModelConfig
+from kvcache.world_model.play import Played, play
 
 TRACE = Path(__file__).parent / "traces" / "cartpole-lightzero-0.2.0-seed0.parquet"
 SWEPT_SEARCHES = 8
 STORAGES = ("new:slab", "new:paged", "new:paged-resident")
+SEARCHED = (("private", False), ("slab", False), ("paged", False), ("paged", True))
 WHOLE_TRACE_SLOTS = (1, 2, 5, 10, 20, 50, 100, 150, 200)
 
 
@@ -292,6 +297,37 @@ def _copy_us(arena: torch.Tensor, size: int, reads: bool) -> float:
     return statistics.median(laps) / 1000
 
 
+def same_search() -> None:
+    """50 searches of 8 environments on every cache, by geometry and kind of positions: are they the same?"""
+    for name, geometry in GEOMETRIES.items():
+        for positions in POSITIONS:
+            # Deep enough for windows to slide within a search, where contexts are short.
+            shape = replace(geometry, positions=positions, num_simulations=8)
+            wanted = _searched(shape)
+            for storage, resident in SEARCHED:
+                found = _searched(shape, storage, resident)
+                pairs = list(zip(wanted, found, strict=True))
+                same = sum(
+                    np.array_equal(a.result.actions, b.result.actions)
+                    and np.array_equal(a.result.visit_counts, b.result.visit_counts)
+                    for a, b in pairs
+                )
+                off = max(float(np.abs(a.result.values - b.result.values).max()) for a, b in pairs)
+                print(
+                    f"{name}, {positions}, new:{storage}{'-resident' * resident}: same actions and visits in {same} of "
+                    f"{len(pairs)} searches, values {off:.2g} apart at most",
+                    flush=True,
+                )
+
+
+def _searched(geometry: Geometry, storage: str | None = None, resident: bool = False) -> list[Played]:
+    """50 searches with the new cache of that storage, or with legacy."""
+    settings = WorldModelConfig(geometry, use_new_cache_manager=storage is not None, cache_resident_batch=resident)
+    if storage is not None:
+        settings = replace(settings, cache_storage=storage)
+    return list(play(WorldModel(settings), 50, 0, SearchConfig(geometry.num_simulations)))
+
+
 def hit_rate() -> None:
     """What recurrent lookups find at equal bytes, by geometry: shares of what legacy takes for a whole search."""
     print("hits in % (stale ones in brackets), by bytes of the recurrent pool; init pools as large as by default")
@@ -363,6 +399,7 @@ CLAIMS = {
     "storages": storages,
     "batch-sizes": batch_sizes,
     "parts": parts,
+    "same-search": same_search,
     "hit-rate": hit_rate,
     "bandwidth": bandwidth,
     "overhead": overhead,

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
+import torch
+from rich.progress import track
 
+from kvcache.cli.console import STDERR
+from kvcache.geometry import GEOMETRIES
 from kvcache.integrations.lightzero_run import ENVIRONMENTS, record_run
 from kvcache.trace.writer import journal_path
+from kvcache.world_model import WorldModelConfig
+from kvcache.world_model.record import record_model
 
 __all__ = ["record"]
+
+_LEGACY, _NEW = "legacy", "new"
 
 
 @click.group()
@@ -50,3 +59,33 @@ def lightzero(environment: str, output: Path, seed: int, train_steps: int, searc
             click.echo(f"cut off: 'kvcache trace recover {output}' makes a trace of what was recorded", err=True)
         raise
     click.echo(f"{output}: {searches} searches of {header.source['environment']}, LightZero {header.source['version']}")
+
+
+@record.command("synthetic-model")
+@click.option("--geometry", type=click.Choice(list(GEOMETRIES)), required=True, help="Shapes of model and caches.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="The trace file; it must not exist.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights, play and noise.")
+@click.option("--searches", type=click.IntRange(min=1), default=20, show_default=True, help="Searches to record.")
+@click.option("--simulations", type=click.IntRange(min=1), help="Of a search; the geometry's own by default.")
+@click.option("--backend", type=click.Choice([_LEGACY, _NEW]), default=_LEGACY, show_default=True, help="Its cache.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="torch's threads.")
+def synthetic_model(
+    geometry: str, output: Path, seed: int, searches: int, simulations: int | None, backend: str, threads: int
+) -> None:
+    """Search with kvcache's own world model, of random weights, and record what it asks of its cache.
+
+    Real searches of real shapes, at any geometry and without LightZero; what they find has no meaning.
+    """
+    torch.set_num_threads(threads)
+    shape = GEOMETRIES[geometry]
+    shape = replace(shape, num_simulations=simulations or shape.num_simulations)
+    config = WorldModelConfig(shape, seed=seed, use_new_cache_manager=backend == _NEW)
+    for _ in track(
+        record_model(output, config, searches, seed),
+        f"record {geometry}",
+        total=searches,
+        console=STDERR,
+        transient=True,
+    ):
+        pass
+    click.echo(f"{output}: {searches} searches of kvcache's own world model, {geometry}")
