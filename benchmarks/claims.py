@@ -1,7 +1,7 @@
 """Prints the figures behind the claims that the README and the closing notes make; each is also a test.
 
 Usage: python benchmarks/claims.py [sweep] [bookkeeping] [allocations] [recurrent-step] [storages] [batch-sizes]
-       [parts] [same-search] [hit-rate] [bandwidth] [overhead]   (default: all)
+       [parts] [same-search] [uncached] [padding] [hit-rate] [bandwidth] [overhead]   (default: all)
 """
 
 from __future__ import annotations
@@ -328,6 +328,62 @@ def _searched(geometry: Geometry, storage: str | None = None, resident: bool = F
     return list(play(WorldModel(settings), 50, 0, SearchConfig(geometry.num_simulations)))
 
 
+def uncached() -> None:
+    """Cached root values against those of the raw window with no cache at all, before and after windows slide."""
+    print("largest difference of root values, 8 environments, 40 steps, actions at random")
+    for name in ("cartpole", "lunarlander", "pong"):
+        for positions in POSITIONS:
+            geometry = replace(GEOMETRIES[name], positions=positions)
+            model = WorldModel(WorldModelConfig(geometry))
+            source = np.random.default_rng(0)
+            latents: list[np.ndarray] = []
+            actions: list[list[int]] = []
+            values, off = [], {False: [0.0], True: [0.0]}
+            for time_step in range(40):
+                taken = source.integers(model.config.action_space_size, size=geometry.env_num).tolist()
+                seen = source.standard_normal((geometry.env_num, 4))
+                found = model.forward_initial_inference(
+                    seen, latents[-1] if latents else None, taken if latents else None, timesteps=time_step
+                )
+                actions += [taken] if latents else []
+                latents.append(found.latents)
+                count = (found.sizes[0] + 1) // 2 + 1  # observations in the context, and this one
+                between = np.array(actions[len(actions) - (count - 1) :]).T.reshape(geometry.env_num, count - 1)
+                wanted = model.forward_without_cache(
+                    np.concatenate(latents[-count:], axis=1), between, len(latents) - count
+                )
+                values.append(found.values)
+                off[count < len(latents)].append(float(np.abs(found.values - wanted.values).max()))
+            print(
+                f"{name}, {positions}: until the first slide {max(off[False]):.2g}; after it {max(off[True]):.2g}, "
+                f"median {statistics.median(off[True]):.2g}; standard deviation of values {np.std(values):.2g}"
+            )
+
+
+def padding() -> None:
+    """What zeros in front of a context of one token change in its prediction, with and without a mask."""
+    for name in ("cartpole", "pong", "visual-match"):
+        for masked in (False, True):
+            geometry = replace(GEOMETRIES[name], env_num=2)
+            found = []
+            for others in (False, True):
+                model = WorldModel(WorldModelConfig(geometry, mask_padding=masked))
+                latents = None
+                for step in range(3):  # environment 1 is two steps ahead
+                    rows = [env for env in (0, 1) if (env or step == 2) and (others or not env)]
+                    if rows:
+                        seen = np.stack([np.random.default_rng([env, step]).standard_normal(4) for env in rows])
+                        begun = [-1 if step == 0 or not env else 1 for env in rows]
+                        before = None if latents is None else np.repeat(latents[-1:], len(rows), 0)
+                        inference = model.forward_initial_inference(
+                            seen, before, begun, rows, [0 if not env else step for env in rows]
+                        )
+                        latents = inference.latents
+                below = model.forward_recurrent_inference(inference.latents, [0] * len(rows), rows)
+                found.append(below.values[0])
+            print(f"{name}, {'masked' if masked else 'as legacy'}: a value moves by {abs(found[0] - found[1]):.2g}")
+
+
 def hit_rate() -> None:
     """What recurrent lookups find at equal bytes, by geometry: shares of what legacy takes for a whole search."""
     print("hits in % (stale ones in brackets), by bytes of the recurrent pool; init pools as large as by default")
@@ -400,6 +456,8 @@ CLAIMS = {
     "batch-sizes": batch_sizes,
     "parts": parts,
     "same-search": same_search,
+    "uncached": uncached,
+    "padding": padding,
     "hit-rate": hit_rate,
     "bandwidth": bandwidth,
     "overhead": overhead,
