@@ -5,12 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from test_model import CACHES, ROUNDING, each_cache, model_of, observations
 
 from kvcache.geometry import GEOMETRIES
-from kvcache.world_model import Search, SearchConfig, WorldModel, WorldModelConfig
-from kvcache.world_model.play import SyntheticEnv, play
+from kvcache.world_model import Search, SearchConfig
+from kvcache.world_model.play import play
 
 each_position = pytest.mark.parametrize("positions", ["rotary", "absolute"])
 
@@ -174,32 +173,3 @@ def test_visits_are_those_of_an_independent_search(rewards, discount):
 def test_constants_that_make_no_sense(constant, value):
     with pytest.raises(ValueError, match=f"{constant} must be"):
         SearchConfig(**{constant: value})
-
-
-def test_stand_ins_for_environments_depend_on_their_seed_and_all_that_was_done():
-    def after(seed, *actions):
-        env = SyntheticEnv((3,), seed, 4)
-        for action in actions:
-            env.step(action)
-        return env.observation.tolist()
-
-    assert after((0, 1), 2, 0) == after((0, 1), 2, 0)
-    assert len({tuple(after(*each)) for each in [((0, 1), 2, 0), ((0, 1), 1, 0), ((0, 2), 2, 0), ((0, 1), 2)]}) == 4
-    env = SyntheticEnv((3,), (0, 0), 2)
-    first = env.observation.tolist()
-    env.step(0)
-    assert not env.is_over
-    env.step(0)
-    assert env.is_over
-    env.reset()
-    assert env.timestep == 0
-    assert env.observation.tolist() != first  # another episode
-
-
-@pytest.mark.parametrize("name", GEOMETRIES)
-def test_every_geometry_can_be_played(name):
-    torch.manual_seed(0)
-    geometry = replace(GEOMETRIES[name], env_num=2)
-    model = WorldModel(WorldModelConfig(geometry, use_new_cache_manager=True))
-    (search,) = play(model, 1, 0, SearchConfig(num_simulations=3))
-    assert np.isfinite(search.result.values).all()
