@@ -74,6 +74,7 @@ class ShadowCache(CacheBackend):
         self._found: list[int] = []
         self._found_by_shadow: list[int] = []
         self._stale: set[int] = set()
+        self._supplied: set[int] = set()
 
     # What the model sees is the primary's.
 
@@ -106,6 +107,7 @@ class ShadowCache(CacheBackend):
 
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
         self._asked = list(zip(envs, keys, strict=True))
+        self._supplied.clear()
         self._stale = {
             row
             for row, (env, key) in enumerate(self._asked)
@@ -126,6 +128,7 @@ class ShadowCache(CacheBackend):
 
     def supply(self, row: int, keys_values: KeysValues) -> None:
         self.primary.supply(row, keys_values)
+        self._supplied.add(row)
 
     def assemble(self) -> list[int]:
         """As in ``CacheBackend``.
@@ -154,6 +157,10 @@ class ShadowCache(CacheBackend):
             self.report.only_primary += found != MISS
             self.report.only_shadow += by_shadow != MISS
             return False
+        if row in self._supplied:  # in the place of an empty context that was found: nothing of it is left to compare
+            self._compare_sizes(row, found)
+            self.report.compared += 1
+            return False
         return True
 
     def _row(self, row: int, size: int) -> KeysValues:
@@ -165,13 +172,7 @@ class ShadowCache(CacheBackend):
         return KeysValues.from_block(copy, size)
 
     def _compare(self, row: int, size: int) -> None:
-        env, key = self._asked[row]
-        where = f"key {key:#018x} of environment {env}"
-        if self._found_by_shadow[row] != size:
-            raise CacheMismatchError(
-                f"{where}: {self.primary.name} has a context of {size} tokens, {self.shadow.name} one of "
-                f"{self._found_by_shadow[row]}"
-            )
+        where = self._compare_sizes(row, size)
         ours, theirs = (
             cache.keys_values_wm.block[row].narrow(3, cache.row_start(row), size)
             for cache in (self.primary, self.shadow)
@@ -189,6 +190,17 @@ class ShadowCache(CacheBackend):
             )
         self.report.compared += 1
         self.report.largest_difference = max(self.report.largest_difference, largest)
+
+    def _compare_sizes(self, row: int, size: int) -> str:
+        """Raise CacheMismatchError unless the shadow found as many tokens. Returns which context it is about."""
+        env, key = self._asked[row]
+        where = f"key {key:#018x} of environment {env}"
+        if self._found_by_shadow[row] != size:
+            raise CacheMismatchError(
+                f"{where}: {self.primary.name} has a context of {size} tokens, {self.shadow.name} one of "
+                f"{self._found_by_shadow[row]}"
+            )
+        return where
 
     def store(
         self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None = None

@@ -105,9 +105,10 @@ class WorldModel(nn.Module):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As ``torch.nn.Module``'s; the caches are cleared, since nothing in them was computed with these weights."""
-        result = super().load_state_dict(state_dict, *args, **kwargs)
-        self._weights_changed()
-        return result
+        try:
+            return super().load_state_dict(state_dict, *args, **kwargs)
+        finally:
+            self._weights_changed()  # torch copies what fits before it raises for what is missing
 
     def _weights_changed(self) -> None:
         self.clear_caches()
@@ -223,17 +224,22 @@ class WorldModel(nn.Module):
             timesteps: of the first observation, for all rows.
 
         Raises:
-            ValueError: the window is longer than the context.
+            ValueError: the window is longer than the context, or there is not one action between two latents.
         """
         states = self._tensor(latents)
         rows, count = states.shape[:2]
+        between = torch.as_tensor(np.asarray(actions, dtype=np.int64), device=states.device)
+        if tuple(between.shape) != (rows, count - 1):
+            raise ValueError(
+                f"between {count} latents of {rows} rows stand [{rows}, {count - 1}] actions, got {list(between.shape)}"
+            )
         length = TOKENS_PER_STEP * count - 1
         if length > self.geometry.context_length:
             raise ValueError(f"a window of {length} tokens is longer than a context of {self.geometry.context_length}")
         tokens = torch.empty(rows, length, states.shape[2], device=states.device)
         tokens[:, ::2] = states
         for place in range(count - 1):
-            tokens[:, 2 * place + 1] = self.tokenizer.embed(torch.tensor([each[place] for each in actions]))[:, 0]
+            tokens[:, 2 * place + 1] = self.tokenizer.embed(between[:, place])[:, 0]
         first = TOKENS_PER_STEP * timesteps if self.geometry.positions == "rotary" else 0
         positions = torch.arange(first, first + length, device=states.device).expand(rows, length)
         outputs = self.transformer(tokens, positions, self._empty(rows))
@@ -289,6 +295,9 @@ class WorldModel(nn.Module):
     # Parts of them.
 
     def _begin(self, envs: Sequence[int], next_positions: np.ndarray | None, reanalyzes: bool) -> None:
+        count = self.geometry.env_num
+        if not reanalyzes and not all(0 <= env < count for env in envs):  # legacy would take -1 for the last one
+            raise ValueError(f"environments are numbered 0..{count - 1}, got {list(envs)}")
         self._envs = [0] * len(envs) if reanalyzes else list(envs)  # old observations are of no environment
         self._reanalyzes = reanalyzes
         if next_positions is not None:

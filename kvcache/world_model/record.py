@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from kvcache.backend import MISS, Scope
 from kvcache.legacy import LegacyCache
+from kvcache.shadow import ShadowCache
 from kvcache.trace.schema import ASSEMBLE, CLEAR, GENERATE, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE, TraceHeader
 from kvcache.trace.writer import TraceWriter
 from kvcache.world_model.config import WorldModelConfig
@@ -52,6 +54,7 @@ class ModelRecorder:
             (self._cache, "assemble", self._assemble),
             (self._cache, "store", self._store),
             (self._cache, "clear_recur_cache", self._clear),
+            (self._cache, "clear_all", self._clear_all),
         ):
             setattr(target, name, _observing(getattr(target, name), observed))
             self._observed.append((target, name))
@@ -64,30 +67,20 @@ class ModelRecorder:
             delattr(target, name)
 
     def _initial(self, original: Callable[..., Inference], *args: Any, **kwargs: Any) -> Inference:
-        rows = len(args[0])
-        envs = kwargs.get("envs")
-        timesteps = np.broadcast_to(np.asarray(kwargs.get("timesteps", 0)), rows).tolist()
-        self._roots |= dict(zip(range(rows) if envs is None else envs, timesteps, strict=True))
+        given = _bound(original, args, kwargs)
+        envs, steps = _rows(given["observations"], given)
+        self._roots |= dict(zip(envs, steps, strict=True))
         self._search += 1
         self._simulation = ROOT_SIMULATION
         self._writer.flush()  # a kill costs one search, not more
         return original(*args, **kwargs)
 
-    def _recurrent(
-        self,
-        original: Callable[..., Inference],
-        latents: np.ndarray,
-        actions: Any,
-        envs: Sequence[int] | None,
-        simulation_index: int,
-        timesteps: Any,
-        *args: Any,
-    ) -> Inference:
-        rows = range(len(latents)) if envs is None else envs
-        steps = np.broadcast_to(np.asarray(timesteps), len(latents)).tolist()
-        self._depths = [step - self._roots[env] + 1 for env, step in zip(rows, steps, strict=True)]
-        self._simulation = simulation_index
-        return original(latents, actions, envs, simulation_index, timesteps, *args)
+    def _recurrent(self, original: Callable[..., Inference], *args: Any, **kwargs: Any) -> Inference:
+        given = _bound(original, args, kwargs)
+        envs, steps = _rows(given["latents"], given)
+        self._depths = [step - self._roots[env] + 1 for env, step in zip(envs, steps, strict=True)]
+        self._simulation = given["simulation_index"]
+        return original(*args, **kwargs)
 
     def _lookup(
         self, original: Callable[..., list[int]], envs: Sequence[int], keys: Sequence[int | None], scope: Scope
@@ -128,6 +121,13 @@ class ModelRecorder:
             row = self._add(STORE, pool, env, key=key, parent=parent, tokens=tokens, depth=depth)
             self._stored[env, key] = row
 
+    def _clear_all(self, original: Callable[[], None]) -> None:
+        search, self._search = self._search, -1  # what it is made of is not recorded
+        original()
+        self._search = search
+        if search >= 0:
+            self._add(CLEAR, "all", NO_ENV)
+
     def _clear(self, original: Callable[[], None]) -> None:
         original()
         if self._search >= 0:  # what is cleared before the first search was empty
@@ -139,6 +139,19 @@ class ModelRecorder:
 
 def _observing(original: Callable[..., Any], observed: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args, **kwargs: observed(original, *args, **kwargs)
+
+
+def _bound(method: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
+    """The arguments of a call by their names, defaults included."""
+    bound = inspect.signature(method).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return bound.arguments
+
+
+def _rows(states: Any, given: dict[str, Any]) -> tuple[list[int], list[int]]:
+    """Environment and timestep of each row of a call."""
+    envs = range(len(states)) if given["envs"] is None else given["envs"]
+    return list(envs), np.broadcast_to(np.asarray(given["timesteps"]), len(states)).tolist()
 
 
 def record_model(path: str | Path, config: WorldModelConfig, searches: int, seed: int) -> Iterator[int]:
@@ -158,7 +171,7 @@ def record_model(path: str | Path, config: WorldModelConfig, searches: int, seed
     if not geometry.keeps_past:
         raise ValueError(f"a context of {geometry.context_length} tokens keeps no past: its cache is never asked")
     model = WorldModel(config)
-    cache = model.cache
+    cache = model.cache.primary if isinstance(model.cache, ShadowCache) else model.cache
     source = {
         "library": "kvcache.world_model",
         "environment": "seeded stand-ins",

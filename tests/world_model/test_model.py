@@ -331,6 +331,41 @@ def test_validation_runs_both_caches_and_changes_nothing(cache, positions):
     assert model.cache.report.compared == model.cache.report.lookups == 5 * 3 + 6 * 3 * 3
 
 
+@each_cache
+@each_position
+@pytest.mark.parametrize("context_length", [2, 3, 4, 5])
+def test_validation_of_short_contexts_raises_no_false_alarm(cache, positions, context_length):
+    model = model_of(cache, context_length, positions, cache_validation_mode=True)
+    episode = Episode(model)
+    for _ in range(6):
+        list(episode.simulate(4, episode.step()))
+    assert model.cache.report.compared == model.cache.report.lookups
+
+
+@each_cache
+def test_weights_that_are_loaded_in_part_forget_as_well(cache):
+    model, other = model_of(cache), model_of(cache, seed=1)
+    found = Episode(model).step()
+    state = other.state_dict()
+    del state["policy_head.0.weight"]
+    with pytest.raises(RuntimeError, match="Missing key"):
+        model.load_state_dict(state)
+    assert model.cache.lookup(range(3), model.cache.hash_states(found.latents), Scope.ROOT) == [-1, -1, -1]
+    assert torch.equal(model.cache.position_shift, other.cache.position_shift)
+
+
+@each_cache
+@pytest.mark.parametrize("env", [-1, 3])
+def test_an_environment_that_does_not_exist_is_no_other_one(cache, env):
+    with pytest.raises(ValueError, match=r"environments are numbered 0\.\.2"):
+        model_of(cache).forward_initial_inference(observations(2, 1), envs=[0, env])
+
+
+def test_a_window_has_one_action_between_two_latents():
+    with pytest.raises(ValueError, match=r"between 2 latents of 1 rows stand \[1, 1\] actions, got \[1, 0\]"):
+        model_of({}).forward_without_cache(np.zeros((1, 2, 32)), [[]])
+
+
 def test_validation_finds_legacys_stale_hits():
     model = model_of({}, recur_pool_size=4, cache_validation_mode=True)
     episode = Episode(model)

@@ -80,3 +80,20 @@ def test_what_is_never_asked_cannot_be_recorded(tmp_path):
     with pytest.raises(ValueError, match="a context of 2 tokens keeps no past"):
         next(record_model(tmp_path / "trace.parquet", config, 1, 0))
     assert not list(tmp_path.iterdir())
+
+
+def test_calls_of_any_shape_clears_and_a_shadowed_cache_are_recorded(tmp_path):
+    config = WorldModelConfig(GEOMETRY, cache_validation_mode=True)
+    assert len(list(record_model(tmp_path / "first.parquet", config, 1, 0))) == 1
+    header = TraceReader(tmp_path / "first.parquet").header
+    assert header.backend == "legacy"
+    model, seen = WorldModel(config), torch.zeros(3, 4)
+    with TraceWriter(tmp_path / "trace.parquet", header) as writer, ModelRecorder(model, writer):
+        roots = model.forward_initial_inference(observations=seen, timesteps=4)
+        model.forward_recurrent_inference(roots.latents, actions=[0, 1, 2], timesteps=4)
+        model.clear_caches()
+        model.forward_initial_inference(seen, roots.latents, [0, 0, 0], None, 5)
+    events = list(TraceReader(tmp_path / "trace.parquet").events())
+    assert [each["scope"] for each in events if each["kind"] == "clear"] == ["recur", "all", "recur"]
+    assert [each["hit"] for each in events if each["kind"] == "lookup"] == [True] * 3 + [False] * 3
+    assert {each["depth"] for each in events if each["scope"] == "node" and each["kind"] == "lookup"} == {1}
