@@ -116,11 +116,11 @@ class KVCacheManager(CacheBackend):
         One query of the hierarchy; the pools count what each of them was asked. ValueError for an ``env_id`` out of
         range.
         """
-        found = self._find(self._init_pool(env_id), cache_key)
+        found = self._find(env_id, cache_key, Scope.NODE)
+        self._count(found is not None, found is None)
         if found is None:
             return None
-        pool, slot = found
-        contents: KeysValues = pool.storage.read(slot)
+        contents: KeysValues = found.pool.storage.read(found.slot)
         return contents
 
     def _init_pool(self, env_id: int) -> KVCachePool:
@@ -129,16 +129,18 @@ class KVCacheManager(CacheBackend):
             raise ValueError(f"env_id must be an integer in 0..{self.env_num - 1}, got {env_id!r}")
         return self.init_pools[env_id]
 
-    def _find(self, init_pool: KVCachePool, key: int) -> tuple[KVCachePool, int] | None:
-        pool, slot = init_pool, init_pool.find(key)
-        if slot is None:
-            pool, slot = self.recur_pool, self.recur_pool.find(key)
+    def _find(self, env_id: int, key: int, scope: Scope) -> Found | None:
+        pool = self._init_pool(env_id)
+        slot = pool.find(key)
+        if slot is None and scope is Scope.NODE:
+            pool = self.recur_pool
+            slot = pool.find(key)
+        return None if slot is None else Found(pool, slot, pool.writes)
+
+    def _count(self, hits: int, misses: int) -> None:
         if self.stats_enabled:
-            if slot is None:
-                self.hierarchy_stats.misses += 1
-            else:
-                self.hierarchy_stats.hits += 1
-        return None if slot is None else (pool, slot)
+            self.hierarchy_stats.hits += hits
+            self.hierarchy_stats.misses += misses
 
     # Batch by batch.
 
@@ -146,31 +148,25 @@ class KVCacheManager(CacheBackend):
         return hash_states(latents)
 
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
-        recur_pool = self.recur_pool if scope is Scope.NODE else None
         rows: list[Row] = []
         sizes = []
-        missed = empty = 0
+        hits = misses = 0
         for env, key in zip(envs, keys, strict=True):
-            pool = self._init_pool(env)
             if key is None:
-                rows.append(None)
-                sizes.append(EMPTY)
-                empty += 1
-                continue
-            slot = pool.find(key)
-            if slot is None and recur_pool is not None:
-                pool = recur_pool
-                slot = pool.find(key)
-            if slot is None:
-                rows.append(None)
-                sizes.append(MISS)
-                missed += 1
+                self._init_pool(env)
+                found, size = None, EMPTY
             else:
-                rows.append(Found(pool, slot, pool.writes))
-                sizes.append(pool.storage.size(slot))
-        if recur_pool is not None and self.stats_enabled:
-            self.hierarchy_stats.misses += missed
-            self.hierarchy_stats.hits += len(sizes) - missed - empty
+                found = self._find(env, key, scope)
+                if found is None:
+                    size = MISS
+                    misses += 1
+                else:
+                    size = found.pool.storage.size(found.slot)
+                    hits += 1
+            rows.append(found)
+            sizes.append(size)
+        if scope is Scope.NODE:
+            self._count(hits, misses)
         self._rows = rows
         self._assembled = False
         self.keys_values_wm_size_list = sizes

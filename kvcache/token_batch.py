@@ -174,7 +174,8 @@ class TokenBatch(Batch):
         elif memory.like != self._like:
             raise ValueError(f"this pool holds entries of {memory.like}; got {self._like}")
         longest, end = max(sizes), self.keys_values.size
-        windows = [self._windows[size + end - longest] for size in sizes]
+        appended = end - longest
+        windows = [self._windows[size + appended] for size in sizes]
         first, counts = [window[0] for window in windows], [window[1] for window in windows]
         parents = [self._parent(row, pool) for row, pool in zip(rows, pools, strict=True)]
         tables, new = memory.inherit(parents, first, counts)
@@ -207,7 +208,10 @@ class TokenBatch(Batch):
             targets = memory.write(entries, tables, new, origins)
             owed = tables[:0]
             if len(targets):
-                if len(standing) < len(rows) or not self._ends(sizes, first, counts, new, longest, end):
+                in_line = len(standing) == len(rows) and all(
+                    at + count == size + appended for at, count, size in zip(first, counts, sizes, strict=True)
+                )
+                if not in_line or not self._stand_together(max(new), appended):
                     targets = self._placed(targets, standing, sizes, first, counts, new, longest, end)
                 assert memory.rows is not None
                 written = self._buffer[end - len(targets) : end]
@@ -254,22 +258,13 @@ class TokenBatch(Batch):
                 for earlier in range(row):
                     if earlier not in lost and not pools[earlier].owns(keys[earlier], claimed[earlier]):
                         lost.add(earlier)
-                        self._memory.disown(owed[earlier])
+                        self._memory.disown(owed[earlier : earlier + 1])
                         owed[earlier] = ZERO
             claimed.append(pool.claim(key, priority))
 
-    def _ends(
-        self,
-        sizes: Sequence[int],
-        first: Sequence[int],
-        counts: Sequence[int],
-        new: Sequence[int],
-        longest: int,
-        end: int,
-    ) -> bool:
-        """Whether the new tokens of all rows are the batch's last ones up to ``end``."""
-        appended = end - longest
-        return all(at + count == size + appended for at, count, size in zip(first, counts, sizes, strict=True))
+    def _stand_together(self, new: int, appended: int) -> bool:
+        """Whether a row's last ``new`` tokens stand side by side in the batch, where ``appended`` were appended."""
+        return True
 
     def _placed(
         self,
@@ -389,17 +384,8 @@ class ResidentBatch(TokenBatch):
         super().assemble(rows, sizes)
         self._version = self._flat._version
 
-    def _ends(
-        self,
-        sizes: Sequence[int],
-        first: Sequence[int],
-        counts: Sequence[int],
-        new: Sequence[int],
-        longest: int,
-        end: int,
-    ) -> bool:
-        # What stood in the batch before stands in front of the padding.
-        return max(new) <= end - longest and super()._ends(sizes, first, counts, new, longest, end)
+    def _stand_together(self, new: int, appended: int) -> bool:
+        return new <= appended  # what was there before stands in front of the padding
 
     def _index(self, entries: Sequence[int], sizes: Sequence[int], longest: int) -> np.ndarray:
         if min(sizes) == longest:
