@@ -7,15 +7,19 @@ nobody's: ``ZERO`` is zero for ever and is what padding is gathered from, ``TRAS
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from kvcache.keys_values import memory
 
-__all__ = ["TRASH", "ZERO", "Kernels", "TorchKernels", "copy_rows", "make_kernels"]
+__all__ = ["TRASH", "ZERO", "Kernels", "TorchKernels", "copy_rows", "make_kernels", "watches"]
 
 ZERO, TRASH = 0, 1
+
+# Told of each operation that goes past torch's dispatcher, with the bytes that it writes: so that it is counted.
+watches: list[Callable[[int], None]] = []
 
 _WIDEST = torch.complex128  # the largest element that torch can be told to move
 
@@ -108,11 +112,17 @@ def copy_rows(target: Tensor, index: Tensor, source: Tensor) -> None:
 
 
 def make_kernels(device: torch.device | str) -> Kernels:
-    """The kernels that suit ``device``: Triton's on CUDA where it is installed, else torch's."""
-    if torch.device(device).type == "cuda":
-        try:
+    """The kernels that suit ``device``: Triton's on CUDA, compiled ones on a CPU; torch's where those are missing."""
+    kind = torch.device(device).type
+    try:
+        if kind == "cuda":
             from kvcache.triton_kernels import TritonKernels
-        except ImportError:
-            return TorchKernels()
-        return TritonKernels()
+
+            return TritonKernels()
+        if kind == "cpu":
+            from kvcache.cpu_kernels import CpuKernels
+
+            return CpuKernels()
+    except ImportError:
+        pass
     return TorchKernels()

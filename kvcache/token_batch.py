@@ -48,7 +48,6 @@ class TokenBatch(Batch):
         self._width = 2 * geometry.num_layers * geometry.embed_dim
         self._tokens = geometry.context_length
         self._windows = [geometry.window(size) for size in range(self._tokens + 1)]
-        self._numbers = np.arange(self._tokens)
         self._batches: dict[int, tuple[KeysValues, Tensor, Tensor, Journal]] = {}
         self._flat = self._allocate(geometry.env_num)  # [T x B, W] of the largest batch
         self._buffer = self._flat  # [T, B, W] of the batch in use
@@ -387,30 +386,26 @@ class ResidentBatch(TokenBatch):
     def _stand_together(self, new: int, appended: int) -> bool:
         return new <= appended  # what was there before stands in front of the padding
 
-    def _index(self, entries: Sequence[int], sizes: Sequence[int], longest: int) -> np.ndarray:
-        if min(sizes) == longest:
-            return super()._index(entries, sizes, longest)
-        # The column behind a table's last is ZERO.
-        columns = np.minimum(self._numbers[:longest, None] + (self._tokens - np.array(sizes)), self._tokens)
-        return self._memory.tables[entries, columns]
-
     def _fill(self, entries: Sequence[int], sizes: Sequence[int], longest: int) -> None:
         pages, width = self._memory, len(entries)
-        index = self._index(entries, sizes, longest)
-        held, wanted = self._holds[:longest], pages.serials.take(index)
-        changed = np.flatnonzero(wanted != held)
-        if not len(changed):
+        index = np.empty((longest, width), dtype=np.int64)
+        places = np.empty(index.size, dtype=np.int64)
+        count = pages.find_changed(entries, sizes, self._holds, index, places)
+        if not count:
             return
-        moves = self._moves(entries, longest)
+        moves, changed = self._moves(entries, longest), places[:count]
         lowest = int(changed[0]) // width
-        if index.size - lowest * width <= _FEW_MORE * len(changed):
-            # From where the tokens below the root begin all is moved: some are there already, but none is moved twice.
-            self._gather(index[lowest:], None if moves is None else moves[lowest:], self._buffer[lowest:longest])
-        else:
-            if moves is not None:
-                moves = np.broadcast_to(moves, index.shape).reshape(-1, 1)[changed]
-            self._move(index.reshape(-1, 1)[changed], moves, changed)
-        held[:] = wanted
+        try:
+            if index.size - lowest * width <= _FEW_MORE * count:
+                # From where the tokens below the root begin all is moved: some are there already, none is moved twice.
+                self._gather(index[lowest:], None if moves is None else moves[lowest:], self._buffer[lowest:longest])
+            else:
+                if moves is not None:
+                    moves = np.broadcast_to(moves, index.shape).reshape(-1, 1)[changed]
+                self._move(index.reshape(-1, 1)[changed], moves, changed)
+        except BaseException:
+            self._forget()  # it does not hold yet what it was to hold
+            raise
 
     def _move(self, rows: np.ndarray, moves: np.ndarray | None, places: np.ndarray) -> None:
         """Move pages ``[n, 1]`` to flat places ``[n]`` of the batch, with these corrections ``[n, 1]``."""

@@ -428,8 +428,8 @@ class Twins:
     Args:
         backend: the one on trial.
         recurrent_miss: what a recurrent lookup with misses raises, if it does.
-        may_forget: whether the backend may have evicted what the naive cache still has. What it finds must be right
-            all the same.
+        may_forget: whether the backend, which has pools then, may have evicted what the naive cache still has. What
+            it finds must be right all the same.
         poisons: whether the batch is spoilt after it was stored. A backend may keep what nobody has written over.
     """
 
@@ -478,6 +478,11 @@ class Twins:
         return sizes
 
     def look_up(self, envs, parents, scope) -> list[int]:
+        if self.may_forget:
+            # Where an init pool has lost a key, the recurrent pool's content of that key is the right one.
+            for pool, known in zip(self.backend.init_pools, self.naive.init, strict=True):
+                for key in [key for key in known if key not in pool]:
+                    del known[key]
         wanted = self.naive.lookup(envs, parents, scope)
         missed = [row for row, size in enumerate(wanted) if size == MISS]
         if self.recurrent_miss and scope is Scope.NODE and missed:

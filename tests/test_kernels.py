@@ -1,6 +1,7 @@
 """Tokens gathered and scattered: every implementation against a judge that goes token by token, in float64."""
 
 import importlib.util
+import shutil
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvcache.kernels import TRASH, ZERO, TorchKernels, make_kernels
-from kvcache.trace.counters import OperationCounter
+from kvcache.trace.counters import Counts, OperationCounter
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FIRST = max(ZERO, TRASH) + 1  # row that can be somebody's
@@ -40,10 +41,14 @@ def triton_kernels(interpreted):
         yield module
 
 
-@pytest.fixture(scope="module", params=["torch", "triton"])
+@pytest.fixture(scope="module", params=["torch", "compiled", "triton"])
 def implementation(request):
     if request.param == "torch":
         yield TorchKernels
+    elif request.param == "compiled":
+        if DEVICE != "cpu":
+            pytest.skip("compiled kernels are a CPU's")
+        yield pytest.importorskip("kvcache.cpu_kernels").CpuKernels
     else:
         with triton_kernels(interpreted=DEVICE == "cpu") as module:
             yield module.TritonKernels
@@ -322,8 +327,79 @@ def test_the_host_does_not_wait_for_the_device(implementation, form):
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_cpu_has_torchs_kernels():
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no compiler")
+def test_a_cpu_has_compiled_kernels():
+    from kvcache.cpu_kernels import CpuKernels
+
+    assert type(make_kernels("cpu")) is CpuKernels
+
+
+@pytest.mark.parametrize("missing", ["kvcache.cpu_kernels", "kvcache._cpu_kernels"])
+def test_a_cpu_has_torchs_kernels_where_none_were_compiled(monkeypatch, missing):
+    monkeypatch.delitem(sys.modules, "kvcache.cpu_kernels", raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
     assert type(make_kernels("cpu")) is TorchKernels
+
+
+class TestCompiledKernels:
+    """What torch's kernels leave to torch: checks, and being counted."""
+
+    @pytest.fixture
+    def module(self):
+        return pytest.importorskip("kvcache.cpu_kernels")
+
+    def test_it_knows_the_same_rows_of_nobody(self, module):
+        assert module.compiled.TRASH == TRASH
+
+    @pytest.mark.parametrize("row", [-1, 7])
+    @forms
+    def test_a_row_that_is_not_there(self, module, form, row):
+        case = gather_case((2, 3, 4), form, torch.float32)
+        case.pool = case.pool[:7] if len(case.pool) > 7 else torch.ones(7, 4)
+        case.index = torch.tensor([[0, 1, 0], [1, 0, row]])
+        with pytest.raises(IndexError, match=f"row {row} is not in 0..6"):
+            case.gather(module.CpuKernels())
+        assert case.tokens.isnan().all()
+        before = case.clone()
+        with pytest.raises(IndexError, match=f"row {row} is not in 0..6"):
+            case.scatter(module.CpuKernels())
+        assert case.same(before, "pool")
+
+    def test_a_shift_that_is_not_there(self, module):
+        case = gather_case((2, 3, 4), SHARED_SHIFT, torch.float32)
+        case.shift_index = torch.tensor([[0], [len(case.shifts)]])
+        with pytest.raises(IndexError, match=f"row {len(case.shifts)} is not in"):
+            case.gather(module.CpuKernels())
+        assert case.tokens.isnan().all()
+
+    def test_what_does_not_fit_is_refused(self, module):
+        case = gather_case((2, 3, 4), NO_SHIFTS, torch.float32)
+        for wrong in (case.tokens[:1], case.tokens.to(torch.float16), case.tokens.transpose(0, 1)):
+            with pytest.raises(AssertionError):
+                module.CpuKernels().gather(case.pool, case.index, wrong)
+
+    @forms
+    def test_what_is_large_goes_by_torch_and_comes_to_the_same(self, module, form, monkeypatch):
+        case = gather_case((3, 2, 24), form, torch.float32)
+        small = case.clone()
+        small.gather(module.CpuKernels())
+        monkeypatch.setattr(module, "_LARGEST", case.tokens.nbytes - 1)
+        with OperationCounter() as counter:
+            case.gather(module.CpuKernels())
+        assert case.same(small, "tokens")
+        assert counter.counts.tensor_ops >= (1 if form == NO_SHIFTS else 3)
+
+    @forms
+    def test_each_is_one_operation(self, module, form):
+        case, kernels = gather_case((3, 2, 24), form, torch.float32), module.CpuKernels()
+        with OperationCounter() as counter:
+            case.gather(kernels)
+        assert counter.counts == Counts(tensor_ops=1, bytes_copied=case.tokens.nbytes)
+        with OperationCounter() as counter:
+            case.scatter(kernels)
+        assert counter.counts == Counts(tensor_ops=1, bytes_copied=case.tokens.nbytes)
+        case.gather(kernels)
+        assert counter.counts.tensor_ops == 1  # nobody counts any more
 
 
 def test_cuda_has_tritons_kernels(monkeypatch):

@@ -21,6 +21,7 @@ __all__ = ["GATES", "GateError", "Laboratory", "Measured"]
 
 GATES = Path("benchmarks") / "gates"
 LIBRARY = "kvcache"
+BUILD = "setup.py"  # what the library compiles
 LONGEST_PROCESS = 600  # seconds: beyond that it hangs
 _PYTEST_RAN = (0, 1, 5)  # all passed; some failed; nothing was selected
 _MICROSECONDS = 1e6
@@ -73,9 +74,13 @@ class Laboratory:
         # Names of one length: a path's length shifts what lies behind it in memory.
         self.sides = {"base": folder / "base", "head": folder / "head"}
         self._extract(self.commit, self.sides["base"])
-        ignored = shutil.ignore_patterns("__pycache__")
+        # What was compiled in the checkout may be older than its source.
+        ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd")
         shutil.copytree(checkout / LIBRARY, self.sides["head"] / LIBRARY, ignore=ignored)
+        if (checkout / BUILD).exists():
+            shutil.copy(checkout / BUILD, self.sides["head"])
         for side in self.sides.values():
+            _build(side)
             compileall.compile_dir(side, quiet=2)
 
     def file_of_base(self, path: Path) -> str | None:
@@ -146,11 +151,22 @@ class Laboratory:
                 measured.metrics[name] = extra["metrics"]
 
     def _extract(self, commit: str, folder: Path) -> None:
-        done = _run_git(self.checkout, "archive", "--format=tar", commit, LIBRARY)
+        build = [] if self.file_of_base(Path(BUILD)) is None else [BUILD]
+        done = _run_git(self.checkout, "archive", "--format=tar", commit, LIBRARY, *build)
         if done.returncode:
             raise GateError(f"{commit[:8]} has no {LIBRARY}/: there is nothing to compare with")
         with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
             archive.extractall(folder, filter="data")
+
+
+def _build(side: Path) -> None:
+    """Compile what the library has to compile, in place: what cannot be is left out, as in an installation."""
+    if not (side / BUILD).exists():
+        return
+    command = [sys.executable, BUILD, "--quiet", "build_ext", "--inplace"]
+    done = subprocess.run(command, cwd=side, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        raise GateError(f"the {side.name}'s {BUILD} failed (exit code {done.returncode}):\n{done.stdout[-2000:]}")
 
 
 def _environment(side: Path, seed: int) -> dict[str, str]:

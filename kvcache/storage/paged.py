@@ -12,9 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from kvcache.geometry import TOKENS_PER_STEP
-from kvcache.kernels import TRASH, ZERO
+from kvcache.kernels import ZERO
 from kvcache.storage.base import EntryLike
+from kvcache.storage.positions import Origins
 from kvcache.storage.tokens import NOBODYS_ROWS, TokenMemory, TokenStorage
+
+try:
+    import kvcache.storage._page_arrays as arrays
+except ImportError:  # it could not be compiled
+    import kvcache.storage.page_arrays as arrays  # type: ignore[no-redef]
 
 __all__ = ["PagedStorage", "Pages"]
 
@@ -32,7 +38,7 @@ class Pages(TokenMemory):
         self.references = np.zeros(NOBODYS_ROWS, dtype=np.int64)
         self.serials = np.zeros(NOBODYS_ROWS, dtype=np.int64)
         self._owners = np.zeros(NOBODYS_ROWS, dtype=np.int64)  # who is charged for the page
-        self._charges: list[int] = []
+        self._charges = np.zeros(0, dtype=np.int64)
         self._owner_of = [0]  # who is charged for what an entry needs
         self._free = np.zeros(0, dtype=np.int64)  # a stack
         self._free_count = 0
@@ -41,13 +47,13 @@ class Pages(TokenMemory):
 
     def register(self, entries: int) -> int:
         self._owner_of += [len(self._charges)] * entries
-        self._charges.append(0)
+        self._charges = _lengthened(self._charges, len(self._charges) + 1)
         return super().register(entries)
 
     def charge(self, entry: int) -> int:
         """Pages allocated for this entry and those that were registered with it, and still held, by whomever."""
         self._collect()
-        return self._charges[self._owner_of[entry]]
+        return int(self._charges[self._owner_of[entry]])
 
     @property
     def free(self) -> np.ndarray:
@@ -58,51 +64,38 @@ class Pages(TokenMemory):
         self, parents: Sequence[int], first: Sequence[int], counts: Sequence[int]
     ) -> tuple[np.ndarray, list[int]]:
         self._begin()
-        longest, sizes = self.longest, self.sizes
-        # By how much a table moves on: what it moves into view is new.
-        advances = [at + count - sizes[parent] for parent, at, count in zip(parents, first, counts, strict=True)]
-        advance, most = advances[0], max(counts)
-        tables = np.zeros((len(parents), longest + 1), dtype=np.int64)
-        of_parents = self.tables.take(parents, 0)
-        if 0 <= advance <= min(counts) and advances.count(advance) == len(advances):
-            tables[:, : longest - advance] = of_parents[:, advance:longest]
-            new = advances
-        else:
-            for table, of_parent, advance in zip(tables, of_parents, advances, strict=True):
-                begin, end = max(advance, 0), longest + min(advance, 0)
-                if begin < end:
-                    table[begin - advance : end - advance] = of_parent[begin:end]
-            new = [min(max(advance, 0), count) for advance, count in zip(advances, counts, strict=True)]
-        if any(first):
-            if all(first):
-                tables[:, : longest - most] = ZERO
-            else:
-                for table, at, count in zip(tables, first, counts, strict=True):
-                    if at:
-                        table[: longest - count] = ZERO
-        # One-dimensional: add.at is several times as fast then (NumPy 2.4).
-        np.add.at(self.references, tables[:, longest - most : longest].ravel(), 1)
-        return tables, new
+        tables = np.empty((len(parents), self.longest + 1), dtype=np.int64)
+        return tables, arrays.inherit(self.tables, self.references, self.sizes, parents, first, counts, tables)
+
+    def find_changed(
+        self, entries: Sequence[int], sizes: Sequence[int], held: np.ndarray, index: np.ndarray, changed: np.ndarray
+    ) -> int:
+        """As ``page_arrays.find_changed``."""
+        return arrays.find_changed(self.tables, self.serials, entries, sizes, held, index, changed)
 
     def disown(self, tables: np.ndarray) -> None:
         self._dropped.append(tables[tables != ZERO])
 
-    def _rows_for(self, entries: Sequence[int], new: Sequence[int], taken: np.ndarray | None) -> np.ndarray:
-        sizes, owner_of = self.sizes, self._owner_of
+    def write(
+        self, entries: Sequence[int], tables: np.ndarray, new: list[int], origins: Sequence[Origins]
+    ) -> np.ndarray:
+        self._begin()
         for entry in entries:
-            if sizes[entry]:
-                self.let_go(entry)
-        owners = [owner_of[entry] for entry in entries]
-        if taken is not None:
-            pages = np.full(taken.shape, TRASH, dtype=np.int64)
-            pages[taken] = self._allocate(sum(new), np.broadcast_to(owners, taken.shape)[taken].tolist())
-            return pages
-        most, count = new[0], len(entries)
-        same = owners.count(owners[0]) == count
-        return self._allocate(most * count, owners[0] if same else owners * most).reshape(most, count)
+            self.let_go(entry)
+        count = sum(new)
+        self._let_be_free(count)
+        targets = np.empty((max(new), len(entries)), dtype=np.int64)
+        arrays.place(
+            self.tables, tables, entries, new, self._owner_of, self.references, self.serials, self._owners,
+            self._charges, self._free, self._free_count, self._next_serial, targets,
+        )  # fmt: skip
+        self._free_count -= count
+        self._next_serial += count
+        self._note(entries, origins)
+        return targets
 
-    def _allocate(self, count: int, owners: int | list[int]) -> np.ndarray:
-        """Free pages ``[count]``, held once each, charged to one or to one each."""
+    def _let_be_free(self, count: int) -> None:
+        """Let at least that many pages be free."""
         self._collect()
         if self._free_count < count:
             missing = count - self._free_count
@@ -112,19 +105,6 @@ class Pages(TokenMemory):
             self._free[missing:count] = self.free
             self._free[:missing] = np.arange(begin + missing - 1, begin - 1, -1)
             self._free_count = count
-        left = self._free_count - count
-        pages = self._free[left : self._free_count][::-1].copy()
-        self._free_count = left
-        self.references[pages] = 1
-        self.serials[pages] = np.arange(self._next_serial, self._next_serial + count)
-        self._next_serial += count
-        self._owners[pages] = owners
-        if isinstance(owners, int):
-            self._charges[owners] += count
-        else:
-            for owner in owners:
-                self._charges[owner] += 1
-        return pages
 
     def let_go(self, entry: int) -> None:
         """Its pages are free when they are next asked for, where no other table holds them."""
@@ -141,11 +121,7 @@ class Pages(TokenMemory):
             return
         held = [entry for entry in range(first, end) if self.sizes[entry]]
         tables = self.tables[held, self.longest - size : self.longest]
-        counts = np.bincount(tables.ravel(), minlength=len(self.references))
-        counts[ZERO] = 0
-        self.references -= counts
-        pages = np.flatnonzero(counts)
-        self._free_pages(pages[self.references[pages] == 0])
+        self._free_pages(tables.ravel())
         self.sizes[first:end] = [0] * (end - first)
 
     def _collect(self) -> None:
@@ -153,21 +129,25 @@ class Pages(TokenMemory):
         if self._dropped:
             pages = np.concatenate(self._dropped)
             self._dropped.clear()
-            np.subtract.at(self.references, pages, 1)
-            self._free_pages(np.unique(pages[self.references[pages] == 0]))
+            self._free_pages(pages)
 
     def _free_pages(self, pages: np.ndarray) -> None:
-        """These pages ``[n]``, in order, are held by nobody."""
-        count = self._free_count + len(pages)
-        self._free[self._free_count : count] = pages[::-1]  # the lowest are handed out first
-        self._free_count = count
-        for owner, freed in enumerate(np.bincount(self._owners[pages]).tolist()):
-            self._charges[owner] -= freed
+        """One table less holds each of these ``[n]``."""
+        self._free_count = arrays.release(
+            pages, self.references, self._owners, self._charges, self._free, self._free_count
+        )
 
     def _rows_instead(self, rows: np.ndarray) -> np.ndarray:
-        pages = self._allocate(len(rows), self._owners[rows].tolist())
-        self.references[pages] = 0  # counted when they stand in tables
-        return pages
+        count = len(rows)
+        self._let_be_free(count)
+        left = self._free_count - count
+        pages = self._free[left : self._free_count].copy()
+        self._free_count = left
+        self.serials[pages] = np.arange(self._next_serial, self._next_serial + count)
+        self._next_serial += count
+        owners = self._owners[pages] = self._owners[rows]
+        np.add.at(self._charges, owners, 1)
+        return pages  # counted when they stand in tables
 
     def _replace(self, old: np.ndarray, new: np.ndarray) -> None:
         np.add.at(self.references, new, 1)

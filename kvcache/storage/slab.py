@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kvcache.kernels import TRASH
+from kvcache.kernels import TRASH, ZERO
 from kvcache.storage.base import EntryLike
+from kvcache.storage.positions import Origins
 from kvcache.storage.tokens import TokenMemory, TokenStorage
 
 __all__ = ["Slab", "SlabStorage"]
@@ -30,15 +31,29 @@ class Slab(TokenMemory):
         self.begins += [_NONE_YET] * entries
         return super().register(entries)
 
-    def _rows_for(self, entries: Sequence[int], new: Sequence[int], taken: np.ndarray | None) -> np.ndarray:
-        begins = self.begins
+    def inherit(
+        self, parents: Sequence[int], first: Sequence[int], counts: Sequence[int]
+    ) -> tuple[np.ndarray, list[int]]:
+        return np.zeros((len(parents), self.longest + 1), dtype=np.int64), list(counts)
+
+    def write(
+        self, entries: Sequence[int], tables: np.ndarray, new: list[int], origins: Sequence[Origins]
+    ) -> np.ndarray:
+        self._begin()
+        begins, longest, most = self.begins, self.longest, max(new)
         for entry in entries:
             if begins[entry] == _NONE_YET:
-                begins[entry] = self.take(self.longest)
-        rows = np.array([begins[entry] + count for entry, count in zip(entries, new, strict=True)]) + self.back(
-            max(new)
-        )
-        return rows if taken is None else np.where(taken, rows, TRASH)
+                begins[entry] = self.take(longest)
+        back = np.arange(-most, 0)[:, None]
+        targets = np.array([begins[entry] + count for entry, count in zip(entries, new, strict=True)]) + back
+        written = targets
+        if min(new) < most:
+            taken = back >= -np.array(new)
+            targets, written = np.where(taken, targets, TRASH), np.where(taken, targets, ZERO)
+        tables[:, longest - most : longest] = written.T
+        self.tables[np.array(entries)] = tables
+        self._note(entries, origins)
+        return targets
 
 
 class SlabStorage(TokenStorage):

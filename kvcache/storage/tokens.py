@@ -50,7 +50,6 @@ class TokenMemory(ABC):
         self.sizes = [0]
         self.origins = [NO_TOKENS]
         self.shifts: PositionShifts | None = None
-        self._back = np.zeros((0, 1), dtype=np.int64)
         self._reserved_tokens = 0
         self._reserved_entries = 0
 
@@ -96,6 +95,7 @@ class TokenMemory(ABC):
 
     # Entries.
 
+    @abstractmethod
     def inherit(
         self, parents: Sequence[int], first: Sequence[int], counts: Sequence[int]
     ) -> tuple[np.ndarray, list[int]]:
@@ -110,20 +110,15 @@ class TokenMemory(ABC):
             tables ``[n, T_max + 1]`` of the rows in common, which stay as they are until ``write`` or ``disown`` is
             called with them; and how many tokens behind those are new.
         """
-        tables = np.zeros((len(parents), self.longest + 1), dtype=np.int64)
-        return tables, list(counts)
 
     def disown(self, tables: np.ndarray) -> None:  # noqa: B027 - nothing is held where nothing is in common
         """The new entries of these tables ``[n, T_max + 1]`` will not be written after all."""
 
+    @abstractmethod
     def write(
-        self,
-        entries: Sequence[int],
-        tables: np.ndarray,
-        new: list[int],
-        origins: Sequence[Origins],
+        self, entries: Sequence[int], tables: np.ndarray, new: list[int], origins: Sequence[Origins]
     ) -> np.ndarray:
-        """Make entries of inherited rows and of new tokens behind them.
+        """Make entries of inherited rows and of new tokens behind them; what they held before is let go.
 
         Args:
             entries: to be written, ``[n]``, none of them twice.
@@ -135,43 +130,18 @@ class TokenMemory(ABC):
             The rows ``[most, n]`` to write the new tokens to, ``most`` being ``max(new)``: each entry's last ones, the
             last in the last line. ``TRASH`` stands above those of an entry that has fewer.
         """
-        self._begin()
-        most, longest = max(new), self.longest
-        back = self.back(most)
-        taken = None if new.count(most) == len(new) else back >= -np.array(new)
-        targets = self._rows_for(entries, new, taken)
-        if most:
-            block = tables[:, longest - most : longest].T
-            if taken is None:
-                block[:] = targets
-            else:
-                block[taken] = targets[taken]
-        self.tables[np.array(entries)] = tables
+
+    def _note(self, entries: Sequence[int], origins: Sequence[Origins]) -> None:
+        """These entries ``[n]`` are written: of tokens that were computed there."""
         for entry, each in zip(entries, origins, strict=True):
             self.origins[entry] = each
             self.sizes[entry] = len(each.positions)
-        return targets
-
-    def back(self, count: int) -> np.ndarray:
-        """How far behind its context's end each of the last ``count`` tokens is, as a column: ``-count`` to -1."""
-        return self._back[self.longest - count :]
-
-    @abstractmethod
-    def _rows_for(self, entries: Sequence[int], new: Sequence[int], taken: np.ndarray | None) -> np.ndarray:
-        """Rows for new tokens ``[most, n]``, ``TRASH`` where none is ``taken``.
-
-        Args:
-            entries: whose they will be; what they held before is let go.
-            new: how many for each.
-            taken: ``[most, n]``; None where all have as many.
-        """
 
     def _begin(self) -> None:
         if len(self.tables) < len(self.sizes):
             tables = np.zeros((len(self.sizes), self.longest + 1), dtype=np.int64)
             tables[: len(self.tables), : self.tables.shape[1]] = self.tables
             self.tables = tables
-            self._back = np.arange(-self.longest, 0)[:, None]
 
     def let_go(self, entry: int) -> None:  # noqa: B027 - most memory keeps an entry's rows for its next content
         """``entry`` is not in use any more."""

@@ -10,6 +10,11 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+try:
+    from kvcache.kernels import watches
+except ImportError:  # an older library, of which torch dispatches all operations
+    watches = []
+
 __all__ = ["Counts", "OperationCounter", "tensors_in"]
 
 # Operations that only make or describe tensors: no element is moved.
@@ -43,7 +48,7 @@ class Counts:
 
 
 class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts every operation dispatched while the mode is active.
+    """Counts every operation dispatched while the mode is active, and the library's own kernels, which are not.
 
     A view is an operation whose schema says that its result aliases its input without writing to it, or one whose
     results all share their storage with an input. An in-place ``copy_`` is one operation and no allocation.
@@ -52,6 +57,18 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.counts = Counts()
+
+    def __enter__(self) -> OperationCounter:
+        watches.append(self._count_kernel)
+        return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
+
+    def __exit__(self, *error: Any) -> None:
+        watches.remove(self._count_kernel)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
+    def _count_kernel(self, nbytes: int) -> None:
+        self.counts.tensor_ops += 1
+        self.counts.bytes_copied += nbytes
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 from dataclasses import asdict, dataclass
@@ -13,6 +14,8 @@ import torch
 from kvcache._version import __version__
 
 __all__ = ["Machine"]
+
+_COMPILED = ("kvcache._cpu_kernels", "kvcache.storage._page_arrays")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Machine:
         accelerator: name of the CUDA device; None where it had no part.
         system: operating system and its release.
         python_version, torch_version, kvcache_version: versions.
+        kvcache_compiled: whether kvcache's compiled parts are there; without them the new cache is slower.
     """
 
     processor: str
@@ -36,6 +40,7 @@ class Machine:
     python_version: str
     torch_version: str
     kvcache_version: str
+    kvcache_compiled: bool
 
     @classmethod
     def describe(cls, device: torch.device | str = "cpu") -> Machine:
@@ -50,6 +55,7 @@ class Machine:
             python_version=platform.python_version(),
             torch_version=torch.__version__,
             kvcache_version=__version__,
+            kvcache_compiled=all(map(_is_there, _COMPILED)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,8 +65,17 @@ class Machine:
         parts = [f"{self.processor}, {self.cores} cores, {self.threads} torch threads"]
         if self.accelerator:
             parts.append(self.accelerator)
-        parts.append(f"Python {self.python_version}, torch {self.torch_version}, kvcache {self.kvcache_version}")
+        parts.append(f"Python {self.python_version}, torch {self.torch_version}")
+        parts.append(f"kvcache {self.kvcache_version}, {'compiled' if self.kvcache_compiled else 'not compiled'}")
         return "; ".join([*parts, self.system])
+
+
+def _is_there(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except ImportError:  # not compiled, or an older library that has nothing to compile
+        return False
+    return True
 
 
 def _processor() -> str:

@@ -23,8 +23,21 @@ from hypothesis import strategies as st
 from kvcache.backend import MISS, CacheConfig, Scope
 from kvcache.kernels import TRASH, ZERO
 from kvcache.manager import KVCacheManager
+from kvcache.storage import page_arrays
+from kvcache.storage import paged as paged_module
 
 SMALL = st.integers(1, 6)
+
+
+@pytest.fixture(scope="module", params=["compiled", "NumPy"], autouse=True)
+def arithmetic(request):
+    """Everything here holds with either."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "NumPy":
+            patch.setattr(paged_module, "arrays", page_arrays)
+        elif paged_module.arrays is page_arrays:
+            pytest.skip("not compiled")
+        yield
 
 
 class TestPagedStorage(CopyingStorageConformance):
@@ -252,7 +265,9 @@ def test_a_store_that_fails_loses_no_page(fails, keys, recur_size, monkeypatch):
     def fail(*_):
         raise MemoryError("full")
 
-    where = (cache._batch._kernels, "scatter") if fails == "scatter" else (cache.recur_pool.storage.memory, "_allocate")
+    where = (
+        (cache._batch._kernels, "scatter") if fails == "scatter" else (cache.recur_pool.storage.memory, "_let_be_free")
+    )
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
         patch.setattr(*where, fail)
         cache.store([0, 1], keys, Scope.NODE)

@@ -1,10 +1,12 @@
 import json
 import os
 import platform
+from dataclasses import replace
 
 import torch
 
 from kvcache import __version__
+from kvcache.trace import machine as machine_module
 from kvcache.trace.machine import Machine
 
 
@@ -24,7 +26,15 @@ def test_survives_json():
     assert Machine(**json.loads(json.dumps(machine.to_dict()))) == machine
 
 
+def test_whether_the_library_is_compiled(monkeypatch):
+    monkeypatch.setattr(machine_module, "_COMPILED", ("json",))
+    assert Machine.describe().kvcache_compiled
+    monkeypatch.setattr(machine_module, "_COMPILED", ("json", "kvcache.no_such_module"))
+    assert not Machine.describe().kvcache_compiled
+
+
 def test_in_words():
-    words = str(Machine("A CPU", 2, 1, None, "Linux 6", "3.11", "2.4", "0.1"))
-    assert words == "A CPU, 2 cores, 1 torch threads; Python 3.11, torch 2.4, kvcache 0.1; Linux 6"
-    assert "; A GPU; " in str(Machine("A CPU", 2, 1, "A GPU", "Linux 6", "3.11", "2.4", "0.1"))
+    machine = Machine("A CPU", 2, 1, None, "Linux 6", "3.11", "2.4", "0.1", True)
+    assert str(machine) == "A CPU, 2 cores, 1 torch threads; Python 3.11, torch 2.4; kvcache 0.1, compiled; Linux 6"
+    assert "; kvcache 0.1, not compiled; " in str(replace(machine, kvcache_compiled=False))
+    assert "; A GPU; " in str(replace(machine, accelerator="A GPU"))
