@@ -9,6 +9,7 @@ import click
 
 from kvcache._version import __version__
 from kvcache.cli.gate import gate
+from kvcache.cli.profile import profile
 from kvcache.cli.record import record
 from kvcache.cli.replay import replay
 from kvcache.cli.results import results
@@ -43,6 +44,7 @@ def main() -> None:
 
 
 main.add_command(replay)
+main.add_command(profile)
 main.add_command(search)
 main.add_command(record)
 main.add_command(trace)
