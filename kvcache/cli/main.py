@@ -18,6 +18,7 @@ from kvcache.cli.trace import trace
 from kvcache.integrations.lightzero import RecordingError
 from kvcache.results import ResultsError
 from kvcache.shadow import CacheMismatchError
+from kvcache.trace.profile import ProfileError
 from kvcache.trace.schema import TraceError
 
 __all__ = ["main"]
@@ -29,7 +30,7 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (TraceError, RecordingError, ResultsError, CacheMismatchError) as error:
+        except (TraceError, RecordingError, ResultsError, ProfileError, CacheMismatchError) as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # whoever read our output has gone: click ends quietly

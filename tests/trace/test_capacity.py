@@ -86,6 +86,60 @@ class TestCurvesAreWhatReplaysCount:
         assert hit_rate_curves(missed, TINY, [8], ["fifo"])[COUNTS].values.tolist() == [[3, 0, 0, 1]]
 
 
+@st.composite
+def any_steps(draw):
+    """Steps as no search makes them: few keys, asked for in any pool, stored again, cleared at any time."""
+    steps, stores = [], {}
+    for number in range(draw(st.integers(1, 8))):
+        step = Step(draw(st.sampled_from(Scope)), 0, number, tokens=2)
+        for env in draw(st.sampled_from([[0], [1], [0, 1], [1, 0]])):
+            key = draw(st.none() | st.integers(1, 5))
+            step.envs.append(env)
+            step.parents.append(key)
+            step.nodes.append(draw(st.sampled_from([None, *stores.get(key, [])])))
+            step.recorded_hits.append(draw(st.booleans()))
+            step.depths.append(draw(st.integers(0, 3)))
+        for _ in step.envs:
+            step.keys.append(draw(st.integers(1, 5)))
+            step.stores.append(10 * number + len(step.stores))
+        for key, row in zip(step.keys, step.stores, strict=True):
+            stores.setdefault(key, []).append(row)
+        step.clears = draw(st.sampled_from([[], [], [], ["recur"], ["init"], ["all"]]))
+        steps.append(step)
+    return steps
+
+
+class TestWhateverIsAsked:
+    @given(any_steps(), st.sampled_from(["recur", "init"]), st.integers(1, 4))
+    def test_curves_are_what_replays_count(self, steps, pool, slots):
+        lines = hit_rate_curves(steps, TINY, [slots], ["fifo", "lru", "priority", "legacy"], pool=pool)
+        for policy, row in zip(lines["policy"], lines[COUNTS].values.tolist(), strict=True):
+            given = {} if policy == "legacy" else {"eviction_strategy": policy}
+            backend = "legacy" if policy == "legacy" else "new:private"
+            assert row == verified(steps, backend, **given, **{f"{pool}_pool_size": slots}), policy
+
+    @given(any_steps(), st.sampled_from(["fifo", "lru", "priority"]), st.integers(2, 8))
+    def test_budgets_are_what_replays_count(self, steps, eviction, halves):
+        budget = TINY.entry_bytes() * halves // 2
+        (row,) = hit_rate_by_bytes(steps, TINY, [budget], ["new:paged"], eviction=eviction)[COUNTS].values.tolist()
+        assert row == verified(steps, "new:paged", eviction_strategy=eviction, recur_pool_bytes=budget)
+
+    @given(any_steps(), st.sampled_from(["recur", "init"]), st.integers(1, 4))
+    @settings(max_examples=300)
+    def test_no_line_passes_the_bounds(self, steps, pool, slots):
+        lines = hit_rate_curves(steps, TINY, [slots], pool=pool).set_index("policy")
+        found = lines["hit"] + lines["context_mismatch"]
+        assert found.drop(list(BOUNDS)).max() <= found["belady"] <= found["unbounded"]
+
+    @given(any_steps(), st.sampled_from(["recur", "init"]))
+    def test_in_pools_that_never_evict_all_lines_meet(self, steps, pool):
+        most = max(most_entries(steps, pool="init"), most_entries(steps), 1)
+        lines = hit_rate_curves(steps, TINY, [most], pool=pool).set_index("policy")
+        found = lines["hit"] + lines["context_mismatch"]
+        new = found.drop("legacy")  # its circle writes a key that it holds into another slot, and evicts for that
+        assert new.nunique() == 1
+
+
 class TestBounds:
     def test_every_policy_stays_below_belady_and_belady_below_unbounded(self, steps):
         for pool in ("recur", "init"):

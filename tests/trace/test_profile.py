@@ -127,14 +127,17 @@ class TestFiles:
 
 class TestTheReplayUnderneath:
     def test_each_pass_begins_with_empty_pools_and_asks_the_same(self, steps, tmp_path):
-        backends = []
+        backends, cleared = [], []
 
         def make(name, config):
             backends.append(make_backend(name, config))
+            clear_all = backends[-1].clear_all
+            backends[-1].clear_all = lambda: (cleared.append(len(backends)), clear_all())
             return backends[-1]
 
         profile_backend("new", steps, CacheConfig(TINY), tmp_path, make=make)
         (backend,) = backends
+        assert cleared == [1, 1, 1]
         once = make_backend("new", CacheConfig(TINY))
         profiling = Instruments((ProfilerActivity.CPU,), lambda name: nullcontext())
         folder = tmp_path / "other"
