@@ -9,6 +9,7 @@ import click
 
 from kvcache._version import __version__
 from kvcache.cli.gate import gate
+from kvcache.cli.profile import profile
 from kvcache.cli.record import record
 from kvcache.cli.replay import replay
 from kvcache.cli.results import results
@@ -17,6 +18,7 @@ from kvcache.cli.trace import trace
 from kvcache.integrations.lightzero import RecordingError
 from kvcache.results import ResultsError
 from kvcache.shadow import CacheMismatchError
+from kvcache.trace.profile import ProfileError
 from kvcache.trace.schema import TraceError
 
 __all__ = ["main"]
@@ -28,7 +30,7 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (TraceError, RecordingError, ResultsError, CacheMismatchError) as error:
+        except (TraceError, RecordingError, ResultsError, ProfileError, CacheMismatchError) as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # whoever read our output has gone: click ends quietly
@@ -43,6 +45,7 @@ def main() -> None:
 
 
 main.add_command(replay)
+main.add_command(profile)
 main.add_command(search)
 main.add_command(record)
 main.add_command(trace)

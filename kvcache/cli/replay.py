@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kvcache.backend import CacheConfig
+from kvcache.cli.capacity import Capacity, CapacityType
 from kvcache.cli.console import STDERR, STDOUT
 from kvcache.cli.table import replay_table
 from kvcache.eviction import EvictionStrategy
@@ -25,9 +25,9 @@ from kvcache.trace.files import check_writable, whole_or_absent
 from kvcache.trace.machine import Machine
 from kvcache.trace.reader import TraceReader
 from kvcache.trace.replay import Replay
-from kvcache.trace.schema import TraceError, TraceHeader
+from kvcache.trace.schema import TraceError
 from kvcache.trace.steps import Step, read_steps
-from kvcache.trace.summary import ratio, summarise
+from kvcache.trace.summary import describe_trace, ratio, summarise
 
 __all__ = ["replay"]
 
@@ -35,69 +35,6 @@ RESULT_FORMAT = "kvcache-replay"
 RESULT_SCHEMA_VERSION = 1
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _TICKS = 64  # steps between two updates of the progress bar: drawing it more often would be felt in the timings
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """Pool sizes as the command line names them; None leaves a pool to the backend."""
-
-    label: str
-    init: int | None = None
-    recur: int | None = None
-    init_bytes: int | None = None
-    recur_bytes: int | None = None
-
-    def of(self, header: TraceHeader) -> Capacity:
-        """The sizes for one trace: ``recorded`` takes those of the recorded run."""
-        if self.label != "recorded" or not header.pools:
-            return self
-        return Capacity(self.label, header.pools.get("init"), header.pools.get("recur"))
-
-
-# Larger units first: each name ends in the one behind it.
-_UNITS = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "GB": 10**9, "MB": 10**6, "KB": 10**3, "B": 1}
-
-
-def _is_count(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and int(text) > 0
-
-
-def _as_bytes(text: str) -> int | None:
-    """The bytes that a text such as ``50MB`` means; None where it means none."""
-    for unit, size in _UNITS.items():
-        if text.endswith(unit):
-            number = text.removesuffix(unit)
-            return int(number) * size if _is_count(number) else None
-    return None
-
-
-if TYPE_CHECKING:
-    _CapacityBase = click.ParamType[Capacity]
-else:  # click 8.1's cannot be subscripted
-    _CapacityBase = click.ParamType
-
-
-class _CapacityType(_CapacityBase):
-    name = "SLOTS"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Capacity:
-        if isinstance(value, Capacity):
-            return value
-        if value in ("default", "recorded"):
-            return Capacity(value)
-        sizes: dict[str, tuple[int | None, int | None]] = {}  # slots or bytes
-        for part in value.split(","):
-            pool, _, number = part.rpartition("=")
-            size = (int(number), None) if _is_count(number) else (None, _as_bytes(number))
-            if pool not in ("", "init", "recur") or size == (None, None):
-                self.fail(
-                    f"{value!r}: give 'default', 'recorded', N, 'init=N', 'recur=N' or 'init=N,recur=M', where N is a "
-                    "number of slots or, with a unit, of bytes: '50MB'",
-                    param,
-                )
-            sizes |= dict.fromkeys((pool,) if pool else ("init", "recur"), size)
-        (init, init_bytes), (recur, recur_bytes) = (sizes.get(pool, (None, None)) for pool in ("init", "recur"))
-        return Capacity(value, init, recur, init_bytes, recur_bytes)
 
 
 @click.command()
@@ -118,7 +55,7 @@ class _CapacityType(_CapacityBase):
     "--capacity",
     "capacities",
     multiple=True,
-    type=_CapacityType(),
+    type=CapacityType(),
     default=(Capacity("default"),),
     show_default="default",
     help="Slots of the pools: 'default' (each backend's own), 'recorded' (the recorded run's), N for all pools, "
@@ -255,17 +192,7 @@ def _replay_one(
         reports = Replay(steps, config, backends, progress=progress).run(repetitions)
     baseline = reports[backends[0]]
     return {
-        "trace": {
-            "file": reader.path.name,
-            "sha256": hashlib.sha256(reader.path.read_bytes()).hexdigest(),
-            "events": reader.rows,
-            "searches": len({step.search for step in steps}),
-            "recurrent_steps": sum(step.is_recurrent for step in steps),
-            "geometry": header.geometry.to_dict(),
-            "source": header.source,
-            "synthetic": header.synthetic,
-            "backend": header.backend,
-        },
+        "trace": describe_trace(reader, steps),
         "device": device,
         "capacity": asdict(capacity),
         "baseline": backends[0],

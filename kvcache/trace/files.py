@@ -1,13 +1,14 @@
-"""Files that are whole or absent."""
+"""Files and folders that are whole or absent."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["check_writable", "whole_or_absent"]
+__all__ = ["check_writable", "folder_whole_or_absent", "whole_or_absent"]
 
 
 @contextmanager
@@ -40,3 +41,29 @@ def check_writable(path: str | Path) -> None:
         beside.touch()
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_whole_or_absent(path: str | Path) -> Iterator[Path]:
+    """A temporary folder beside ``path``; renamed to it when the block ends well, removed when it does not.
+
+    Raises:
+        FileExistsError: there is something at ``path`` already, before the block or after it: it is left as it is.
+        OSError: the folder cannot be made.
+    """
+    path = Path(path)
+    _refuse_existing(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside.mkdir()
+    try:
+        yield beside
+        _refuse_existing(path)
+        os.rename(beside, path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise FileExistsError(f"{path} exists already, and is not overwritten: remove it or name another")

@@ -50,10 +50,15 @@ class Step:
         return self.scope is Scope.NODE and bool(self.envs)
 
 
-def read_steps(events: Iterable[dict[str, Any]]) -> Iterator[Step]:
-    """Group checked events (``TraceReader.events``) into steps."""
+def read_steps(events: Iterable[dict[str, Any]], searches: int | None = None) -> Iterator[Step]:
+    """Group checked events (``TraceReader.events``) into steps; with ``searches`` those of the first so many only.
+
+    What comes after them is then neither read nor checked.
+    """
     rows: list[tuple[int, dict[str, Any]]] = []
     for row, event in enumerate(events):
+        if searches is not None and event["search"] >= searches:
+            break
         if rows and event["batch"] != rows[0][1]["batch"]:
             yield _step(rows)
             rows = []

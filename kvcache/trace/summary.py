@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,13 +11,31 @@ from typing import Any
 import numpy as np
 
 from kvcache.trace.counters import Counts
+from kvcache.trace.reader import TraceReader
 from kvcache.trace.replay import BackendReport
+from kvcache.trace.steps import Step
 from kvcache.trace.verify import Outcome
 
-__all__ = ["median_step", "ratio", "summarise"]
+__all__ = ["describe_trace", "median_step", "ratio", "summarise"]
 
 PERCENTILES = (50, 95, 99)
 _MICROSECOND = 1000.0
+
+
+def describe_trace(reader: TraceReader, steps: Sequence[Step]) -> dict[str, Any]:
+    """The trace that a result is about, and how much of it (``steps``) was replayed, as JSON has it."""
+    header = reader.header
+    return {
+        "file": reader.path.name,
+        "sha256": hashlib.sha256(reader.path.read_bytes()).hexdigest(),
+        "events": reader.rows,
+        "searches": len({step.search for step in steps}),
+        "recurrent_steps": sum(step.is_recurrent for step in steps),
+        "geometry": header.geometry.to_dict(),
+        "source": header.source,
+        "synthetic": header.synthetic,
+        "backend": header.backend,
+    }
 
 
 def summarise(report: BackendReport) -> dict[str, Any]:

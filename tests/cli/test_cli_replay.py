@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from kvcache import registry
 from kvcache.cli import main
-from kvcache.cli.replay import _CapacityType
+from kvcache.cli.capacity import CapacityType
 from kvcache.geometry import Geometry
 from kvcache.manager import KVCacheManager
 from kvcache.trace.synthetic import SyntheticSearch, write_synthetic_trace
@@ -157,7 +157,7 @@ class TestCapacity:
         ],
     )
     def test_forms(self, text, init, recur):
-        capacity = _CapacityType().convert(text, None, None)
+        capacity = CapacityType().convert(text, None, None)
         assert (capacity.label, capacity.init, capacity.recur) == (text, init, recur)
 
     @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ class TestCapacity:
         ],
     )
     def test_bytes_have_a_unit(self, text, init, recur):
-        capacity = _CapacityType().convert(text, None, None)
+        capacity = CapacityType().convert(text, None, None)
         assert (capacity.init_bytes, capacity.recur_bytes) == (init, recur)
         assert (capacity.init, capacity.recur) == (None, 9 if "=9" in text else None)
 

@@ -56,3 +56,19 @@ def test_steps_are_read_as_they_come():
         raise AssertionError("read too far")
 
     assert next(read_steps(events())).keys == [100, 101]
+
+
+def test_only_the_first_searches():
+    later = [{**each, "search": 1, "batch": each["batch"] + 3} for each in good_events()]
+    assert list(read_steps([*good_events(), *later], searches=1)) == list(read_steps(good_events()))
+    assert len(list(read_steps([*good_events(), *later], searches=2))) == 6
+    assert len(list(read_steps([*good_events(), *later]))) == 6
+
+
+def test_events_after_the_last_search_are_not_asked_for():
+    def events():
+        yield from good_events()
+        yield {**good_events()[0], "search": 1, "batch": 3}
+        raise AssertionError("the event after the first of the next search")
+
+    assert len(list(read_steps(events(), searches=1))) == 3
