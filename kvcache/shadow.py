@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -83,7 +82,7 @@ class ShadowCache(CacheBackend):
         return self.primary.keys_values_wm
 
     @property
-    def keys_values_wm_list(self) -> list[Any]:  # type: ignore[override]
+    def keys_values_wm_list(self) -> list[KeysValues | None]:  # type: ignore[override]
         return self.primary.keys_values_wm_list
 
     @property
@@ -140,7 +139,7 @@ class ShadowCache(CacheBackend):
         compared = [row for row in range(len(sizes)) if self._is_compared(row)]
         for row, size in enumerate(sizes):
             if row not in compared and size != EMPTY:  # both go on from what the model gets
-                self.shadow.supply(row, self._row(row, size))
+                self.shadow.supply(row, self.primary.row_context(row))
         self.shadow.assemble()
         for row in compared:
             self._compare(row, sizes[row])
@@ -162,14 +161,6 @@ class ShadowCache(CacheBackend):
             self.report.compared += 1
             return False
         return True
-
-    def _row(self, row: int, size: int) -> KeysValues:
-        """A context of the primary's batch, as KeysValues of one row."""
-        start = self.primary.row_start(row)
-        block = self.primary.keys_values_wm.block[row : row + 1]
-        copy = torch.zeros_like(block)
-        copy[..., :size, :] = block[..., start : start + size, :]
-        return KeysValues.from_block(copy, size)
 
     def _compare(self, row: int, size: int) -> None:
         where = self._compare_sizes(row, size)

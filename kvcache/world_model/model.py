@@ -18,6 +18,7 @@ from kvcache.keys_values import KeysValues
 from kvcache.legacy import LegacyCache
 from kvcache.shadow import ShadowCache
 from kvcache.world_model.config import WorldModelConfig
+from kvcache.world_model.inputs import environments, whole_numbers
 from kvcache.world_model.tokenizer import Tokenizer
 from kvcache.world_model.transformer import Transformer
 
@@ -85,10 +86,12 @@ class WorldModel(nn.Module):
         self._initialise(config.seed)
         self.requires_grad_(False).to(config.device)
         self.cache = config.make_cache()
-        self._envs: Sequence[int] = ()
-        self._reanalyzes = False
         self._searches = 0
-        self._next_positions = np.zeros(0, dtype=np.int64)  # [B]: in the episode, of each row's next token
+        # The batch at hand, row by row: whose it is, and where in the episode the next token stands.
+        self._envs: list[int] = []
+        self._next_positions = np.zeros(0, dtype=np.int64)
+        self._reanalyzes = False
+        self._is_assembled = False
         self._weights_changed()
 
     def _initialise(self, seed: int) -> None:
@@ -119,6 +122,16 @@ class WorldModel(nn.Module):
         """The batch cache, ``[B, H, T, D]`` per layer."""
         return self.cache.keys_values_wm
 
+    @property
+    def keys_values_wm_list(self) -> list[KeysValues | None]:
+        """The context of each row ``[B]`` before it is put into the batch cache; None for a row that begins empty."""
+        return list(self.cache.keys_values_wm_list)
+
+    @property
+    def keys_values_wm_size_list(self) -> list[int]:
+        """Tokens of each row's context ``[B]``."""
+        return list(self.cache.keys_values_wm_size_list)
+
     # Inference.
 
     @torch.inference_mode()
@@ -140,17 +153,21 @@ class WorldModel(nn.Module):
             last_actions: ``[B]``: what was done since; ``FIRST_STEP`` where an episode begins. None: everywhere.
             envs: ``[B]``: whose observations these are; None is environments 0, 1, ...
             timesteps: of the observations in their episodes, ``[B]`` or one for all.
-            reanalyzes: of old observations: nothing is looked up, nothing stored.
+            reanalyzes: of old observations, of no environment: nothing is looked up, nothing stored. It is a search
+                all the same: the recurrent cache is cleared, and ``cache_log_interval`` counts it.
+
+        Raises:
+            ValueError: an argument is not one for each row, or out of range.
         """
-        new = self.tokenizer.encode(self._tensor(observations))
-        rows = len(new)
+        rows = len(observations)
+        envs = self._environments(envs, rows, reanalyzes)
+        positions = TOKENS_PER_STEP * whole_numbers("timesteps", timesteps, rows, one_for_all=True)
         last_actions = [FIRST_STEP] * rows if last_actions is None else list(last_actions)
-        envs = range(rows) if envs is None else envs
-        positions = TOKENS_PER_STEP * np.broadcast_to(np.asarray(timesteps, dtype=np.int64), rows)
-        first = [row for row in range(rows) if last_actions[row] == FIRST_STEP or reanalyzes]
-        later = [row for row in range(rows) if row not in set(first)]
-        if not self.geometry.keeps_past:  # there is room for one observation and one action, and no cache
-            first, later = list(range(rows)), []
+        new = self.tokenizer.encode(self._tensor(observations))
+        # Where there is room for one observation and one action, there is no past.
+        begins = reanalyzes or not self.geometry.keeps_past
+        first = [row for row in range(rows) if begins or last_actions[row] == FIRST_STEP]
+        later = [row for row in range(rows) if not (begins or last_actions[row] == FIRST_STEP)]
         parts = []
         # A first step is one token, any other two: they cannot share a batch.
         for group, width in ((first, 1), (later, TOKENS_PER_STEP)):
@@ -158,17 +175,15 @@ class WorldModel(nn.Module):
                 self._begin([envs[row] for row in group], positions[group] - (width - 1), reanalyzes)
                 tokens = new[group]
                 if width == 1:
-                    self._look_up([None] * len(group), Scope.ROOT)
+                    self._retrieve(None, Scope.ROOT)
                 else:
                     assert last_latents is not None, "a step that is not the first has a latent before it"
-                    before = last_latents[group]
-                    self._generate(before, self._look_up(self.cache.hash_states(before), Scope.ROOT))
+                    self._retrieve(last_latents[group], Scope.ROOT)
                     acted = torch.tensor([last_actions[row] for row in group], device=tokens.device)
                     tokens = torch.cat([self.tokenizer.embed(acted), tokens], dim=1)
                 sizes = self.trim_and_pad_kv_cache(is_init_infer=True)
                 output = self._forward(tokens)[:, -1]
-                if not reanalyzes:
-                    self.update_cache_context(new[group], is_init_infer=True)
+                self.update_cache_context(new[group], is_init_infer=True)
                 parts.append((group, self._inference(new[group], None, output, sizes)))
         self.cache.clear_recur_cache()
         self._searches += 1
@@ -195,21 +210,22 @@ class WorldModel(nn.Module):
             simulation_index: of the search.
             timesteps: of those states, ``[B]`` or one for all: the root's and the depth below it.
             reanalyzes: as in ``forward_initial_inference``.
+
+        Raises:
+            ValueError: an argument is not one for each row, or out of range.
         """
         rows = len(latents)
-        self._begin(range(rows) if envs is None else envs, None, reanalyzes)
-        start = TOKENS_PER_STEP * np.broadcast_to(np.asarray(timesteps, dtype=np.int64), rows)
-        self.retrieve_or_generate_kvcache(latents, rows, simulation_index, start)
+        start = TOKENS_PER_STEP * whole_numbers("timesteps", timesteps, rows, one_for_all=True)
+        self.retrieve_or_generate_kvcache(latents, rows, simulation_index, start, envs, reanalyzes)
         sizes = self.trim_and_pad_kv_cache(is_init_infer=False)
         acted = self._forward(self.tokenizer.embed(torch.as_tensor(actions, device=self.support.device)))[:, -1]
         new = self.latent_head(acted).unsqueeze(1)
         if not self.geometry.keeps_past:  # no room behind the action: the new latent stands alone
             self._begin(self._envs, self._next_positions + 1, reanalyzes)
-            self._look_up([None] * rows, Scope.ROOT)
+            self._retrieve(None, Scope.ROOT)
             self.trim_and_pad_kv_cache(is_init_infer=False)
         output = self._forward(new)[:, -1]
-        if not reanalyzes:
-            self.update_cache_context(new, is_init_infer=False)
+        self.update_cache_context(new, is_init_infer=False)
         return self._inference(new, acted, output, sizes)
 
     @torch.inference_mode()
@@ -253,66 +269,112 @@ class WorldModel(nn.Module):
         latent_state: np.ndarray | Tensor,
         ready_env_num: int,
         simulation_index: int = 0,
-        start_pos: int | np.ndarray = 0,
+        start_pos: int | Sequence[int] | np.ndarray = 0,
+        envs: Sequence[int] | None = None,
+        reanalyzes: bool = False,
     ) -> list[int]:
         """Look up each row's context, init then recurrent; where there is none, make one of the latent alone.
+
+        Begins a batch. ``keys_values_wm_list`` and ``keys_values_wm_size_list`` tell what is in it.
 
         Args:
             latent_state: ``[B, 1, E]``.
             ready_env_num: rows, B.
             simulation_index: of the search; nothing depends on it.
             start_pos: where in their episodes the latents stand, ``[B]`` or one for all, in tokens.
+            envs: ``[B]``: whose latents these are; None is environments 0, 1, ...
+            reanalyzes: nothing is looked up, and nothing of this batch will be stored; ``envs`` are not looked at.
 
         Returns:
-            The rows' sizes ``[B]``.
+            The rows' sizes ``[B]``, in tokens.
+
+        Raises:
+            ValueError: an argument is not one for each row, or out of range.
         """
-        assert len(latent_state) == ready_env_num == len(self._envs), "there is one latent for each row of the batch"
-        self._next_positions = 1 + np.broadcast_to(np.asarray(start_pos, dtype=np.int64), ready_env_num)
-        unknown = self._reanalyzes or not self.geometry.keeps_past
-        keys = [None] * ready_env_num if unknown else self.cache.hash_states(latent_state)
-        self._generate(latent_state, self._look_up(keys, Scope.NODE))
-        return self.cache.keys_values_wm_size_list
+        if len(latent_state) != ready_env_num:
+            raise ValueError(f"ready_env_num is {ready_env_num}, and latent_state has {len(latent_state)} rows")
+        envs = self._environments(envs, ready_env_num, reanalyzes)
+        start = whole_numbers("start_pos", start_pos, ready_env_num, one_for_all=True)
+        self._begin(envs, start + 1, reanalyzes)
+        self._retrieve(latent_state, Scope.NODE)
+        return self.keys_values_wm_size_list
 
     def trim_and_pad_kv_cache(self, is_init_infer: bool = True) -> list[int]:
-        """Put the rows' contexts into ``keys_values_wm``, padded to the longest; their sizes ``[B]``."""
-        return self.cache.assemble()
+        """Put the rows' contexts into ``keys_values_wm``, padded to the longest.
+
+        Args:
+            is_init_infer: of which inference; nothing depends on it.
+
+        Returns:
+            The rows' sizes ``[B]``, in tokens.
+
+        Raises:
+            RuntimeError: no contexts were retrieved since the caches were cleared.
+        """
+        if not self.cache.keys_values_wm_size_list:
+            raise RuntimeError("there are no contexts to align: call retrieve_or_generate_kvcache first")
+        self.cache.assemble()
+        self._is_assembled = True
+        return self.keys_values_wm_size_list
 
     def update_cache_context(self, latent_state: np.ndarray | Tensor, is_init_infer: bool = True) -> None:
         """Store each row's context, as the batch cache has it now, under its new latent's key.
 
+        Nothing where a context has no room for a past, and nothing of a batch that reanalyzes.
+
         Args:
-            latent_state: ``[B, 1, E]``.
+            latent_state: ``[B, 1, E]``, of the environments that the batch was retrieved for.
             is_init_infer: into the environments' own caches; else into the recurrent one.
+
+        Raises:
+            ValueError: there is not one latent for each row of the batch.
+            RuntimeError: no batch was assembled since the last contexts were retrieved.
         """
-        if self.geometry.keeps_past:
+        if not self._is_assembled:
+            raise RuntimeError("there is no batch to store: call trim_and_pad_kv_cache first")
+        if len(latent_state) != len(self._envs):
+            raise ValueError(f"the batch has {len(self._envs)} rows, and latent_state {len(latent_state)}")
+        if self.geometry.keeps_past and not self._reanalyzes:
             keys = self.cache.hash_states(latent_state)
             self.cache.store(self._envs, keys, Scope.ROOT if is_init_infer else Scope.NODE)
 
     def clear_caches(self) -> None:
-        """Forget all contexts."""
+        """Forget all contexts, and the batch."""
         self.cache.clear_all()
+        self._is_assembled = False
 
     # Parts of them.
 
-    def _begin(self, envs: Sequence[int], next_positions: np.ndarray | None, reanalyzes: bool) -> None:
-        count = self.geometry.env_num
-        if not reanalyzes and not all(0 <= env < count for env in envs):  # legacy would take -1 for the last one
-            raise ValueError(f"environments are numbered 0..{count - 1}, got {list(envs)}")
-        self._envs = [0] * len(envs) if reanalyzes else list(envs)  # old observations are of no environment
-        self._reanalyzes = reanalyzes
-        if next_positions is not None:
-            self._next_positions = next_positions
+    def _environments(self, envs: Sequence[int] | None, rows: int, reanalyzes: bool) -> list[int]:
+        if reanalyzes:  # old observations are of no environment, and may be more than there are
+            return environments([0] * rows, rows, 1)
+        return environments(envs, rows, self.geometry.env_num)
 
-    def _look_up(self, keys: Sequence[int | None], scope: Scope) -> list[int]:
-        return self.cache.lookup(self._envs, keys, scope)
+    def _begin(self, envs: list[int], next_positions: np.ndarray, reanalyzes: bool) -> None:
+        self._envs, self._next_positions, self._reanalyzes = envs, next_positions, reanalyzes
+
+    def _retrieve(self, latents: np.ndarray | Tensor | None, scope: Scope) -> None:
+        """Look up the contexts of latents ``[B, 1, E]`` and make those that are not there; None: all begin empty."""
+        keys: Sequence[int | None] = [None] * len(self._envs)
+        if latents is not None and self.geometry.keeps_past and not self._reanalyzes:
+            keys = self.cache.hash_states(latents)
+        found = self.cache.lookup(self._envs, keys, scope)
+        self._is_assembled = False
+        if latents is not None:
+            self._generate(latents, found)
 
     def _generate(self, latents: np.ndarray | Tensor, found: Sequence[int]) -> None:
-        """Supply what was not found: contexts of one token."""
+        """Supply what was not found: contexts of one token.
+
+        Args:
+            latents: ``[B, 1, E]``.
+            found: tokens of each row's context ``[B]``, ``MISS`` or ``EMPTY``.
+        """
         for row, size in enumerate(found):
             if size in (MISS, EMPTY):
                 context = self._empty(1)
-                position = self._next_positions[row : row + 1] - 1 if self.geometry.positions == "rotary" else [0]
-                positions = torch.tensor([[int(position[0])]], device=self.support.device)
+                position = self._next_positions[row] - 1 if self.geometry.positions == "rotary" else 0
+                positions = torch.tensor([[int(position)]], device=self.support.device)
                 self.transformer(self._tensor(latents[row : row + 1]), positions, context)
                 self.cache.supply(row, context)
 
