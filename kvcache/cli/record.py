@@ -14,6 +14,7 @@ from kvcache.geometry import GEOMETRIES
 from kvcache.integrations.lightzero_run import ENVIRONMENTS, record_run
 from kvcache.trace.writer import journal_path
 from kvcache.world_model import WorldModelConfig
+from kvcache.world_model.config import LARGEST_SEED
 from kvcache.world_model.record import record_model
 
 __all__ = ["record"]
@@ -64,7 +65,13 @@ def lightzero(environment: str, output: Path, seed: int, train_steps: int, searc
 @record.command("synthetic-model")
 @click.option("--geometry", type=click.Choice(list(GEOMETRIES)), required=True, help="Shapes of model and caches.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="The trace file; it must not exist.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights, play and noise.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0, max=LARGEST_SEED),
+    default=0,
+    show_default=True,
+    help="Of weights, play and noise.",
+)
 @click.option("--searches", type=click.IntRange(min=1), default=20, show_default=True, help="Searches to record.")
 @click.option("--simulations", type=click.IntRange(min=1), help="Of a search; the geometry's own by default.")
 @click.option("--backend", type=click.Choice([_LEGACY, _NEW]), default=_LEGACY, show_default=True, help="Its cache.")

@@ -20,6 +20,7 @@ from kvcache.geometry import GEOMETRIES, POSITIONS
 from kvcache.trace.files import whole_or_absent
 from kvcache.trace.machine import Machine
 from kvcache.world_model import SearchConfig, WorldModel, WorldModelConfig
+from kvcache.world_model.config import LARGEST_SEED
 from kvcache.world_model.play import Played, play
 
 __all__ = ["search"]
@@ -77,7 +78,13 @@ class _CacheClock:
 @click.option("--searches", type=click.IntRange(min=1), default=20, show_default=True, help="One after the other.")
 @click.option("--simulations", type=click.IntRange(min=1), help="Of a search; the geometry's own by default.")
 @click.option("--env-num", type=click.IntRange(min=1), help="Environments; the geometry's own by default.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights, play and noise.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0, max=LARGEST_SEED),
+    default=0,
+    show_default=True,
+    help="Of weights, play and noise.",
+)
 @click.option(
     "--backend",
     "backends",

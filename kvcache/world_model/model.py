@@ -18,7 +18,7 @@ from kvcache.keys_values import KeysValues
 from kvcache.legacy import LegacyCache
 from kvcache.shadow import ShadowCache
 from kvcache.world_model.config import WorldModelConfig
-from kvcache.world_model.inputs import environments, whole_numbers
+from kvcache.world_model.inputs import environments, numbers, positions, whole_numbers
 from kvcache.world_model.tokenizer import Tokenizer
 from kvcache.world_model.transformer import Transformer
 
@@ -137,9 +137,9 @@ class WorldModel(nn.Module):
     @torch.inference_mode()
     def forward_initial_inference(
         self,
-        observations: Tensor | np.ndarray,
-        last_latents: np.ndarray | None = None,
-        last_actions: Sequence[int] | None = None,
+        observations: np.ndarray | Tensor,
+        last_latents: np.ndarray | Tensor | None = None,
+        last_actions: Sequence[int] | np.ndarray | Tensor | None = None,
         envs: Sequence[int] | None = None,
         timesteps: int | Sequence[int] = 0,
         reanalyzes: bool = False,
@@ -157,30 +157,37 @@ class WorldModel(nn.Module):
                 all the same: the recurrent cache is cleared, and ``cache_log_interval`` counts it.
 
         Raises:
-            ValueError: an argument is not one for each row, or out of range.
+            ValueError: an argument is not one for each row, of another shape, or out of range; or there are no
+                ``last_latents`` for a step that is not the first.
         """
+        observations = numbers("observations", observations, self.config.observation_shape)
         rows = len(observations)
         envs = self._environments(envs, rows, reanalyzes)
-        positions = TOKENS_PER_STEP * whole_numbers("timesteps", timesteps, rows, one_for_all=True)
-        last_actions = [FIRST_STEP] * rows if last_actions is None else list(last_actions)
-        new = self.tokenizer.encode(self._tensor(observations))
+        start = positions(timesteps, rows)
+        if last_latents is not None:
+            last_latents = self._latents("last_latents", last_latents, rows)
+        last_actions = [FIRST_STEP] * rows if last_actions is None else last_actions
+        last_actions = self._actions("last_actions", last_actions, [rows], lowest=FIRST_STEP)
         # Where there is room for one observation and one action, there is no past.
-        begins = reanalyzes or not self.geometry.keeps_past
-        first = [row for row in range(rows) if begins or last_actions[row] == FIRST_STEP]
-        later = [row for row in range(rows) if not (begins or last_actions[row] == FIRST_STEP)]
+        begins = (last_actions == FIRST_STEP) | (reanalyzes or not self.geometry.keeps_past)
+        if last_latents is None and not begins.all():
+            row = int(np.argmin(begins))
+            raise ValueError(
+                f"row {row} is not at its first step: its last_actions, {last_actions[row]}, needs last_latents"
+            )
+        new = self.tokenizer.encode(self._tensor(observations))
         parts = []
         # A first step is one token, any other two: they cannot share a batch.
-        for group, width in ((first, 1), (later, TOKENS_PER_STEP)):
-            if group:
-                self._begin([envs[row] for row in group], positions[group] - (width - 1), reanalyzes)
+        for group, width in ((np.flatnonzero(begins), 1), (np.flatnonzero(~begins), TOKENS_PER_STEP)):
+            if len(group):
+                self._begin([envs[row] for row in group], start[group] - (width - 1), reanalyzes)
                 tokens = new[group]
                 if width == 1:
                     self._retrieve(None, Scope.ROOT)
                 else:
-                    assert last_latents is not None, "a step that is not the first has a latent before it"
+                    assert last_latents is not None
                     self._retrieve(last_latents[group], Scope.ROOT)
-                    acted = torch.tensor([last_actions[row] for row in group], device=tokens.device)
-                    tokens = torch.cat([self.tokenizer.embed(acted), tokens], dim=1)
+                    tokens = torch.cat([self._embedded(last_actions[group]), tokens], dim=1)
                 sizes = self.trim_and_pad_kv_cache(is_init_infer=True)
                 output = self._forward(tokens)[:, -1]
                 self.update_cache_context(new[group], is_init_infer=True)
@@ -194,8 +201,8 @@ class WorldModel(nn.Module):
     @torch.inference_mode()
     def forward_recurrent_inference(
         self,
-        latents: np.ndarray,
-        actions: Sequence[int] | np.ndarray,
+        latents: np.ndarray | Tensor,
+        actions: Sequence[int] | np.ndarray | Tensor,
         envs: Sequence[int] | None = None,
         simulation_index: int = 0,
         timesteps: int | Sequence[int] = 0,
@@ -212,13 +219,14 @@ class WorldModel(nn.Module):
             reanalyzes: as in ``forward_initial_inference``.
 
         Raises:
-            ValueError: an argument is not one for each row, or out of range.
+            ValueError: an argument is not one for each row, of another shape, or out of range.
         """
+        latents = self._latents("latents", latents)
         rows = len(latents)
-        start = TOKENS_PER_STEP * whole_numbers("timesteps", timesteps, rows, one_for_all=True)
+        actions, start = self._actions("actions", actions, [rows]), positions(timesteps, rows)
         self.retrieve_or_generate_kvcache(latents, rows, simulation_index, start, envs, reanalyzes)
         sizes = self.trim_and_pad_kv_cache(is_init_infer=False)
-        acted = self._forward(self.tokenizer.embed(torch.as_tensor(actions, device=self.support.device)))[:, -1]
+        acted = self._forward(self._embedded(actions))[:, -1]
         new = self.latent_head(acted).unsqueeze(1)
         if not self.geometry.keeps_past:  # no room behind the action: the new latent stands alone
             self._begin(self._envs, self._next_positions + 1, reanalyzes)
@@ -230,7 +238,7 @@ class WorldModel(nn.Module):
 
     @torch.inference_mode()
     def forward_without_cache(
-        self, latents: Tensor | np.ndarray, actions: Sequence[Sequence[int]] | np.ndarray, timesteps: int = 0
+        self, latents: np.ndarray | Tensor, actions: Sequence[Sequence[int]] | np.ndarray, timesteps: int = 0
     ) -> Inference:
         """The same predictions from a raw window, in one pass and with no cache at all: the judge of the cached ones.
 
@@ -240,25 +248,23 @@ class WorldModel(nn.Module):
             timesteps: of the first observation, for all rows.
 
         Raises:
-            ValueError: the window is longer than the context, or there is not one action between two latents.
+            ValueError: the window is longer than the context, there is not one action between two latents, or an
+                argument is of another shape or out of range.
         """
-        states = self._tensor(latents)
+        states = self._tensor(numbers("latents", latents, (None, self.geometry.embed_dim)))
         rows, count = states.shape[:2]
-        between = torch.as_tensor(np.asarray(actions, dtype=np.int64), device=states.device)
-        if tuple(between.shape) != (rows, count - 1):
-            raise ValueError(
-                f"between {count} latents of {rows} rows stand [{rows}, {count - 1}] actions, got {list(between.shape)}"
-            )
+        between = self._actions("actions", actions, [rows, count - 1])
         length = TOKENS_PER_STEP * count - 1
         if length > self.geometry.context_length:
             raise ValueError(f"a window of {length} tokens is longer than a context of {self.geometry.context_length}")
         tokens = torch.empty(rows, length, states.shape[2], device=states.device)
         tokens[:, ::2] = states
         for place in range(count - 1):
-            tokens[:, 2 * place + 1] = self.tokenizer.embed(between[:, place])[:, 0]
-        first = TOKENS_PER_STEP * timesteps if self.geometry.positions == "rotary" else 0
-        positions = torch.arange(first, first + length, device=states.device).expand(rows, length)
-        outputs = self.transformer(tokens, positions, self._empty(rows))
+            tokens[:, 2 * place + 1] = self._embedded(between[:, place])[:, 0]
+        start = int(positions(timesteps, 1)[0])
+        first = start if self.geometry.positions == "rotary" else 0
+        places = torch.arange(first, first + length, device=states.device).expand(rows, length)
+        outputs = self.transformer(tokens, places, self._empty(rows))
         acted = outputs[:, -2] if count > 1 else None
         return self._inference(states[:, -1:], acted, outputs[:, -1], [length - 1] * rows)
 
@@ -291,10 +297,11 @@ class WorldModel(nn.Module):
         Raises:
             ValueError: an argument is not one for each row, or out of range.
         """
+        latent_state = self._latents("latent_state", latent_state)
         if len(latent_state) != ready_env_num:
             raise ValueError(f"ready_env_num is {ready_env_num}, and latent_state has {len(latent_state)} rows")
         envs = self._environments(envs, ready_env_num, reanalyzes)
-        start = whole_numbers("start_pos", start_pos, ready_env_num, one_for_all=True)
+        start = whole_numbers("start_pos", start_pos, [ready_env_num], one_for_all=True)
         self._begin(envs, start + 1, reanalyzes)
         self._retrieve(latent_state, Scope.NODE)
         return self.keys_values_wm_size_list
@@ -332,8 +339,7 @@ class WorldModel(nn.Module):
         """
         if not self._is_assembled:
             raise RuntimeError("there is no batch to store: call trim_and_pad_kv_cache first")
-        if len(latent_state) != len(self._envs):
-            raise ValueError(f"the batch has {len(self._envs)} rows, and latent_state {len(latent_state)}")
+        latent_state = self._latents("latent_state", latent_state, len(self._envs))
         if self.geometry.keeps_past and not self._reanalyzes:
             keys = self.cache.hash_states(latent_state)
             self.cache.store(self._envs, keys, Scope.ROOT if is_init_infer else Scope.NODE)
@@ -344,6 +350,16 @@ class WorldModel(nn.Module):
         self._is_assembled = False
 
     # Parts of them.
+
+    def _latents(self, name: str, latents: np.ndarray | Tensor, rows: int | None = None) -> np.ndarray | Tensor:
+        return numbers(name, latents, (1, self.geometry.embed_dim), rows)
+
+    def _actions(self, name: str, actions: Any, shape: Sequence[int], lowest: int = 0) -> np.ndarray:
+        return whole_numbers(name, actions, shape, lowest, self.config.action_space_size - 1)
+
+    def _embedded(self, actions: np.ndarray) -> Tensor:
+        """Tokens ``[B, 1, E]`` of actions ``[B]``."""
+        return self.tokenizer.embed(torch.from_numpy(actions).to(self.support.device))
 
     def _environments(self, envs: Sequence[int] | None, rows: int, reanalyzes: bool) -> list[int]:
         if reanalyzes:  # old observations are of no environment, and may be more than there are
@@ -442,11 +458,11 @@ def cache_line(cache: CacheBackend) -> str:
     )
 
 
-def _in_order(parts: Sequence[tuple[list[int], Inference]], rows: int) -> Inference:
+def _in_order(parts: Sequence[tuple[np.ndarray, Inference]], rows: int) -> Inference:
     """Inferences of groups of rows as one of all rows."""
     if len(parts) == 1:
         return parts[0][1]
-    order = np.argsort([row for group, _ in parts for row in group])
+    order = np.argsort(np.concatenate([group for group, _ in parts]))
     assert len(order) == rows
     joined = {
         name: np.concatenate([getattr(part, name) for _, part in parts])[order]

@@ -150,11 +150,11 @@ def test_reanalysis_looks_nothing_up_and_stores_nothing(cache):
     ("options", "message"),
     [
         ({"ready_env_num": 2}, "ready_env_num is 2, and latent_state has 3 rows"),
-        ({"envs": [0, 1]}, r"envs must be one for each of 3 rows, got \[2\]"),
+        ({"envs": [0, 1]}, r"envs must be \[3\], got \[2\]"),
         ({"envs": [0, 1, 3]}, r"envs must be from 0 to 2, got \[0, 1, 3\]"),
         ({"envs": [0, 1, 1.5]}, r"envs must be integers, got \[0, 1, 1.5\]"),
         ({"envs": [0, [1], 2]}, "envs must be integers"),
-        ({"start_pos": [0, 1]}, r"start_pos must be one for each of 3 rows, or one for all, got \[2\]"),
+        ({"start_pos": [0, 1]}, r"start_pos must be \[3\], or one for all, got \[2\]"),
         ({"start_pos": -1}, "start_pos must be from 0 to"),
         ({"start_pos": 0.5}, "start_pos must be integers, got 0.5"),
     ],
@@ -167,7 +167,7 @@ def test_rows_that_do_not_match_are_refused(cache, options, message):
 
 @each_cache
 def test_a_batch_of_no_rows_is_refused(cache):
-    with pytest.raises(ValueError, match="a batch has at least one row, got none"):
+    with pytest.raises(ValueError, match=r"latent_state is empty, \[0, 1, 32\]: a batch has at least one row"):
         model_of(cache).retrieve_or_generate_kvcache(latents(0, 1), 0)
 
 
@@ -183,7 +183,7 @@ def test_a_step_before_the_one_that_it_needs_is_refused(cache):
     with pytest.raises(RuntimeError, match="no batch to store"):
         model.update_cache_context(latents(3, 1))
     model.trim_and_pad_kv_cache()
-    with pytest.raises(ValueError, match="the batch has 3 rows, and latent_state 2"):
+    with pytest.raises(ValueError, match=r"latent_state must be \[3, 1, 32\], got \[2, 1, 32\]"):
         model.update_cache_context(latents(2, 1))
     model.clear_caches()
     with pytest.raises(RuntimeError, match="no contexts to align"):

@@ -279,27 +279,6 @@ def test_the_switch_is_one_setting_and_leaves_nothing_of_the_other_cache():
     assert caches == {"cache"}
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"observation_shape": (3, 4)}, "observation_shape must be"),
-        ({"observation_shape": (0,)}, "observation_shape must be"),
-        ({"action_space_size": 0}, "action_space_size must be positive"),
-        ({"support_size": -1}, "support_size must be positive"),
-        ({"geometry": Geometry("odd", 1, 2, 6, 8, 1, 1, "rotary")}, "head_dim 3 is odd"),
-        ({"use_new_cache_manager": True, "cache_storage": "disk"}, "unknown storage 'disk'"),
-    ],
-)
-def test_settings_that_make_no_sense(options, message):
-    with pytest.raises(ValueError, match=message):
-        WorldModel(WorldModelConfig(**{"geometry": GEOMETRY} | options))
-
-
-def test_a_window_longer_than_the_context_is_refused():
-    with pytest.raises(ValueError, match="a window of 9 tokens is longer than a context of 8"):
-        model_of({}).forward_without_cache(np.zeros((1, 5, 32)), [[0] * 4])
-
-
 @each_cache
 @each_position
 def test_validation_runs_both_caches_and_changes_nothing(cache, positions):
@@ -336,18 +315,6 @@ def test_weights_that_are_loaded_in_part_forget_as_well(cache):
         model.load_state_dict(state)
     assert model.cache.lookup(range(3), model.cache.hash_states(found.latents), Scope.ROOT) == [-1, -1, -1]
     assert torch.equal(model.cache.position_shift, other.cache.position_shift)
-
-
-@each_cache
-@pytest.mark.parametrize("env", [-1, 3])
-def test_an_environment_that_does_not_exist_is_no_other_one(cache, env):
-    with pytest.raises(ValueError, match=rf"envs must be from 0 to 2, got \[0, {env}\]"):
-        model_of(cache).forward_initial_inference(observations(2, 1), envs=[0, env])
-
-
-def test_a_window_has_one_action_between_two_latents():
-    with pytest.raises(ValueError, match=r"between 2 latents of 1 rows stand \[1, 1\] actions, got \[1, 0\]"):
-        model_of({}).forward_without_cache(np.zeros((1, 2, 32)), [[]])
 
 
 def test_validation_finds_legacys_stale_hits():

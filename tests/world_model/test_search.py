@@ -161,15 +161,3 @@ def judged_bandit(rewards, discount, simulations, base=19652.0, init=1.25):
 def test_visits_are_those_of_an_independent_search(rewards, discount):
     found = run_bandit(rewards, discount=discount).visit_counts[0].tolist()
     assert found == judged_bandit(rewards, discount, 60)
-
-
-@pytest.mark.parametrize(
-    ("constant", "value"),
-    [
-        ("num_simulations", 0), ("discount", 1.1), ("discount", -0.1), ("pb_c_base", 0), ("pb_c_init", -1),
-        ("noise_fraction", 2), ("temperature", -1), ("dirichlet_alpha", 0), ("discount", math.nan),
-    ],
-)  # fmt: skip
-def test_constants_that_make_no_sense(constant, value):
-    with pytest.raises(ValueError, match=f"{constant} must be"):
-        SearchConfig(**{constant: value})
