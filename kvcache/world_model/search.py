@@ -16,7 +16,7 @@ __all__ = ["Search", "SearchConfig", "SearchResult"]
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """Constants of the search (Schrittwieser et al. 2020, "MuZero", appendix B and D).
+    """Constants of the search (Schrittwieser et al. 2020, "MuZero", appendix B and D, and the pseudocode beside it).
 
     Attributes:
         num_simulations: of one search.
@@ -65,7 +65,7 @@ class SearchResult:
 
     Attributes:
         visit_counts: ``[B, A]``, of the root's children.
-        values: ``[B]``, of the roots.
+        values: ``[B]``, of the roots: means of their own predictions and of one value for each simulation.
         actions: ``[B]``, chosen among the children by visits and temperature.
         depths: ``[simulations, B]``, of the leaf that each simulation expanded; the root's children are at 1.
     """
@@ -77,7 +77,7 @@ class SearchResult:
 
 
 class _Bounds:
-    """The least and the largest value seen in one tree, between which values are normalised."""
+    """The least and the largest mean value that any node of one tree ever had: between them values are normalised."""
 
     def __init__(self) -> None:
         self.least, self.most = math.inf, -math.inf
@@ -147,10 +147,16 @@ class _Tree:
         for node, action in reversed(self.path):
             node.visits[action] += 1
             node.value_sums[action] += value
+            self.bounds.see(float(node.value_sums[action] / node.visits[action]))
             value = float(node.rewards[action]) + self.config.discount * value
-            self.bounds.see(value)
         self.value_sum += value
         self.visits += 1
+        self.bounds.see(self.value)
+
+    @property
+    def value(self) -> float:
+        """The root's: the mean of what the model said of it and of what was counted since."""
+        return self.value_sum / self.visits
 
 
 class Search:
@@ -214,7 +220,7 @@ class Search:
         visits = np.stack([tree.root.visits for tree in trees])
         return SearchResult(
             visits,
-            np.array([tree.value_sum / tree.visits for tree in trees]),
+            np.array([tree.value for tree in trees]),
             np.array([self._chosen(each, generator) for each, generator in zip(visits, generators, strict=True)]),
             np.array(depths),
         )
