@@ -14,9 +14,11 @@ from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
 from kvcache.keys_values import KeysValues
 from kvcache.legacy import LegacyCache, LegacyPool, RecurrentMissError
 
-__all__ = ["CacheMismatchError", "ShadowCache", "ShadowReport"]
+__all__ = ["LOGGED_STALE_HITS", "CacheMismatchError", "ShadowCache", "ShadowReport"]
 
 _log = logging.getLogger(__name__)
+
+LOGGED_STALE_HITS = 5  # in full; the report counts them all
 
 _ROUNDINGS = 8  # of a token corrected when it is read, against one corrected slide by slide
 
@@ -49,9 +51,9 @@ class ShadowReport:
 class ShadowCache(CacheBackend):
     """One cache in use and another that is asked, told and cleared the same.
 
-    What the model gets is the primary's, stale hits of a legacy cache included. Both store the same contexts, those of
-    the primary: where the caches find different things, which pools of different sizes or policies may, only the
-    finding differs and nothing that follows from it.
+    What the model gets is the primary's, stale hits of a legacy cache included: the first ones are logged. Both store
+    the same contexts, those of the primary: where the caches find different things, which pools of different sizes or
+    policies may, only the finding differs and nothing that follows from it.
 
     Args:
         primary: whose contexts are used.
@@ -114,9 +116,17 @@ class ShadowCache(CacheBackend):
             if key is not None and isinstance(cache, LegacyCache) and _is_stale(cache, env, key, scope)
         }
         for row in sorted(self._stale):
-            env, key = self._asked[row]
-            _log.warning("stale hit: legacy finds under key %#018x of environment %d what is another key's", key, env)
-        self.report.stale_hits += len(self._stale)
+            self.report.stale_hits += 1
+            if self.report.stale_hits <= LOGGED_STALE_HITS:
+                env, key = self._asked[row]
+                last = "; further ones are counted and not logged" * (self.report.stale_hits == LOGGED_STALE_HITS)
+                _log.warning(
+                    "%s: stale hit: legacy finds under key %#018x of environment %d what is another key's%s",
+                    self.name,
+                    key,
+                    env,
+                    last,
+                )
         try:
             self._found_by_shadow = list(self.shadow.lookup(envs, keys, scope))
         except RecurrentMissError:
