@@ -362,11 +362,13 @@ class WorldModel(nn.Module):
         return self.tokenizer.embed(torch.from_numpy(actions).to(self.support.device))
 
     def _environments(self, envs: Sequence[int] | None, rows: int, reanalyzes: bool) -> list[int]:
+        """The environment of each row ``[B]``."""
         if reanalyzes:  # old observations are of no environment, and may be more than there are
             return environments([0] * rows, rows, 1)
         return environments(envs, rows, self.geometry.env_num)
 
     def _begin(self, envs: list[int], next_positions: np.ndarray, reanalyzes: bool) -> None:
+        """A batch of environments ``[B]``, whose next tokens stand at these positions ``[B]`` in their episodes."""
         self._envs, self._next_positions, self._reanalyzes = envs, next_positions, reanalyzes
 
     def _retrieve(self, latents: np.ndarray | Tensor | None, scope: Scope) -> None:
@@ -395,6 +397,7 @@ class WorldModel(nn.Module):
                 self.cache.supply(row, context)
 
     def _empty(self, rows: int) -> KeysValues:
+        """``[rows, H, context_length, D]`` per layer, no tokens in it."""
         shape = self.geometry
         return KeysValues(
             rows, shape.num_heads, shape.context_length, shape.embed_dim, shape.num_layers, self.support.device
@@ -417,6 +420,14 @@ class WorldModel(nn.Module):
         return output
 
     def _inference(self, latents: Tensor, acted: Tensor | None, output: Tensor, sizes: Sequence[int]) -> Inference:
+        """What the heads say.
+
+        Args:
+            latents: ``[B, 1, E]``, of the states.
+            acted: ``[B, E]``: outputs of the action tokens that led there; None for roots.
+            output: ``[B, E]``: outputs of the states' own tokens.
+            sizes: ``[B]``, of the contexts before them.
+        """
         rewards = torch.zeros(len(latents)) if acted is None else self._expected(self.reward_head(acted))
         values, logits = self._expected(self.value_head(output)), self.policy_head(output)
         # One transfer for all of it.
@@ -431,6 +442,7 @@ class WorldModel(nn.Module):
         )
 
     def _expected(self, logits: Tensor) -> Tensor:
+        """Expectations ``[B]`` over the support, of logits ``[B, 2 x support_size + 1]``."""
         return (logits.softmax(dim=1) * self.support).sum(dim=1)
 
     def _tensor(self, values: Tensor | np.ndarray) -> Tensor:
@@ -459,7 +471,12 @@ def cache_line(cache: CacheBackend) -> str:
 
 
 def _in_order(parts: Sequence[tuple[np.ndarray, Inference]], rows: int) -> Inference:
-    """Inferences of groups of rows as one of all rows."""
+    """Inferences of groups of rows as one of all of them, in order.
+
+    Args:
+        parts: numbers of a group's rows ``[b]``, and what was inferred for them; each row is in one group.
+        rows: of all groups, B.
+    """
     if len(parts) == 1:
         return parts[0][1]
     order = np.argsort(np.concatenate([group for group, _ in parts]))

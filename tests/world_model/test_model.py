@@ -251,6 +251,23 @@ def test_reanalysis_looks_nothing_up_and_stores_nothing(cache):
     assert model.cache.lookup(range(3), keys, Scope.ROOT) == [5, 5, 5]  # what was there still is
 
 
+@each_cache
+def test_a_reanalysis_is_a_search_too(cache, caplog):
+    """SPEC 1: after every initial inference the recurrent cache is cleared. What environments have stays."""
+    model = model_of(cache, enable_cache_logging=True, cache_log_interval=2)
+    roots = Episode(model).step()
+    keys = [
+        model.cache.hash_states(each.latents)
+        for each in (roots, model.forward_recurrent_inference(roots.latents, [0, 1, 2]))
+    ]
+    assert model.cache.lookup(range(3), keys[1], Scope.NODE) == [3, 3, 3]
+    with caplog.at_level(logging.INFO, logger="kvcache.world_model"):
+        model.forward_initial_inference(observations(5, 9), reanalyzes=True)
+    assert model.cache.lookup(range(3), keys[1], Scope.NODE) == [-1, -1, -1]
+    assert model.cache.lookup(range(3), keys[0], Scope.ROOT) == [1, 1, 1]
+    assert [each.split(":")[0] for each in caplog.messages] == ["2 searches"]
+
+
 def test_weights_come_from_the_seed_alone():
     torch.manual_seed(1)
     one = model_of({}).state_dict()
