@@ -13,7 +13,9 @@ from kvcache.layout import chosen_storage
 from kvcache.registry import make_backend
 from kvcache.shadow import ShadowCache
 
-__all__ = ["LARGEST_SEED", "WorldModelConfig"]
+__all__ = ["DTYPES", "LARGEST_SEED", "WorldModelConfig"]
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 LARGEST_SEED = 2**63 - 1  # of torch's generators
 _VECTOR, _IMAGE = 1, 3
@@ -43,10 +45,12 @@ class WorldModelConfig:
         init_pool_size: as in ``CacheConfig``.
         recur_pool_size: as in ``CacheConfig``.
         device: where weights and caches live.
+        dtype: of weights, of what is calculated with them, and of what is cached: float32, float16 or bfloat16. Weights
+            are drawn in float32 and rounded; expectations are taken in float32, and what an inference returns is.
 
     Raises:
-        ValueError: a size is out of range, a storage or a strategy unknown (with legacy as well), or the device is none
-            that torch can use.
+        ValueError: a size is out of range, a storage or a strategy unknown (with legacy as well), or device or dtype
+            none that can be used.
     """
 
     geometry: Geometry = field(default_factory=lambda: GEOMETRIES["pong"])
@@ -65,12 +69,15 @@ class WorldModelConfig:
     init_pool_size: int | None = None
     recur_pool_size: int | None = None
     device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
         if not isinstance(self.geometry, Geometry):
             raise ValueError(f"geometry must be a Geometry, such as GEOMETRIES['pong'], got {self.geometry!r}")
         self._check_sizes()
         _check_device(self.device)
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {self.dtype!r}")
         # Whichever cache is used: with the other one the same settings must do.
         EvictionStrategy.parse(self.cache_config.eviction_strategy)
         chosen_storage(self.cache_config)
@@ -108,6 +115,7 @@ class WorldModelConfig:
             storage=self.cache_storage,
             resident_batch=self.cache_resident_batch,
             device=self.device,
+            dtype=self.dtype,
         )
 
     def make_cache(self) -> CacheBackend:

@@ -34,7 +34,7 @@ class Inference:
     """What the model says of a batch of states.
 
     Attributes:
-        latents: ``[B, 1, E]``, float32, on the host: a search keeps its nodes' latents there.
+        latents: ``[B, 1, E]``, float32 (as are the others), on the host: a search keeps its nodes' latents there.
         rewards: ``[B]``, of the step that led there; 0 for roots.
         policy_logits: ``[B, A]``.
         values: ``[B]``.
@@ -82,9 +82,11 @@ class WorldModel(nn.Module):
         self.reward_head = Head(width, 2 * config.support_size + 1)
         self.policy_head = Head(width, config.action_space_size)
         self.value_head = Head(width, 2 * config.support_size + 1)
-        self.register_buffer("support", torch.arange(-config.support_size, config.support_size + 1.0), persistent=False)
         self._initialise(config.seed)
-        self.requires_grad_(False).to(config.device)
+        self.requires_grad_(False).to(config.device, config.dtype)
+        # Afterwards: it stays float32, in which all its numbers are exact.
+        support = torch.arange(-config.support_size, config.support_size + 1.0, device=config.device)
+        self.register_buffer("support", support, persistent=False)
         self.cache = config.make_cache()
         self._searches = 0
         # The batch at hand, row by row: whose it is, and where in the episode the next token stands.
@@ -257,7 +259,7 @@ class WorldModel(nn.Module):
         length = TOKENS_PER_STEP * count - 1
         if length > self.geometry.context_length:
             raise ValueError(f"a window of {length} tokens is longer than a context of {self.geometry.context_length}")
-        tokens = torch.empty(rows, length, states.shape[2], device=states.device)
+        tokens = states.new_empty(rows, length, states.shape[2])
         tokens[:, ::2] = states
         for place in range(count - 1):
             tokens[:, 2 * place + 1] = self._embedded(between[:, place])[:, 0]
@@ -399,9 +401,8 @@ class WorldModel(nn.Module):
     def _empty(self, rows: int) -> KeysValues:
         """``[rows, H, context_length, D]`` per layer, no tokens in it."""
         shape = self.geometry
-        return KeysValues(
-            rows, shape.num_heads, shape.context_length, shape.embed_dim, shape.num_layers, self.support.device
-        )
+        sizes = rows, shape.num_heads, shape.context_length, shape.embed_dim, shape.num_layers
+        return KeysValues(*sizes, self.support.device, self.config.dtype)
 
     def _forward(self, tokens: Tensor) -> Tensor:
         """Outputs ``[B, n, E]`` of tokens ``[B, n, E]`` that are appended to the batch."""
@@ -428,10 +429,10 @@ class WorldModel(nn.Module):
             output: ``[B, E]``: outputs of the states' own tokens.
             sizes: ``[B]``, of the contexts before them.
         """
-        rewards = torch.zeros(len(latents)) if acted is None else self._expected(self.reward_head(acted))
         values, logits = self._expected(self.value_head(output)), self.policy_head(output)
-        # One transfer for all of it.
-        columns = torch.cat([rewards[:, None].to(output), values[:, None], logits, latents[:, 0]], dim=1).cpu().numpy()
+        rewards = torch.zeros_like(values) if acted is None else self._expected(self.reward_head(acted))
+        # One transfer for all of it, and float32 holds what any dtype does.
+        columns = torch.cat([rewards[:, None], values[:, None], logits.float(), latents[:, 0].float()], 1).cpu().numpy()
         actions = logits.shape[1]
         return Inference(
             np.ascontiguousarray(columns[:, None, 2 + actions :]),
@@ -443,10 +444,10 @@ class WorldModel(nn.Module):
 
     def _expected(self, logits: Tensor) -> Tensor:
         """Expectations ``[B]`` over the support, of logits ``[B, 2 x support_size + 1]``."""
-        return (logits.softmax(dim=1) * self.support).sum(dim=1)
+        return (logits.float().softmax(dim=1) * self.support).sum(dim=1)
 
     def _tensor(self, values: Tensor | np.ndarray) -> Tensor:
-        return torch.as_tensor(values, dtype=torch.float32, device=self.support.device)
+        return torch.as_tensor(values, dtype=self.config.dtype, device=self.support.device)
 
 
 def cache_line(cache: CacheBackend) -> str:

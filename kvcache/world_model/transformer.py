@@ -27,8 +27,8 @@ def rotated(x: Tensor, positions: Tensor) -> Tensor:
     half = x.shape[-1] // 2
     # In float64: a long episode's positions times the fastest frequency lose their fraction in float32.
     frequencies = _ROTARY_BASE ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
-    angles = (positions.to(torch.float64)[:, None, :, None] * frequencies).remainder(2 * torch.pi).to(x.dtype)
-    cosine, sine = angles.cos(), angles.sin()
+    angles = (positions.to(torch.float64)[:, None, :, None] * frequencies).remainder(2 * torch.pi).float()
+    cosine, sine = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     even, odd = x[..., :half], x[..., half:]
     return torch.cat([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1)
 

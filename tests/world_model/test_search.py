@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_model import CACHES, ROUNDING, each_cache, model_of, observations
+from test_model import CACHES, EXACT, ROUNDING, each_cache, model_of, observations
 
 from kvcache.geometry import GEOMETRIES
 from kvcache.world_model import Inference, Search, SearchConfig
@@ -40,11 +40,10 @@ def test_no_cache_changes_what_is_found(positions, context_length):
     results = {
         name: played(cache, positions=positions, context_length=context_length)[1] for name, cache in CACHES.items()
     }
-    exact = {"private", "slab"} | ({"paged"} if positions == "rotary" else set())
     for name in set(CACHES) - {"legacy"}:
         equal, off = same(results["legacy"], results[name])
         assert equal, name
-        assert off == 0 if name in exact else off < ROUNDING, name
+        assert off == 0 if name in EXACT[positions] else off < ROUNDING, name
 
 
 @pytest.mark.parametrize("storage", ["private", "slab", "paged"])
