@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kvcache.geometry import Geometry
-from kvcache.keys_values import KeysValues
+from kvcache.keys_values import KeysValues, zeros
 from kvcache.stats import CacheStats
 
 __all__ = ["EMPTY", "MISS", "CacheBackend", "CacheConfig", "Scope"]
@@ -188,7 +188,8 @@ class CacheBackend(ABC):
         wm_pool: scratch, for a batch that is being assembled.
         hierarchy_stats: of recurrent lookups, init and recur taken together: one query a row.
         keys_values_wm: the batch cache, ``[B, H, T, D]`` per layer; its size is the longest row's.
-        keys_values_wm_list: contexts of single rows, where a backend or a caller keeps any before they are assembled.
+        keys_values_wm_list: the context of each row of the batch, KeysValues of one row; None for a row that begins
+            empty, or that missed and was not supplied yet.
         keys_values_wm_size_list: live tokens of each row of the batch, before the model appended any.
         position_shift: added to the kept tokens when a window slides, ``[L, 2, H, context_length - 3, D]``; None with
             rotary positions.
@@ -202,7 +203,7 @@ class CacheBackend(ABC):
     wm_pool: Pool
     hierarchy_stats: CacheStats
     keys_values_wm: KeysValues
-    keys_values_wm_list: list[Any]
+    keys_values_wm_list: list[KeysValues | None]
     keys_values_wm_size_list: list[int]
     position_shift: Tensor | None = None
 
@@ -260,6 +261,14 @@ class CacheBackend(ABC):
         sizes = self.keys_values_wm_size_list
         return max(sizes) - sizes[row]
 
+    def row_context(self, row: int) -> KeysValues:
+        """A copy of a row's context as it was assembled; what the model appended is not part of it."""
+        start, size = self.row_start(row), self.keys_values_wm_size_list[row]
+        block = self.keys_values_wm.block[row : row + 1]
+        copy = zeros(block.shape, block.device, block.dtype)
+        copy[..., :size, :].copy_(block[..., start : start + size, :])
+        return KeysValues.from_block(copy, size)
+
     def clear_recur_cache(self) -> None:
         """Forget the recurrent pool: a new search begins."""
         self.recur_pool.clear()
@@ -273,7 +282,6 @@ class CacheBackend(ABC):
         """Forget everything."""
         self.clear_init_caches()
         self.clear_recur_cache()
-        self.keys_values_wm_list = []
         self.keys_values_wm_size_list = []
 
     def get_stats_summary(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from kvcache.kernels import make_kernels
 from kvcache.storage import STORAGES, EntryLike, PagedStorage, Pages, Slab, SlabStorage, Storage
 from kvcache.token_batch import ResidentBatch, TokenBatch
 
-__all__ = ["AUTO", "Layout", "make_layout"]
+__all__ = ["AUTO", "Layout", "chosen_storage", "make_layout"]
 
 AUTO = "auto"
 # Context tokens from which on "auto" keeps the batch resident: below, finding out what it holds already takes longer
@@ -42,8 +42,8 @@ class Layout:
     wm_storage: Callable[[], Storage]
 
 
-def make_layout(config: CacheConfig) -> Layout:
-    """The layout of a configuration.
+def chosen_storage(config: CacheConfig) -> CacheConfig:
+    """The configuration with "auto" decided.
 
     Raises:
         ValueError: no storage has that name, or it cannot have a resident batch.
@@ -55,6 +55,12 @@ def make_layout(config: CacheConfig) -> Layout:
         raise ValueError(f"unknown storage {config.storage!r}: choose one of {', '.join((*STORAGES, AUTO))}")
     if config.resident_batch and config.storage != "paged":
         raise ValueError(f"storage {config.storage!r} has no resident batch: only 'paged' knows one token from another")
+    return config
+
+
+def make_layout(config: CacheConfig) -> Layout:
+    """The layout of a configuration. Raises ValueError as ``chosen_storage`` does."""
+    config = chosen_storage(config)
     layouts = {"slab": _slab, "paged": _paged}
     return layouts.get(config.storage, _rows)(config)
 

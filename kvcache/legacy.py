@@ -250,6 +250,10 @@ class LegacyCache(CacheBackend):
             layers.append((pair[0], pair[1]))
         return KeysValues.from_layers(layers, count)
 
+    def clear_all(self) -> None:
+        super().clear_all()
+        self.keys_values_wm_list = []
+
     @property
     def batch_bytes(self) -> int:
         return sum(cache.nbytes for cache in self.keys_values_wm.layer_tensors())

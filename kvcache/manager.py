@@ -60,7 +60,6 @@ class KVCacheManager(CacheBackend):
         ]
         self.recur_pool = self._pool("recur", layout.recur_storage(), layout.recur_pool_size)
         self.wm_pool = self._pool("wm", layout.wm_storage(), self.env_num)
-        self.keys_values_wm_list = []
         self.keys_values_wm_size_list = []
         self._rows: list[Row] = []
         self._assembled = False
@@ -72,6 +71,20 @@ class KVCacheManager(CacheBackend):
     def keys_values_wm(self) -> KeysValues:  # type: ignore[override]
         """The batch cache: views of memory whose addresses stay."""
         return self._batch.keys_values
+
+    @property
+    def keys_values_wm_list(self) -> list[KeysValues | None]:  # type: ignore[override]
+        """As in ``CacheBackend``: copies made when somebody asks, since contexts go past it into the batch."""
+        return [self._context(row) for row in range(len(self._rows))]
+
+    def _context(self, row: int) -> KeysValues | None:
+        found = self._rows[row]
+        if found is None or isinstance(found, KeysValues):
+            return found
+        if self._assembled:  # what was found may have been written over since
+            return self.row_context(row)
+        contents: KeysValues = found.pool.storage.read(found.slot)
+        return contents
 
     @property
     def position_shift(self) -> Tensor | None:

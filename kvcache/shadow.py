@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +14,11 @@ from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
 from kvcache.keys_values import KeysValues
 from kvcache.legacy import LegacyCache, LegacyPool, RecurrentMissError
 
-__all__ = ["CacheMismatchError", "ShadowCache", "ShadowReport"]
+__all__ = ["LOGGED_STALE_HITS", "CacheMismatchError", "ShadowCache", "ShadowReport"]
 
 _log = logging.getLogger(__name__)
+
+LOGGED_STALE_HITS = 5  # in full; the report counts them all
 
 _ROUNDINGS = 8  # of a token corrected when it is read, against one corrected slide by slide
 
@@ -50,9 +51,9 @@ class ShadowReport:
 class ShadowCache(CacheBackend):
     """One cache in use and another that is asked, told and cleared the same.
 
-    What the model gets is the primary's, stale hits of a legacy cache included. Both store the same contexts, those of
-    the primary: where the caches find different things, which pools of different sizes or policies may, only the
-    finding differs and nothing that follows from it.
+    What the model gets is the primary's, stale hits of a legacy cache included: the first ones are logged. Both store
+    the same contexts, those of the primary: where the caches find different things, which pools of different sizes or
+    policies may, only the finding differs and nothing that follows from it.
 
     Args:
         primary: whose contexts are used.
@@ -83,7 +84,7 @@ class ShadowCache(CacheBackend):
         return self.primary.keys_values_wm
 
     @property
-    def keys_values_wm_list(self) -> list[Any]:  # type: ignore[override]
+    def keys_values_wm_list(self) -> list[KeysValues | None]:  # type: ignore[override]
         return self.primary.keys_values_wm_list
 
     @property
@@ -115,9 +116,17 @@ class ShadowCache(CacheBackend):
             if key is not None and isinstance(cache, LegacyCache) and _is_stale(cache, env, key, scope)
         }
         for row in sorted(self._stale):
-            env, key = self._asked[row]
-            _log.warning("stale hit: legacy finds under key %#018x of environment %d what is another key's", key, env)
-        self.report.stale_hits += len(self._stale)
+            self.report.stale_hits += 1
+            if self.report.stale_hits <= LOGGED_STALE_HITS:
+                env, key = self._asked[row]
+                last = "; further ones are counted and not logged" * (self.report.stale_hits == LOGGED_STALE_HITS)
+                _log.warning(
+                    "%s: stale hit: legacy finds under key %#018x of environment %d what is another key's%s",
+                    self.name,
+                    key,
+                    env,
+                    last,
+                )
         try:
             self._found_by_shadow = list(self.shadow.lookup(envs, keys, scope))
         except RecurrentMissError:
@@ -140,7 +149,7 @@ class ShadowCache(CacheBackend):
         compared = [row for row in range(len(sizes)) if self._is_compared(row)]
         for row, size in enumerate(sizes):
             if row not in compared and size != EMPTY:  # both go on from what the model gets
-                self.shadow.supply(row, self._row(row, size))
+                self.shadow.supply(row, self.primary.row_context(row))
         self.shadow.assemble()
         for row in compared:
             self._compare(row, sizes[row])
@@ -162,14 +171,6 @@ class ShadowCache(CacheBackend):
             self.report.compared += 1
             return False
         return True
-
-    def _row(self, row: int, size: int) -> KeysValues:
-        """A context of the primary's batch, as KeysValues of one row."""
-        start = self.primary.row_start(row)
-        block = self.primary.keys_values_wm.block[row : row + 1]
-        copy = torch.zeros_like(block)
-        copy[..., :size, :] = block[..., start : start + size, :]
-        return KeysValues.from_block(copy, size)
 
     def _compare(self, row: int, size: int) -> None:
         where = self._compare_sizes(row, size)

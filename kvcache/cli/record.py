@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,15 +12,27 @@ import torch
 from rich.progress import track
 
 from kvcache.cli.console import STDERR
-from kvcache.geometry import GEOMETRIES
+from kvcache.geometry import GEOMETRIES, POSITIONS
 from kvcache.integrations.lightzero_run import ENVIRONMENTS, record_run
 from kvcache.trace.writer import journal_path
 from kvcache.world_model import WorldModelConfig
+from kvcache.world_model.config import LARGEST_SEED
 from kvcache.world_model.record import record_model
 
 __all__ = ["record"]
 
 _LEGACY, _NEW = "legacy", "new"
+
+
+@contextmanager
+def _hint_when_cut_off(output: Path) -> Iterator[None]:
+    """Say how what was recorded can be had, when somebody interrupts the recording."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if journal_path(output).exists():
+            click.echo(f"cut off: 'kvcache trace recover {output}' makes a trace of what was recorded", err=True)
+        raise
 
 
 @click.group()
@@ -44,7 +58,7 @@ def lightzero(environment: str, output: Path, seed: int, train_steps: int, searc
 
     Needs LightZero, which needs Python 3.11 and an environment of its own: tox -e lightzero makes one.
     """
-    try:
+    with _hint_when_cut_off(output):
         header = record_run(
             environment,
             output,
@@ -54,38 +68,51 @@ def lightzero(environment: str, output: Path, seed: int, train_steps: int, searc
             threads=threads,
             progress=lambda line: click.echo(line, err=True),
         )
-    except KeyboardInterrupt:
-        if journal_path(output).exists():
-            click.echo(f"cut off: 'kvcache trace recover {output}' makes a trace of what was recorded", err=True)
-        raise
     click.echo(f"{output}: {searches} searches of {header.source['environment']}, LightZero {header.source['version']}")
 
 
 @record.command("synthetic-model")
 @click.option("--geometry", type=click.Choice(list(GEOMETRIES)), required=True, help="Shapes of model and caches.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="The trace file; it must not exist.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights, play and noise.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0, max=LARGEST_SEED),
+    default=0,
+    show_default=True,
+    help="Of weights, play and noise.",
+)
 @click.option("--searches", type=click.IntRange(min=1), default=20, show_default=True, help="Searches to record.")
 @click.option("--simulations", type=click.IntRange(min=1), help="Of a search; the geometry's own by default.")
+@click.option("--env-num", type=click.IntRange(min=1), help="Environments; the geometry's own by default.")
+@click.option("--positions", type=click.Choice(POSITIONS), help="Instead of the geometry's own.")
 @click.option("--backend", type=click.Choice([_LEGACY, _NEW]), default=_LEGACY, show_default=True, help="Its cache.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="torch's threads.")
 def synthetic_model(
-    geometry: str, output: Path, seed: int, searches: int, simulations: int | None, backend: str, threads: int
+    geometry: str,
+    output: Path,
+    seed: int,
+    searches: int,
+    simulations: int | None,
+    env_num: int | None,
+    positions: str | None,
+    backend: str,
+    threads: int,
 ) -> None:
     """Search with kvcache's own world model, of random weights, and record what it asks of its cache.
 
     Real searches of real shapes, at any geometry and without LightZero; what they find has no meaning.
     """
     torch.set_num_threads(threads)
-    shape = GEOMETRIES[geometry]
-    shape = replace(shape, num_simulations=simulations or shape.num_simulations)
+    given = GEOMETRIES[geometry]
+    shape = replace(
+        given,
+        positions=positions or given.positions,
+        env_num=env_num or given.env_num,
+        num_simulations=simulations or given.num_simulations,
+    )
     config = WorldModelConfig(shape, seed=seed, use_new_cache_manager=backend == _NEW)
-    for _ in track(
-        record_model(output, config, searches, seed),
-        f"record {geometry}",
-        total=searches,
-        console=STDERR,
-        transient=True,
-    ):
-        pass
+    with _hint_when_cut_off(output):
+        recording = record_model(output, config, searches, seed)
+        for _ in track(recording, f"record {geometry}", total=searches, console=STDERR, transient=True):
+            pass
     click.echo(f"{output}: {searches} searches of kvcache's own world model, {geometry}")

@@ -7,12 +7,17 @@ from dataclasses import dataclass, field
 import torch
 
 from kvcache.backend import CacheBackend, CacheConfig
-from kvcache.geometry import GEOMETRIES, Geometry
+from kvcache.eviction import EvictionStrategy
+from kvcache.geometry import GEOMETRIES, TOKENS_PER_STEP, Geometry
+from kvcache.layout import chosen_storage
 from kvcache.registry import make_backend
 from kvcache.shadow import ShadowCache
 
-__all__ = ["WorldModelConfig"]
+__all__ = ["DTYPES", "LARGEST_SEED", "WorldModelConfig"]
 
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+LARGEST_SEED = 2**63 - 1  # of torch's generators
 _VECTOR, _IMAGE = 1, 3
 
 
@@ -25,7 +30,7 @@ class WorldModelConfig:
         observation_shape: ``(features,)`` or ``(channels, height, width)``.
         action_space_size: discrete actions, A.
         support_size: values and rewards are expectations over the integers from ``-support_size`` to ``support_size``.
-        seed: of the weights.
+        seed: of the weights, at most ``LARGEST_SEED``.
         mask_padding: whether tokens attend to a batch's padding: legacy does, each zero key taking a share of the
             attention (False); or does not (True).
         use_new_cache_manager: whether the new cache is used; if not, legacy.
@@ -40,9 +45,12 @@ class WorldModelConfig:
         init_pool_size: as in ``CacheConfig``.
         recur_pool_size: as in ``CacheConfig``.
         device: where weights and caches live.
+        dtype: of weights, of what is calculated with them, and of what is cached: float32, float16 or bfloat16. Weights
+            are drawn in float32 and rounded; expectations are taken in float32, and what an inference returns is.
 
     Raises:
-        ValueError: a size is out of range, named.
+        ValueError: a size is out of range, a storage or a strategy unknown (with legacy as well), or device or dtype
+            none that can be used.
     """
 
     geometry: Geometry = field(default_factory=lambda: GEOMETRIES["pong"])
@@ -61,21 +69,45 @@ class WorldModelConfig:
     init_pool_size: int | None = None
     recur_pool_size: int | None = None
     device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
-        if len(self.observation_shape) not in (_VECTOR, _IMAGE) or min(self.observation_shape) < 1:
-            raise ValueError(
-                f"observation_shape must be (features,) or (channels, height, width), got {self.observation_shape}"
-            )
+        if not isinstance(self.geometry, Geometry):
+            raise ValueError(f"geometry must be a Geometry, such as GEOMETRIES['pong'], got {self.geometry!r}")
+        self._check_sizes()
+        _check_device(self.device)
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {self.dtype!r}")
+        # Whichever cache is used: with the other one the same settings must do.
+        EvictionStrategy.parse(self.cache_config.eviction_strategy)
+        chosen_storage(self.cache_config)
+
+    def _check_sizes(self) -> None:
+        shape = self.observation_shape
+        if (
+            not isinstance(shape, (tuple, list))
+            or len(shape) not in (_VECTOR, _IMAGE)
+            or not all(_is_whole(each) and each > 0 for each in shape)
+        ):
+            raise ValueError(f"observation_shape must be (features,) or (channels, height, width), got {shape!r}")
         for name in ("action_space_size", "support_size", "cache_log_interval"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not _is_whole(value) or value < 1:
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        if not _is_whole(self.seed) or not 0 <= self.seed <= LARGEST_SEED:
+            raise ValueError(f"seed must be an integer from 0 to {LARGEST_SEED}, got {self.seed!r}")
+        if self.geometry.context_length < TOKENS_PER_STEP:
+            raise ValueError(
+                f"geometry {self.geometry.name!r}: a context of {self.geometry.context_length} token has no room for "
+                f"one observation and one action: context_length must be at least {TOKENS_PER_STEP}"
+            )
         if self.geometry.positions == "rotary" and self.geometry.head_dim % 2:
             raise ValueError(f"rotary positions turn pairs of numbers: head_dim {self.geometry.head_dim} is odd")
 
-    def make_cache(self) -> CacheBackend:
-        """The one cache that the model will use, chosen here and nowhere else."""
-        config = CacheConfig(
+    @property
+    def cache_config(self) -> CacheConfig:
+        """What both caches are built from. Raises ValueError for a size out of range."""
+        return CacheConfig(
             self.geometry,
             init_pool_size=self.init_pool_size,
             recur_pool_size=self.recur_pool_size,
@@ -83,8 +115,28 @@ class WorldModelConfig:
             storage=self.cache_storage,
             resident_batch=self.cache_resident_batch,
             device=self.device,
+            dtype=self.dtype,
         )
+
+    def make_cache(self) -> CacheBackend:
+        """The one cache that the model will use, chosen here and nowhere else."""
         names = ("new", "legacy") if self.use_new_cache_manager else ("legacy", "new")
         if self.cache_validation_mode:
-            return ShadowCache(*(make_backend(name, config) for name in names))
-        return make_backend(names[0], config)
+            return ShadowCache(*(make_backend(name, self.cache_config) for name in names))
+        return make_backend(names[0], self.cache_config)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_device(device: torch.device | str) -> None:
+    try:
+        named = torch.device(device)
+        if named.type != "cuda":
+            torch.empty(0, device=named)
+    except (RuntimeError, TypeError, AssertionError):
+        raise ValueError(f"device {device!r} is none that torch can use here") from None
+    # Not by an allocation: that would start CUDA in a process that may be about to fork.
+    if named.type == "cuda" and (named.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {str(named)!r} does not exist: torch finds {torch.cuda.device_count()} CUDA devices")

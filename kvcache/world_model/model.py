@@ -18,6 +18,7 @@ from kvcache.keys_values import KeysValues
 from kvcache.legacy import LegacyCache
 from kvcache.shadow import ShadowCache
 from kvcache.world_model.config import WorldModelConfig
+from kvcache.world_model.inputs import environments, numbers, positions, whole_numbers
 from kvcache.world_model.tokenizer import Tokenizer
 from kvcache.world_model.transformer import Transformer
 
@@ -33,7 +34,7 @@ class Inference:
     """What the model says of a batch of states.
 
     Attributes:
-        latents: ``[B, 1, E]``, float32, on the host: a search keeps its nodes' latents there.
+        latents: ``[B, 1, E]``, float32 (as are the others), on the host: a search keeps its nodes' latents there.
         rewards: ``[B]``, of the step that led there; 0 for roots.
         policy_logits: ``[B, A]``.
         values: ``[B]``.
@@ -81,14 +82,18 @@ class WorldModel(nn.Module):
         self.reward_head = Head(width, 2 * config.support_size + 1)
         self.policy_head = Head(width, config.action_space_size)
         self.value_head = Head(width, 2 * config.support_size + 1)
-        self.register_buffer("support", torch.arange(-config.support_size, config.support_size + 1.0), persistent=False)
         self._initialise(config.seed)
-        self.requires_grad_(False).to(config.device)
+        self.requires_grad_(False).to(config.device, config.dtype)
+        # Afterwards: it stays float32, in which all its numbers are exact.
+        support = torch.arange(-config.support_size, config.support_size + 1.0, device=config.device)
+        self.register_buffer("support", support, persistent=False)
         self.cache = config.make_cache()
-        self._envs: Sequence[int] = ()
-        self._reanalyzes = False
         self._searches = 0
-        self._next_positions = np.zeros(0, dtype=np.int64)  # [B]: in the episode, of each row's next token
+        # The batch at hand, row by row: whose it is, and where in the episode the next token stands.
+        self._envs: list[int] = []
+        self._next_positions = np.zeros(0, dtype=np.int64)
+        self._reanalyzes = False
+        self._is_assembled = False
         self._weights_changed()
 
     def _initialise(self, seed: int) -> None:
@@ -119,14 +124,24 @@ class WorldModel(nn.Module):
         """The batch cache, ``[B, H, T, D]`` per layer."""
         return self.cache.keys_values_wm
 
+    @property
+    def keys_values_wm_list(self) -> list[KeysValues | None]:
+        """The context of each row ``[B]`` before it is put into the batch cache; None for a row that begins empty."""
+        return list(self.cache.keys_values_wm_list)
+
+    @property
+    def keys_values_wm_size_list(self) -> list[int]:
+        """Tokens of each row's context ``[B]``."""
+        return list(self.cache.keys_values_wm_size_list)
+
     # Inference.
 
     @torch.inference_mode()
     def forward_initial_inference(
         self,
-        observations: Tensor | np.ndarray,
-        last_latents: np.ndarray | None = None,
-        last_actions: Sequence[int] | None = None,
+        observations: np.ndarray | Tensor,
+        last_latents: np.ndarray | Tensor | None = None,
+        last_actions: Sequence[int] | np.ndarray | Tensor | None = None,
         envs: Sequence[int] | None = None,
         timesteps: int | Sequence[int] = 0,
         reanalyzes: bool = False,
@@ -140,35 +155,44 @@ class WorldModel(nn.Module):
             last_actions: ``[B]``: what was done since; ``FIRST_STEP`` where an episode begins. None: everywhere.
             envs: ``[B]``: whose observations these are; None is environments 0, 1, ...
             timesteps: of the observations in their episodes, ``[B]`` or one for all.
-            reanalyzes: of old observations: nothing is looked up, nothing stored.
+            reanalyzes: of old observations, of no environment: nothing is looked up, nothing stored. It is a search
+                all the same: the recurrent cache is cleared, and ``cache_log_interval`` counts it.
+
+        Raises:
+            ValueError: an argument is not one for each row, of another shape, or out of range; or there are no
+                ``last_latents`` for a step that is not the first.
         """
+        observations = numbers("observations", observations, self.config.observation_shape)
+        rows = len(observations)
+        envs = self._environments(envs, rows, reanalyzes)
+        start = positions(timesteps, rows)
+        if last_latents is not None:
+            last_latents = self._latents("last_latents", last_latents, rows)
+        last_actions = [FIRST_STEP] * rows if last_actions is None else last_actions
+        last_actions = self._actions("last_actions", last_actions, [rows], lowest=FIRST_STEP)
+        # Where there is room for one observation and one action, there is no past.
+        begins = (last_actions == FIRST_STEP) | (reanalyzes or not self.geometry.keeps_past)
+        if last_latents is None and not begins.all():
+            row = int(np.argmin(begins))
+            raise ValueError(
+                f"row {row} is not at its first step: its last_actions, {last_actions[row]}, needs last_latents"
+            )
         new = self.tokenizer.encode(self._tensor(observations))
-        rows = len(new)
-        last_actions = [FIRST_STEP] * rows if last_actions is None else list(last_actions)
-        envs = range(rows) if envs is None else envs
-        positions = TOKENS_PER_STEP * np.broadcast_to(np.asarray(timesteps, dtype=np.int64), rows)
-        first = [row for row in range(rows) if last_actions[row] == FIRST_STEP or reanalyzes]
-        later = [row for row in range(rows) if row not in set(first)]
-        if not self.geometry.keeps_past:  # there is room for one observation and one action, and no cache
-            first, later = list(range(rows)), []
         parts = []
         # A first step is one token, any other two: they cannot share a batch.
-        for group, width in ((first, 1), (later, TOKENS_PER_STEP)):
-            if group:
-                self._begin([envs[row] for row in group], positions[group] - (width - 1), reanalyzes)
+        for group, width in ((np.flatnonzero(begins), 1), (np.flatnonzero(~begins), TOKENS_PER_STEP)):
+            if len(group):
+                self._begin([envs[row] for row in group], start[group] - (width - 1), reanalyzes)
                 tokens = new[group]
                 if width == 1:
-                    self._look_up([None] * len(group), Scope.ROOT)
+                    self._retrieve(None, Scope.ROOT)
                 else:
-                    assert last_latents is not None, "a step that is not the first has a latent before it"
-                    before = last_latents[group]
-                    self._generate(before, self._look_up(self.cache.hash_states(before), Scope.ROOT))
-                    acted = torch.tensor([last_actions[row] for row in group], device=tokens.device)
-                    tokens = torch.cat([self.tokenizer.embed(acted), tokens], dim=1)
+                    assert last_latents is not None
+                    self._retrieve(last_latents[group], Scope.ROOT)
+                    tokens = torch.cat([self._embedded(last_actions[group]), tokens], dim=1)
                 sizes = self.trim_and_pad_kv_cache(is_init_infer=True)
                 output = self._forward(tokens)[:, -1]
-                if not reanalyzes:
-                    self.update_cache_context(new[group], is_init_infer=True)
+                self.update_cache_context(new[group], is_init_infer=True)
                 parts.append((group, self._inference(new[group], None, output, sizes)))
         self.cache.clear_recur_cache()
         self._searches += 1
@@ -179,8 +203,8 @@ class WorldModel(nn.Module):
     @torch.inference_mode()
     def forward_recurrent_inference(
         self,
-        latents: np.ndarray,
-        actions: Sequence[int] | np.ndarray,
+        latents: np.ndarray | Tensor,
+        actions: Sequence[int] | np.ndarray | Tensor,
         envs: Sequence[int] | None = None,
         simulation_index: int = 0,
         timesteps: int | Sequence[int] = 0,
@@ -195,26 +219,28 @@ class WorldModel(nn.Module):
             simulation_index: of the search.
             timesteps: of those states, ``[B]`` or one for all: the root's and the depth below it.
             reanalyzes: as in ``forward_initial_inference``.
+
+        Raises:
+            ValueError: an argument is not one for each row, of another shape, or out of range.
         """
+        latents = self._latents("latents", latents)
         rows = len(latents)
-        self._begin(range(rows) if envs is None else envs, None, reanalyzes)
-        start = TOKENS_PER_STEP * np.broadcast_to(np.asarray(timesteps, dtype=np.int64), rows)
-        self.retrieve_or_generate_kvcache(latents, rows, simulation_index, start)
+        actions, start = self._actions("actions", actions, [rows]), positions(timesteps, rows)
+        self.retrieve_or_generate_kvcache(latents, rows, simulation_index, start, envs, reanalyzes)
         sizes = self.trim_and_pad_kv_cache(is_init_infer=False)
-        acted = self._forward(self.tokenizer.embed(torch.as_tensor(actions, device=self.support.device)))[:, -1]
+        acted = self._forward(self._embedded(actions))[:, -1]
         new = self.latent_head(acted).unsqueeze(1)
         if not self.geometry.keeps_past:  # no room behind the action: the new latent stands alone
             self._begin(self._envs, self._next_positions + 1, reanalyzes)
-            self._look_up([None] * rows, Scope.ROOT)
+            self._retrieve(None, Scope.ROOT)
             self.trim_and_pad_kv_cache(is_init_infer=False)
         output = self._forward(new)[:, -1]
-        if not reanalyzes:
-            self.update_cache_context(new, is_init_infer=False)
+        self.update_cache_context(new, is_init_infer=False)
         return self._inference(new, acted, output, sizes)
 
     @torch.inference_mode()
     def forward_without_cache(
-        self, latents: Tensor | np.ndarray, actions: Sequence[Sequence[int]] | np.ndarray, timesteps: int = 0
+        self, latents: np.ndarray | Tensor, actions: Sequence[Sequence[int]] | np.ndarray, timesteps: int = 0
     ) -> Inference:
         """The same predictions from a raw window, in one pass and with no cache at all: the judge of the cached ones.
 
@@ -224,25 +250,23 @@ class WorldModel(nn.Module):
             timesteps: of the first observation, for all rows.
 
         Raises:
-            ValueError: the window is longer than the context, or there is not one action between two latents.
+            ValueError: the window is longer than the context, there is not one action between two latents, or an
+                argument is of another shape or out of range.
         """
-        states = self._tensor(latents)
+        states = self._tensor(numbers("latents", latents, (None, self.geometry.embed_dim)))
         rows, count = states.shape[:2]
-        between = torch.as_tensor(np.asarray(actions, dtype=np.int64), device=states.device)
-        if tuple(between.shape) != (rows, count - 1):
-            raise ValueError(
-                f"between {count} latents of {rows} rows stand [{rows}, {count - 1}] actions, got {list(between.shape)}"
-            )
+        between = self._actions("actions", actions, [rows, count - 1])
         length = TOKENS_PER_STEP * count - 1
         if length > self.geometry.context_length:
             raise ValueError(f"a window of {length} tokens is longer than a context of {self.geometry.context_length}")
-        tokens = torch.empty(rows, length, states.shape[2], device=states.device)
+        tokens = states.new_empty(rows, length, states.shape[2])
         tokens[:, ::2] = states
         for place in range(count - 1):
-            tokens[:, 2 * place + 1] = self.tokenizer.embed(between[:, place])[:, 0]
-        first = TOKENS_PER_STEP * timesteps if self.geometry.positions == "rotary" else 0
-        positions = torch.arange(first, first + length, device=states.device).expand(rows, length)
-        outputs = self.transformer(tokens, positions, self._empty(rows))
+            tokens[:, 2 * place + 1] = self._embedded(between[:, place])[:, 0]
+        start = int(positions(timesteps, 1)[0])
+        first = start if self.geometry.positions == "rotary" else 0
+        places = torch.arange(first, first + length, device=states.device).expand(rows, length)
+        outputs = self.transformer(tokens, places, self._empty(rows))
         acted = outputs[:, -2] if count > 1 else None
         return self._inference(states[:, -1:], acted, outputs[:, -1], [length - 1] * rows)
 
@@ -253,74 +277,132 @@ class WorldModel(nn.Module):
         latent_state: np.ndarray | Tensor,
         ready_env_num: int,
         simulation_index: int = 0,
-        start_pos: int | np.ndarray = 0,
+        start_pos: int | Sequence[int] | np.ndarray = 0,
+        envs: Sequence[int] | None = None,
+        reanalyzes: bool = False,
     ) -> list[int]:
         """Look up each row's context, init then recurrent; where there is none, make one of the latent alone.
+
+        Begins a batch. ``keys_values_wm_list`` and ``keys_values_wm_size_list`` tell what is in it.
 
         Args:
             latent_state: ``[B, 1, E]``.
             ready_env_num: rows, B.
             simulation_index: of the search; nothing depends on it.
             start_pos: where in their episodes the latents stand, ``[B]`` or one for all, in tokens.
+            envs: ``[B]``: whose latents these are; None is environments 0, 1, ...
+            reanalyzes: nothing is looked up, and nothing of this batch will be stored; ``envs`` are not looked at.
 
         Returns:
-            The rows' sizes ``[B]``.
+            The rows' sizes ``[B]``, in tokens.
+
+        Raises:
+            ValueError: an argument is not one for each row, or out of range.
         """
-        assert len(latent_state) == ready_env_num == len(self._envs), "there is one latent for each row of the batch"
-        self._next_positions = 1 + np.broadcast_to(np.asarray(start_pos, dtype=np.int64), ready_env_num)
-        unknown = self._reanalyzes or not self.geometry.keeps_past
-        keys = [None] * ready_env_num if unknown else self.cache.hash_states(latent_state)
-        self._generate(latent_state, self._look_up(keys, Scope.NODE))
-        return self.cache.keys_values_wm_size_list
+        latent_state = self._latents("latent_state", latent_state)
+        if len(latent_state) != ready_env_num:
+            raise ValueError(f"ready_env_num is {ready_env_num}, and latent_state has {len(latent_state)} rows")
+        envs = self._environments(envs, ready_env_num, reanalyzes)
+        start = whole_numbers("start_pos", start_pos, [ready_env_num], one_for_all=True)
+        self._begin(envs, start + 1, reanalyzes)
+        self._retrieve(latent_state, Scope.NODE)
+        return self.keys_values_wm_size_list
 
     def trim_and_pad_kv_cache(self, is_init_infer: bool = True) -> list[int]:
-        """Put the rows' contexts into ``keys_values_wm``, padded to the longest; their sizes ``[B]``."""
-        return self.cache.assemble()
+        """Put the rows' contexts into ``keys_values_wm``, padded to the longest.
+
+        Args:
+            is_init_infer: of which inference; nothing depends on it.
+
+        Returns:
+            The rows' sizes ``[B]``, in tokens.
+
+        Raises:
+            RuntimeError: no contexts were retrieved since the caches were cleared.
+        """
+        if not self.cache.keys_values_wm_size_list:
+            raise RuntimeError("there are no contexts to align: call retrieve_or_generate_kvcache first")
+        self.cache.assemble()
+        self._is_assembled = True
+        return self.keys_values_wm_size_list
 
     def update_cache_context(self, latent_state: np.ndarray | Tensor, is_init_infer: bool = True) -> None:
         """Store each row's context, as the batch cache has it now, under its new latent's key.
 
+        Nothing where a context has no room for a past, and nothing of a batch that reanalyzes.
+
         Args:
-            latent_state: ``[B, 1, E]``.
+            latent_state: ``[B, 1, E]``, of the environments that the batch was retrieved for.
             is_init_infer: into the environments' own caches; else into the recurrent one.
+
+        Raises:
+            ValueError: there is not one latent for each row of the batch.
+            RuntimeError: no batch was assembled since the last contexts were retrieved.
         """
-        if self.geometry.keeps_past:
+        if not self._is_assembled:
+            raise RuntimeError("there is no batch to store: call trim_and_pad_kv_cache first")
+        latent_state = self._latents("latent_state", latent_state, len(self._envs))
+        if self.geometry.keeps_past and not self._reanalyzes:
             keys = self.cache.hash_states(latent_state)
             self.cache.store(self._envs, keys, Scope.ROOT if is_init_infer else Scope.NODE)
 
     def clear_caches(self) -> None:
-        """Forget all contexts."""
+        """Forget all contexts, and the batch."""
         self.cache.clear_all()
+        self._is_assembled = False
 
     # Parts of them.
 
-    def _begin(self, envs: Sequence[int], next_positions: np.ndarray | None, reanalyzes: bool) -> None:
-        count = self.geometry.env_num
-        if not reanalyzes and not all(0 <= env < count for env in envs):  # legacy would take -1 for the last one
-            raise ValueError(f"environments are numbered 0..{count - 1}, got {list(envs)}")
-        self._envs = [0] * len(envs) if reanalyzes else list(envs)  # old observations are of no environment
-        self._reanalyzes = reanalyzes
-        if next_positions is not None:
-            self._next_positions = next_positions
+    def _latents(self, name: str, latents: np.ndarray | Tensor, rows: int | None = None) -> np.ndarray | Tensor:
+        return numbers(name, latents, (1, self.geometry.embed_dim), rows)
 
-    def _look_up(self, keys: Sequence[int | None], scope: Scope) -> list[int]:
-        return self.cache.lookup(self._envs, keys, scope)
+    def _actions(self, name: str, actions: Any, shape: Sequence[int], lowest: int = 0) -> np.ndarray:
+        return whole_numbers(name, actions, shape, lowest, self.config.action_space_size - 1)
+
+    def _embedded(self, actions: np.ndarray) -> Tensor:
+        """Tokens ``[B, 1, E]`` of actions ``[B]``."""
+        return self.tokenizer.embed(torch.from_numpy(actions).to(self.support.device))
+
+    def _environments(self, envs: Sequence[int] | None, rows: int, reanalyzes: bool) -> list[int]:
+        """The environment of each row ``[B]``."""
+        if reanalyzes:  # old observations are of no environment, and may be more than there are
+            return environments([0] * rows, rows, 1)
+        return environments(envs, rows, self.geometry.env_num)
+
+    def _begin(self, envs: list[int], next_positions: np.ndarray, reanalyzes: bool) -> None:
+        """A batch of environments ``[B]``, whose next tokens stand at these positions ``[B]`` in their episodes."""
+        self._envs, self._next_positions, self._reanalyzes = envs, next_positions, reanalyzes
+
+    def _retrieve(self, latents: np.ndarray | Tensor | None, scope: Scope) -> None:
+        """Look up the contexts of latents ``[B, 1, E]`` and make those that are not there; None: all begin empty."""
+        keys: Sequence[int | None] = [None] * len(self._envs)
+        if latents is not None and self.geometry.keeps_past and not self._reanalyzes:
+            keys = self.cache.hash_states(latents)
+        found = self.cache.lookup(self._envs, keys, scope)
+        self._is_assembled = False
+        if latents is not None:
+            self._generate(latents, found)
 
     def _generate(self, latents: np.ndarray | Tensor, found: Sequence[int]) -> None:
-        """Supply what was not found: contexts of one token."""
+        """Supply what was not found: contexts of one token.
+
+        Args:
+            latents: ``[B, 1, E]``.
+            found: tokens of each row's context ``[B]``, ``MISS`` or ``EMPTY``.
+        """
         for row, size in enumerate(found):
             if size in (MISS, EMPTY):
                 context = self._empty(1)
-                position = self._next_positions[row : row + 1] - 1 if self.geometry.positions == "rotary" else [0]
-                positions = torch.tensor([[int(position[0])]], device=self.support.device)
+                position = self._next_positions[row] - 1 if self.geometry.positions == "rotary" else 0
+                positions = torch.tensor([[int(position)]], device=self.support.device)
                 self.transformer(self._tensor(latents[row : row + 1]), positions, context)
                 self.cache.supply(row, context)
 
     def _empty(self, rows: int) -> KeysValues:
+        """``[rows, H, context_length, D]`` per layer, no tokens in it."""
         shape = self.geometry
-        return KeysValues(
-            rows, shape.num_heads, shape.context_length, shape.embed_dim, shape.num_layers, self.support.device
-        )
+        sizes = rows, shape.num_heads, shape.context_length, shape.embed_dim, shape.num_layers
+        return KeysValues(*sizes, self.support.device, self.config.dtype)
 
     def _forward(self, tokens: Tensor) -> Tensor:
         """Outputs ``[B, n, E]`` of tokens ``[B, n, E]`` that are appended to the batch."""
@@ -339,10 +421,18 @@ class WorldModel(nn.Module):
         return output
 
     def _inference(self, latents: Tensor, acted: Tensor | None, output: Tensor, sizes: Sequence[int]) -> Inference:
-        rewards = torch.zeros(len(latents)) if acted is None else self._expected(self.reward_head(acted))
+        """What the heads say.
+
+        Args:
+            latents: ``[B, 1, E]``, of the states.
+            acted: ``[B, E]``: outputs of the action tokens that led there; None for roots.
+            output: ``[B, E]``: outputs of the states' own tokens.
+            sizes: ``[B]``, of the contexts before them.
+        """
         values, logits = self._expected(self.value_head(output)), self.policy_head(output)
-        # One transfer for all of it.
-        columns = torch.cat([rewards[:, None].to(output), values[:, None], logits, latents[:, 0]], dim=1).cpu().numpy()
+        rewards = torch.zeros_like(values) if acted is None else self._expected(self.reward_head(acted))
+        # One transfer for all of it, and float32 holds what any dtype does.
+        columns = torch.cat([rewards[:, None], values[:, None], logits.float(), latents[:, 0].float()], 1).cpu().numpy()
         actions = logits.shape[1]
         return Inference(
             np.ascontiguousarray(columns[:, None, 2 + actions :]),
@@ -353,10 +443,11 @@ class WorldModel(nn.Module):
         )
 
     def _expected(self, logits: Tensor) -> Tensor:
-        return (logits.softmax(dim=1) * self.support).sum(dim=1)
+        """Expectations ``[B]`` over the support, of logits ``[B, 2 x support_size + 1]``."""
+        return (logits.float().softmax(dim=1) * self.support).sum(dim=1)
 
     def _tensor(self, values: Tensor | np.ndarray) -> Tensor:
-        return torch.as_tensor(values, dtype=torch.float32, device=self.support.device)
+        return torch.as_tensor(values, dtype=self.config.dtype, device=self.support.device)
 
 
 def cache_line(cache: CacheBackend) -> str:
@@ -380,11 +471,16 @@ def cache_line(cache: CacheBackend) -> str:
     )
 
 
-def _in_order(parts: Sequence[tuple[list[int], Inference]], rows: int) -> Inference:
-    """Inferences of groups of rows as one of all rows."""
+def _in_order(parts: Sequence[tuple[np.ndarray, Inference]], rows: int) -> Inference:
+    """Inferences of groups of rows as one of all of them, in order.
+
+    Args:
+        parts: numbers of a group's rows ``[b]``, and what was inferred for them; each row is in one group.
+        rows: of all groups, B.
+    """
     if len(parts) == 1:
         return parts[0][1]
-    order = np.argsort([row for group, _ in parts for row in group])
+    order = np.argsort(np.concatenate([group for group, _ in parts]))
     assert len(order) == rows
     joined = {
         name: np.concatenate([getattr(part, name) for _, part in parts])[order]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kvcache.world_model.inputs import whole_numbers
 from kvcache.world_model.model import Inference, WorldModel
 
 __all__ = ["Search", "SearchConfig", "SearchResult"]
@@ -15,7 +16,7 @@ __all__ = ["Search", "SearchConfig", "SearchResult"]
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """Constants of the search (Schrittwieser et al. 2020, "MuZero", appendix B and D).
+    """Constants of the search (Schrittwieser et al. 2020, "MuZero", appendix B and D, and the pseudocode beside it).
 
     Attributes:
         num_simulations: of one search.
@@ -39,18 +40,23 @@ class SearchConfig:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
+        simulations = self.num_simulations
+        if not isinstance(simulations, int) or isinstance(simulations, bool) or simulations < 1:
+            raise ValueError(f"num_simulations must be a positive integer, got {simulations!r}")
         for name, low, high in (
-            ("num_simulations", 1, math.inf),
             ("discount", 0, 1),
             ("pb_c_base", 1, math.inf),
             ("pb_c_init", 0, math.inf),
             ("noise_fraction", 0, 1),
             ("temperature", 0, math.inf),
+            ("dirichlet_alpha", 0, math.inf),
         ):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} must be from {low} to {high}, got {getattr(self, name)}")
-        if self.dirichlet_alpha <= 0:
-            raise ValueError(f"dirichlet_alpha must be positive, got {self.dirichlet_alpha}")
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:
+                wanted = f"at least {low} and finite" if high == math.inf else f"from {low} to {high}"
+                raise ValueError(f"{name} must be a number {wanted}, got {value!r}")
+        if self.dirichlet_alpha == 0:
+            raise ValueError("dirichlet_alpha must be positive, got 0")
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class SearchResult:
 
     Attributes:
         visit_counts: ``[B, A]``, of the root's children.
-        values: ``[B]``, of the roots.
+        values: ``[B]``, of the roots: means of their own predictions and of one value for each simulation.
         actions: ``[B]``, chosen among the children by visits and temperature.
         depths: ``[simulations, B]``, of the leaf that each simulation expanded; the root's children are at 1.
     """
@@ -71,7 +77,7 @@ class SearchResult:
 
 
 class _Bounds:
-    """The least and the largest value seen in one tree, between which values are normalised."""
+    """The least and the largest mean value that any node of one tree ever had: between them values are normalised."""
 
     def __init__(self) -> None:
         self.least, self.most = math.inf, -math.inf
@@ -141,10 +147,16 @@ class _Tree:
         for node, action in reversed(self.path):
             node.visits[action] += 1
             node.value_sums[action] += value
+            self.bounds.see(float(node.value_sums[action] / node.visits[action]))
             value = float(node.rewards[action]) + self.config.discount * value
-            self.bounds.see(value)
         self.value_sum += value
         self.visits += 1
+        self.bounds.see(self.value)
+
+    @property
+    def value(self) -> float:
+        """The root's: the mean of what the model said of it and of what was counted since."""
+        return self.value_sum / self.visits
 
 
 class Search:
@@ -175,8 +187,14 @@ class Search:
             envs: ``[B]``: None is environments 0, 1, ...
             timesteps: of the roots, ``[B]`` or one for all.
             reanalyzes: as in ``WorldModel.forward_initial_inference``.
+
+        Raises:
+            ValueError: an argument is not one for each root, or out of range.
         """
         config, count = self.config, len(roots.values)
+        if len(generators) != count:
+            raise ValueError(f"there are {count} roots and {len(generators)} generators: each root has its own")
+        starts = whole_numbers("timesteps", timesteps, [count], one_for_all=True)
         trees = [
             _Tree(config, _Node(latent, logits), float(value))
             for latent, logits, value in zip(roots.latents, roots.policy_logits, roots.values, strict=True)
@@ -184,7 +202,7 @@ class Search:
         for tree, generator in zip(trees, generators, strict=True):
             noise = generator.dirichlet([config.dirichlet_alpha] * len(tree.root.priors))
             tree.root.priors = (1 - config.noise_fraction) * tree.root.priors + config.noise_fraction * noise
-        starts, depths = np.broadcast_to(np.asarray(timesteps), count), []
+        depths: list[list[int]] = []
         for simulation in range(config.num_simulations):
             parents, actions = zip(*(tree.select() for tree in trees), strict=True)
             depths.append([len(tree.path) for tree in trees])
@@ -202,7 +220,7 @@ class Search:
         visits = np.stack([tree.root.visits for tree in trees])
         return SearchResult(
             visits,
-            np.array([tree.value_sum / tree.visits for tree in trees]),
+            np.array([tree.value for tree in trees]),
             np.array([self._chosen(each, generator) for each, generator in zip(visits, generators, strict=True)]),
             np.array(depths),
         )

@@ -18,14 +18,17 @@ def rotated(x: Tensor, positions: Tensor) -> Tensor:
     """Rotary positions (Su et al. 2021, "RoFormer"): each pair of numbers turned by an angle that grows with position.
 
     Args:
-        x: ``[B, H, n, D]``, D even.
-        positions: ``[B, n]``.
+        x: ``[B, H, n, D]``, D even; number ``i`` of the first half makes a pair with number ``i`` of the second.
+        positions: ``[B, n]``, int64, in tokens.
+
+    Returns:
+        ``[B, H, n, D]``, as long as ``x``.
     """
     half = x.shape[-1] // 2
     # In float64: a long episode's positions times the fastest frequency lose their fraction in float32.
     frequencies = _ROTARY_BASE ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
-    angles = (positions.to(torch.float64)[:, None, :, None] * frequencies).remainder(2 * torch.pi).to(x.dtype)
-    cosine, sine = angles.cos(), angles.sin()
+    angles = (positions.to(torch.float64)[:, None, :, None] * frequencies).remainder(2 * torch.pi).float()
+    cosine, sine = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     even, odd = x[..., :half], x[..., half:]
     return torch.cat([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1)
 
@@ -50,9 +53,12 @@ class SelfAttention(nn.Module):
 
         Args:
             x: ``[B, n, E]``.
-            positions: ``[B, n]``.
-            cache: of this layer, ``size`` tokens in it.
-            mask: ``[B or 1, 1, n, size + n]``: what may be attended to; None allows everything.
+            positions: ``[B, n]``, int64; looked at where they are rotary.
+            cache: of this layer, ``size`` tokens in it; ``size + n`` afterwards.
+            mask: ``[B or 1, 1, n, size + n]``, bool: what may be attended to; None allows everything.
+
+        Returns:
+            ``[B, n, E]``: what was attended to, projected.
         """
         query, key, value = self.heads(self.query(x)), self.heads(self.key(x)), self.heads(self.value(x))
         if self.rotary:
@@ -75,6 +81,7 @@ class Block(nn.Module):
         self.perceptron = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor, positions: Tensor, cache: KVCache, mask: Tensor | None) -> Tensor:
+        """``[B, n, E]`` to ``[B, n, E]``; the other arguments are those of ``SelfAttention.forward``."""
         x = x + self.attention(self.attention_norm(x), positions, cache, mask)
         result: Tensor = x + self.perceptron(self.perceptron_norm(x))
         return result
@@ -102,8 +109,8 @@ class Transformer(nn.Module):
         Args:
             x: tokens ``[B, n, E]``.
             positions: ``[B, n]``, int64: in the context where positions are absolute, in the episode where rotary.
-            cache: the contexts of all rows, padded to ``size`` tokens.
-            padding: ``[B, size]``: true where nobody attends; None lets everybody attend to padding as well.
+            cache: the contexts of all rows, padded to ``size`` tokens; ``size + n`` afterwards.
+            padding: ``[B, size]``, bool: true where nobody attends; None lets everybody attend to padding as well.
         """
         if self.positions is not None:
             x = x + self.positions(positions)
@@ -115,7 +122,17 @@ class Transformer(nn.Module):
 
     @staticmethod
     def _mask(new: int, size: int, padding: Tensor | None, device: torch.device) -> Tensor | None:
-        """``[B or 1, 1, new, size + new]``; None where everything may be attended to."""
+        """What new tokens may attend to: everything before them but padding, and each other up to themselves.
+
+        Args:
+            new: tokens, n.
+            size: tokens of the padded contexts before them.
+            padding: ``[B, size]``, bool: true where nobody attends; None lets everybody attend to padding as well.
+            device: of the mask.
+
+        Returns:
+            ``[B or 1, 1, n, size + n]``, bool, true where there is attention; None where it is everywhere.
+        """
         if new == 1 and padding is None:
             return None
         causal = torch.ones(new, new, dtype=torch.bool, device=device).tril()

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_model import CACHES, ROUNDING, each_cache, model_of, observations
+from test_model import CACHES, EXACT, ROUNDING, each_cache, model_of, observations
 
 from kvcache.geometry import GEOMETRIES
-from kvcache.world_model import Search, SearchConfig
+from kvcache.world_model import Inference, Search, SearchConfig
 from kvcache.world_model.play import play
 
 each_position = pytest.mark.parametrize("positions", ["rotary", "absolute"])
@@ -40,11 +40,10 @@ def test_no_cache_changes_what_is_found(positions, context_length):
     results = {
         name: played(cache, positions=positions, context_length=context_length)[1] for name, cache in CACHES.items()
     }
-    exact = {"private", "slab"} | ({"paged"} if positions == "rotary" else set())
     for name in set(CACHES) - {"legacy"}:
         equal, off = same(results["legacy"], results[name])
         assert equal, name
-        assert off == 0 if name in exact else off < ROUNDING, name
+        assert off == 0 if name in EXACT[positions] else off < ROUNDING, name
 
 
 @pytest.mark.parametrize("storage", ["private", "slab", "paged"])
@@ -89,87 +88,141 @@ def test_every_simulation_is_a_visit_and_a_leaf():
         assert (each.result.depths <= np.arange(1, 7)[:, None]).all()
 
 
-class Bandit:
-    """A model of one state whose actions pay differently: everything about it can be calculated by hand."""
+class World:
+    """What a model may say: of each state, which is the actions that led to it, something random and always the same.
+
+    Args:
+        actions: that there are.
+        seed: of all that is said.
+    """
+
+    def __init__(self, actions, seed):
+        self.actions, self.seed, self.said = actions, seed, {}
+
+    def __call__(self, env, path):
+        """Reward, value and policy logits of a state."""
+        if (env, path) not in self.said:
+            source = np.random.default_rng([self.seed, env, *path])
+            self.said[env, path] = source.normal(), 3 * source.normal(), source.normal(size=self.actions).tolist()
+        return self.said[env, path]
+
+
+class Oracle:
+    """A model that says what a ``World`` does; a latent is the number of its state."""
 
     geometry = replace(GEOMETRIES["cartpole"], num_simulations=60)
 
-    def __init__(self, rewards):
-        self.rewards = np.array(rewards)
+    def __init__(self, world):
+        self.world, self.paths = world, []
 
-    def answer(self, rewards):
-        rows, actions = len(rewards), len(self.rewards)
-        zeros = np.zeros((rows, actions), dtype=np.float32)
-        return type("Answer", (), {
-            "latents": np.zeros((rows, 1, 2), dtype=np.float32), "rewards": rewards, "values": np.zeros(rows),
-            "policy_logits": zeros, "sizes": [0] * rows,
-        })  # fmt: skip
+    def inference(self, envs, paths):
+        said = [self.world(env, path) for env, path in zip(envs, paths, strict=True)]
+        self.paths += paths
+        numbers = np.arange(len(self.paths) - len(paths), len(self.paths), dtype=np.float32)
+        rewards, values, logits = (np.array(each) for each in zip(*said, strict=True))
+        return Inference(numbers[:, None, None], rewards, logits, values, [0] * len(paths))
 
-    def forward_recurrent_inference(self, latents, actions, *_):
-        return self.answer(self.rewards[list(actions)])
+    def forward_recurrent_inference(self, latents, actions, envs, *_):
+        states = [self.paths[int(number)] for number in latents.flat]
+        return self.inference(envs, [(*state, action) for state, action in zip(states, actions, strict=True)])
 
 
-def run_bandit(rewards, **constants):
-    model = Bandit(rewards)
-    config = SearchConfig(num_simulations=60, noise_fraction=0, **constants)
-    return Search(model, config).run(model.answer(np.zeros(2)), generators(2))
+def judged(world, env, generator, simulations, constants, sees_means=True):
+    """One environment's search from the rule of MuZero's pseudocode, state by state: no arrays, no batch.
+
+    Visit counts and choice at the root, its value, the depth of each simulation's leaf. ``sees_means``: the bounds by
+    which values are normalised are of the mean values of nodes, and not of the single values that go into those.
+    """
+    visits, sums, bounds, depths = {(): 1}, {(): world(env, ())[1]}, [], []
+    noise = generator.dirichlet([constants.dirichlet_alpha] * world.actions).tolist()
+
+    def prior(path, action):
+        weights = [math.exp(each) for each in world(env, path)[2]]
+        predicted = weights[action] / sum(weights)
+        share = constants.noise_fraction if path == () else 0
+        return (1 - share) * predicted + share * noise[action]
+
+    def score(path, action):
+        below = sum(visits.get((*path, each), 0) for each in range(world.actions))
+        child = (*path, action)
+        if below == 0:
+            return prior(path, action)
+        weight = constants.pb_c_init + math.log((below + constants.pb_c_base + 1) / constants.pb_c_base)
+        explored = weight * prior(path, action) * math.sqrt(below) / (visits.get(child, 0) + 1)
+        if child not in visits:
+            return explored
+        value = world(env, child)[0] + constants.discount * sums[child] / visits[child]
+        if max(bounds) > min(bounds):
+            value = (value - min(bounds)) / (max(bounds) - min(bounds))
+        return value + explored
+
+    def visit(path):
+        """A simulation from this state on; what it is worth here."""
+        if path in visits:
+            action = max(range(world.actions), key=lambda each: score(path, each))
+            child = (*path, action)
+            worth = visit(child) * constants.discount + world(env, child)[0]
+        else:
+            depths.append(len(path))
+            worth = world(env, path)[1]
+        visits[path] = visits.get(path, 0) + 1
+        sums[path] = sums.get(path, 0.0) + worth
+        bounds.append(sums[path] / visits[path] if sees_means else worth)
+        return worth
+
+    for _ in range(simulations):
+        visit(())
+    counts = [visits.get((action,), 0) for action in range(world.actions)]
+    if constants.temperature == 0:
+        chosen = counts.index(max(counts))
+    else:
+        weights = [(count / max(counts)) ** (1 / constants.temperature) for count in counts]
+        chosen = generator.choice(world.actions, p=[each / sum(weights) for each in weights])
+    return counts, int(chosen), sums[()] / visits[()], depths
+
+
+@pytest.mark.parametrize("actions", [1, 2, 6])
+@pytest.mark.parametrize(
+    "constants",
+    [
+        {"temperature": 0, "noise_fraction": 0},
+        {"discount": 0.5},
+        {"temperature": 0.5, "pb_c_init": 3.0, "pb_c_base": 20.0},
+        {"discount": 1, "dirichlet_alpha": 2.0, "noise_fraction": 1},
+    ],
+    ids=str,
+)
+def test_a_search_of_many_is_the_independent_search_of_each(actions, constants):
+    config, envs = SearchConfig(num_simulations=60, **constants), [0, 1, 2]
+    for seed in range(4):
+        world = World(actions, seed)
+        oracle = Oracle(world)
+        found = Search(oracle, config).run(oracle.inference(envs, [()] * 3), generators(seed=seed), envs)
+        for env, generator in enumerate(generators(seed=seed)):
+            counts, chosen, value, depths = judged(world, env, generator, 60, config)
+            assert found.visit_counts[env].tolist() == counts
+            assert found.actions[env] == chosen
+            assert found.values[env] == pytest.approx(value, rel=1e-12)
+            assert found.depths[:, env].tolist() == depths
+
+
+def test_bounds_of_single_values_would_be_another_search():
+    """Which of the two rules it is shows in what is found: the judge can tell them apart."""
+    config = SearchConfig(num_simulations=60)
+    one, other = (
+        [judged(World(4, seed), 0, *generators(1), 60, config, sees_means) for seed in range(8)]
+        for sees_means in (True, False)
+    )
+    assert sum(a[0] != b[0] for a, b in zip(one, other, strict=True)) > 4
 
 
 def test_what_pays_best_is_visited_most_and_chosen_at_temperature_0():
-    result = run_bandit([0.0, 1.0, 0.2], temperature=0)
+    def pays(env, path):
+        return [0.0, 1.0, 0.2][path[-1]] if path else 0.0, 0.0, np.zeros(3)
+
+    oracle = Oracle(pays)
+    config = SearchConfig(num_simulations=60, noise_fraction=0, temperature=0)
+    result = Search(oracle, config).run(oracle.inference([0, 1], [()] * 2), generators(2), [0, 1])
     assert (result.visit_counts.argmax(axis=1) == 1).all()
     assert (result.actions == 1).all()
     assert (result.visit_counts[0] == result.visit_counts[1]).all()
-
-
-def judged_bandit(rewards, discount, simulations, base=19652.0, init=1.25):
-    """The same search without trees, after the paper and not after our code: a path of actions is its own name."""
-    visits, sums, seen = {}, {}, []
-
-    def score(path, action):
-        parent = sum(visits.get((*path, each), 0) for each in range(len(rewards)))
-        count = visits.get((*path, action), 0)
-        if not parent:
-            return 1 / len(rewards)
-        weight = init + math.log((parent + base + 1) / base)
-        prior = weight * (1 / len(rewards)) * math.sqrt(parent) / (count + 1)
-        if not count:
-            return prior
-        value = rewards[action] + discount * sums[(*path, action)] / count
-        if max(seen) > min(seen):
-            value = (value - min(seen)) / (max(seen) - min(seen))
-        return prior + value
-
-    for _ in range(simulations):
-        path = ()
-        while True:
-            scores = [score(path, action) for action in range(len(rewards))]
-            path = (*path, scores.index(max(scores)))
-            if path not in visits:
-                break
-        value = 0.0
-        for end in range(len(path), 0, -1):
-            visits[path[:end]] = visits.get(path[:end], 0) + 1
-            sums[path[:end]] = sums.get(path[:end], 0.0) + value
-            value = rewards[path[end - 1]] + discount * value
-            seen.append(value)
-    return [visits.get((action,), 0) for action in range(len(rewards))]
-
-
-@pytest.mark.parametrize("rewards", [[0.0, 1.0, 0.2], [0.5, 0.5], [-1.0, 3.0, 2.9, 0.0]])
-@pytest.mark.parametrize("discount", [0.5, 0.997])
-def test_visits_are_those_of_an_independent_search(rewards, discount):
-    found = run_bandit(rewards, discount=discount).visit_counts[0].tolist()
-    assert found == judged_bandit(rewards, discount, 60)
-
-
-@pytest.mark.parametrize(
-    ("constant", "value"),
-    [
-        ("num_simulations", 0), ("discount", 1.1), ("discount", -0.1), ("pb_c_base", 0), ("pb_c_init", -1),
-        ("noise_fraction", 2), ("temperature", -1), ("dirichlet_alpha", 0), ("discount", math.nan),
-    ],
-)  # fmt: skip
-def test_constants_that_make_no_sense(constant, value):
-    with pytest.raises(ValueError, match=f"{constant} must be"):
-        SearchConfig(**{constant: value})
