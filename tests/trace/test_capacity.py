@@ -64,7 +64,7 @@ class TestCurvesAreWhatReplaysCount:
         assert pool == "init" or curve["stale_hit"].max() > 0
 
     @pytest.mark.parametrize("backend", BYTE_BACKENDS)
-    @pytest.mark.parametrize("eviction", ["fifo", "lru"])
+    @pytest.mark.parametrize("eviction", ["fifo", "lru", "priority"])
     def test_bytes(self, steps, backend, eviction):
         budgets = [TINY.entry_bytes() * each // 2 for each in (2, 3, 5, 9, 17)]
         curve = hit_rate_by_bytes(steps, TINY, budgets, [backend], eviction=eviction)
@@ -90,35 +90,36 @@ class TestCurvesAreWhatReplaysCount:
 def any_steps(draw):
     """Steps as no search makes them: few keys, asked for in any pool, stored again, cleared at any time."""
     steps, stores = [], {}
-    for number in range(draw(st.integers(1, 8))):
+    for number in range(draw(st.integers(3, 12))):
         step = Step(draw(st.sampled_from(Scope)), 0, number, tokens=2)
         for env in draw(st.sampled_from([[0], [1], [0, 1], [1, 0]])):
-            key = draw(st.none() | st.integers(1, 5))
+            key = draw(st.sampled_from([None, 1, 1, 2, 2, 3, 4]))
             step.envs.append(env)
             step.parents.append(key)
             step.nodes.append(draw(st.sampled_from([None, *stores.get(key, [])])))
             step.recorded_hits.append(draw(st.booleans()))
             step.depths.append(draw(st.integers(0, 3)))
         for _ in step.envs:
-            step.keys.append(draw(st.integers(1, 5)))
+            step.keys.append(draw(st.integers(1, 4)))
             step.stores.append(10 * number + len(step.stores))
         for key, row in zip(step.keys, step.stores, strict=True):
             stores.setdefault(key, []).append(row)
-        step.clears = draw(st.sampled_from([[], [], [], ["recur"], ["init"], ["all"]]))
+        step.clears = draw(st.sampled_from([*6 * [[]], ["recur"], ["init"], ["all"]]))
         steps.append(step)
     return steps
 
 
 class TestWhateverIsAsked:
-    @given(any_steps(), st.sampled_from(["recur", "init"]), st.integers(1, 4))
-    def test_curves_are_what_replays_count(self, steps, pool, slots):
-        lines = hit_rate_curves(steps, TINY, [slots], ["fifo", "lru", "priority", "legacy"], pool=pool)
-        for policy, row in zip(lines["policy"], lines[COUNTS].values.tolist(), strict=True):
-            given = {} if policy == "legacy" else {"eviction_strategy": policy}
-            backend = "legacy" if policy == "legacy" else "new:private"
-            assert row == verified(steps, backend, **given, **{f"{pool}_pool_size": slots}), policy
+    @given(any_steps(), st.sampled_from(["fifo", "lru", "priority", "legacy"]), st.booleans(), st.integers(1, 3))
+    @settings(max_examples=300)
+    def test_curves_are_what_replays_count(self, steps, policy, of_init, slots):
+        pool = "init" if of_init else "recur"
+        (row,) = hit_rate_curves(steps, TINY, [slots], [policy], pool=pool)[COUNTS].values.tolist()
+        given = {} if policy == "legacy" else {"eviction_strategy": policy}
+        backend = "legacy" if policy == "legacy" else "new:private"
+        assert row == verified(steps, backend, **given, **{f"{pool}_pool_size": slots})
 
-    @given(any_steps(), st.sampled_from(["fifo", "lru", "priority"]), st.integers(2, 8))
+    @given(any_steps(), st.sampled_from(["fifo", "lru", "priority"]), st.integers(2, 5))
     def test_budgets_are_what_replays_count(self, steps, eviction, halves):
         budget = TINY.entry_bytes() * halves // 2
         (row,) = hit_rate_by_bytes(steps, TINY, [budget], ["new:paged"], eviction=eviction)[COUNTS].values.tolist()
@@ -160,6 +161,12 @@ class TestBounds:
         # One slot less than ever needed: Belady still finds more than FIFO, and not all.
         curve = hit_rate_curves(steps, TINY, [2], ["fifo", "belady", "unbounded"]).set_index("policy")["hit"]
         assert curve["fifo"] < curve["belady"] < curve["unbounded"]
+
+    def test_what_the_other_pool_answers_takes_no_slot_of_this(self):
+        root = _step("store", 1)
+        root.scope = Scope.ROOT
+        steps = [root, *(_step(kind, key) for kind, key in (("store", 1), ("store", 2), ("lookup", 2), ("lookup", 1)))]
+        assert hit_rate_curves(steps, replace(TINY, env_num=1), [1], ["belady"])["hit"].tolist() == [2]
 
     @given(
         st.lists(st.tuples(st.sampled_from(["lookup", "store", "clear"]), st.integers(0, 3)), max_size=14),
