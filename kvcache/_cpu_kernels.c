@@ -47,7 +47,7 @@ static PyObject *gather(PyObject *self, PyObject *const *args, Py_ssize_t given)
     Py_RETURN_NONE;
 }
 
-static void add(float *restrict out, const float *restrict row, const float *restrict shift, int64_t width) {
+static void add(float *out, const float *row, const float *shift, int64_t width) {
     for (int64_t i = 0; i < width; i++) out[i] = row[i] + shift[i];
 }
 

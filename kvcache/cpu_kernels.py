@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import kvcache._cpu_kernels as compiled
-from kvcache.kernels import TorchKernels, watches
+from kvcache.kernels import TorchKernels, tell
 
 __all__ = ["CpuKernels"]
 
@@ -28,28 +28,28 @@ class CpuKernels(TorchKernels):
         shifts: Tensor | None = None,
         shift_index: Tensor | None = None,
     ) -> None:
+        rows, width = pool.shape
         if out.nbytes > _LARGEST:
             super().gather(pool, index, out, shifts, shift_index)
-            return
-        _check(pool, index, out)
-        rows, width = pool.shape
-        if shifts is None or shift_index is None:
+        elif shifts is None or shift_index is None:
+            _check(pool, index, out)
             compiled.gather(
                 pool.data_ptr(), rows, index.data_ptr(), index.numel(), out.data_ptr(), width * pool.itemsize
             )
-        elif pool.dtype == torch.float32:
-            assert shifts.is_contiguous(), _ADDRESSES
-            assert shift_index.is_contiguous(), _ADDRESSES
+            tell(out, out)
+        elif pool.dtype == shifts.dtype == torch.float32:
+            _check(pool, index, out)
+            _check(shifts, shift_index)
+            if shift_index.shape not in (index.shape, (len(index), 1)) or shifts.shape[1] != width:
+                raise ValueError(f"{list(shifts.shape)}, by {list(shift_index.shape)}, correct no {list(out.shape)}")
             sharing = 1 if shift_index.shape == index.shape else index.shape[1]
             compiled.gather_shifted(
                 pool.data_ptr(), rows, index.data_ptr(), index.numel(), out.data_ptr(), width,
                 shifts.data_ptr(), shifts.shape[0], shift_index.data_ptr(), sharing,
             )  # fmt: skip
+            tell(out, out)
         else:
             super().gather(pool, index, out, shifts, shift_index)
-            return
-        for watch in watches:
-            watch(out.nbytes)
 
     def scatter(self, pool: Tensor, index: Tensor, source: Tensor) -> None:
         if source.nbytes > _LARGEST:
@@ -60,16 +60,17 @@ class CpuKernels(TorchKernels):
         compiled.scatter(
             pool.data_ptr(), rows, index.data_ptr(), index.numel(), source.data_ptr(), width * pool.itemsize
         )
-        for watch in watches:
-            watch(source.nbytes)
+        tell(pool, source)
 
 
-_ADDRESSES = "kernels are handed addresses, not strides"
-
-
-def _check(pool: Tensor, index: Tensor, tokens: Tensor) -> None:
-    assert pool.is_contiguous(), _ADDRESSES
-    assert index.is_contiguous(), _ADDRESSES
-    assert tokens.is_contiguous(), _ADDRESSES
-    assert pool.dtype == tokens.dtype, f"a pool of {pool.dtype} and tokens of {tokens.dtype}"
-    assert index.numel() * pool.shape[1] == tokens.numel(), f"{index.shape} rows of {pool.shape}: {tokens.shape}"
+def _check(pool: Tensor, index: Tensor, tokens: Tensor | None = None) -> None:
+    """What is handed over as an address must be what it is taken for."""
+    for each in (pool, index, tokens):
+        if each is not None and not (each.is_cpu and each.is_contiguous()):
+            raise ValueError("compiled kernels are handed addresses: of contiguous tensors on the CPU")
+    if index.dtype != torch.int64:
+        raise ValueError(f"row numbers are int64, got {index.dtype}")
+    if tokens is not None and (pool.dtype != tokens.dtype or tokens.shape != (*index.shape, pool.shape[1])):
+        raise ValueError(
+            f"{list(index.shape)} rows of {pool.dtype} {list(pool.shape)} are no {tokens.dtype} {list(tokens.shape)}"
+        )

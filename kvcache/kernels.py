@@ -11,10 +11,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from kvcache.keys_values import memory
 
-__all__ = ["TRASH", "ZERO", "Kernels", "TorchKernels", "copy_rows", "make_kernels", "watches"]
+__all__ = ["TRASH", "ZERO", "Kernels", "TorchKernels", "copy_rows", "make_kernels", "tell", "watches"]
 
 ZERO, TRASH = 0, 1
 
@@ -42,7 +43,7 @@ class Kernels(ABC):
             pool: ``[N, W]``.
             index: ``[n, B]``: which row of ``pool``.
             out: ``[n, B, W]``, contiguous.
-            shifts: ``[M, W]``, its row 0 zero (and added like any other); None adds nothing.
+            shifts: ``[M, W]`` of any dtype, its row 0 zero (and added like any other); None adds nothing.
             shift_index: ``[n, B]``, or ``[n, 1]`` where it is the same for all of B.
         """
 
@@ -109,6 +110,13 @@ def copy_rows(target: Tensor, index: Tensor, source: Tensor) -> None:
     if target.shape[1] * target.itemsize % _WIDEST.itemsize == 0:
         target, source = target.view(_WIDEST), source.view(_WIDEST)
     target.index_copy_(0, index, source)
+
+
+def tell(written: Tensor, tokens: Tensor) -> None:
+    """Tokens were written past torch: tell it, which finds out what changed under a gradient, and who counts."""
+    increment_version(written)
+    for watch in watches:
+        watch(tokens.nbytes)
 
 
 def make_kernels(device: torch.device | str) -> Kernels:

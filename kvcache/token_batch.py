@@ -390,12 +390,12 @@ class ResidentBatch(TokenBatch):
         pages, width = self._memory, len(entries)
         index = np.empty((longest, width), dtype=np.int64)
         places = np.empty(index.size, dtype=np.int64)
-        count = pages.find_changed(entries, sizes, self._holds, index, places)
-        if not count:
-            return
-        moves, changed = self._moves(entries, longest), places[:count]
-        lowest = int(changed[0]) // width
         try:
+            count = pages.find_changed(entries, sizes, self._holds, index, places)
+            if not count:
+                return
+            moves, changed = self._moves(entries, longest), places[:count]
+            lowest = int(changed[0]) // width
             if index.size - lowest * width <= _FEW_MORE * count:
                 # From where the tokens below the root begin all is moved: some are there already, none is moved twice.
                 self._gather(index[lowest:], None if moves is None else moves[lowest:], self._buffer[lowest:longest])

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kvcache.kernels import TRASH, Kernels
+from kvcache.kernels import TRASH, Kernels, tell
 
 __all__ = ["TritonKernels"]
 
@@ -43,6 +43,7 @@ class TritonKernels(Kernels):
         grid, block = _grid(index, width)
         with torch.cuda.device_of(pool):  # type: ignore[no-untyped-call]  # Triton launches on the current device
             _gather[grid](pool, index, out, shifts, shift_index, width, sharing, block)
+        tell(out, out)
 
     def scatter(self, pool: Tensor, index: Tensor, source: Tensor) -> None:
         assert all(each.is_contiguous() for each in (pool, index, source)), "kernels are handed addresses, not strides"
@@ -50,6 +51,7 @@ class TritonKernels(Kernels):
         grid, block = _grid(index, width)
         with torch.cuda.device_of(pool):  # type: ignore[no-untyped-call]  # Triton launches on the current device
             _scatter[grid](pool, index, source, width, block)
+        tell(pool, source)
 
     @property
     def nbytes(self) -> int:

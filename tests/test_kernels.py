@@ -267,7 +267,7 @@ class TestTriton:
                 case.gather(kernels)
                 case.scatter(kernels)
         assert grids == [(12, 3)] * 6
-        assert counter.counts.tensor_ops == 0
+        assert counter.counts == Counts(tensor_ops=6, bytes_copied=6 * cases[0].tokens.nbytes)  # those six
         assert kernels.nbytes == 0
 
     def test_nothing_is_written_to_trash(self):
@@ -372,11 +372,52 @@ class TestCompiledKernels:
             case.gather(module.CpuKernels())
         assert case.tokens.isnan().all()
 
-    def test_what_does_not_fit_is_refused(self, module):
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"tokens": torch.zeros(1, 3, 4)},
+            {"tokens": torch.zeros(2, 3, 4, dtype=torch.float16)},
+            {"tokens": torch.zeros(3, 2, 4).transpose(0, 1)},
+            {"tokens": torch.zeros(2, 3, 4, device="meta")},
+            {"pool": torch.zeros(9, 5)},
+            {"pool": torch.zeros(9, 8)[:, ::2]},
+            {"index": torch.zeros(2, 3, dtype=torch.int32)},
+            {"index": torch.zeros(3, 2, dtype=torch.int64)},
+            {"shifts": torch.zeros(4, 5)},
+            {"shifts": torch.zeros(4, 4, device="meta")},
+            {"shift_index": torch.zeros(1, 1, dtype=torch.int64)},
+            {"shift_index": torch.zeros(2, 1, dtype=torch.int32)},
+        ],
+        ids=lambda change: f"{next(iter(change))} {tuple(next(iter(change.values())).shape)}",
+    )
+    def test_what_does_not_fit_is_refused(self, module, change):
+        case = gather_case((2, 3, 4), SHARED_SHIFT, torch.float32)
+        vars(case).update(change)
+        with pytest.raises((ValueError, RuntimeError)):
+            case.gather(module.CpuKernels())
+        if not set(change) & {"shifts", "shift_index"}:
+            with pytest.raises((ValueError, RuntimeError)):
+                case.scatter(module.CpuKernels())
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+    def test_shifts_of_another_dtype_are_added_as_torch_does(self, module, dtype):
+        case = gather_case((2, 3, 4), SHIFT_PER_ROW, torch.float32)
+        case.shifts = case.shifts.to(dtype)
+        judged = case.clone()
+        judged.gather(TorchKernels())
+        case.gather(module.CpuKernels())
+        assert case.same(judged, "tokens")
+
+    def test_torch_knows_of_the_write(self, module):
+        """What a gradient needs must not change unnoticed."""
         case = gather_case((2, 3, 4), NO_SHIFTS, torch.float32)
-        for wrong in (case.tokens[:1], case.tokens.to(torch.float16), case.tokens.transpose(0, 1)):
-            with pytest.raises(AssertionError):
-                module.CpuKernels().gather(case.pool, case.index, wrong)
+        case.gather(module.CpuKernels())
+        for changed, act in ((case.tokens, case.gather), (case.pool, case.scatter)):
+            factor = torch.ones_like(changed, requires_grad=True)
+            product = (factor * changed).sum()
+            act(module.CpuKernels())
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                product.backward()
 
     @forms
     def test_what_is_large_goes_by_torch_and_comes_to_the_same(self, module, form, monkeypatch):

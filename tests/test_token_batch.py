@@ -452,17 +452,22 @@ def test_another_position_shift_is_that_of_later_slides(name, factor):
 
 @pytest.mark.parametrize("name", FUSED)
 @pytest.mark.parametrize("rows", [1, 2], ids=["alike", "unlike"])
-def test_a_shift_may_be_of_another_dtype_than_contents(name, rows):
+@pytest.mark.parametrize(
+    ("dtype", "of_shift"),
+    [(torch.float16, torch.float32), (torch.float32, torch.float64), (torch.float32, torch.bfloat16)],
+    ids=str,
+)
+def test_a_shift_may_be_of_another_dtype_than_contents(name, rows, dtype, of_shift):
     """As with private storage and with legacy: a model's positions stay float32 where its cache is half as wide."""
-    caches = [make_backend(each, CacheConfig(GEOMETRY, dtype=torch.float16)) for each in (name, "new:private")]
+    caches = [make_backend(each, CacheConfig(GEOMETRY, dtype=dtype)) for each in (name, "new:private")]
     for cache in caches:
-        cache.position_shift = torch.ones(2, 2, 2, GEOMETRY.slid_size, 3)
+        cache.position_shift = torch.ones(2, 2, 2, GEOMETRY.slid_size, 3, dtype=of_shift)
         for step in range(6):  # the second row is one step shorter
             envs = range(rows if step else 1)
             cache.lookup(envs, [step - env or None for env in envs], Scope.ROOT)
             cache.assemble()
             for layer in cache.keys_values_wm:
-                new = torch.ones(len(envs), 2, 2, 3, dtype=torch.float16)
+                new = torch.ones(len(envs), 2, 2, 3, dtype=dtype)
                 layer.update(new, new)
             cache.store(envs, [step + 1 - env for env in envs], Scope.ROOT)
     ours, theirs = (live(cache.hierarchical_get(0, 6)) for cache in caches)
@@ -496,6 +501,23 @@ def test_a_write_through_a_view_is_found_out_too(view, inference):
     with torch.inference_mode(inference):
         view(twins.backend.keys_values_wm[1]._v_cache._cache).fill_(7)
     assemble_again(twins)
+
+
+@pytest.mark.parametrize("where", ["_moves", "_gather"])
+def test_an_assemble_that_is_interrupted_is_made_up_for(where, monkeypatch):
+    twins = resident_twins()
+    twins.infer(Scope.ROOT, [(env, None, 2) for env in range(ENVS)])
+    assemble_again(twins)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    twins.look_up(range(ENVS), [2] * ENVS, Scope.ROOT)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(twins.backend._batch, where, interrupt)
+        twins.backend.assemble()
+    twins.look_up(range(ENVS), [2] * ENVS, Scope.ROOT)
+    twins.assemble()
 
 
 def test_an_update_of_nothing_hides_no_other_write():

@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -23,6 +24,7 @@ GATES = Path("benchmarks") / "gates"
 LIBRARY = "kvcache"
 BUILD = "setup.py"  # what the library compiles
 LONGEST_PROCESS = 600  # seconds: beyond that it hangs
+_BINARY = EXTENSION_SUFFIXES[-1]  # ".so"
 _PYTEST_RAN = (0, 1, 5)  # all passed; some failed; nothing was selected
 _MICROSECONDS = 1e6
 
@@ -75,12 +77,15 @@ class Laboratory:
         self.sides = {"base": folder / "base", "head": folder / "head"}
         self._extract(self.commit, self.sides["base"])
         # What was compiled in the checkout may be older than its source.
-        ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd")
+        ignored = shutil.ignore_patterns("__pycache__", f"*{_BINARY}")
         shutil.copytree(checkout / LIBRARY, self.sides["head"] / LIBRARY, ignore=ignored)
         if (checkout / BUILD).exists():
             shutil.copy(checkout / BUILD, self.sides["head"])
+        lacking = {name: _build(side) for name, side in self.sides.items()}
+        if None not in lacking.values() and bool(lacking["base"]) != bool(lacking["head"]):
+            name = "base" if lacking["base"] else "head"
+            raise GateError(f"only the {name} could not be compiled, so times would mean nothing:\n{lacking[name]}")
         for side in self.sides.values():
-            _build(side)
             compileall.compile_dir(side, quiet=2)
 
     def file_of_base(self, path: Path) -> str | None:
@@ -159,14 +164,21 @@ class Laboratory:
             archive.extractall(folder, filter="data")
 
 
-def _build(side: Path) -> None:
-    """Compile what the library has to compile, in place: what cannot be is left out, as in an installation."""
-    if not (side / BUILD).exists():
-        return
+def _build(side: Path) -> str | None:
+    """Compile what the library has to compile, in place; what cannot be is left out, as in an installation.
+
+    Returns:
+        What the compiler said if something was left out; None where nothing is to be compiled.
+    """
+    sources = [] if not (side / BUILD).exists() else list(side.rglob("*.c"))
+    if not sources:
+        return None
     command = [sys.executable, BUILD, "--quiet", "build_ext", "--inplace"]
     done = subprocess.run(command, cwd=side, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         raise GateError(f"the {side.name}'s {BUILD} failed (exit code {done.returncode}):\n{done.stdout[-2000:]}")
+    is_whole = all(any(each.parent.glob(f"{each.stem}.*{_BINARY}")) for each in sources)
+    return "" if is_whole else done.stdout[-2000:]
 
 
 def _environment(side: Path, seed: int) -> dict[str, str]:

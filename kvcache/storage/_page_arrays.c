@@ -53,10 +53,15 @@ static int is_index(const char *what, int64_t number, Py_ssize_t end) {
     return number >= 0 && number < end ? 0 : out_of_range(what, number, end);
 }
 
-/* Item i of a list or tuple of ints. */
+/* Item i of a list or tuple of ints: of no other kind, which might not be the same number when it is read again. */
 static int item(PyObject *sequence, Py_ssize_t i, int64_t *number) {
     if (i < 0 || i >= PySequence_Fast_GET_SIZE(sequence)) return out_of_range("item", i, PySequence_Fast_GET_SIZE(sequence));
-    *number = PyLong_AsLongLong(PySequence_Fast_GET_ITEM(sequence, i));
+    PyObject *found = PySequence_Fast_GET_ITEM(sequence, i);
+    if (!PyLong_CheckExact(found)) {
+        PyErr_Format(PyExc_TypeError, "an integer is required, got %R", found);
+        return -1;
+    }
+    *number = PyLong_AsLongLong(found);
     return *number == -1 && PyErr_Occurred() ? -1 : 0;
 }
 

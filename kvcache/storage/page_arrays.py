@@ -1,6 +1,7 @@
 """Arithmetic on the arrays of paged storage, in NumPy. ``_page_arrays.c`` does the same where it could be compiled.
 
-Arrays are int64 and C-contiguous; all but the results are changed in place. Both know nothing of entries' contents.
+Arrays are int64, C-contiguous, writable and none of them another's view; sequences are lists or tuples of ints. Neither
+knows of entries' contents.
 """
 
 from __future__ import annotations

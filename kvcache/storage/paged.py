@@ -29,7 +29,7 @@ class Pages(TokenMemory):
     """Token memory whose rows are counted: free, or referred to by the tables of several pools.
 
     Attributes:
-        references: ``[N]``: how many tables hold the page; 0 is free. Of ``ZERO``, any number.
+        references: ``[N]``: how many tables hold the page; 0 is free. ``ZERO``'s are not counted.
         serials: ``[N]``: a number for the page's present content that no other content ever has; 0 for ``ZERO``.
     """
 

@@ -26,7 +26,7 @@ _PARTIAL_WRITES = {"index_copy_": 3, "index_put_": 2, "index_add_": 3, "scatter_
 
 @dataclass(slots=True)
 class Counts:
-    """What was dispatched.
+    """What was dispatched, and what the library's own kernels did: those on a CPU are fewer where they are compiled.
 
     Attributes:
         tensor_ops: operations that are not views: they read, write or allocate.
@@ -48,7 +48,7 @@ class Counts:
 
 
 class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts every operation dispatched while the mode is active, and the library's own kernels, which are not.
+    """Counts every operation dispatched while the mode is active, and the library's own kernels, of any thread.
 
     A view is an operation whose schema says that its result aliases its input without writing to it, or one whose
     results all share their storage with an input. An in-place ``copy_`` is one operation and no allocation.
@@ -59,8 +59,9 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.counts = Counts()
 
     def __enter__(self) -> OperationCounter:
+        entered: OperationCounter = super().__enter__()  # type: ignore[no-untyped-call]
         watches.append(self._count_kernel)
-        return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
+        return entered
 
     def __exit__(self, *error: Any) -> None:
         watches.remove(self._count_kernel)

@@ -3,7 +3,8 @@
 Each instrument has a pass of its own, so that none is in another's picture. *Warm*: slots get allocated. *Operations*:
 torch.profiler without stacks, as undisturbed as it gets: the table of operations and the trace. *Stacks*: with every
 Python call, which makes Python's share look larger than it is: the flame graph. *Memory*, on CUDA: a fresh backend with
-the allocator's history on. Contents are filler, as in a timed replay.
+the allocator's history on. Contents are filler, as in a timed replay. The library's compiled kernels are no operations
+of torch: their time is the ranges' own.
 """
 
 from __future__ import annotations

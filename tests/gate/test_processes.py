@@ -97,30 +97,48 @@ def test_a_library_that_changes_meanwhile_is_measured_as_it_was(tmp_path, reposi
 class TestBuilding:
     """Both sides are compiled where they are measured."""
 
-    BUILD = "import pathlib, sys\npathlib.Path('kvcache/built').write_text(' '.join(sys.argv[1:]) + ' {}')\n"
+    BUILD = "import pathlib, sys\npathlib.Path('kvcache/fast.x.so').write_text(' '.join(sys.argv[1:]) + ' {}')\n"
+    LEAVES_OUT = "print('error: no such header')\n"
 
-    def test_by_each_sides_own_instructions(self, tmp_path, repository):
+    @pytest.fixture
+    def compiled(self, repository):
+        """A base that has something to compile."""
+        (repository / "kvcache" / "fast.c").write_text("")
         (repository / "setup.py").write_text(self.BUILD.format("base"))
         commit(repository)
-        (repository / "setup.py").write_text(self.BUILD.format("head"))
-        sides = Laboratory(repository, "HEAD", tmp_path / "libraries").sides
-        built = {side: (folder / "kvcache" / "built").read_text() for side, folder in sides.items()}
+        return repository
+
+    def test_by_each_sides_own_instructions(self, tmp_path, compiled):
+        (compiled / "setup.py").write_text(self.BUILD.format("head"))
+        sides = Laboratory(compiled, "HEAD", tmp_path / "libraries").sides
+        built = {side: (folder / "kvcache" / "fast.x.so").read_text() for side, folder in sides.items()}
         assert built == {side: f"--quiet build_ext --inplace {side}" for side in ("base", "head")}
 
     def test_a_base_that_has_nothing_to_compile(self, tmp_path, repository):
+        (repository / "kvcache" / "fast.c").write_text("")
         (repository / "setup.py").write_text(self.BUILD.format("head"))
         sides = Laboratory(repository, "HEAD", tmp_path / "libraries").sides
-        assert [(folder / "kvcache" / "built").exists() for folder in sides.values()] == [False, True]
+        assert [any(folder.rglob("*.so")) for folder in sides.values()] == [False, True]
 
     def test_what_was_compiled_in_the_checkout_is_not_measured(self, tmp_path, repository):
         (repository / "kvcache" / "_old.so").write_text("stale")
         sides = Laboratory(repository, "HEAD", tmp_path / "libraries").sides
         assert not list(sides["head"].rglob("*.so"))
 
-    def test_a_build_that_fails(self, tmp_path, repository):
-        (repository / "setup.py").write_text("raise SystemExit('no such header')")
-        with pytest.raises(GateError, match=r"the head's setup.py failed \(exit code 1\):\nno such header"):
-            Laboratory(repository, "HEAD", tmp_path / "libraries")
+    def test_without_a_compiler_both_sides_are_measured_as_they_are(self, tmp_path, compiled):
+        (compiled / "setup.py").write_text(self.LEAVES_OUT)
+        commit(compiled)
+        Laboratory(compiled, "HEAD", tmp_path / "libraries")
+
+    def test_a_head_that_does_not_compile_any_more(self, tmp_path, compiled):
+        (compiled / "setup.py").write_text(self.LEAVES_OUT)
+        with pytest.raises(GateError, match=r"only the head could not be compiled.*\nerror: no such header"):
+            Laboratory(compiled, "HEAD", tmp_path / "libraries")
+
+    def test_a_build_that_fails(self, tmp_path, compiled):
+        (compiled / "setup.py").write_text("raise SystemExit('no such file')")
+        with pytest.raises(GateError, match=r"the head's setup.py failed \(exit code 1\):\nno such file"):
+            Laboratory(compiled, "HEAD", tmp_path / "libraries")
 
 
 def test_a_process_has_its_seed_and_one_thread_and_nothing_of_the_callers(tmp_path, repository, monkeypatch):
