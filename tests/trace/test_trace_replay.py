@@ -319,6 +319,8 @@ class TestTimes:
         }  # fmt: skip
         assert ratio(reports["legacy"], reports["legacy"])["median"] == 1.0
         latency = summarise(reports["new"])["latency_us"]
+        percentiles = latency["recurrent_step"].pop("percentiles")
+        assert (len(percentiles), percentiles[0], percentiles[50], percentiles[100]) == (101, 2.5, 5.0, 10.0)
         assert latency["recurrent_step"] == {
             "p50": 5.0,
             "p95": pytest.approx(np.percentile([2.5, 5, 10], 95)),
