@@ -37,6 +37,13 @@ _FILE = click.Path(path_type=Path)
     default="",
     help="What counts as new: after a tag or commit, or the last N commits.  [default: the last tag, else 10]",
 )
+@click.option(
+    "--histories",
+    type=click.IntRange(min=0),
+    default=240,
+    show_default=True,
+    help="Most figures of histories; those with steps come first.",
+)
 @click.option("--command", default="", help="What a reader would repeat, where it is not this command line.")
 def report(
     results: Path | None,
@@ -47,6 +54,7 @@ def report(
     output: Path,
     repository: Path,
     since: str,
+    histories: int,
     command: str,
 ) -> None:
     """Make pages of what was measured: a front page, regressions, backends, and a page for each trace.
@@ -61,7 +69,7 @@ def report(
         raise click.UsageError("nothing to report: give --results, --replay, --benchmark or --trace")
     check_writable(output / "index.html")
     inputs = Inputs(
-        results, replays, benchmarks, traces, profile, repository, since,
+        results, replays, benchmarks, traces, profile, repository, since, histories,
         command or shlex.join(["kvcache", *sys.argv[1:]]),
     )  # fmt: skip
     try:

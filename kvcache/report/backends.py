@@ -1,8 +1,8 @@
-"""The backends page: what operations take, what pools weigh, what lookups come to at each capacity, and how cost grows."""
+"""The backends page: what operations take and pools weigh, what lookups come to by capacity, and how cost grows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from kvcache.geometry import TOKENS_PER_STEP, Geometry
 from kvcache.report.bounds import Requests
@@ -10,7 +10,13 @@ from kvcache.report.history import History
 from kvcache.report.panels import Cell, Panel, Table
 from kvcache.report.plots import Band, Category, Plot, Series
 from kvcache.report.pytest_benchmarks import STATISTICS, BenchmarkFile
-from kvcache.report.replays import OUTCOMES, BackendResult, ReplayFile, ReplayResult
+from kvcache.report.replays import (
+    DEFAULT_CAPACITIES,
+    OUTCOMES,
+    BackendResult,
+    ReplayFile,
+    ReplayResult,
+)
 from kvcache.report.text import file_name, number
 from kvcache.trace.drive import OPERATIONS, STEP_OPERATIONS
 
@@ -24,8 +30,11 @@ __all__ = [
     "work_panels",
 ]
 
+Known = tuple[ReplayFile, ReplayResult]  # a replay, and the file that it is in
+
 OUTCOME_COLOURS = {"hit": 2, "context_mismatch": 3, "stale_hit": 7, "miss": 6, "wrong_content": 1}
 _BOUND_COLOUR = 6
+_DRAWN = {"hit": "line", "stale_hit": "dashed"}
 _STEP = "recurrent_step"
 _HASHES_OF_A_STEP = 2  # of the parents' latents, and of the new ones
 _GROWTH = "operations.Growth."
@@ -47,14 +56,12 @@ def _name(kind: str, file: ReplayFile, replay: ReplayResult, *more: str) -> str:
     return file_name(kind, file.path.name, replay.trace, replay.device, replay.capacity, *more)
 
 
-def _timed(file: ReplayFile) -> list[ReplayResult]:
-    return [replay for replay in file.replays if replay.first.latency_us]
-
-
-def latency_panels(file: ReplayFile) -> list[Panel]:
+def latency_panels(replays: Iterable[Known]) -> list[Panel]:
     """A step's time by operation, and how the times of each operation are distributed."""
     panels = []
-    for replay in _timed(file):
+    for file, replay in replays:
+        if not replay.first.latency_us:
+            continue
         panels.append(_step_panel(file, replay))
         for operation in (_STEP, *OPERATIONS):
             if any(operation in backend.distributions for backend in replay.backends):
@@ -121,15 +128,8 @@ def _distribution_panel(file: ReplayFile, replay: ReplayResult, operation: str) 
         for backend in replay.backends
         if operation in backend.distributions
     ]
-    lines = [
-        Series(
-            name,
-            laps,
-            range(len(laps)),
-            [f"{place} % of calls take\nat most {number(lap)} us\n{name}" for place, lap in enumerate(laps)],
-        )
-        for name, laps in found
-    ]
+    # The slowest call of all would press the others together.
+    lines = [Series.of(name, laps[:-1], range(len(laps) - 1), _lap_hover(name)) for name, laps in found]
     rows = [
         [percentile, *values] for percentile, *values in zip(range(101), *(laps for _, laps in found), strict=False)
     ]
@@ -138,16 +138,20 @@ def _distribution_panel(file: ReplayFile, replay: ReplayResult, operation: str) 
         _name("latency", file, replay, operation),
         f"How long one {title} takes" if operation == _STEP else f"How long a call of {title} takes",
         Table(("percentile", *(f"{name}, us" for name, _ in found)), rows),
-        f"{_of(replay)}. Steeper is steadier, further left is faster.",
+        f"{_of(replay)}. Steeper is steadier, further left is faster. The slowest hundredth is in the table alone.",
         file.command,
         Plot("us", "share of calls that take no longer, %", lines, log_x=True),
     )
 
 
-def memory_panels(file: ReplayFile) -> list[Panel]:
+def _lap_hover(name: str) -> Callable[[float, float], str]:
+    return lambda lap, share: f"{share:.0f} % of calls take\nat most {number(lap)} us\n{name}"
+
+
+def memory_panels(replays: Iterable[Known]) -> list[Panel]:
     """What pools and batches reserve while a replay goes on."""
     panels = []
-    for replay in file.replays:
+    for file, replay in replays:
         known = [(backend, backend.timeline) for backend in replay.backends if backend.timeline]
         if not known:
             continue
@@ -156,14 +160,7 @@ def memory_panels(file: ReplayFile) -> list[Panel]:
         pools = list(known[0][1].bytes_reserved)
         for backend, timeline in known:
             together = [sum(sizes) for sizes in zip(*timeline.bytes_reserved.values(), strict=True)]
-            lines.append(
-                Series(
-                    backend.name,
-                    timeline.steps,
-                    [size / 1e6 for size in together],
-                    [f"{size:,.0f} bytes after\n{step:,.0f} inferences\n{backend.name}" for step, size in zip(timeline.steps, together, strict=True)],
-                )
-            )  # fmt: skip
+            lines.append(_memory_line(backend.name, timeline.steps, together))
             for place, step in enumerate(timeline.steps):
                 rows.append(
                     [backend.name, step, together[place], *(timeline.bytes_reserved[pool][place] for pool in pools)]
@@ -191,52 +188,59 @@ def memory_panels(file: ReplayFile) -> list[Panel]:
     return panels
 
 
-def outcome_panels(files: Iterable[ReplayFile]) -> list[Panel]:
+def _memory_line(name: str, steps: list[float], sizes: list[float]) -> Series:
+    def hover(step: float, megabytes: float) -> str:
+        return f"{1e6 * megabytes:,.0f} bytes after\n{step:,.0f} inferences\n{name}"
+
+    return Series.of(name, steps, [size / 1e6 for size in sizes], hover)
+
+
+def outcome_panels(replays: Iterable[Known]) -> list[Panel]:
     """What lookups came to, a bar for each backend at each capacity."""
-    panels = []
-    for file in files:
-        for place in dict.fromkeys((replay.trace, replay.device) for replay in file.replays):
-            replays = [each for each in file.replays if (each.trace, each.device) == place]
-            found = [(replay, backend) for replay in replays for backend in replay.backends]
-            rows: list[list[Cell]] = [
-                [
-                    replay.capacity, backend.name, backend.outcomes["lookups"],
-                    *(backend.outcomes[outcome] for outcome in OUTCOMES),
-                    *(backend.rate(outcome) for outcome in OUTCOMES), *backend.evictions.values(),
-                ]
-                for replay, backend in found
-            ]  # fmt: skip
-            headings = (
-                "slots", "backend", "lookups", *(_words(each) for each in OUTCOMES),
-                *(f"{_words(each)}, %" for each in OUTCOMES),
-                *(f"evictions, {pool}" for pool in found[0][1].evictions),
-            )  # fmt: skip
-            bands = [
-                Band(
-                    _words(outcome),
-                    [backend.rate(outcome) or 0.0 for _, backend in found],
-                    [_hover(backend, outcome, replay.capacity) for replay, backend in found],
-                    OUTCOME_COLOURS[outcome],
-                )
-                for outcome in OUTCOMES
-                if any(backend.outcomes[outcome] for _, backend in found)
-            ]
-            panels.append(
-                Panel(
-                    file_name("outcomes", file.path.name, *place),
-                    "What lookups came to",
-                    Table(headings, rows),
-                    f"{place[0]} on {place[1]}. A hit is the context that the search meant; a mismatch has the right key "
-                    "and another history; a stale hit is another key's content, returned as if it were right.",
-                    file.command,
-                    Plot(
-                        "lookups, %",
-                        categories=[Category(f"{backend.name}, {replay.capacity}") for replay, backend in found],
-                        bands=bands,
-                    ),
-                )
-            )
-    return panels
+    groups: dict[tuple[str, str, str], list[Known]] = {}
+    for file, replay in replays:
+        groups.setdefault((str(file.path), replay.trace, replay.device), []).append((file, replay))
+    return [_outcome_panel(group[0][0], [replay for _, replay in group]) for group in groups.values()]
+
+
+def _outcome_panel(file: ReplayFile, replays: Sequence[ReplayResult]) -> Panel:
+    found = [(replay, backend) for replay in replays for backend in replay.backends]
+    headings = (
+        "slots", "backend", "lookups", *(_words(each) for each in OUTCOMES),
+        *(f"{_words(each)}, %" for each in OUTCOMES),
+        *(f"evictions, {pool}" for pool in found[0][1].evictions),
+    )  # fmt: skip
+    rows: list[list[Cell]] = [
+        [
+            replay.capacity, backend.name, backend.outcomes["lookups"], *(backend.outcomes[each] for each in OUTCOMES),
+            *(backend.rate(each) for each in OUTCOMES), *backend.evictions.values(),
+        ]
+        for replay, backend in found
+    ]  # fmt: skip
+    bands = [
+        Band(
+            _words(outcome),
+            [backend.rate(outcome) or 0.0 for _, backend in found],
+            [_hover(backend, outcome, replay.capacity) for replay, backend in found],
+            OUTCOME_COLOURS[outcome],
+        )
+        for outcome in OUTCOMES
+        if any(backend.outcomes[outcome] for _, backend in found)
+    ]
+    trace, device = replays[0].trace, replays[0].device
+    return Panel(
+        file_name("outcomes", file.path.name, trace, device),
+        "What lookups came to",
+        Table(headings, rows),
+        f"{trace} on {device}. A hit is the context that the search meant; a mismatch has the right key and another "
+        "history; a stale hit is another key's content, returned as if it were right.",
+        file.command,
+        Plot(
+            "lookups, %",
+            categories=[Category(f"{backend.name}, {replay.capacity}") for replay, backend in found],
+            bands=bands,
+        ),
+    )
 
 
 def _words(outcome: str) -> str:
@@ -250,12 +254,12 @@ def _hover(backend: BackendResult, outcome: str, capacity: str) -> str:
     return f"{_words(outcome)}: {rate} % ({backend.outcomes[outcome]:,.0f})\n{backend.name}, {capacity}"
 
 
-def work_panels(file: ReplayFile) -> list[Panel]:
+def work_panels(replays: Iterable[Known]) -> list[Panel]:
     """Counted work of a median recurrent step."""
     panels = []
-    for replay in file.replays:
+    for file, replay in replays:
         counted = [backend for backend in replay.backends if backend.counts_per_step]
-        if not counted or replay.capacity not in ("default", "recorded"):
+        if not counted or replay.capacity not in DEFAULT_CAPACITIES:
             continue
         rows: list[list[Cell]] = [[each.name, *(each.counts_per_step.get(name) for name in _WORK)] for each in counted]
         widths = [each.counts_per_step.get("tensor_ops", 0.0) for each in counted]
@@ -269,7 +273,11 @@ def work_panels(file: ReplayFile) -> list[Panel]:
                 Table(("backend", *_WORK.values()), rows),
                 f"{_of(replay)}. Counted, the same on any machine; median of the steps.",
                 file.command,
-                Plot("tensor operations", categories=[Category(each.name) for each in counted], bands=[Band("tensor operations", widths, hovers)]),
+                Plot(
+                    "tensor operations",
+                    categories=[Category(each.name) for each in counted],
+                    bands=[Band("tensor operations", widths, hovers)],
+                ),
                 open=True,
             )
         )  # fmt: skip
@@ -307,17 +315,21 @@ def _capacity_panel(file: ReplayFile, replays: Sequence[ReplayResult], asked: Re
     unit = "bytes" if in_bytes else "entries"
     names = [backend.name for backend in replays[0].backends]
     columns: list[tuple[str, list[float | None], str, int]] = []
+    undrawn: list[tuple[str, list[float | None]]] = []
     for place, name in enumerate(names):
         found = [next((each for each in replay.backends if each.name == name), None) for replay in replays]
-        for outcome, style in (("hit", "line"), ("stale_hit", "dashed")):
+        for outcome in OUTCOMES:
             rates = [None if each is None else each.rate(outcome) for each in found]
-            columns.append((f"{name}, {_words(outcome)}s", rates, style, place))
+            if outcome in _DRAWN:
+                columns.append((f"{name}, {_words(outcome)}s", rates, _DRAWN[outcome], place))
+            else:
+                undrawn.append((f"{name}, {_words(outcome)}", rates))
     note = "No trace was given (--trace): no bounds. "
     if asked is not None:
         columns += _bounds(asked, sizes, replays[0].geometry, in_bytes)
         note = (
-            "Belady's rule knows the future and no pool of its size finds more; it and the unbounded pool count lookups that "
-            "find their own key, whatever its history, and take init pools to be without bounds. "
+            "Belady's rule knows the future: no pool of its size finds more. It and the unbounded pool count lookups "
+            "that find their own key, whatever its history, and take init pools to be without bounds. "
         )
         if in_bytes:
             note += "Shared pages may beat full entries, but not entries that weigh only the tokens they add. "
@@ -329,14 +341,13 @@ def _capacity_panel(file: ReplayFile, replays: Sequence[ReplayResult], asked: Re
         )
         for label, values, style, colour in columns
     ]  # fmt: skip
-    rows: list[list[Cell]] = [
-        [size, *values] for size, *values in zip(sizes, *(each[1] for each in columns), strict=True)
-    ]
+    told = [*((label, rates) for label, rates, *_ in columns), *undrawn]
+    rows: list[list[Cell]] = [[size, *rates] for size, *rates in zip(sizes, *(rates for _, rates in told), strict=True)]
     replay = replays[0]
     return Panel(
         _name("capacity", file, replay, unit),
         f"Hit rate against capacity in {unit}",
-        Table((f"recurrent pool, {unit}", *(f"{label}, %" for label, *_ in columns)), rows),
+        Table((f"recurrent pool, {unit}", *(f"{label}, %" for label, _ in told)), rows),
         f"{replay.trace} on {replay.device}, {replay.searches} searches. {note}"
         "Stale hits (dashed) are no hits, and stand beside them.",
         file.command,
@@ -396,7 +407,7 @@ def _growth_panel(
         file_name("growth", axis, machine, device, metric),
         f"{title} against {_AXES[axis].partition(',')[0]}",
         Table((_AXES[axis], *(f"{backend}, {unit}" for backend in by_backend)), rows),
-        f"A recurrent batch (lookup, assemble, store) without the model, on {device} of {machine}, commit {commit[:8]}.",
+        f"A recurrent batch (lookup, assemble, store) without the model, {device} of {machine}, commit {commit[:8]}.",
         f"tox -e asv -- {commit[:8]}^!",
         Plot(_AXES[axis], unit, lines, log_x=True, log_y=all(value > 0 for line in lines for value in line.y)),
     )
@@ -407,11 +418,11 @@ def benchmark_panels(file: BenchmarkFile) -> list[Panel]:
     found = sorted(file.benchmarks, key=lambda each: -each.microseconds["median"])
     if not found:
         return []
+    # "test_operation[...]" in pytest's words
     categories = [
-        Category(each.name, (each.microseconds["min"], each.microseconds["q1"], each.microseconds["median"],
-                             each.microseconds["q3"], each.microseconds["max"]))
+        Category(each.name.removeprefix("test_"), tuple(each.microseconds[name] for name in STATISTICS))
         for each in found
-    ]  # fmt: skip
+    ]
     rows: list[list[Cell]] = [
         [each.name, *(each.microseconds[name] for name in STATISTICS), each.rounds] for each in found
     ]
@@ -420,8 +431,8 @@ def benchmark_panels(file: BenchmarkFile) -> list[Panel]:
             file_name("benchmark", file.path.name),
             f"Single operations: {file.path.name}",
             Table(("benchmark", *(f"{name}, us" for name in STATISTICS), "rounds"), rows),
-            f"{file.created}, {file.machine}, commit {file.commit[:8] or 'unknown'}. From the fastest round to the slowest, "
-            "quartiles thick, the median marked.",
+            f"{file.created}, {file.machine}, commit {file.commit[:8] or 'unknown'}. From the fastest round to the "
+            "slowest, quartiles thick, the median marked.",
             "pytest benchmarks/gates --benchmark-json",
             Plot("us", categories=categories, log_x=all(each.microseconds["min"] > 0 for each in found)),
         )

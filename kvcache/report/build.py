@@ -18,19 +18,20 @@ from kvcache.report.errors import ReportError
 from kvcache.report.history import History, read_history
 from kvcache.report.panels import Panel, Table
 from kvcache.report.pytest_benchmarks import BenchmarkFile, read_benchmarks
-from kvcache.report.replays import ReplayFile, read_replays
+from kvcache.report.replays import DEFAULT_CAPACITIES, ReplayFile, ReplayResult, read_replays
 from kvcache.report.searches import Searches, read_searches
-from kvcache.report.site import PageLink, Site
+from kvcache.report.site import Group, PageLink, Site
 from kvcache.report.text import file_name
 
-__all__ = ["Inputs", "build_report"]
+__all__ = ["MOST_HISTORIES", "Inputs", "build_report"]
 
 FRONT, REGRESSIONS, BACKENDS = "index.html", "regressions.html", "backends.html"
 MOST_STEPS = 1000  # on the page; the data has them all
+MOST_HISTORIES = 240
 _KINDS = {
     "results": ("asv's history", "tox -e asv, then --results benchmarks/results"),
     "replays": ("replays", "kvcache replay ... --json FILE, then --replay FILE"),
-    "benchmarks": ("single operations by pytest-benchmark", "pytest benchmarks/gates --benchmark-json FILE, then --benchmark FILE"),
+    "benchmarks": ("single operations", "pytest benchmarks/gates --benchmark-json FILE, then --benchmark FILE"),
     "traces": ("traces", "--trace FILE"),
     "profile": ("profiles", "kvcache profile ..., then --profile FOLDER"),
 }  # fmt: skip
@@ -50,6 +51,7 @@ class Inputs:
         profile: a folder of profiles.
         repository: a folder in the checkout whose commits were measured.
         since: a tag, another revision or a number of commits; empty for the last tag.
+        histories: how many figures of histories are drawn at most, those with steps first.
         command: that makes the report, as a reader would repeat it.
     """
 
@@ -60,6 +62,7 @@ class Inputs:
     profile: Path | None = None
     repository: Path = Path()
     since: str = ""
+    histories: int = MOST_HISTORIES
     command: str = "kvcache report"
 
 
@@ -86,22 +89,13 @@ def build_report(inputs: Inputs, output: Path, progress: Progress = lambda what:
     if inputs.profile is not None and not inputs.profile.is_dir():
         raise ReportError(inputs.profile, "no folder of profiles")
     made = datetime.now(timezone.utc).replace(microsecond=0).isoformat()
-    site = Site(output, "kvcache report", f"Made by: {inputs.command} – kvcache {__version__}, {made}")
+    site = Site(output, "kvcache report", f"Made by: {inputs.command}; kvcache {__version__}, {made}")
     _Build(inputs, site, commits, history, files, benchmarks, traces, progress).run()
-    return [output / link.file for link in site.navigation]
+    return [output / name for name in site.finish()]
 
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Panels under a heading."""
-
-    title: str
-    panels: Sequence[Markup]
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,40 +130,31 @@ class _Build:
 
     def _regressions(self, steps: Sequence[regressions.Step]) -> dict[str, str]:
         """Write the page and its histories; where each history stands, by ``group_name``."""
-        panels = regressions.history_panels(self.history, steps, self.commits)
-        pages = self.site.paged(panels)
-        files = [f"history-{number}.html" for number in range(1, len(pages) + 1)]
-        parts = [
-            PageLink(REGRESSIONS, "Steps"),
-            *(PageLink(file, f"Histories {number}") for number, file in enumerate(files, 1)),
-        ]
-        if not panels:
-            files, parts = [], []
-        where = {}
-        names = iter(panels)
-        for file, page in zip(files, pages, strict=False):
-            for panel in page:
-                where[next(names).name] = f"{file}"
-            self.site.page(file, "panels.html", "Histories", lead=[], parts=parts, groups=[_Group("", page)])
-        where = {name: f"{file}#{name}" for name, file in where.items()}
+        panels = regressions.history_panels(self.history, steps, self.commits, self.inputs.histories)
+        histories: list[PageLink] = []
+        where: dict[str, str] = {}
+        if panels:
+            where = self.site.pages(
+                "histories", "Histories", [Group("", panels)], before=[PageLink(REGRESSIONS, "Steps")]
+            )
+            files = dict.fromkeys(address.partition("#")[0] for address in where.values())
+            histories = [PageLink(file, f"Histories {number}") for number, file in enumerate(files, 1)]
         worse = [step for step in steps if step.is_worse]
         better = [step for step in steps if not step.is_worse]
         lead = [
-            f"{len(worse)} steps for the worse and {len(better)} for the better in {len(self.history.series):,} series.",
-            "Deterministic metrics are compared exactly: every change is a step. Times step where ruptures finds the likeliest "
-            "place, the segments differ by 5 % or more, and the difference is significant over all series taken together "
-            "(false discovery rate 1 %, against a spread of at least 10 % from process to process). Lower is better "
-            "throughout.",
+            f"{len(worse)} steps for the worse, {len(better)} for the better in {len(self.history.series):,} series. "
+            f"{len(panels)} histories are drawn, those with steps first ('kvcache results' has all values).",
+            "Deterministic metrics are compared exactly: every change is a step. Times step where ruptures finds the "
+            "likeliest place, the segments differ by 5 % or more, and the difference is significant over all series "
+            "taken together (false discovery rate 1 %, against a spread of at least 10 % from process to process). "
+            "Lower is better throughout.",
         ]
         groups = [
-            _Group(f"Steps for the {word}", [self.site.panel(self._steps(word, found, where))] if found else [],
-                   "" if found else "None.")
+            Group(f"Steps for the {word}", [self._steps(word, found, where)] if found else [], "" if found else "None.")
             for word, found in (("worse", worse), ("better", better))
-        ]  # fmt: skip
-        pace = regressions.pace_panels(self.history)
-        if pace:
-            groups.append(_Group("Machines", [self.site.panel(each) for each in pace]))
-        self.site.page(REGRESSIONS, "panels.html", "Regressions", lead=lead, parts=parts, groups=groups)
+        ]
+        groups.append(Group("Machines", regressions.pace_panels(self.history)))
+        self.site.pages(Path(REGRESSIONS).stem, "Regressions", groups, lead, after=histories)
         return where
 
     def _steps(self, word: str, steps: Sequence[regressions.Step], pages: dict[str, str]) -> Panel:
@@ -185,21 +170,21 @@ class _Build:
 
     def _backends(self) -> None:
         requests = self._bounded()
+        full = self._full()
         groups = [
-            ("Time", [panel for file in self.files for panel in backends.latency_panels(file)]),
-            ("What lookups come to", backends.outcome_panels(self.files)),
+            ("Time", backends.latency_panels(full)),
+            ("What lookups come to", backends.outcome_panels(full)),
             ("Hit rate against capacity", backends.capacity_panels(self.files, requests)),
-            ("Memory", [panel for file in self.files for panel in backends.memory_panels(file)]),
-            ("Work", [panel for file in self.files for panel in backends.work_panels(file)]),
+            ("Memory", backends.memory_panels(full)),
+            ("Work", backends.work_panels(full)),
             ("Cost against size", backends.growth_panels(self.history)),
             ("Single operations", [panel for file in self.benchmarks for panel in backends.benchmark_panels(file)]),
         ]
         lead = [
-            "A replay asks every backend for the same recorded requests, in turns, step by step. It is open-loop: it does "
-            "not show how a search would have gone with other answers.",
+            "A replay asks every backend for the same recorded requests, in turns, step by step. It is open-loop: it "
+            "does not show how a search would have gone with other answers.",
         ]
-        found = [_Group(title, [self.site.panel(each) for each in panels]) for title, panels in groups if panels]
-        self.site.page(BACKENDS, "panels.html", "Backends", lead=lead, parts=[], groups=found)
+        self.site.pages(Path(BACKENDS).stem, "Backends", [Group(*each) for each in groups], lead)
 
     def _bounded(self) -> dict[str, Requests]:
         """Requests of every replayed part of a given trace."""
@@ -215,22 +200,30 @@ class _Build:
         return found
 
     def _trace(self, file: str, searches: Searches) -> None:
-        replays = [(each, replay) for each in self.files for replay in each.replays if replay.sha256 == searches.sha256]
-        groups = [
-            ("The search as it ran", trace_pages.search_panels(searches)),
-            ("Where lookups fall", trace_pages.place_panels(replays)),
-            ("How full pools are", trace_pages.occupancy_panels(replays)),
-        ]
+        replays = [(each, replay) for each, replay in self._full() if replay.sha256 == searches.sha256]
         header = Panel(
-            file_name("header", searches.path.name, searches.sha256),
+            file_name("header", searches.path.stem, beside=searches.sha256),
             "What the trace says of itself",
             trace_pages.trace_table(searches),
             command=f"kvcache trace show {searches.path.name}",
         )
-        found = [_Group("", [self.site.panel(header)])]
-        found += [_Group(title, [self.site.panel(each) for each in panels]) for title, panels in groups if panels]
+        groups = [
+            Group("The search as it ran", trace_pages.search_panels(searches)),
+            Group("Where lookups fall", trace_pages.place_panels(replays)),
+            Group("How full pools are", trace_pages.occupancy_panels(replays)),
+            Group("The trace", [header]),
+        ]
         lead = [] if replays else ["No replay of this trace was given (--replay): pools and stale hits are not shown."]
-        self.site.page(file, "panels.html", searches.path.name, lead=lead, parts=[], groups=found)
+        self.site.pages(Path(file).stem, searches.path.name, groups, lead)
+
+    def _full(self) -> list[tuple[ReplayFile, ReplayResult]]:
+        """Replays that are more than a point of a curve over capacities: timed ones, and those at default capacity."""
+        return [
+            (file, replay)
+            for file in self.files
+            for replay in file.replays
+            if replay.first.latency_us or replay.capacity in DEFAULT_CAPACITIES
+        ]
 
     def _front(self, steps: Sequence[regressions.Step], pages: dict[str, str]) -> None:
         found = [*verdicts.from_replays(self.files), *verdicts.from_history(self.history)]
@@ -244,9 +237,9 @@ class _Build:
             FRONT,
             "front.html",
             "kvcache report",
-            verdicts=verdicts.headlines(found),
+            verdicts=[(each, verdicts.where_legacy_lies(each, found)) for each in verdicts.headlines(found)],
             details=self._table("verdicts", "Every comparison", verdicts.verdict_table(found), len(found) < 2),
-            since=self.commits.described or "the beginning (no repository was given)",
+            since=self.commits.described or "(no repository of it was given)",
             changed=self._table("changed", "Steps", changed, True, sentence),
             not_measured=self._table(
                 "not-measured", "Not measured",
@@ -259,4 +252,4 @@ class _Build:
         )  # fmt: skip
 
     def _table(self, name: str, title: str, table: Table, is_open: bool, note: str = "") -> Markup:
-        return self.site.panel(Panel(name, title, table, note, self.inputs.command, open=is_open))
+        return self.site.panel(Panel(name, title, table, note, open=is_open))

@@ -35,7 +35,7 @@ class Change:
         position: index of the first value after the step.
         before, after: the values beside a deterministic step; of measured ones the medians between steps.
         ratio: after / before; of measured values free of the machine's pace. Infinite from zero.
-        certainty: probability, in a history without steps, of not seeing any as sure as this; 1 for a deterministic one.
+        certainty: probability, in a history without steps, of seeing none as sure as this; 1 for a deterministic one.
     """
 
     position: int

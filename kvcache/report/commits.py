@@ -40,7 +40,7 @@ class Commits:
     Attributes:
         known: every commit, parents before children.
         since: the name of the commit after which commits count as new; empty where all do, or nothing is known.
-        described: how a reader would name ``since``: a tag, or "the last 10 commits".
+        described: which commits those are, in words: "since v1.0", "in the last 10 commits".
     """
 
     known: tuple[Commit, ...] = ()
@@ -88,10 +88,10 @@ def read_commits(repository: str | Path, since: str = "") -> Commits:
             name = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{tag}^{{commit}}")
             if name is None:
                 raise ReportError(repository, f"{tag!r} is no tag, commit or number of commits")
-            return Commits(known, name.strip(), clean(tag))
+            return Commits(known, name.strip(), f"since {clean(tag)}")
     if number >= len(known):
-        return Commits(known, "", f"the first of its {len(known)} commits")
-    return Commits(known, known[-number - 1].name, f"{number} commits ago")
+        return Commits(known, "", f"in all of its {len(known)} commits")
+    return Commits(known, known[-number - 1].name, f"in the last {number} commits")
 
 
 def _commit(record: str) -> Commit:

@@ -1,7 +1,7 @@
-"""Drawing plots as SVG that is part of a page: its colours are the page's, its text is text, its points can be pointed at.
+"""Drawing plots as SVG that is part of a page: with the page's colours, text that is text, points to be pointed at.
 
-Matplotlib draws with stand-in colours, which become CSS: ``currentColor`` for text and axes, a variable for the grid and
-one for each colour of the palette, so that a picture follows a page from light to dark.
+Matplotlib draws with stand-in colours, which become CSS: ``currentColor`` for text and axes, a variable for the grid
+and one for each colour of the palette, so that a picture follows a page from light to dark.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from kvcache.report.plots import Plot, Series
 from kvcache.report.text import number
@@ -45,7 +45,7 @@ _STYLE: dict[Any, Any] = {
 _POINTS_PER_INCH = 72  # what matplotlib's SVG counts in
 _WIDTH, _HEIGHT = 5.4, 2.7  # inches: narrow enough for its text to be read on a phone
 _LINE_OF_BARS = 0.3
-_LABEL_LENGTH = 30
+_LABEL_LENGTH = 26
 _MOST_HOVERS = 1000
 _MARKED_POINTS = 60  # a line of more has no dots
 
@@ -58,12 +58,12 @@ class Drawing:
 
     Attributes:
         svg: an ``<svg>`` element; parts of a series carry its number as ``data-series``.
-        legend: names of the series and their colours' numbers.
+        legend: names of the series, their colours' numbers, and whether they are dashed.
         points: ``[x, y, text]`` of each series' points, in the coordinates of the SVG.
     """
 
     svg: Markup
-    legend: list[tuple[str, int]]
+    legend: list[tuple[str, int, bool]]
     points: list[list[tuple[float, float, str]]]
 
 
@@ -92,13 +92,13 @@ def draw(plot: Plot, name: str) -> Drawing:
 _Hovers = list[tuple[float, float, str]]
 
 
-def _series(axes: Axes, plot: Plot) -> tuple[list[tuple[str, int]], list[_Hovers]]:
+def _series(axes: Axes, plot: Plot) -> tuple[list[tuple[str, int, bool]], list[_Hovers]]:
     legend, points = [], []
     floors: dict[float, float] = {}
     gaps = [b - a for series in plot.series for a, b in zip(series.x, series.x[1:], strict=False)]
     for place, series in enumerate(plot.series):
         colour = (place if series.colour is None else series.colour) % COLOURS
-        legend.append((series.name, colour))
+        legend.append((series.name, colour, series.style == "dashed"))
         ink: dict[str, Any] = {"color": _PALETTE[colour], "gid": f"series:{place}"}
         tops = list(series.y)
         if series.style == "bars":
@@ -126,14 +126,14 @@ def _thinned(series: Series, tops: Sequence[float]) -> _Hovers:
     return hovers[:: -(-len(hovers) // _MOST_HOVERS) or 1]
 
 
-def _bars(axes: Axes, plot: Plot) -> tuple[list[tuple[str, int]], list[_Hovers]]:
-    legend: list[tuple[str, int]] = []
+def _bars(axes: Axes, plot: Plot) -> tuple[list[tuple[str, int, bool]], list[_Hovers]]:
+    legend: list[tuple[str, int, bool]] = []
     points: list[_Hovers] = []
     lines = range(len(plot.categories))
     left = [0.0] * len(plot.categories)
     for place, band in enumerate(plot.bands):
         colour = (place if band.colour is None else band.colour) % COLOURS
-        legend.append((band.name, colour))
+        legend.append((band.name, colour, False))
         for bar in axes.barh(lines, band.widths, 0.72, left, color=_PALETTE[colour]):
             bar.set_gid(f"series:{place}")
         middles = [start + width / 2 for start, width in zip(left, band.widths, strict=True)]
@@ -145,6 +145,7 @@ def _bars(axes: Axes, plot: Plot) -> tuple[list[tuple[str, int]], list[_Hovers]]
             axes.hlines(line, lowest, highest, colors=_PALETTE[0], linewidth=0.8)
             axes.hlines(line, first, third, colors=_PALETTE[0], linewidth=6)
             axes.plot([middle], [line], marker="|", markersize=9, color=_TEXT)
+            points.append([(middle, line, f"{category.name}\nmedian {number(middle)} {plot.x_label}")])
     axes.set_yticks(lines, [_shortened(each.name) for each in plot.categories])
     axes.set_ylim(len(plot.categories) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
@@ -152,7 +153,9 @@ def _bars(axes: Axes, plot: Plot) -> tuple[list[tuple[str, int]], list[_Hovers]]
 
 
 def _shortened(name: str) -> str:
-    return name if len(name) <= _LABEL_LENGTH else f"{name[: _LABEL_LENGTH - 1]}…"
+    """What tells names apart stands mostly at their ends."""
+    half = _LABEL_LENGTH // 2
+    return name if len(name) <= _LABEL_LENGTH else f"{name[: half - 4]}…{name[-half - 3 :]}"
 
 
 def _dress(axes: Axes, plot: Plot) -> None:
@@ -166,8 +169,13 @@ def _dress(axes: Axes, plot: Plot) -> None:
     for axis, is_log in ((axes.xaxis, plot.log_x), (axes.yaxis, plot.log_y)):
         if is_log:
             (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
+            # Less than a decade or two has too few powers of ten to be read by.
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
         elif axis is axes.xaxis or plot.series:
-            axis.set_major_locator(MaxNLocator(6, integer=False))
+            whole = all(
+                _is_whole(value) for each in plot.series for value in (each.x if axis is axes.xaxis else each.y)
+            )
+            axis.set_major_locator(MaxNLocator(6, integer=bool(plot.series) and whole))
         if axis is axes.xaxis or plot.series:
             axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
             if is_log:
@@ -184,13 +192,16 @@ def _dress(axes: Axes, plot: Plot) -> None:
         )  # fmt: skip
 
 
-_PREFIXES = ((1e9, "G"), (1e6, "M"), (1e4, "k"))
+def _is_whole(value: float) -> bool:
+    return math.isnan(value) or float(value).is_integer()
+
+
+_PREFIXES = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))  # from where on, of how many, called what
 
 
 def _tick(value: float) -> str:
-    for size, prefix in _PREFIXES:
-        if abs(value) >= size:
-            size = 1e3 if prefix == "k" else size
+    for least, size, prefix in _PREFIXES:
+        if abs(value) >= least:
             return f"{value / size:.4g}{prefix}"
     return number(round(value, 10)).replace(",", "")
 
@@ -228,7 +239,7 @@ def _as_part_of_a_page(svg: str, name: str) -> Markup:
                 del element.attrib[attribute]
                 element.set("href", f"#{name}-{value[1:]}")  # a page knows no prefixes of namespaces
             elif attribute in ("style", "fill", "stroke", "clip-path"):
-                value = re.sub(r" ?font-family: [^;]*;", "", value.replace("url(#", f"url(#{name}-"))
-                element.set(attribute, re.sub(r"#0102[0-9a-f]{2}", lambda match: _CSS[match[0]], value))
+                own = re.sub(r" ?font-family: [^;]*;", "", value.replace("url(#", f"url(#{name}-"))
+                element.set(attribute, re.sub(r"#0102[0-9a-f]{2}", lambda match: _CSS[match[0]], own))
     # Written out by a serialiser that escapes all text: what it returns is safe to be put on a page.
     return Markup(ElementTree.tostring(root, encoding="unicode"))

@@ -36,7 +36,9 @@ def changed_table(steps: Sequence[Step], commits: Commits, pages: dict[str, str]
     measured = {step.commit for step in new}
     count = sum(commits.is_new(each.name) for each in commits.known)
     worse = sum(step.is_worse for step in new)
-    sentence = f"{count} commits, {worse} steps for the worse and {len(new) - worse} for the better, at {len(measured)} of them."
+    sentence = (
+        f"{count} commits, {worse} steps for the worse, {len(new) - worse} for the better, at {len(measured)} commits."
+    )
     if len(new) > MOST_CHANGES:
         sentence += f" The table has the {MOST_CHANGES} largest, worse ones first."
     return sentence, step_table(new[:MOST_CHANGES], pages)
@@ -93,8 +95,8 @@ def machine_table(files: Iterable[ReplayFile], benchmarks: Iterable[BenchmarkFil
     for benchmark in benchmarks:
         rows.append([benchmark.path.name, "cpu", benchmark.machine, benchmark.created, "pytest --benchmark-json"])
     if results is not None:
-        for name, described in load_machines(results).items():
-            text = clean(", ".join(f"{key} {value}" for key, value in described.items()))
+        for name, versions in load_machines(results).items():
+            text = clean(", ".join(f"{key} {value}" for key, value in versions.items()))
             rows.append([f"asv, {clean(name)}", "", text, "", "tox -e asv"])
     return Table(("source", "device", "machine and versions", "when", "command"), rows)
 

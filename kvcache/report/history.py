@@ -87,7 +87,7 @@ class History:
     skipped: tuple[tuple[str, str, str, int], ...] = ()
 
     def latest(self, machine: str, benchmark: str) -> tuple[str, dict[str, float]]:
-        """The last commit of a machine with values of a benchmark, and those by parameters; empty where there is none."""
+        """The last commit of a machine with values of a benchmark, and those by parameters; empty without any."""
         chosen = [each for each in self.series if (each.machine, each.benchmark) == (machine, benchmark)]
         for place in reversed(range(len(self.commits.get(machine, ())))):
             values = {each.params: float(each.values[place]) for each in chosen if not np.isnan(each.values[place])}

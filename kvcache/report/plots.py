@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 __all__ = ["Band", "Category", "Mark", "Plot", "Series"]
@@ -26,6 +26,19 @@ class Series:
     hovers: Sequence[str] = ()
     style: str = "line"
     colour: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        x: Sequence[float],
+        y: Sequence[float],
+        hover: Callable[[float, float], str],
+        style: str = "line",
+        colour: int | None = None,
+    ) -> Series:
+        """A series whose points show ``hover(x, y)``."""
+        return cls(name, x, y, [hover(each, value) for each, value in zip(x, y, strict=True)], style, colour)
 
 
 @dataclass(frozen=True)
@@ -55,10 +68,10 @@ class Band:
 
 @dataclass(frozen=True)
 class Category:
-    """A line of a plot of horizontal bars; ``spread`` draws min, quartiles and median there instead of bars."""
+    """A line of a plot of horizontal bars; ``spread`` (min, q1, median, q3, max) is drawn there instead of bars."""
 
     name: str
-    spread: tuple[float, float, float, float, float] | None = None
+    spread: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from kvcache.report.text import file_name, number
 
 __all__ = ["STEP_HEADINGS", "Step", "find_steps", "history_panels", "pace_panels", "step_table"]
 
-MOST_FIGURES = 240
 MOST_LINES = 8  # of a figure: the colours of the palette
 LAST_VALUES = 20  # of a history that stand in its table; all of them are in its data
 FEWEST_POINTS = 2
@@ -117,7 +116,7 @@ def step_table(steps: Sequence[Step], pages: dict[str, str]) -> Table:
 
 
 def group_name(series: Series) -> str:
-    """Of the figure that shows a series: all backends of a cell are in one, and a benchmark's cells without backends."""
+    """Of the figure that shows a series: one has all backends of a cell, or a benchmark's only parameter."""
     return file_name("history", series.machine, series.benchmark, _cell(series))
 
 
@@ -128,8 +127,8 @@ def _cell(series: Series) -> str:
     return ", ".join(f"{name}={value}" for name, value in series.cell.items() if name != "backend")
 
 
-def history_panels(history: History, steps: Sequence[Step], commits: Commits) -> list[Panel]:
-    """Histories as panels, those with steps first, at most ``MOST_FIGURES``; a history of one commit is none."""
+def history_panels(history: History, steps: Sequence[Step], commits: Commits, most: int) -> list[Panel]:
+    """Histories as panels, at most so many, chosen by their steps; a history of one commit is none."""
     groups: dict[str, list[Series]] = {}
     for series in history.series:
         if np.count_nonzero(~np.isnan(series.values)) >= FEWEST_POINTS:
@@ -138,7 +137,7 @@ def history_panels(history: History, steps: Sequence[Step], commits: Commits) ->
     for place, step in enumerate(steps):
         stepping.setdefault(group_name(step.series), place)
     order = sorted(groups, key=lambda name: stepping.get(name, len(steps)))
-    shown = set(order[:MOST_FIGURES])
+    shown = set(order[:most])
     by_group: dict[str, list[Step]] = {}
     for step in steps:
         by_group.setdefault(group_name(step.series), []).append(step)
@@ -153,9 +152,14 @@ def _panel(name: str, group: list[Series], steps: list[Step], history: History, 
     values = np.array([each.values for each in group])[:, anything]
     places = range(len(names))
     lines = [
-        Line(_label(series), places, row.tolist(), [_hover(series, commit, value, commits) for commit, value in zip(names, row, strict=True)])
+        Line(
+            _label(series),
+            places,
+            row.tolist(),
+            [_hover(series, commit, value, commits) for commit, value in zip(names, row, strict=True)],
+        )
         for series, row in zip(group[:MOST_LINES], values, strict=False)
-    ]  # fmt: skip
+    ]
     at = {int(place): position for position, place in enumerate(anything)}
     marked = {at[step.change.position]: step.commit[:8] for step in steps if step.series in group[:MOST_LINES]}
     every = -(-len(names) // 6) or 1
@@ -212,8 +216,8 @@ def pace_panels(history: History) -> list[Panel]:
                 file_name("pace", machine),
                 f"Pace of {machine}",
                 Table(("commit", "pace"), [[name[:8], float(value)] for name, value in zip(names, pace, strict=True)]),
-                "What legacy, whose code is left alone, took at each commit over what it takes as a rule, the median of all "
-                "its times. Times are judged after division by it: a machine that is busy slows everything, and is no "
+                "What legacy, whose code is left alone, took at each commit over what it takes as a rule, the median "
+                "of all its times. Times are judged after division by it: a busy machine slows everything, and is no "
                 "regression.",
                 "tox -e asv",
                 Plot(

@@ -10,10 +10,19 @@ from kvcache.geometry import Geometry
 from kvcache.report.errors import ReportError
 from kvcache.report.fields import Fields, read_json
 
-__all__ = ["OUTCOMES", "BackendResult", "ReplayFile", "ReplayResult", "Timeline", "read_replays"]
+__all__ = [
+    "DEFAULT_CAPACITIES",
+    "OUTCOMES",
+    "BackendResult",
+    "ReplayFile",
+    "ReplayResult",
+    "Timeline",
+    "read_replays",
+]
 
 FORMAT = "kvcache-replay"
 SCHEMA_VERSIONS = (1, 2)
+DEFAULT_CAPACITIES = ("default", "recorded")
 OUTCOMES = ("hit", "context_mismatch", "stale_hit", "miss", "wrong_content")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import unicodedata
 from typing import Any
@@ -34,8 +35,8 @@ def clean(value: Any) -> Any:
 
 def number(value: float | None) -> str:
     """A number for people: all digits of an integer, four significant ones of what is not, a dash for none."""
-    if value is None or value != value:
-        return "–"
+    if value is None or math.isnan(value):
+        return "-"
     if float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value):,}"
     if abs(value) >= 10 ** (_SIGNIFICANT - 1):
@@ -51,8 +52,11 @@ def seconds_of(unit: str) -> float | None:
     return _TIME_UNITS.get(unit)
 
 
-def file_name(*parts: str) -> str:
-    """A name for a file, the same for the same parts and another for others, whatever stands in them."""
+def file_name(*parts: str, beside: str = "") -> str:
+    """A name for a file, the same for the same parts and another for others, whatever stands in them.
+
+    ``beside`` tells files apart whose parts are the same, without being read in the name.
+    """
     text = "-".join(parts)
     slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:_LONGEST_SLUG].strip("-")
-    return f"{slug or 'data'}-{hashlib.sha256(repr(parts).encode('utf-8', 'replace')).hexdigest()[:8]}"
+    return f"{slug or 'data'}-{hashlib.sha256(repr((parts, beside)).encode('utf-8', 'replace')).hexdigest()[:8]}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from kvcache.report.backends import OUTCOME_COLOURS
+from kvcache.report.backends import OUTCOME_COLOURS, Known
 from kvcache.report.panels import Cell, Panel, Table
 from kvcache.report.plots import Plot, Series
 from kvcache.report.replays import OUTCOMES, ReplayFile, ReplayResult, Timeline
@@ -24,7 +24,7 @@ def trace_table(searches: Searches) -> Table:
         ["events", searches.events],
         ["searches read", searches.searches],
         ["synthetic", "yes: no real search stands behind it" if header.synthetic else "no"],
-        ["recorded on backend", header.backend or "–"],
+        ["recorded on backend", header.backend or "-"],
         ["created", header.created],
         ["recorder", header.recorder],
     ]
@@ -44,7 +44,7 @@ def _command(searches: Searches) -> str:
 
 
 def _name(kind: str, searches: Searches) -> str:
-    return file_name(kind, searches.path.name, searches.sha256)
+    return file_name(kind, searches.path.stem, beside=searches.sha256)
 
 
 def _depth(searches: Searches) -> Panel | None:
@@ -93,18 +93,18 @@ def _reuse(searches: Searches) -> Panel | None:
         _name("reuse", searches),
         "Reuse distance",
         Table(("stores in between", "lookups", "lookups so near or nearer, %"), rows),
-        f"Stores into the recurrent pool between an entry's own and a lookup of it: a pool that evicts in order needs more "
-        f"slots than that to still hold it. {searches.never_asked:,} entries were never asked for.",
+        f"Stores into the recurrent pool between an entry's own and a lookup of it: a pool that evicts in order needs "
+        f"more slots than that to still hold it. {searches.never_asked:,} entries were never asked for.",
         _command(searches),
         Plot(
             "stores in between",
             "lookups so near or nearer, %",
             [
-                Series(
+                Series.of(
                     "share",
                     distances,
                     shares,
-                    [f"{number(share)} % of lookups\nwithin {distance} stores" for distance, share in zip(distances, shares, strict=True)],
+                    lambda distance, share: f"{number(share)} % of lookups\nwithin {distance:.0f} stores",
                 )
             ],
             from_zero=True,
@@ -130,8 +130,8 @@ def _tree(searches: Searches) -> Panel | None:
         _name("tree", searches),
         "One search tree",
         Table(("simulation", "depth", "parent's simulation", "children"), rows),
-        "The first search of the first environment: each node where it was added, with a line to its parent. Simulation -1 "
-        "is the root.",
+        "The first search of the first environment: each node where it was added, with a line to its parent. "
+        "Simulation -1 is the root.",
         _command(searches),
         Plot(
             "simulation",
@@ -175,22 +175,16 @@ def _children(searches: Searches) -> Panel | None:
     )
 
 
-_Known = tuple[ReplayFile, ReplayResult]
-
-
-def occupancy_panels(replays: Iterable[_Known]) -> list[Panel]:
+def occupancy_panels(replays: Iterable[Known]) -> list[Panel]:
     """Keys that something is found under, pool by pool, while a replay goes on."""
     panels = []
     for file, replay in replays:
         known = [(backend, backend.timeline) for backend in replay.backends if backend.timeline]
         for pool in known[0][1].entries if known else ():
             lines = [
-                Series(
-                    backend.name, timeline.steps, timeline.entries[pool],
-                    [f"{value:,.0f} keys after\n{step:,.0f} inferences\n{backend.name}" for step, value in zip(timeline.steps, timeline.entries[pool], strict=True)],
-                )
+                Series.of(backend.name, timeline.steps, timeline.entries[pool], _key_hover(backend.name))
                 for backend, timeline in known
-            ]  # fmt: skip
+            ]
             columns = [timeline.entries[pool] for _, timeline in known]
             rows = [[step, *values] for step, *values in zip(known[0][1].steps, *columns, strict=True)]
             slots = f" The pool has {replay.slots} slots." if pool == "recur" and replay.slots else ""
@@ -199,8 +193,8 @@ def occupancy_panels(replays: Iterable[_Known]) -> list[Panel]:
                     file_name("occupancy", file.path.name, replay.trace, replay.device, replay.capacity, pool),
                     f"Keys in the {'recurrent pool' if pool == 'recur' else 'init pools, together'}",
                     Table(("inferences done", *(f"{backend.name}, keys" for backend, _ in known)), rows),
-                    f"{replay.device}, slots: {replay.capacity}.{slots} Legacy may answer to more keys than it has slots: "
-                    "those are the ones whose slot holds another state's content.",
+                    f"{replay.device}, slots: {replay.capacity}.{slots} Legacy may answer to more keys than it has "
+                    "slots: those are the ones whose slot holds another state's content.",
                     file.command,
                     Plot("inferences done", "keys", lines, from_zero=True),
                 )
@@ -208,7 +202,11 @@ def occupancy_panels(replays: Iterable[_Known]) -> list[Panel]:
     return panels
 
 
-def place_panels(replays: Iterable[_Known]) -> list[Panel]:
+def _key_hover(name: str) -> Callable[[float, float], str]:
+    return lambda step, keys: f"{keys:,.0f} keys after\n{step:,.0f} inferences\n{name}"
+
+
+def place_panels(replays: Iterable[Known]) -> list[Panel]:
     """Where in a search lookups go wrong: by simulation and by depth, a panel for each backend that has any."""
     panels = []
     for file, replay in replays:

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from kvcache.geometry import GEOMETRIES
 from kvcache.report.history import History
 from kvcache.report.panels import Table
-from kvcache.report.replays import ReplayFile, ReplayResult
+from kvcache.report.replays import DEFAULT_CAPACITIES, ReplayFile, ReplayResult
 from kvcache.report.text import number
 
-__all__ = ["Verdict", "from_history", "from_replays", "headlines", "verdict_table"]
+__all__ = ["Verdict", "from_history", "from_replays", "headlines", "verdict_table", "where_legacy_lies"]
 
 BASELINE = "legacy"
 DEFAULT_BACKENDS = ("new", "new:paged")  # what the library does unless told otherwise, by either name
-DEFAULT_CAPACITIES = ("default", "recorded")
 RECORDED, SYNTHETIC = "recorded", "synthetic"
 _TRACES = "replays.Replays."
 _MATTERS = 0.01  # of a rate in %: less is rounding
@@ -61,16 +60,19 @@ class Verdict:
         if self.faster is None:
             parts.append("not timed;")
         else:
-            spread = (
-                f" (quartiles {number(self.quartiles[0])} to {number(self.quartiles[1])})" if self.quartiles else ""
-            )
-            parts.append(f"a recurrent step is {number(self.faster)} times as fast{spread};")
+            spread = "" if self.quartiles is None else " (quartiles {:.3g} to {:.3g})".format(*self.quartiles)
+            parts.append(f"a recurrent step is {self.faster:.3g} times as fast{spread};")
         if self.smaller is not None:
-            parts.append(f"{number(self.smaller)} times fewer bytes reserved;")
-        parts.append(f"hits {number(self.hit[0])} % (legacy {number(self.hit[1])} %),")
-        parts.append(f"stale hits {number(self.stale[0])} % (legacy {number(self.stale[1])} %).")
-        parts.append(f"{self.trace}, slots: {self.capacity}.")
-        return " ".join(parts)
+            parts.append(f"{self.smaller:.3g} times fewer bytes reserved;")
+        return " ".join([*parts, f"{self.rates}. {self.trace}, slots: {self.capacity}."])
+
+    @property
+    def rates(self) -> str:
+        """What lookups came to, in words."""
+        return (
+            f"hits {number(self.hit[0])} % (legacy {number(self.hit[1])} %), "
+            f"stale hits {number(self.stale[0])} % (legacy {number(self.stale[1])} %)"
+        )
 
     def _time(self) -> int:
         if self.faster is None:
@@ -180,6 +182,22 @@ def headlines(verdicts: Sequence[Verdict]) -> list[Verdict]:
     for verdict in sorted(verdicts, key=_rank):
         best.setdefault((verdict.geometry, verdict.device), verdict)
     return sorted(best.values(), key=lambda each: (order.get(each.geometry, len(order)), each.device))
+
+
+def where_legacy_lies(verdict: Verdict, verdicts: Iterable[Verdict]) -> str:
+    """What became of the same lookups in the pools in which legacy has most stale hits; empty where it has none."""
+    same = [
+        each
+        for each in verdicts
+        if (each.geometry, each.device, each.trace, each.backend)
+        == (verdict.geometry, verdict.device, verdict.trace, verdict.backend)
+        and each.capacity != verdict.capacity
+        and each.stale[1]
+    ]
+    if not same:
+        return ""
+    worst = max(same, key=lambda each: each.stale[1] or 0.0)
+    return f"With slots {worst.capacity}: {worst.rates}."
 
 
 def _rank(verdict: Verdict) -> tuple[bool, ...]:
