@@ -21,6 +21,7 @@ def make_history(folder: Path, subjects: Sequence[str], tag: int | None = None) 
         command = ["git", "-C", str(folder), *identity, *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
 
+    folder.mkdir(parents=True, exist_ok=True)
     git("init", "--quiet")
     names = []
     for place, subject in enumerate(subjects):

@@ -32,14 +32,14 @@ def test_a_series_for_each_cell(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("benchmark", "unit", "exact"),
+    ("name", "unit", "exact"),
     [
         ("x.track_bytes_reserved", "bytes", True), ("x.track_miss_rate", "%", True), ("x.track_time", "us", False),
         ("x.track_time_over_legacy", "ratio", False), ("x.peakmem_all", "bytes", False), ("x.time_it", "seconds", False),
     ],
 )  # fmt: skip
-def test_what_is_deterministic(tmp_path, benchmark, unit, exact):
-    (series,) = read(write_results(tmp_path, {(benchmark, "new"): [1.0]}, units={benchmark: unit})).series
+def test_what_is_deterministic(tmp_path, name, unit, exact):
+    (series,) = read(write_results(tmp_path, {(name, "new"): [1.0]}, units={name: unit})).series
     assert series.is_exact is exact
 
 
