@@ -15,7 +15,7 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _HIDDEN = {"Cc", "Cs", "Cf", "Cn"}
 _SIGNIFICANT = 4
 _MOST_DECIMALS = 10
-_LONGEST_SLUG = 60
+_LONGEST_SLUG = 80
 
 _TIME_UNITS = {"s": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 

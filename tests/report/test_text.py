@@ -30,7 +30,7 @@ def test_what_cannot_be_shown_is_marked_and_the_rest_stays():
 def test_file_names_are_plain_and_short(name):
     made = file_name(name)
     assert set(made) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
-    assert 0 < len(made) < 80
+    assert 0 < len(made) < 100
 
 
 def test_file_names_tell_what_differs_apart():
