@@ -15,7 +15,9 @@ OUTCOMES = ("hit", "stale_hit", "context_mismatch", "miss", "wrong_content")
 
 def table(pages, start, inside=""):
     """The name and the rows of the one panel, on whichever page, that is called so."""
-    found = [(name, page) for page in pages.values() for name in page.tables if name.startswith(start) and inside in name]
+    found = [
+        (name, page) for page in pages.values() for name in page.tables if name.startswith(start) and inside in name
+    ]
     assert len(found) == 1, found
     name, page = found[0]
     return name, page.rows(name)
@@ -30,7 +32,9 @@ def test_latencies(made):
     for backend in replays[0]["backends"]:
         for operation, found in backend["latency_us"].items():
             row = rows[backend["name"], operation.replace("_", " ")]
-            assert [row[f"{each}, us"] for each in ("p50", "p95", "p99")] == [found[each] for each in ("p50", "p95", "p99")]
+            assert [row[f"{each}, us"] for each in ("p50", "p95", "p99")] == [
+                found[each] for each in ("p50", "p95", "p99")
+            ]
             assert row["calls"] == found["samples"]
         ratio = replays[0]["baseline_over_backend"][backend["name"]]
         assert rows[backend["name"], "recurrent step"]["times as fast as legacy"] == ratio["median"]

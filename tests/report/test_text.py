@@ -23,7 +23,9 @@ def test_what_cannot_be_shown_is_marked_and_the_rest_stays():
     assert clean(hostile) == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}" + (
         "<script>\N{REPLACEMENT CHARACTER}\N{SNOWMAN}é"
     )
-    assert clean({"k\x00": ["v\x00", 1, None]}) == {"k\N{REPLACEMENT CHARACTER}": ["v\N{REPLACEMENT CHARACTER}", 1, None]}
+    assert clean({"k\x00": ["v\x00", 1, None]}) == {
+        "k\N{REPLACEMENT CHARACTER}": ["v\N{REPLACEMENT CHARACTER}", 1, None]
+    }
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a/b\\c", "", "x" * 500, "\ud800", "<script>"], ids=range(6))
