@@ -26,7 +26,8 @@ def test_subjects_and_authors_in_order(history):
 @pytest.mark.parametrize(
     ("since", "new", "described"),
     [
-        ("", 2, "since v1"), ("v1", 2, "since v1"), ("1", 1, "in the last 1 commits"), ("0", 0, "in the last 0 commits"),
+        ("", 2, "since v1"), ("v1", 2, "since v1"), ("1", 1, "in the last 1 commits"),
+        ("0", 0, "in the last 0 commits"),
         ("99", 4, "in all of its 4 commits"), ("HEAD~3", 3, "since HEAD~3"),
     ],
 )  # fmt: skip

@@ -24,7 +24,7 @@ def table(pages, start, inside=""):
 
 
 def test_latencies(made):
-    replays, pages, folder = made
+    replays, pages, _ = made
     page = pages["backends"]
     steps = [name for name in page.tables if name.startswith("step-") and "default" in name]
     assert len(steps) == 1

@@ -1,6 +1,7 @@
 """Replay results are read whole, or refused with what is wrong."""
 
 import json
+from typing import ClassVar
 
 import pytest
 from replay_files import replay, synthetic
@@ -105,7 +106,7 @@ def test_missing_files_and_folders(tmp_path):
 
 
 class TestBenchmarks:
-    CONTENT = {
+    CONTENT: ClassVar = {
         "machine_info": {"cpu": {"brand_raw": "some CPU"}, "python_version": "3.11.7"},
         "datetime": "2026-11-21",
         "commit_info": {"id": "abc"},
@@ -128,5 +129,5 @@ class TestBenchmarks:
             read_replays(write(tmp_path, self.CONTENT))
 
     def test_a_statistic_is_missing(self, tmp_path):
-        with pytest.raises(ReportError, match="stats.q1 is missing"):
+        with pytest.raises(ReportError, match=r"stats\.q1 is missing"):
             read_benchmarks(write(tmp_path, changed(self.CONTENT, "benchmarks", 0, "stats", "q1")))
