@@ -125,10 +125,10 @@ class Browser:
             raise RuntimeError(str(answer["exceptionDetails"]))
         return answer["result"].get("value")
 
-    def picture(self, file: Path) -> None:
+    def picture(self, file: Path, tallest: int = _TALLEST) -> None:
         """Write the whole page, or its upper part, as PNG."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], _TALLEST), "scale": 1}
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], tallest), "scale": 1}
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(base64.b64decode(shot["data"]))
@@ -163,6 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pages", nargs="+", type=Path)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--height", type=int, default=_TALLEST, help="of a picture at most, in pixels")
     arguments = parser.parse_args()
     program = find_chromium()
     if program is None:
@@ -173,7 +174,7 @@ def main() -> None:
                 for dark in (False, True):
                     browser.open(page, width, dark)
                     name = f"{page.stem}-{width}-{'dark' if dark else 'light'}.png"
-                    browser.picture(arguments.output / name)
+                    browser.picture(arguments.output / name, arguments.height)
     outside = [url for url in browser.requests if not url.startswith(("file:", "data:"))]
     print(f"{len(arguments.pages)} pages, {len(browser.requests)} requests, {len(outside)} of them to a network")
     print("\n".join(browser.complaints) or "no complaint")

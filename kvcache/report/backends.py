@@ -23,10 +23,11 @@ from kvcache.trace.drive import OPERATIONS, STEP_OPERATIONS
 __all__ = [
     "benchmark_panels",
     "capacity_panels",
+    "distribution_panels",
     "growth_panels",
-    "latency_panels",
     "memory_panels",
     "outcome_panels",
+    "step_panels",
     "work_panels",
 ]
 
@@ -56,17 +57,19 @@ def _name(kind: str, file: ReplayFile, replay: ReplayResult, *more: str) -> str:
     return file_name(kind, file.path.name, replay.trace, replay.device, replay.capacity, *more)
 
 
-def latency_panels(replays: Iterable[Known]) -> list[Panel]:
-    """A step's time by operation, and how the times of each operation are distributed."""
-    panels = []
-    for file, replay in replays:
-        if not replay.first.latency_us:
-            continue
-        panels.append(_step_panel(file, replay))
-        for operation in (_STEP, *OPERATIONS):
-            if any(operation in backend.distributions for backend in replay.backends):
-                panels.append(_distribution_panel(file, replay, operation))
-    return panels
+def step_panels(replays: Iterable[Known]) -> list[Panel]:
+    """A recurrent step's time by operation."""
+    return [_step_panel(file, replay) for file, replay in replays if replay.first.latency_us]
+
+
+def distribution_panels(replays: Iterable[Known]) -> list[Panel]:
+    """How the times of steps and of each operation are distributed."""
+    return [
+        _distribution_panel(file, replay, operation)
+        for file, replay in replays
+        for operation in (_STEP, *OPERATIONS)
+        if any(operation in backend.distributions for backend in replay.backends)
+    ]
 
 
 def _step_panel(file: ReplayFile, replay: ReplayResult) -> Panel:
@@ -349,7 +352,7 @@ def _capacity_panel(file: ReplayFile, replays: Sequence[ReplayResult], asked: Re
         f"Hit rate against capacity in {unit}",
         Table((f"recurrent pool, {unit}", *(f"{label}, %" for label, _ in told)), rows),
         f"{replay.trace} on {replay.device}, {replay.searches} searches. {note}"
-        "Stale hits (dashed) are no hits, and stand beside them.",
+        "Stale hits (dashed) are no hits, and stand beside them. Of lines on top of each other, hide one to see the next.",
         file.command,
         Plot(f"recurrent pool, {unit}", "lookups, %", lines, log_x=True, from_zero=True),
     )

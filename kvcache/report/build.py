@@ -172,11 +172,13 @@ class _Build:
         requests = self._bounded()
         full = self._full()
         groups = [
-            ("Time", backends.latency_panels(full)),
-            ("What lookups come to", backends.outcome_panels(full)),
+            (
+                "At a glance",
+                [*backends.step_panels(full), *backends.outcome_panels(full), *backends.work_panels(full)],
+            ),
             ("Hit rate against capacity", backends.capacity_panels(self.files, requests)),
+            ("How long calls take", backends.distribution_panels(full)),
             ("Memory", backends.memory_panels(full)),
-            ("Work", backends.work_panels(full)),
             ("Cost against size", backends.growth_panels(self.history)),
             ("Single operations", [panel for file in self.benchmarks for panel in backends.benchmark_panels(file)]),
         ]
