@@ -24,6 +24,7 @@ def write_results(
     units: Mapping[str, str] | None = None,
     machine: str = "vm",
     dates: Sequence[int] = (),
+    param: str = "backend",
 ) -> Path:
     """Write asv's files: ``values`` by benchmark and backend, one for each commit; None is a failure.
 
@@ -31,6 +32,7 @@ def write_results(
         commits: full hashes; made up where there are none.
         units: of benchmarks; microseconds where nothing is said.
         dates: of commits, ms; a day apart where there are none.
+        param: the benchmarks' parameter, whose values stand where the backend does.
     """
     number = max(map(len, values.values()))
     names = commits or [commit_name(each) for each in range(number)]
@@ -38,7 +40,7 @@ def write_results(
     for benchmark, backend in values:
         backends.setdefault(benchmark, []).append(backend)
     described = {
-        name: {"param_names": ["backend"], "unit": (units or {}).get(name, "us"), "version": "1"} for name in backends
+        name: {"param_names": [param], "unit": (units or {}).get(name, "us"), "version": "1"} for name in backends
     }
     (folder / machine).mkdir(parents=True, exist_ok=True)
     (folder / "benchmarks.json").write_text(json.dumps({"version": 2, **described}))
