@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from kvcache.geometry import TOKENS_PER_STEP, Geometry
 from kvcache.report.bounds import Requests
@@ -13,6 +14,7 @@ from kvcache.report.pytest_benchmarks import STATISTICS, BenchmarkFile
 from kvcache.report.replays import (
     DEFAULT_CAPACITIES,
     OUTCOMES,
+    STEP,
     BackendResult,
     ReplayFile,
     ReplayResult,
@@ -21,12 +23,15 @@ from kvcache.report.text import file_name, number
 from kvcache.trace.drive import OPERATIONS, STEP_OPERATIONS
 
 __all__ = [
+    "Known",
+    "OUTCOME_COLOURS",
     "benchmark_panels",
     "capacity_panels",
     "distribution_panels",
     "growth_panels",
     "memory_panels",
     "outcome_panels",
+    "replay_name",
     "step_panels",
     "work_panels",
 ]
@@ -36,7 +41,6 @@ Known = tuple[ReplayFile, ReplayResult]  # a replay, and the file that it is in
 OUTCOME_COLOURS = {"hit": 2, "context_mismatch": 3, "stale_hit": 7, "miss": 6, "wrong_content": 1}
 _BOUND_COLOUR = 6
 _DRAWN = {"hit": "line", "stale_hit": "dashed"}
-_STEP = "recurrent_step"
 _HASHES_OF_A_STEP = 2  # of the parents' latents, and of the new ones
 _GROWTH = "operations.Growth."
 _AXES = {
@@ -53,8 +57,10 @@ def _of(replay: ReplayResult) -> str:
     return f"{replay.trace} on {replay.device}, slots: {replay.capacity}"
 
 
-def _name(kind: str, file: ReplayFile, replay: ReplayResult, *more: str) -> str:
-    return file_name(kind, file.path.name, replay.trace, replay.device, replay.capacity, *more)
+def replay_name(kind: str, file: ReplayFile, replay: ReplayResult, *more: str) -> str:
+    """Of a panel's files. Neither a result file's name nor a trace's need be the only one of its kind."""
+    told = (file.path.stem, Path(replay.trace).stem, replay.device, replay.capacity)
+    return file_name(kind, *told, *more, beside=f"{file.path} {replay.sha256}")
 
 
 def step_panels(replays: Iterable[Known]) -> list[Panel]:
@@ -67,7 +73,7 @@ def distribution_panels(replays: Iterable[Known]) -> list[Panel]:
     return [
         _distribution_panel(file, replay, operation)
         for file, replay in replays
-        for operation in (_STEP, *OPERATIONS)
+        for operation in (STEP, *OPERATIONS)
         if any(operation in backend.distributions for backend in replay.backends)
     ]
 
@@ -80,7 +86,7 @@ def _step_panel(file: ReplayFile, replay: ReplayResult) -> Panel:
             operation,
             [each[operation] for each in parts],
             [
-                f"{operation}: {number(each[operation])} us of {number(latency[_STEP]['p50'])} us\n{backend.name}"
+                f"{operation}: {number(each[operation])} us of {number(latency[STEP]['p50'])} us\n{backend.name}"
                 for each, (backend, latency) in zip(parts, timed, strict=True)
             ],
         )
@@ -101,12 +107,12 @@ def _step_panel(file: ReplayFile, replay: ReplayResult) -> Panel:
     for backend, latency in timed:
         over = backend.over_baseline or {}
         for operation, values in latency.items():
-            ratios = [over.get(each) for each in ("median", "p25", "p75")] if operation == _STEP else [None] * 3
+            ratios = [over.get(each) for each in ("median", "p25", "p75")] if operation == STEP else [None] * 3
             numbers = [values[each] for each in ("p50", "p95", "p99", "samples")]
             rows.append([backend.name, operation.replace("_", " "), *numbers, *ratios])
     headings = (*headings[:6], f"times as fast as {replay.baseline}", *headings[7:])
     return Panel(
-        _name("step", file, replay),
+        replay_name("step", file, replay),
         "A recurrent step by operation",
         Table(headings, rows),
         f"{_of(replay)}: {replay.searches} searches, {replay.recurrent_steps} steps. The median step, divided in "
@@ -121,7 +127,7 @@ def _parts(latency: dict[str, dict[str, float]]) -> dict[str, float]:
         name: latency[name]["p50"] * (_HASHES_OF_A_STEP if name == "hash" else 1) if name in latency else 0.0
         for name in STEP_OPERATIONS
     }
-    share = latency[_STEP]["p50"] / (sum(medians.values()) or 1)
+    share = latency[STEP]["p50"] / (sum(medians.values()) or 1)
     return {name: share * value for name, value in medians.items()}
 
 
@@ -138,8 +144,8 @@ def _distribution_panel(file: ReplayFile, replay: ReplayResult, operation: str) 
     ]
     title = operation.replace("_", " ")
     return Panel(
-        _name("latency", file, replay, operation),
-        f"How long one {title} takes" if operation == _STEP else f"How long a call of {title} takes",
+        replay_name("latency", file, replay, operation),
+        f"How long one {title} takes" if operation == STEP else f"How long a call of {title} takes",
         Table(("percentile", *(f"{name}, us" for name, _ in found)), rows),
         f"{_of(replay)}. Steeper is steadier, further left is faster. The slowest hundredth is in the table alone.",
         file.command,
@@ -178,7 +184,7 @@ def memory_panels(replays: Iterable[Known]) -> list[Panel]:
         ]  # fmt: skip
         panels.append(
             Panel(
-                _name("memory", file, replay),
+                replay_name("memory", file, replay),
                 "Memory over a replay",
                 Table(("backend", *(f"{pool}, bytes" for pool in pools), "together, bytes", "peak, bytes"), last),
                 f"{_of(replay)}. Bytes that pools and batches reserve, from the checked pass, which is not timed; the "
@@ -202,7 +208,7 @@ def outcome_panels(replays: Iterable[Known]) -> list[Panel]:
     """What lookups came to, a bar for each backend at each capacity."""
     groups: dict[tuple[str, str, str], list[Known]] = {}
     for file, replay in replays:
-        groups.setdefault((str(file.path), replay.trace, replay.device), []).append((file, replay))
+        groups.setdefault((str(file.path), replay.sha256, replay.device), []).append((file, replay))
     return [_outcome_panel(group[0][0], [replay for _, replay in group]) for group in groups.values()]
 
 
@@ -232,7 +238,7 @@ def _outcome_panel(file: ReplayFile, replays: Sequence[ReplayResult]) -> Panel:
     ]
     trace, device = replays[0].trace, replays[0].device
     return Panel(
-        file_name("outcomes", file.path.name, trace, device),
+        file_name("outcomes", file.path.stem, trace, device, beside=f"{file.path} {replays[0].sha256}"),
         "What lookups came to",
         Table(headings, rows),
         f"{trace} on {device}. A hit is the context that the search meant; a mismatch has the right key and another "
@@ -271,7 +277,7 @@ def work_panels(replays: Iterable[Known]) -> list[Panel]:
         ]
         panels.append(
             Panel(
-                _name("work", file, replay),
+                replay_name("work", file, replay),
                 "Work of a recurrent step",
                 Table(("backend", *_WORK.values()), rows),
                 f"{_of(replay)}. Counted, the same on any machine; median of the steps.",
@@ -296,8 +302,8 @@ def capacity_panels(files: Iterable[ReplayFile], requests: dict[str, Requests]) 
     """
     panels = []
     for file in files:
-        for place in dict.fromkeys((replay.trace, replay.device) for replay in file.replays):
-            replays = [each for each in file.replays if (each.trace, each.device) == place]
+        for place in dict.fromkeys((replay.sha256, replay.device) for replay in file.replays):
+            replays = [each for each in file.replays if (each.sha256, each.device) == place]
             asked = requests.get(bounds_key(replays[0].sha256, replays[0].searches))
             entries = sorted((each for each in replays if each.slots), key=lambda each: each.slots or 0)
             sizes = sorted((each for each in replays if each.slot_bytes), key=lambda each: each.slot_bytes or 0)
@@ -348,7 +354,7 @@ def _capacity_panel(file: ReplayFile, replays: Sequence[ReplayResult], asked: Re
     rows: list[list[Cell]] = [[size, *rates] for size, *rates in zip(sizes, *(rates for _, rates in told), strict=True)]
     replay = replays[0]
     return Panel(
-        _name("capacity", file, replay, unit),
+        replay_name("capacity", file, replay, unit),
         f"Hit rate against capacity in {unit}",
         Table((f"recurrent pool, {unit}", *(f"{label}, %" for label, _ in told)), rows),
         f"{replay.trace} on {replay.device}, {replay.searches} searches. {note}"
@@ -431,8 +437,8 @@ def benchmark_panels(file: BenchmarkFile) -> list[Panel]:
     ]
     return [
         Panel(
-            file_name("benchmark", file.path.name),
-            f"Single operations: {file.path.name}",
+            file_name("benchmark", file.path.stem, beside=str(file.path)),
+            f"Single operations: {file.name}",
             Table(("benchmark", *(f"{name}, us" for name in STATISTICS), "rounds"), rows),
             f"{file.created}, {file.machine}, commit {file.commit[:8] or 'unknown'}. From the fastest round to the "
             "slowest, quartiles thick, the median marked.",

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from kvcache._version import __version__
 from kvcache.report import backends, front, regressions, trace_pages, verdicts
 from kvcache.report.bounds import Requests
+from kvcache.report.changes import LEVEL, PROCESS_SPREAD, SMALLEST_EFFECT
 from kvcache.report.commits import Commits, read_commits
 from kvcache.report.errors import ReportError
 from kvcache.report.history import History, read_history
@@ -21,7 +22,8 @@ from kvcache.report.pytest_benchmarks import BenchmarkFile, read_benchmarks
 from kvcache.report.replays import DEFAULT_CAPACITIES, ReplayFile, ReplayResult, read_replays
 from kvcache.report.searches import Searches, read_searches
 from kvcache.report.site import Group, PageLink, Site
-from kvcache.report.text import file_name
+from kvcache.report.text import clean, file_name
+from kvcache.results import load_machines
 
 __all__ = ["MOST_HISTORIES", "Inputs", "build_report"]
 
@@ -83,14 +85,15 @@ def build_report(inputs: Inputs, output: Path, progress: Progress = lambda what:
     progress("reading")
     commits = read_commits(inputs.repository, inputs.since)
     history = History() if inputs.results is None else read_history(inputs.results, commits)
-    files = [read_replays(path) for path in inputs.replays]
-    benchmarks = [read_benchmarks(path) for path in inputs.benchmarks]
-    traces = [read_searches(path, _digest(path)) for path in inputs.traces]
+    machines = {} if inputs.results is None else load_machines(inputs.results)
+    files = [read_replays(path) for path in dict.fromkeys(inputs.replays)]
+    benchmarks = [read_benchmarks(path) for path in dict.fromkeys(inputs.benchmarks)]
+    traces = [read_searches(path, _digest(path)) for path in dict.fromkeys(inputs.traces)]
     if inputs.profile is not None and not inputs.profile.is_dir():
         raise ReportError(inputs.profile, "no folder of profiles")
     made = datetime.now(timezone.utc).replace(microsecond=0).isoformat()
-    site = Site(output, "kvcache report", f"Made by: {inputs.command}; kvcache {__version__}, {made}")
-    _Build(inputs, site, commits, history, files, benchmarks, traces, progress).run()
+    site = Site(output, "kvcache report", f"Made by: {clean(inputs.command)}; kvcache {__version__}, {made}")
+    _Build(inputs, site, commits, history, machines, files, benchmarks, traces, progress).run()
     return [output / name for name in site.finish()]
 
 
@@ -104,18 +107,19 @@ class _Build:
     site: Site
     commits: Commits
     history: History
+    machines: dict[str, dict[str, str]]
     files: list[ReplayFile]
     benchmarks: list[BenchmarkFile]
     traces: list[Searches]
     progress: Progress
 
     def run(self) -> None:
-        traces = {f"{file_name('trace', each.path.name, each.sha256)}.html": each for each in self.traces}
+        traces = {f"{file_name('trace', each.path.stem, beside=each.sha256)}.html": each for each in self.traces}
         self.site.navigation += [
             PageLink(FRONT, "Report"),
             PageLink(REGRESSIONS, "Regressions"),
             PageLink(BACKENDS, "Backends"),
-            *(PageLink(file, each.path.name) for file, each in traces.items()),
+            *(PageLink(file, each.name) for file, each in traces.items()),
         ]
         steps = regressions.find_steps(self.history, self.commits)
         self.progress("regressions")
@@ -123,7 +127,7 @@ class _Build:
         self.progress("backends")
         self._backends()
         for file, searches in traces.items():
-            self.progress(searches.path.name)
+            self.progress(searches.name)
             self._trace(file, searches)
         self.progress("front page")
         self._front(steps, pages)
@@ -145,8 +149,9 @@ class _Build:
             f"{len(worse)} steps for the worse, {len(better)} for the better in {len(self.history.series):,} series. "
             f"{len(panels)} histories are drawn, those with steps first ('kvcache results' has all values).",
             "Deterministic metrics are compared exactly: every change is a step. Times step where ruptures finds the "
-            "likeliest place, the segments differ by 5 % or more, and the difference is significant over all series "
-            "taken together (false discovery rate 1 %, against a spread of at least 10 % from process to process). "
+            f"likeliest place, the segments differ by {SMALLEST_EFFECT:.0%} or more, and the difference is significant "
+            f"over all series taken together (false discovery rate {LEVEL:.0%}, against a spread of at least "
+            f"{PROCESS_SPREAD:.0%} from process to process). "
             "Lower is better throughout.",
         ]
         groups = [
@@ -164,7 +169,7 @@ class _Build:
             f"Steps for the {word}, largest first",
             regressions.step_table(steps[:MOST_STEPS], pages),
             shown,
-            self.inputs.command,
+            clean(self.inputs.command),
             data=regressions.step_table(steps, {}),
         )
 
@@ -207,7 +212,7 @@ class _Build:
             file_name("header", searches.path.stem, beside=searches.sha256),
             "What the trace says of itself",
             trace_pages.trace_table(searches),
-            command=f"kvcache trace show {searches.path.name}",
+            command=f"kvcache trace show {searches.name}",
         )
         groups = [
             Group("The search as it ran", trace_pages.search_panels(searches)),
@@ -216,7 +221,7 @@ class _Build:
             Group("The trace", [header]),
         ]
         lead = [] if replays else ["No replay of this trace was given (--replay): pools and stale hits are not shown."]
-        self.site.pages(Path(file).stem, searches.path.name, groups, lead)
+        self.site.pages(Path(file).stem, searches.name, groups, lead)
 
     def _full(self) -> list[tuple[ReplayFile, ReplayResult]]:
         """Replays that are more than a point of a curve over capacities: timed ones, and those at default capacity."""
@@ -248,7 +253,7 @@ class _Build:
                 front.not_measured_table(found, self.files, self.history, absent), True,
             ),
             machines=self._table(
-                "machines", "Machines", front.machine_table(self.files, self.benchmarks, self.inputs.results), True
+                "machines", "Machines", front.machine_table(self.files, self.benchmarks, self.machines), True
             ),
             profiles=[] if self.inputs.profile is None else front.profile_links(self.inputs.profile, self.site.folder),
         )  # fmt: skip

@@ -14,7 +14,7 @@ import numpy as np
 import ruptures
 from scipy import stats
 
-__all__ = ["SMALLEST_EFFECT", "Change", "exact_changes", "measured_changes"]
+__all__ = ["LEVEL", "PROCESS_SPREAD", "SMALLEST_EFFECT", "Change", "exact_changes", "measured_changes"]
 
 # Identical code's times take one of a few values up to 25 % apart from process to process (a log-normal spread of about
 # a tenth), and a history has one process a commit: what its values scatter by chance may look like less, never be less.

@@ -54,8 +54,9 @@ class Fields:
 
     def number_list(self, name: str) -> list[float]:
         values = self._typed(name, (list,), "a list")
-        if any(isinstance(each, bool) or not isinstance(each, (int, float)) for each in values):
-            raise ReportError(self.path, f"{self._place(name)} is not a list of numbers")
+        for each in values:
+            if isinstance(each, bool) or not isinstance(each, (int, float)) or not math.isfinite(each):
+                raise ReportError(self.path, f"{self._place(name)} is not a list of numbers")
         return [float(each) for each in values]
 
     def object(self, name: str) -> Fields:

@@ -165,7 +165,7 @@ def _dress(axes: Axes, plot: Plot) -> None:
     axes.set_xlabel(plot.x_label, labelpad=2)
     if plot.y_label:
         # Above the axis, where it is read without turning the head and costs no width.
-        axes.set_title(plot.y_label, loc="left", fontsize=9, x=-0.11, pad=5)
+        axes.set_title(plot.y_label, loc="left", fontsize=9, x=-0.11, y=1.0, pad=5)
     for axis, is_log in ((axes.xaxis, plot.log_x), (axes.yaxis, plot.log_y)):
         if is_log:
             (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")

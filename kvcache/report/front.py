@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,7 +19,6 @@ from kvcache.report.regressions import Step, step_table
 from kvcache.report.replays import ReplayFile
 from kvcache.report.text import clean
 from kvcache.report.verdicts import Verdict
-from kvcache.results import load_machines
 
 __all__ = ["changed_table", "machine_table", "not_measured_table", "profile_links"]
 
@@ -60,7 +59,7 @@ def not_measured_table(
     for file in files:
         for device, reason in file.not_measured:
             reasons.setdefault(device, reason)
-            rows.append([f"replays on {device}", reason, file.path.name])
+            rows.append([f"replays on {device}", reason, file.name])
     compared = {(verdict.geometry, verdict.device) for verdict in verdicts}
     skipped = Counter({(machine, device): 0 for machine, _, device, _ in history.skipped})
     for machine, _, device, number in history.skipped:
@@ -84,20 +83,21 @@ def not_measured_table(
     return Table(("what", "why", "according to"), rows)
 
 
-def machine_table(files: Iterable[ReplayFile], benchmarks: Iterable[BenchmarkFile], results: Path | None) -> Table:
-    """Machines, and versions of what ran on them."""
+def machine_table(
+    files: Iterable[ReplayFile], benchmarks: Iterable[BenchmarkFile], machines: Mapping[str, Mapping[str, str]]
+) -> Table:
+    """Machines, and versions of what ran on them; ``machines`` are asv's."""
     rows: list[list[Cell]] = []
     for file in files:
         settings = ", ".join(f"{name} {value}" for name, value in file.settings.items())
         for device, machine in file.machines.items():
             described = ", ".join(f"{name} {value}" for name, value in machine.items())
-            rows.append([file.path.name, device, f"{described}; {settings}", file.created, file.command])
+            rows.append([file.name, device, f"{described}; {settings}", file.created, file.command])
     for benchmark in benchmarks:
-        rows.append([benchmark.path.name, "cpu", benchmark.machine, benchmark.created, "pytest --benchmark-json"])
-    if results is not None:
-        for name, versions in load_machines(results).items():
-            text = clean(", ".join(f"{key} {value}" for key, value in versions.items()))
-            rows.append([f"asv, {clean(name)}", "", text, "", "tox -e asv"])
+        rows.append([benchmark.name, "cpu", benchmark.machine, benchmark.created, "pytest --benchmark-json"])
+    for name, versions in machines.items():
+        text = clean(", ".join(f"{key} {value}" for key, value in versions.items()))
+        rows.append([f"asv, {clean(name)}", "", text, "", "tox -e asv"])
     return Table(("source", "device", "machine and versions", "when", "command"), rows)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kvcache.report.errors import ReportError
 from kvcache.report.fields import read_json
+from kvcache.report.text import clean
 
 __all__ = ["BenchmarkFile", "BenchmarkResult", "read_benchmarks"]
 
@@ -32,6 +33,11 @@ class BenchmarkFile:
     commit: str
     machine: str
     benchmarks: tuple[BenchmarkResult, ...]
+
+    @property
+    def name(self) -> str:
+        """Of the file, fit to be shown."""
+        return str(clean(self.path.name))
 
 
 def read_benchmarks(path: str | Path) -> BenchmarkFile:

@@ -9,10 +9,12 @@ from pathlib import Path
 from kvcache.geometry import Geometry
 from kvcache.report.errors import ReportError
 from kvcache.report.fields import Fields, read_json
+from kvcache.report.text import clean
 
 __all__ = [
     "DEFAULT_CAPACITIES",
     "OUTCOMES",
+    "STEP",
     "BackendResult",
     "ReplayFile",
     "ReplayResult",
@@ -22,7 +24,11 @@ __all__ = [
 
 FORMAT = "kvcache-replay"
 SCHEMA_VERSIONS = (1, 2)
+_LATENCIES = ("p50", "p95", "p99", "samples")
+_RATIOS = ("median", "p25", "p75")
 DEFAULT_CAPACITIES = ("default", "recorded")
+STEP = "recurrent_step"
+POOLS = ("init", "recur", "wm", "batch")
 OUTCOMES = ("hit", "context_mismatch", "stale_hit", "miss", "wrong_content")
 
 
@@ -136,6 +142,11 @@ class ReplayFile:
     replays: tuple[ReplayResult, ...] = ()
     not_measured: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def name(self) -> str:
+        """Of the file, fit to be shown."""
+        return str(clean(self.path.name))
+
 
 def read_replays(path: str | Path) -> ReplayFile:
     """Read one result file.
@@ -174,6 +185,8 @@ def _replay(fields: Fields) -> ReplayResult:
         geometry = Geometry.from_dict(trace.anything("geometry") or {})
     except (TypeError, ValueError) as error:
         raise ReportError(fields.path, f"a trace's geometry: {error}") from None
+    if not isinstance(geometry.name, str):
+        raise ReportError(fields.path, "a trace's geometry: its name is not a text")
     slots, slot_bytes = capacity.number_or_none("recur"), capacity.number_or_none("recur_bytes")
     result = ReplayResult(
         trace.text("file"),
@@ -199,32 +212,38 @@ def _backend(fields: Fields, ratios: Fields) -> BackendResult:
     name = fields.text("name")
     latency = fields.object("latency_us") if "latency_us" in fields else None
     operations = [] if latency is None else [(each, latency.object(each)) for each in latency]
+    if operations and STEP not in dict(operations):
+        raise ReportError(fields.path, f"the latencies of {name} have no {STEP}")
     total = fields.object("outcomes").object("total")
     return BackendResult(
         name,
         None
         if latency is None
-        else {each: {key: values.number(key) for key in values if key != "percentiles"} for each, values in operations},
+        else {each: {key: values.number(key) for key in _LATENCIES} for each, values in operations},
         {each: values.number_list("percentiles") for each, values in operations if "percentiles" in values},
         {each: total.number(each) for each in ("lookups", *OUTCOMES)},
         fields.numbers("evictions"),
         fields.numbers("bytes_reserved"),
         fields.number_or_none("peak_bytes"),
         fields.numbers("counts_per_recurrent_step_median") if "counts_per_recurrent_step_median" in fields else {},
-        ratios.numbers(name) if name in ratios else None,
+        {each: ratios.object(name).number(each) for each in _RATIOS} if name in ratios else None,
         _timeline(fields.object("timeline")) if "timeline" in fields else None,
     )
 
 
 def _timeline(fields: Fields) -> Timeline:
     entries, reserved = fields.object("entries"), fields.object("bytes_reserved")
-    return Timeline(
-        fields.number_list("steps"),
-        {pool: entries.number_list(pool) for pool in entries},
-        {pool: reserved.number_list(pool) for pool in reserved},
+    steps = fields.number_list("steps")
+    found = Timeline(
+        steps,
+        {pool: entries.number_list(pool) for pool in (POOLS[:2] if steps else ())},
+        {pool: reserved.number_list(pool) for pool in (POOLS if steps else ())},
         _counts(fields, "simulation"),
         _counts(fields, "depth"),
     )
+    if any(len(values) != len(steps) for values in (*found.entries.values(), *found.bytes_reserved.values())):
+        raise ReportError(fields.path, "a timeline's pools have other numbers of samples than its steps")
+    return found
 
 
 def _counts(fields: Fields, name: str) -> dict[int, dict[str, float]]:

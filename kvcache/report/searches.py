@@ -62,6 +62,11 @@ class Searches:
     tree: Tree = field(default_factory=Tree)
     requests: Requests = field(default_factory=lambda: Requests([], 0, 0))
 
+    @property
+    def name(self) -> str:
+        """Of the file, fit to be shown."""
+        return str(clean(self.path.name))
+
 
 def read_searches(path: str | Path, sha256: str, searches: int | None = None) -> Searches:
     """Read a trace, all of it or its first searches.

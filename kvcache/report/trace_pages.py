@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from kvcache.report.backends import OUTCOME_COLOURS, Known
+from kvcache.report.backends import OUTCOME_COLOURS, Known, replay_name
 from kvcache.report.panels import Cell, Panel, Table
 from kvcache.report.plots import Plot, Series
 from kvcache.report.replays import OUTCOMES, ReplayFile, ReplayResult, Timeline
@@ -19,7 +19,7 @@ def trace_table(searches: Searches) -> Table:
     """What the header says."""
     header, geometry = searches.header, searches.header.geometry
     rows: list[list[Cell]] = [
-        ["file", searches.path.name],
+        ["file", searches.name],
         ["SHA-256", searches.sha256],
         ["events", searches.events],
         ["searches read", searches.searches],
@@ -40,7 +40,7 @@ def search_panels(searches: Searches) -> list[Panel]:
 
 
 def _command(searches: Searches) -> str:
-    return f"kvcache report --trace {searches.path.name}"
+    return f"kvcache report --trace {searches.name}"
 
 
 def _name(kind: str, searches: Searches) -> str:
@@ -190,7 +190,7 @@ def occupancy_panels(replays: Iterable[Known]) -> list[Panel]:
             slots = f" The pool has {replay.slots} slots." if pool == "recur" and replay.slots else ""
             panels.append(
                 Panel(
-                    file_name("occupancy", file.path.name, replay.trace, replay.device, replay.capacity, pool),
+                    replay_name("occupancy", file, replay, pool),
                     f"Keys in the {'recurrent pool' if pool == 'recur' else 'init pools, together'}",
                     Table(("inferences done", *(f"{backend.name}, keys" for backend, _ in known)), rows),
                     f"{replay.device}, slots: {replay.capacity}.{slots} Legacy may answer to more keys than it has "
@@ -233,7 +233,7 @@ def _places(file: ReplayFile, replay: ReplayResult, backend: str, timeline: Time
     ]  # fmt: skip
     rows: list[list[Cell]] = [[place, *(counts[place][outcome] for outcome in OUTCOMES)] for place in places]
     return Panel(
-        file_name("places", file.path.name, replay.trace, replay.device, replay.capacity, backend, axis),
+        replay_name("places", file, replay, backend, axis),
         f"Where lookups of {backend} fall, by {axis}",
         Table((axis, *(outcome.replace("_", " ") for outcome in OUTCOMES)), rows),
         f"{replay.device}, slots: {replay.capacity}.",

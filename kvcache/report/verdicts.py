@@ -120,7 +120,7 @@ def _of_replay(file: ReplayFile, replay: ReplayResult, place: int) -> Verdict:
         theirs / mine if mine else None,
         (backend.rate("hit"), legacy.rate("hit")),
         (backend.rate("stale_hit"), legacy.rate("stale_hit")),
-        file.path.name,
+        file.name,
     )
 
 
