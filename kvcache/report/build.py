@@ -152,7 +152,7 @@ class _Build:
             f"likeliest place, the segments differ by {SMALLEST_EFFECT:.0%} or more, and the difference is significant "
             f"over all series taken together (false discovery rate {LEVEL:.0%}, against a spread of at least "
             f"{PROCESS_SPREAD:.0%} from process to process). "
-            "Lower is better throughout.",
+            "What a step changes a time by is free of the machine's pace, below. Lower is better throughout.",
         ]
         groups = [
             Group(f"Steps for the {word}", [self._steps(word, found, where)] if found else [], "" if found else "None.")

@@ -328,6 +328,7 @@ class TestTimes:
             "samples": 3,
         }
         assert latency["store"]["p50"] == pytest.approx(0.75)
+        assert latency["clear"].pop("percentiles") == [0.001] * 101
         assert latency["clear"] == {"p50": 0.001, "p95": 0.001, "p99": 0.001, "samples": 1}
 
     def test_repetitions_stay_apart(self, three_steps):
