@@ -163,6 +163,9 @@ class Pool(Protocol):
 
     stats: CacheStats
 
+    def __len__(self) -> int:
+        """Keys that something is found under."""
+
     def clear(self) -> None:
         """Forget all keys."""
 

@@ -110,6 +110,10 @@ class LegacyPool:
         self.index[key] = slot
         self.owners[slot] = key
 
+    def __len__(self) -> int:
+        """Keys that it answers to, more than there are slots where overwritten ones are not forgotten."""
+        return len(self.index)
+
     def clear(self) -> None:
         """Forget the keys; slots and the write position stay as they are."""
         self.index.clear()

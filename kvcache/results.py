@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-__all__ = ["COLUMNS", "DURATION_COLUMNS", "ResultsError", "load_durations", "load_results"]
+__all__ = ["COLUMNS", "DURATION_COLUMNS", "ResultsError", "load_durations", "load_machines", "load_results"]
 
 COLUMNS = ("machine", "commit", "date", "benchmark", "params", "value", "unit", "state")
 DURATION_COLUMNS = ("machine", "commit", "date", "build", "benchmarks")
@@ -63,6 +63,24 @@ def load_durations(folder: str | Path) -> pd.DataFrame:
     """
     rows = [_durations(path, content) for path, content in _files(Path(folder))]
     return _in_order(pd.DataFrame(rows, columns=list(DURATION_COLUMNS)), ["date", "commit", "machine"])
+
+
+def load_machines(folder: str | Path) -> dict[str, dict[str, str]]:
+    """What each machine is and what ran on it, as asv says of its last commit: by the machine's name.
+
+    Raises:
+        ResultsError: as in ``load_results``.
+    """
+    found: dict[str, tuple[int, dict[str, str]]] = {}
+    for path, content in _files(Path(folder)):
+        try:
+            described = {name: str(value) for name, value in content["params"].items() if name != "machine"}
+            machine, date = str(content["params"]["machine"]), int(content["date"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ResultsError(path, f"not what asv writes: {error!r}") from error
+        if machine not in found or found[machine][0] <= date:
+            found[machine] = date, described
+    return {machine: described for machine, (_, described) in sorted(found.items())}
 
 
 def _in_order(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:

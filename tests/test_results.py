@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from kvcache.cli import main
-from kvcache.results import COLUMNS, ResultsError, load_durations, load_results
+from kvcache.results import COLUMNS, ResultsError, load_durations, load_machines, load_results
 
 NAME = "replays.Replays.track_allocations"
 
@@ -132,3 +132,14 @@ def test_machines_are_shown_apart(tmp_path):
     one = CliRunner().invoke(main, ["results", str(folder), "--machine", "lap"]).output
     assert "36" not in one
     assert "7" in one
+
+
+class TestMachines:
+    def test_what_the_last_commit_ran_on(self, tmp_path):
+        for commit, date, torch in (("a", 1_000, "2.12"), ("b", 3_000, "2.13"), ("c", 2_000, "2.11")):
+            write(tmp_path, commit=commit * 40, date=date, params={"machine": "vm", "torch": torch, "num_cpu": 2})
+        assert load_machines(tmp_path) == {"vm": {"torch": "2.13", "num_cpu": "2"}}
+
+    def test_a_file_that_does_not_say(self, tmp_path):
+        with pytest.raises(ResultsError, match="not what asv writes"):
+            load_machines(write(tmp_path, params={}))

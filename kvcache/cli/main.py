@@ -12,6 +12,7 @@ from kvcache.cli.gate import gate
 from kvcache.cli.profile import profile
 from kvcache.cli.record import record
 from kvcache.cli.replay import replay
+from kvcache.cli.report import report
 from kvcache.cli.results import results
 from kvcache.cli.search import search
 from kvcache.cli.trace import trace
@@ -51,3 +52,4 @@ main.add_command(record)
 main.add_command(trace)
 main.add_command(results)
 main.add_command(gate)
+main.add_command(report)

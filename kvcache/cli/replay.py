@@ -32,7 +32,7 @@ from kvcache.trace.summary import describe_trace, ratio, summarise
 __all__ = ["replay"]
 
 RESULT_FORMAT = "kvcache-replay"
-RESULT_SCHEMA_VERSION = 1
+RESULT_SCHEMA_VERSION = 2  # 2: percentiles of each operation, and a timeline (kvcache.trace.summary)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _TICKS = 64  # steps between two updates of the progress bar: drawing it more often would be felt in the timings
 

@@ -21,6 +21,7 @@ from kvcache.trace.drive import OPERATIONS, STEP_OPERATIONS, FillerContent, Late
 from kvcache.trace.memory import watch_memory
 from kvcache.trace.steps import Step
 from kvcache.trace.stopwatch import Lap, Stopwatch, make_stopwatch
+from kvcache.trace.timeline import Timeline
 from kvcache.trace.verify import CheckedContent, Outcomes
 
 __all__ = ["BackendReport", "Replay", "StepTimes", "Verification", "verify_replay"]
@@ -80,6 +81,7 @@ class BackendReport:
     Attributes:
         name: of the backend.
         verification: outcomes and counts; None where that pass was left out.
+        timeline: of the same pass; None where only ``verify`` was called.
         times: None where nothing was timed.
         peak_bytes: most memory that the backend and its batches held at once: by the device's allocator, or on a CPU
             counted storage by storage; None where the timed pass was left out.
@@ -87,6 +89,7 @@ class BackendReport:
 
     name: str
     verification: Verification | None = None
+    timeline: Timeline | None = None
     times: StepTimes | None = None
     peak_bytes: int | None = None
 
@@ -131,16 +134,17 @@ class Replay:
     def run(self, repetitions: int) -> dict[str, BackendReport]:
         """All passes. ``repetitions`` of the timed one; 0 leaves it and the warm one out."""
         for name, report in self.reports.items():
-            report.verification = self.verify(name)
+            report.timeline = Timeline(len(self.steps))
+            report.verification = self.verify(name, report.timeline)
         if repetitions:
             self.time(repetitions)
         return self.reports
 
-    def verify(self, name: str) -> Verification:
+    def verify(self, name: str, timeline: Timeline | None = None) -> Verification:
         """The checked and counted pass of one backend."""
         backend = self._build(name)
         return verify_replay(
-            backend, self.steps, self._contents, self._latents, lambda done: self._tick(f"check {name}", done)
+            backend, self.steps, self._contents, self._latents, lambda done: self._tick(f"check {name}", done), timeline
         )
 
     def time(self, repetitions: int) -> None:
@@ -264,17 +268,21 @@ def verify_replay(
     contents: Contents,
     latents: Latents,
     tick: Callable[[int], None] = lambda done: None,
+    timeline: Timeline | None = None,
 ) -> Verification:
     """Drive a fresh backend through the steps, checking every context it returns.
 
-    The backend's ``position_shift`` must be that of ``contents``.
+    The backend's ``position_shift`` must be that of ``contents``. A ``timeline`` is filled.
     """
     content = CheckedContent(backend, contents)
     meter = _Counting()
     for done, step in enumerate(steps, 1):
         meter.begin(step)
+        judged = len(content.outcomes.by_lookup)
         run_step(backend, step, latents.inputs(step), content, meter)
         content.cleared(step.clears)
+        if timeline is not None:
+            timeline.add(backend, step, content.outcomes.by_lookup[judged:])
         tick(done)
     stats = backend.get_stats_summary()
     return Verification(

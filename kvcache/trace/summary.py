@@ -19,6 +19,7 @@ from kvcache.trace.verify import Outcome
 __all__ = ["describe_trace", "median_step", "ratio", "summarise"]
 
 PERCENTILES = (50, 95, 99)
+DISTRIBUTION = tuple(range(101))
 _MICROSECOND = 1000.0
 
 
@@ -39,7 +40,12 @@ def describe_trace(reader: TraceReader, steps: Sequence[Step]) -> dict[str, Any]
 
 
 def summarise(report: BackendReport) -> dict[str, Any]:
-    """All numbers of one backend, as JSON has them; what was not measured is None. Units are in the names."""
+    """All numbers of one backend, as JSON has them; what was not measured is None. Units are in the names.
+
+    ``latency_us`` holds for each operation ``p50``, ``p95``, ``p99``, ``samples`` and, since version 2 of the file's
+    schema, ``percentiles``: 101 numbers, from the fastest call to the slowest. ``timeline``, of version 2 as well, is
+    what ``Timeline.to_dict`` says.
+    """
     verification, times = report.verification, report.times
     return {
         "name": report.name,
@@ -62,6 +68,7 @@ def summarise(report: BackendReport) -> dict[str, Any]:
         if verification is None
         else {operation: asdict(counts) for operation, counts in verification.counts.items()},
         "counts_per_recurrent_step_median": None if verification is None else median_step(verification.step_counts),
+        "timeline": None if report.timeline is None else report.timeline.to_dict(),
     }
 
 
@@ -93,12 +100,13 @@ def median_step(counts: Sequence[Counts]) -> dict[str, float] | None:
     return {name: float(np.median([getattr(each, name) for each in counts])) for name in Counts.__dataclass_fields__}
 
 
-def _latency(by_operation: dict[str, list[Any]], steps: list[list[Any]]) -> dict[str, dict[str, float]]:
+def _latency(by_operation: dict[str, list[Any]], steps: list[list[Any]]) -> dict[str, dict[str, Any]]:
     samples = {**by_operation, "recurrent_step": [lap for repetition in steps for lap in repetition]}
     return {
         operation: {
             **{f"p{percentile}": float(np.percentile(laps, percentile)) / _MICROSECOND for percentile in PERCENTILES},
             "samples": len(laps),
+            "percentiles": [float(lap) / _MICROSECOND for lap in np.percentile(laps, DISTRIBUTION)],
         }
         for operation, laps in samples.items()
         if laps

@@ -62,6 +62,7 @@ def test_latencies_are_microseconds():
     times = StepTimes(step=[[1000, 3000], [2000, 4000]])
     times.host["store"] = list(range(1000, 102_000, 1000))
     latency = summarise(report(times=times))["latency_us"]
+    assert latency["store"].pop("percentiles") == pytest.approx(range(1, 102))
     assert latency["store"] == {"p50": 51.0, "p95": 96.0, "p99": 100.0, "samples": 101}
     assert latency["recurrent_step"]["p50"] == 2.5
     assert latency["recurrent_step"]["samples"] == 4

@@ -319,6 +319,8 @@ class TestTimes:
         }  # fmt: skip
         assert ratio(reports["legacy"], reports["legacy"])["median"] == 1.0
         latency = summarise(reports["new"])["latency_us"]
+        percentiles = latency["recurrent_step"].pop("percentiles")
+        assert (len(percentiles), percentiles[0], percentiles[50], percentiles[100]) == (101, 2.5, 5.0, 10.0)
         assert latency["recurrent_step"] == {
             "p50": 5.0,
             "p95": pytest.approx(np.percentile([2.5, 5, 10], 95)),
@@ -326,6 +328,7 @@ class TestTimes:
             "samples": 3,
         }
         assert latency["store"]["p50"] == pytest.approx(0.75)
+        assert latency["clear"].pop("percentiles") == [0.001] * 101
         assert latency["clear"] == {"p50": 0.001, "p95": 0.001, "p99": 0.001, "samples": 1}
 
     def test_repetitions_stay_apart(self, three_steps):

@@ -1,0 +1,262 @@
+"""From input files to a folder of pages."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from markupsafe import Markup
+
+from kvcache._version import __version__
+from kvcache.report import backends, front, regressions, trace_pages, verdicts
+from kvcache.report.bounds import Requests
+from kvcache.report.changes import LEVEL, PROCESS_SPREAD, SMALLEST_EFFECT
+from kvcache.report.commits import Commits, read_commits
+from kvcache.report.errors import ReportError
+from kvcache.report.history import History, read_history
+from kvcache.report.panels import Panel, Table
+from kvcache.report.pytest_benchmarks import BenchmarkFile, read_benchmarks
+from kvcache.report.replays import DEFAULT_CAPACITIES, ReplayFile, ReplayResult, read_replays
+from kvcache.report.searches import Searches, read_searches
+from kvcache.report.site import Group, PageLink, Site
+from kvcache.report.text import clean, file_name
+from kvcache.results import load_machines
+
+__all__ = ["MOST_HISTORIES", "Inputs", "build_report"]
+
+FRONT, REGRESSIONS, BACKENDS = "index.html", "regressions.html", "backends.html"
+MOST_STEPS = 1000  # on the page; the data has them all
+MOST_HISTORIES = 240
+_KINDS = {
+    "results": ("asv's history", "tox -e asv, then --results benchmarks/results"),
+    "replays": ("replays", "kvcache replay ... --json FILE, then --replay FILE"),
+    "benchmarks": ("single operations", "pytest benchmarks/gates --benchmark-json FILE, then --benchmark FILE"),
+    "traces": ("traces", "--trace FILE"),
+    "profile": ("profiles", "kvcache profile ..., then --profile FOLDER"),
+}  # fmt: skip
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a report is made of.
+
+    Attributes:
+        results: asv's results folder.
+        replays: files of ``kvcache replay --json``.
+        benchmarks: files of pytest-benchmark.
+        traces: trace files.
+        profile: a folder of profiles.
+        repository: a folder in the checkout whose commits were measured.
+        since: a tag, another revision or a number of commits; empty for the last tag.
+        histories: how many figures of histories are drawn at most, those with steps first.
+        command: that makes the report, as a reader would repeat it.
+    """
+
+    results: Path | None = None
+    replays: Sequence[Path] = ()
+    benchmarks: Sequence[Path] = ()
+    traces: Sequence[Path] = ()
+    profile: Path | None = None
+    repository: Path = Path()
+    since: str = ""
+    histories: int = MOST_HISTORIES
+    command: str = "kvcache report"
+
+
+def build_report(inputs: Inputs, output: Path, progress: Progress = lambda what: None) -> list[Path]:
+    """Read all inputs, then write the pages.
+
+    Args:
+        inputs: of the report.
+        output: folder of the pages; pages of an earlier report in it are replaced.
+        progress: told what is going on.
+
+    Returns:
+        The pages, the front page first.
+
+    Raises:
+        ReportError, ResultsError, TraceError: an input cannot be used; nothing was written then.
+    """
+    progress("reading")
+    commits = read_commits(inputs.repository, inputs.since)
+    history = History() if inputs.results is None else read_history(inputs.results, commits)
+    machines = {} if inputs.results is None else load_machines(inputs.results)
+    files = [read_replays(path) for path in dict.fromkeys(inputs.replays)]
+    benchmarks = [read_benchmarks(path) for path in dict.fromkeys(inputs.benchmarks)]
+    traces = [read_searches(path, _digest(path)) for path in dict.fromkeys(inputs.traces)]
+    if inputs.profile is not None and not inputs.profile.is_dir():
+        raise ReportError(inputs.profile, "no folder of profiles")
+    made = datetime.now(timezone.utc).replace(microsecond=0).isoformat()
+    site = Site(output, "kvcache report", f"Made by: {clean(inputs.command)}; kvcache {__version__}, {made}")
+    _Build(inputs, site, commits, history, machines, files, benchmarks, traces, progress).run()
+    return [output / name for name in site.finish()]
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+@dataclass(frozen=True)
+class _Build:
+    inputs: Inputs
+    site: Site
+    commits: Commits
+    history: History
+    machines: dict[str, dict[str, str]]
+    files: list[ReplayFile]
+    benchmarks: list[BenchmarkFile]
+    traces: list[Searches]
+    progress: Progress
+
+    def run(self) -> None:
+        traces = {f"{file_name('trace', each.path.stem, beside=each.sha256)}.html": each for each in self.traces}
+        self.site.navigation += [
+            PageLink(FRONT, "Report"),
+            PageLink(REGRESSIONS, "Regressions"),
+            PageLink(BACKENDS, "Backends"),
+            *(PageLink(file, each.name) for file, each in traces.items()),
+        ]
+        steps = regressions.find_steps(self.history, self.commits)
+        self.progress("regressions")
+        pages = self._regressions(steps)
+        self.progress("backends")
+        self._backends()
+        for file, searches in traces.items():
+            self.progress(searches.name)
+            self._trace(file, searches)
+        self.progress("front page")
+        self._front(steps, pages)
+
+    def _regressions(self, steps: Sequence[regressions.Step]) -> dict[str, str]:
+        """Write the page and its histories; where each history stands, by ``group_name``."""
+        panels = regressions.history_panels(self.history, steps, self.commits, self.inputs.histories)
+        histories: list[PageLink] = []
+        where: dict[str, str] = {}
+        if panels:
+            where = self.site.pages(
+                "histories", "Histories", [Group("", panels)], before=[PageLink(REGRESSIONS, "Steps")]
+            )
+            files = dict.fromkeys(address.partition("#")[0] for address in where.values())
+            histories = [PageLink(file, f"Histories {number}") for number, file in enumerate(files, 1)]
+        worse = [step for step in steps if step.is_worse]
+        better = [step for step in steps if not step.is_worse]
+        lead = [
+            f"{len(worse)} steps for the worse, {len(better)} for the better in {len(self.history.series):,} series. "
+            f"{len(panels)} histories are drawn, those with steps first ('kvcache results' has all values).",
+            "Deterministic metrics are compared exactly: every change is a step. Times step where ruptures finds the "
+            f"likeliest place, the segments differ by {SMALLEST_EFFECT:.0%} or more, and the difference is significant "
+            f"over all series taken together (false discovery rate {LEVEL:.0%}, against a spread of at least "
+            f"{PROCESS_SPREAD:.0%} from process to process). "
+            "What a step changes a time by is free of the machine's pace, below. Lower is better throughout.",
+        ]
+        groups = [
+            Group(f"Steps for the {word}", [self._steps(word, found, where)] if found else [], "" if found else "None.")
+            for word, found in (("worse", worse), ("better", better))
+        ]
+        groups.append(Group("Machines", regressions.pace_panels(self.history)))
+        self.site.pages(Path(REGRESSIONS).stem, "Regressions", groups, lead, after=histories)
+        return where
+
+    def _steps(self, word: str, steps: Sequence[regressions.Step], pages: dict[str, str]) -> Panel:
+        shown = f"The largest {MOST_STEPS:,} of {len(steps):,}; the data has all." if len(steps) > MOST_STEPS else ""
+        return Panel(
+            f"steps-{word}",
+            f"Steps for the {word}, largest first",
+            regressions.step_table(steps[:MOST_STEPS], pages),
+            shown,
+            clean(self.inputs.command),
+            data=regressions.step_table(steps, {}),
+        )
+
+    def _backends(self) -> None:
+        requests = self._bounded()
+        full = self._full()
+        groups = [
+            (
+                "At a glance",
+                [*backends.step_panels(full), *backends.outcome_panels(full), *backends.work_panels(full)],
+            ),
+            ("Hit rate against capacity", backends.capacity_panels(self.files, requests)),
+            ("How long calls take", backends.distribution_panels(full)),
+            ("Memory", backends.memory_panels(full)),
+            ("Cost against size", backends.growth_panels(self.history)),
+            ("Single operations", [panel for file in self.benchmarks for panel in backends.benchmark_panels(file)]),
+        ]
+        lead = [
+            "A replay asks every backend for the same recorded requests, in turns, step by step. It is open-loop: it "
+            "does not show how a search would have gone with other answers.",
+        ]
+        self.site.pages(Path(BACKENDS).stem, "Backends", [Group(*each) for each in groups], lead)
+
+    def _bounded(self) -> dict[str, Requests]:
+        """Requests of every replayed part of a given trace."""
+        paths = {each.sha256: each for each in self.traces}
+        found = {}
+        for file in self.files:
+            for replay in file.replays:
+                key = backends.bounds_key(replay.sha256, replay.searches)
+                trace = paths.get(replay.sha256)
+                if trace is not None and key not in found:
+                    whole = trace.searches == replay.searches
+                    found[key] = (trace if whole else read_searches(trace.path, trace.sha256, replay.searches)).requests
+        return found
+
+    def _trace(self, file: str, searches: Searches) -> None:
+        replays = [(each, replay) for each, replay in self._full() if replay.sha256 == searches.sha256]
+        header = Panel(
+            file_name("header", searches.path.stem, beside=searches.sha256),
+            "What the trace says of itself",
+            trace_pages.trace_table(searches),
+            command=f"kvcache trace show {searches.name}",
+        )
+        groups = [
+            Group("The search as it ran", trace_pages.search_panels(searches)),
+            Group("Where lookups fall", trace_pages.place_panels(replays)),
+            Group("How full pools are", trace_pages.occupancy_panels(replays)),
+            Group("The trace", [header]),
+        ]
+        lead = [] if replays else ["No replay of this trace was given (--replay): pools and stale hits are not shown."]
+        self.site.pages(Path(file).stem, searches.name, groups, lead)
+
+    def _full(self) -> list[tuple[ReplayFile, ReplayResult]]:
+        """Replays that are more than a point of a curve over capacities: timed ones, and those at default capacity."""
+        return [
+            (file, replay)
+            for file in self.files
+            for replay in file.replays
+            if replay.first.latency_us or replay.capacity in DEFAULT_CAPACITIES
+        ]
+
+    def _front(self, steps: Sequence[regressions.Step], pages: dict[str, str]) -> None:
+        found = [*verdicts.from_replays(self.files), *verdicts.from_history(self.history)]
+        sentence, changed = front.changed_table(steps, self.commits, pages)
+        given = {
+            "results": self.inputs.results, "replays": self.files, "benchmarks": self.benchmarks,
+            "traces": self.traces, "profile": self.inputs.profile,
+        }  # fmt: skip
+        absent = [_KINDS[kind] for kind, value in given.items() if not value]
+        self.site.page(
+            FRONT,
+            "front.html",
+            "kvcache report",
+            verdicts=[(each, verdicts.where_legacy_lies(each, found)) for each in verdicts.headlines(found)],
+            details=self._table("verdicts", "Every comparison", verdicts.verdict_table(found), len(found) < 2),
+            since=self.commits.described or "(no repository of it was given)",
+            changed=self._table("changed", "Steps", changed, True, sentence),
+            not_measured=self._table(
+                "not-measured", "Not measured",
+                front.not_measured_table(found, self.files, self.history, absent), True,
+            ),
+            machines=self._table(
+                "machines", "Machines", front.machine_table(self.files, self.benchmarks, self.machines), True
+            ),
+            profiles=[] if self.inputs.profile is None else front.profile_links(self.inputs.profile, self.site.folder),
+        )  # fmt: skip
+
+    def _table(self, name: str, title: str, table: Table, is_open: bool, note: str = "") -> Markup:
+        return self.site.panel(Panel(name, title, table, note, open=is_open))

@@ -1,0 +1,108 @@
+"""Commits of a repository, as git tells them: order, author, subject, and what is new since one of them."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+from kvcache.report.errors import ReportError
+from kvcache.report.text import clean
+
+__all__ = ["Commit", "Commits", "read_commits"]
+
+DEFAULT_NUMBER = 10  # of commits that count as new where nothing was tagged
+_FIELD, _RECORD = "\x1f", "\x1e"
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One commit.
+
+    Attributes:
+        name: its full hash.
+        date: of the author, UTC.
+        author: name.
+        subject: first line of the message.
+    """
+
+    name: str
+    date: datetime
+    author: str
+    subject: str
+
+
+@dataclass(frozen=True)
+class Commits:
+    """A repository's history.
+
+    Attributes:
+        known: every commit, parents before children.
+        since: the name of the commit after which commits count as new; empty where all do, or nothing is known.
+        described: which commits those are, in words: "since v1.0", "in the last 10 commits".
+    """
+
+    known: tuple[Commit, ...] = ()
+    since: str = ""
+    described: str = ""
+    places: dict[str, int] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.places.update({commit.name: place for place, commit in enumerate(self.known)})
+
+    def find(self, name: str) -> Commit | None:
+        """The commit of that full hash."""
+        place = self.places.get(name)
+        return None if place is None else self.known[place]
+
+    def is_new(self, name: str) -> bool:
+        """Whether a commit came after ``since``; one that is not in the repository is not new."""
+        place = self.places.get(name)
+        return place is not None and place > self.places.get(self.since, -1)
+
+
+def read_commits(repository: str | Path, since: str = "") -> Commits:
+    """What git knows of a checkout's history; nothing where there is no repository.
+
+    Args:
+        repository: a folder in the checkout.
+        since: a tag or another revision, or a number of commits; empty for the last tag, and where there is none for
+            the last ``DEFAULT_NUMBER`` commits.
+
+    Raises:
+        ReportError: ``since`` is no revision of the repository.
+    """
+    log = _git(repository, "log", "--topo-order", "--reverse", f"--format=%H{_FIELD}%at{_FIELD}%an{_FIELD}%s{_RECORD}")
+    if log is None:
+        if since and not since.isdecimal():
+            raise ReportError(repository, f"no git repository: there is no {since!r} in it")
+        return Commits()
+    known = tuple(_commit(record) for record in log.split(_RECORD) if record.strip())
+    number = DEFAULT_NUMBER
+    if since.isdecimal():
+        number = int(since)
+    else:
+        tag = since or (_git(repository, "describe", "--tags", "--abbrev=0") or "").strip()
+        if tag:
+            name = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{tag}^{{commit}}")
+            if name is None:
+                raise ReportError(repository, f"{tag!r} is no tag, commit or number of commits")
+            return Commits(known, name.strip(), f"since {clean(tag)}")
+    if number >= len(known):
+        return Commits(known, "", f"in all of its {len(known)} commits")
+    return Commits(known, known[-number - 1].name, f"in the last {number} commits")
+
+
+def _commit(record: str) -> Commit:
+    name, seconds, author, subject = record.strip("\n").split(_FIELD, 3)
+    return Commit(name, datetime.fromtimestamp(int(seconds), timezone.utc), clean(author), clean(subject))
+
+
+def _git(repository: str | Path, *arguments: str) -> str | None:
+    """What git prints; None where it fails or is not there."""
+    try:
+        done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None

@@ -1,0 +1,110 @@
+"""The front page's tables: what changed, what was not measured and why, and on what all of it ran."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from kvcache.geometry import GEOMETRIES
+from kvcache.report.commits import Commits
+from kvcache.report.history import History
+from kvcache.report.panels import Cell, Link, Table
+from kvcache.report.pytest_benchmarks import BenchmarkFile
+from kvcache.report.regressions import Step, step_table
+from kvcache.report.replays import ReplayFile
+from kvcache.report.text import clean
+from kvcache.report.verdicts import Verdict
+
+__all__ = ["changed_table", "machine_table", "not_measured_table", "profile_links"]
+
+DEVICES = ("cpu", "cuda")
+MOST_CHANGES = 20
+_SUITE_SKIPS = (
+    "asv keeps no reason; the suite skips a device that is not there, a backend that the commit lacks, a pool too large"
+)
+
+
+def changed_table(steps: Sequence[Step], commits: Commits, pages: dict[str, str]) -> tuple[str, Table]:
+    """What stepped in the commits that count as new: a sentence, and the largest steps."""
+    new = [step for step in steps if step.is_new]
+    measured = {step.commit for step in new}
+    count = sum(commits.is_new(each.name) for each in commits.known)
+    worse = sum(step.is_worse for step in new)
+    sentence = (
+        f"{count} commits, {worse} steps for the worse, {len(new) - worse} for the better, at {len(measured)} commits."
+    )
+    if len(new) > MOST_CHANGES:
+        sentence += f" The table has the {MOST_CHANGES} largest, worse ones first."
+    return sentence, step_table(new[:MOST_CHANGES], pages)
+
+
+def not_measured_table(
+    verdicts: Sequence[Verdict], files: Iterable[ReplayFile], history: History, absent: Iterable[tuple[str, str]]
+) -> Table:
+    """What has no number, and the reason.
+
+    Args:
+        verdicts: of everything that was compared.
+        files: whose replays say what they skipped.
+        history: whose values were skipped, or failed.
+        absent: kinds of input that were not given, and what makes them.
+    """
+    rows: list[list[Cell]] = []
+    reasons: dict[str, str] = {}
+    for file in files:
+        for device, reason in file.not_measured:
+            reasons.setdefault(device, reason)
+            rows.append([f"replays on {device}", reason, file.name])
+    compared = {(verdict.geometry, verdict.device) for verdict in verdicts}
+    skipped = Counter({(machine, device): 0 for machine, _, device, _ in history.skipped})
+    for machine, _, device, number in history.skipped:
+        skipped[machine, device] += number
+    nothing_on = {device for device in DEVICES if not any(found == device for _, found in compared)}
+    for device in DEVICES:
+        missing = [name for name in GEOMETRIES if (name, device) not in compared]
+        if missing:
+            what = "every geometry" if device in nothing_on else ", ".join(missing)
+            unknown = "no replay of it was given, and asv has none"
+            rows.append([f"new against legacy, {what}, {device}", reasons.get(device, unknown), "replays, asv"])
+    for (machine, device), number in sorted(skipped.items()):
+        on = f" with device={device}" if device else ""
+        rows.append([f"{number:,} values{on} on {machine}", reasons.get(device, _SUITE_SKIPS), "asv"])
+    for series in history.series:
+        known = np.flatnonzero(series.failed | ~np.isnan(series.values))
+        if len(known) and series.failed[known[-1]]:
+            commit = history.commits[series.machine][int(known[-1])][:8]
+            rows.append([f"{series.metric}, {series.params} on {series.machine}", f"failed at {commit}", "asv"])
+    rows += [[what, f"not given: {remedy}", "the command"] for what, remedy in absent]
+    return Table(("what", "why", "according to"), rows)
+
+
+def machine_table(
+    files: Iterable[ReplayFile], benchmarks: Iterable[BenchmarkFile], machines: Mapping[str, Mapping[str, str]]
+) -> Table:
+    """Machines, and versions of what ran on them; ``machines`` are asv's."""
+    rows: list[list[Cell]] = []
+    for file in files:
+        settings = ", ".join(f"{name} {value}" for name, value in file.settings.items())
+        for device, machine in file.machines.items():
+            described = ", ".join(f"{name} {value}" for name, value in machine.items())
+            rows.append([file.name, device, f"{described}; {settings}", file.created, file.command])
+    for benchmark in benchmarks:
+        rows.append([benchmark.name, "cpu", benchmark.machine, benchmark.created, "pytest --benchmark-json"])
+    for name, versions in machines.items():
+        text = clean(", ".join(f"{key} {value}" for key, value in versions.items()))
+        rows.append([f"asv, {clean(name)}", "", text, "", "tox -e asv"])
+    return Table(("source", "device", "machine and versions", "when", "command"), rows)
+
+
+def profile_links(folder: Path, output: Path) -> list[Link]:
+    """The files of a folder of profiles, by address relative to the report."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [
+        Link(clean(str(path.relative_to(folder))), quote(Path(os.path.relpath(path, output)).as_posix()))
+        for path in found
+    ]

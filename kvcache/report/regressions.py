@@ -1,0 +1,231 @@
+"""The regressions page: every step of every metric, and the histories that show them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kvcache.report.changes import Change
+from kvcache.report.commits import Commits
+from kvcache.report.history import History, Series
+from kvcache.report.panels import Cell, Link, Panel, Table
+from kvcache.report.plots import Mark, Plot
+from kvcache.report.plots import Series as Line
+from kvcache.report.text import file_name, number
+
+__all__ = ["STEP_HEADINGS", "Step", "find_steps", "history_panels", "pace_panels", "step_table"]
+
+MOST_LINES = 8  # of a figure: the colours of the palette
+LAST_VALUES = 20  # of a history that stand in its table; all of them are in its data
+FEWEST_POINTS = 2
+
+STEP_HEADINGS = (
+    "verdict", "metric", "parameters", "machine", "unit", "before", "after", "change, %", "certainty, %", "commit",
+    "measured before at", "unmeasured between", "author", "subject",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of one metric, and where it came from.
+
+    Attributes:
+        series: that steps.
+        change: how.
+        commit: first one measured after the step.
+        previous: last one measured before it.
+        between: commits between the two, none of them measured: the step may be any of theirs. None where the
+            repository does not know the two.
+        author, subject: of ``commit``; empty where the repository does not know it.
+        is_new: whether ``commit`` is one of those that the report calls new.
+    """
+
+    series: Series
+    change: Change
+    commit: str
+    previous: str
+    between: int | None
+    author: str
+    subject: str
+    is_new: bool
+
+    @property
+    def is_worse(self) -> bool:
+        """The suite's metrics are better when they are lower."""
+        return self.change.ratio > 1
+
+    @property
+    def percent(self) -> float | None:
+        """By how much the metric moved, %; None from zero."""
+        return 100 * (self.change.ratio - 1) if math.isfinite(self.change.ratio) else None
+
+    @property
+    def verdict(self) -> str:
+        return "worse" if self.is_worse else "better"
+
+
+def find_steps(history: History, commits: Commits) -> list[Step]:
+    """All steps, the worst first; those from zero before all others."""
+    found = [
+        _step(series, change, history.commits[series.machine], commits)
+        for series in history.series
+        for change in series.changes
+    ]
+    return sorted(found, key=lambda step: (not step.is_worse, -abs(_magnitude(step.change.ratio))))
+
+
+def _magnitude(ratio: float) -> float:
+    return math.log(ratio) if ratio > 0 else -math.inf
+
+
+def _step(series: Series, change: Change, measured: Sequence[str], commits: Commits) -> Step:
+    name = measured[change.position]
+    before = [place for place in range(change.position) if not np.isnan(series.values[place])]
+    previous = measured[before[-1]]
+    known = commits.find(name)
+    places = commits.places
+    between = places[name] - places[previous] - 1 if name in places and previous in places else None
+    return Step(
+        series, change, name, previous, between,
+        known.author if known else "", known.subject if known else "", commits.is_new(name),
+    )  # fmt: skip
+
+
+def step_table(steps: Sequence[Step], pages: dict[str, str]) -> Table:
+    """Steps as rows.
+
+    Args:
+        steps: to be shown.
+        pages: address of the history of a benchmark's cell, by ``group_name`` of its series.
+    """
+    rows: list[list[Cell]] = []
+    for step in steps:
+        series, change = step.series, step.change
+        page = pages.get(group_name(series))
+        rows.append(
+            [
+                step.verdict, Link(series.metric, page) if page else series.metric, series.params, series.machine,
+                series.unit, change.before, change.after, step.percent, 100 * change.certainty, step.commit[:8],
+                step.previous[:8], step.between, step.author, step.subject,
+            ]
+        )  # fmt: skip
+    return Table(STEP_HEADINGS, rows)
+
+
+def group_name(series: Series) -> str:
+    """Of the figure that shows a series: one has all backends of a cell, or a benchmark's only parameter."""
+    return file_name("history", series.machine, series.benchmark, _cell(series))
+
+
+def _cell(series: Series) -> str:
+    """Parameters without the backend."""
+    if "backend" not in series.cell:
+        return series.params if len(series.cell) > 1 else ""
+    return ", ".join(f"{name}={value}" for name, value in series.cell.items() if name != "backend")
+
+
+def history_panels(history: History, steps: Sequence[Step], commits: Commits, most: int) -> list[Panel]:
+    """Histories as panels, at most so many, chosen by their steps; a history of one commit is none."""
+    groups: dict[str, list[Series]] = {}
+    for series in history.series:
+        if np.count_nonzero(~np.isnan(series.values)) >= FEWEST_POINTS:
+            groups.setdefault(group_name(series), []).append(series)
+    stepping: dict[str, int] = {}
+    for place, step in enumerate(steps):
+        stepping.setdefault(group_name(step.series), place)
+    order = sorted(groups, key=lambda name: stepping.get(name, len(steps)))
+    shown = set(order[:most])
+    by_group: dict[str, list[Step]] = {}
+    for step in steps:
+        by_group.setdefault(group_name(step.series), []).append(step)
+    return [_panel(name, groups[name], by_group.get(name, []), history, commits) for name in groups if name in shown]
+
+
+def _panel(name: str, group: list[Series], steps: list[Step], history: History, commits: Commits) -> Panel:
+    first = group[0]
+    measured = history.commits[first.machine]
+    anything = np.flatnonzero(~np.isnan([each.values for each in group]).all(axis=0))
+    names = [measured[place] for place in anything]
+    values = np.array([each.values for each in group])[:, anything]
+    places = range(len(names))
+    lines = [
+        Line(
+            _label(series),
+            places,
+            row.tolist(),
+            [_hover(series, commit, value, commits) for commit, value in zip(names, row, strict=True)],
+        )
+        for series, row in zip(group[:MOST_LINES], values, strict=False)
+    ]
+    at = {int(place): position for position, place in enumerate(anything)}
+    marked = {at[step.change.position]: step.commit[:8] for step in steps if step.series in group[:MOST_LINES]}
+    every = -(-len(names) // 6) or 1
+    plot = Plot(
+        "commit, oldest first",
+        first.unit,
+        lines,
+        marks=[Mark(position - 0.5, text) for position, text in marked.items()],
+        x_ticks=[(position, names[position][:8]) for position in places[::every]],
+    )
+    headings = ("commit", "date", "subject", *(_label(each) for each in group))
+    rows: list[list[Cell]] = [
+        [commit[:8], str(history.dates[commit].date()), _subject(commit, commits), *column.tolist()]
+        for commit, column in zip(names, values.T, strict=True)
+    ]
+    latest = rows[-LAST_VALUES:]
+    kind = "deterministic: every change is a step" if first.is_exact else "measured: steps are tested"
+    more = f" The table has the last {len(latest)} of {len(rows)} commits." if len(latest) < len(rows) else ""
+    left_out = f" The first {MOST_LINES} of {len(group)} series are drawn." if len(group) > MOST_LINES else ""
+    cell = _cell(first)
+    return Panel(
+        name,
+        f"{first.metric}{', ' if cell else ''}{cell}",
+        Table(headings, latest),
+        f"{first.benchmark} on {first.machine}; {kind}; lower is better.{more}{left_out}",
+        f"tox -e asv -- {names[0][:8]}^..{names[-1][:8]}",
+        plot,
+        Table(headings, rows),
+    )
+
+
+def _label(series: Series) -> str:
+    return series.param("backend") or series.params or series.metric
+
+
+def _subject(commit: str, commits: Commits) -> str:
+    known = commits.find(commit)
+    return known.subject if known else ""
+
+
+def _hover(series: Series, commit: str, value: float, commits: Commits) -> str:
+    return f"{number(value)} {series.unit}\n{_label(series)}\n{commit[:8]} {_subject(commit, commits)[:60]}"
+
+
+def pace_panels(history: History) -> list[Panel]:
+    """How fast each machine was while it measured."""
+    panels = []
+    for machine, pace in history.pace.items():
+        names = history.commits[machine]
+        hovers = [f"{number(value)}\n{name[:8]}" for name, value in zip(names, pace, strict=True)]
+        every = -(-len(names) // 6) or 1
+        panels.append(
+            Panel(
+                file_name("pace", machine),
+                f"Pace of {machine}",
+                Table(("commit", "pace"), [[name[:8], float(value)] for name, value in zip(names, pace, strict=True)]),
+                "What legacy, whose code is left alone, took at each commit over what it takes as a rule, the median "
+                "of all its times. Times are judged after division by it: a busy machine slows everything, and is no "
+                "regression.",
+                "tox -e asv",
+                Plot(
+                    "commit, oldest first",
+                    "times its usual time",
+                    [Line("pace", range(len(names)), pace.tolist(), hovers)],
+                    x_ticks=[(place, names[place][:8]) for place in range(0, len(names), every)],
+                ),
+            )
+        )
+    return panels

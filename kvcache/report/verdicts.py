@@ -1,0 +1,225 @@
+"""New against legacy in a line: how much faster, how much smaller, and what lookups came to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kvcache.geometry import GEOMETRIES
+from kvcache.report.history import History
+from kvcache.report.panels import Table
+from kvcache.report.replays import DEFAULT_CAPACITIES, ReplayFile, ReplayResult
+from kvcache.report.text import number
+
+__all__ = ["Verdict", "from_history", "from_replays", "headlines", "verdict_table", "where_legacy_lies"]
+
+BASELINE = "legacy"
+DEFAULT_BACKENDS = ("new", "new:paged")  # what the library does unless told otherwise, by either name
+RECORDED, SYNTHETIC = "recorded", "synthetic"
+_TRACES = "replays.Replays."
+_MATTERS = 0.01  # of a rate in %: less is rounding
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One backend against legacy, on one trace at one capacity.
+
+    Attributes:
+        geometry, device, trace, kind, capacity, backend: of what; ``kind`` says whether a real search stands behind it.
+        faster: how many times, on a recurrent step; None where nothing was timed. With quartiles where they are known.
+        smaller: how many times fewer bytes are reserved.
+        hit, stale: rates of the backend and of legacy, %.
+        source: where the numbers come from.
+    """
+
+    geometry: str
+    device: str
+    trace: str
+    kind: str
+    capacity: str
+    backend: str
+    faster: float | None
+    quartiles: tuple[float, float] | None
+    smaller: float | None
+    hit: tuple[float | None, float | None]
+    stale: tuple[float | None, float | None]
+    source: str
+
+    @property
+    def word(self) -> str:
+        """``better`` in everything measured, ``worse`` in everything, or ``mixed``."""
+        found = [each for each in (self._time(), self._memory(), self._trust()) if each]
+        if found and min(found) > 0:
+            return "better"
+        return "worse" if found and max(found) < 0 else "mixed" if found else "even"
+
+    @property
+    def sentence(self) -> str:
+        """The numbers in words."""
+        parts = [f"{self.backend}:"]
+        if self.faster is None:
+            parts.append("not timed;")
+        else:
+            spread = "" if self.quartiles is None else " (quartiles {:.3g} to {:.3g})".format(*self.quartiles)
+            parts.append(f"a recurrent step is {self.faster:.3g} times as fast{spread};")
+        if self.smaller is not None:
+            parts.append(f"{self.smaller:.3g} times fewer bytes reserved;")
+        return " ".join([*parts, f"{self.rates}. {self.trace}, slots: {self.capacity}."])
+
+    @property
+    def rates(self) -> str:
+        """What lookups came to, in words."""
+        return (
+            f"hits {number(self.hit[0])} % (legacy {number(self.hit[1])} %), "
+            f"stale hits {number(self.stale[0])} % (legacy {number(self.stale[1])} %)"
+        )
+
+    def _time(self) -> int:
+        if self.faster is None:
+            return 0
+        low, high = self.quartiles or (self.faster, self.faster)
+        return 1 if low > 1 else -1 if high < 1 else 0
+
+    def _memory(self) -> int:
+        return 0 if self.smaller is None else _sign(self.smaller - 1)
+
+    def _trust(self) -> int:
+        stale, before = self.stale
+        return 0 if stale is None or before is None or abs(stale - before) < _MATTERS else _sign(before - stale)
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)
+
+
+def from_replays(files: Iterable[ReplayFile]) -> list[Verdict]:
+    """A verdict for each backend of each replay that has legacy for its baseline."""
+    return [
+        _of_replay(file, replay, place)
+        for file in files
+        for replay in file.replays
+        if replay.baseline == BASELINE
+        for place, backend in enumerate(replay.backends)
+        if backend.name != BASELINE
+    ]
+
+
+def _of_replay(file: ReplayFile, replay: ReplayResult, place: int) -> Verdict:
+    backend, legacy = replay.backends[place], replay.first
+    over = backend.over_baseline
+    mine, theirs = sum(backend.bytes_reserved.values()), sum(legacy.bytes_reserved.values())
+    return Verdict(
+        replay.geometry.name,
+        replay.device,
+        replay.trace,
+        SYNTHETIC if replay.synthetic else RECORDED,
+        replay.capacity,
+        backend.name,
+        None if over is None else over["median"],
+        None if over is None else (over["p25"], over["p75"]),
+        theirs / mine if mine else None,
+        (backend.rate("hit"), legacy.rate("hit")),
+        (backend.rate("stale_hit"), legacy.rate("stale_hit")),
+        file.name,
+    )
+
+
+def from_history(history: History) -> list[Verdict]:
+    """A verdict for each backend of each trace that asv replayed, at the last commit that has it."""
+    found = []
+    for machine in history.commits:
+        latest = {}
+        for name in ("step_time_over_legacy", "bytes_reserved", "miss_rate", "stale_hit_rate", "context_mismatch_rate"):
+            commit, values = history.latest(machine, f"{_TRACES}track_{name}")
+            latest[name] = values
+        for params in latest["step_time_over_legacy"]:
+            cell = dict(part.partition("=")[::2] for part in params.split(", "))
+            if set(cell) != {"trace", "backend", "device"} or cell["backend"].startswith(BASELINE):
+                continue
+            legacy = f"trace={cell['trace']}, backend={BASELINE}, device={cell['device']}"
+            reserved = latest["bytes_reserved"]
+            mine, theirs = reserved.get(params), reserved.get(legacy)
+            synthetic = cell["trace"].startswith("synthetic-")
+            over = latest["step_time_over_legacy"][params]
+            found.append(
+                Verdict(
+                    _geometry(cell["trace"]),
+                    cell["device"],
+                    cell["trace"],
+                    SYNTHETIC if synthetic else RECORDED,
+                    "default",
+                    cell["backend"],
+                    1 / over if over else None,
+                    None,
+                    theirs / mine if mine and theirs else None,
+                    (_hits(latest, params), _hits(latest, legacy)),
+                    (latest["stale_hit_rate"].get(params), latest["stale_hit_rate"].get(legacy)),
+                    f"asv, {machine}, {commit[:8]}",
+                )
+            )
+    return found
+
+
+def _geometry(trace: str) -> str:
+    """The geometry that a trace of the suite is of, which its name begins with."""
+    name = trace.removeprefix("synthetic-")
+    return next((each for each in sorted(GEOMETRIES, key=len, reverse=True) if name.startswith(each)), name)
+
+
+def _hits(latest: dict[str, dict[str, float]], params: str) -> float | None:
+    others = [latest[f"{name}_rate"].get(params) for name in ("miss", "stale_hit", "context_mismatch")]
+    known = [each for each in others if each is not None]
+    return 100 - sum(known) if len(known) == len(others) else None
+
+
+def headlines(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """One verdict for each geometry and device: of the default backend, if it can be, at default capacity.
+
+    Replays given to the report stand before asv's, recorded searches before synthetic ones.
+    """
+    order = {name: place for place, name in enumerate(GEOMETRIES)}
+    best: dict[tuple[str, str], Verdict] = {}
+    for verdict in sorted(verdicts, key=_rank):
+        best.setdefault((verdict.geometry, verdict.device), verdict)
+    return sorted(best.values(), key=lambda each: (order.get(each.geometry, len(order)), each.device))
+
+
+def where_legacy_lies(verdict: Verdict, verdicts: Iterable[Verdict]) -> str:
+    """What became of the same lookups in the pools in which legacy has most stale hits; empty where it has none."""
+    same = [
+        each
+        for each in verdicts
+        if (each.geometry, each.device, each.trace, each.backend)
+        == (verdict.geometry, verdict.device, verdict.trace, verdict.backend)
+        and each.capacity != verdict.capacity
+        and each.stale[1]
+    ]
+    if not same:
+        return ""
+    worst = max(same, key=lambda each: each.stale[1] or 0.0)
+    return f"With slots {worst.capacity}: {worst.rates}."
+
+
+def _rank(verdict: Verdict) -> tuple[bool, ...]:
+    return (
+        verdict.capacity not in DEFAULT_CAPACITIES,
+        verdict.backend not in DEFAULT_BACKENDS,
+        verdict.source.startswith("asv, "),
+        verdict.kind == SYNTHETIC,
+    )
+
+
+def verdict_table(verdicts: Sequence[Verdict]) -> Table:
+    """All of them, with every number."""
+    headings = (
+        "geometry", "device", "trace", "kind", "slots", "backend", "verdict", "times faster", "p25", "p75",
+        "times fewer bytes", "hits, %", "legacy's hits, %", "stale hits, %", "legacy's stale hits, %", "from",
+    )  # fmt: skip
+    rows = [
+        (
+            each.geometry, each.device, each.trace, each.kind, each.capacity, each.backend, each.word, each.faster,
+            *(each.quartiles or (None, None)), each.smaller, *each.hit, *each.stale, each.source,
+        )
+        for each in verdicts
+    ]  # fmt: skip
+    return Table(headings, rows)

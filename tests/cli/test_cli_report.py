@@ -1,0 +1,81 @@
+"""``kvcache report``: its options, and what it says to the person at the keyboard."""
+
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from kvcache.cli import main
+from kvcache.geometry import GEOMETRIES
+from kvcache.trace.synthetic import SyntheticSearch, write_synthetic_trace
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, ["report", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory):
+    path = tmp_path_factory.mktemp("trace") / "trace.parquet"
+    list(write_synthetic_trace(path, SyntheticSearch(GEOMETRIES["cartpole"], 1, 0)))
+    return path
+
+
+def test_a_report_of_a_trace(trace, tmp_path):
+    result = invoke("--trace", trace, "--output", tmp_path / "html", "--command", "make it so")
+    assert result.exit_code == 0, result.output
+    assert str(tmp_path / "html" / "index.html") in result.stdout
+    assert "make it so" in (tmp_path / "html" / "index.html").read_text()
+    assert list((tmp_path / "html").glob("trace-*.html"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["--results", "{}/nothing"], "no such file: is this asv's results_dir"),
+        (["--replay", "{}/nothing.json"], "no such file"),
+        (["--replay", "{}/cut.json"], "not JSON, or cut off"),
+        (["--benchmark", "{}/cut.json"], "not JSON, or cut off"),
+        (["--trace", "{}/nothing.parquet"], "no such file"),
+        (["--trace", "{}/cut.json"], "not a Parquet file"),
+        (["--trace", "{trace}", "--profile", "{}/cut.json"], "no folder of profiles"),
+        (["--trace", "{trace}", "--since", "no-such-tag"], "no git repository"),
+        (["--trace", "{trace}", "--output", "{}/cut.json"], "File exists"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_line(trace, tmp_path, arguments, fault):
+    (tmp_path / "cut.json").write_text('{"format": "kvcache-rep')
+    given = [each.replace("{trace}", str(trace)).replace("{}", str(tmp_path)) for each in arguments]
+    if "--output" not in given:
+        given += ["--output", tmp_path / "html"]
+    result = invoke(*given, "--repository", tmp_path)
+    assert result.exit_code == 1
+    assert fault in result.stderr
+    assert "Traceback" not in result.output
+    assert not isinstance(result.exception, ValueError)
+    assert not (tmp_path / "html" / "index.html").exists()
+
+
+def test_nothing_to_report(tmp_path):
+    result = invoke("--output", tmp_path / "html")
+    assert result.exit_code == 2
+    assert "give --results, --replay, --benchmark or --trace" in result.stderr
+
+
+def test_the_command_line_starts_without_the_reports_libraries():
+    """They are an extra: other commands do without them."""
+    code = (
+        "import kvcache.cli, sys; print([name for name in ('matplotlib', 'jinja2', 'ruptures') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_missing_libraries_are_named(trace, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("kvcache.report")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ruptures", None)
+    result = invoke("--trace", trace, "--output", tmp_path / "html")
+    assert result.exit_code == 1
+    assert "pip install kvcache[report]" in result.stderr

@@ -1,0 +1,61 @@
+"""Small asv result folders for tests: whatever history a test needs, in asv's own format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+__all__ = ["commit_name", "write_results"]
+
+START = 1_795_000_000_000  # ms
+DAY = 86_400_000
+
+
+def commit_name(number: int) -> str:
+    return f"{number + 1:040x}"
+
+
+def write_results(
+    folder: Path,
+    values: Mapping[tuple[str, str], Sequence[float | None]],
+    *,
+    commits: Sequence[str] = (),
+    units: Mapping[str, str] | None = None,
+    machine: str = "vm",
+    dates: Sequence[int] = (),
+    param: str = "backend",
+) -> Path:
+    """Write asv's files: ``values`` by benchmark and backend, one for each commit; None is a failure.
+
+    Args:
+        commits: full hashes; made up where there are none.
+        units: of benchmarks; microseconds where nothing is said.
+        dates: of commits, ms; a day apart where there are none.
+        param: the benchmarks' parameter, whose values stand where the backend does.
+    """
+    number = max(map(len, values.values()))
+    names = commits or [commit_name(each) for each in range(number)]
+    backends: dict[str, list[str]] = {}
+    for benchmark, backend in values:
+        backends.setdefault(benchmark, []).append(backend)
+    described = {
+        name: {"param_names": [param], "unit": (units or {}).get(name, "us"), "version": "1"} for name in backends
+    }
+    (folder / machine).mkdir(parents=True, exist_ok=True)
+    (folder / "benchmarks.json").write_text(json.dumps({"version": 2, **described}))
+    (folder / machine / "machine.json").write_text("{}")
+    for place, name in enumerate(names):
+        results = {
+            benchmark: [
+                [values[benchmark, each][place] for each in found], [[f"'{each}'" for each in found]], "1", 0, 0.1,
+            ]
+            for benchmark, found in backends.items()
+        }  # fmt: skip
+        content = {
+            "version": 2, "commit_hash": name, "date": dates[place] if dates else START + place * DAY,
+            "params": {"machine": machine, "cpu": "some CPU"}, "durations": {},
+            "result_columns": ["result", "params", "version", "started_at", "duration"], "results": results,
+        }  # fmt: skip
+        (folder / machine / f"{name}-env.json").write_text(json.dumps(content))
+    return folder

@@ -1,0 +1,36 @@
+"""Traces and replay results for tests of reports, made by the commands that users have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from kvcache.cli import main
+from kvcache.geometry import GEOMETRIES
+from kvcache.trace.reader import TraceReader
+from kvcache.trace.steps import Step, read_steps
+from kvcache.trace.synthetic import SyntheticSearch, write_synthetic_trace
+
+__all__ = ["COMMITTED", "replay", "steps_of", "synthetic"]
+
+COMMITTED = Path(__file__).parents[2] / "benchmarks" / "traces" / "cartpole-lightzero-0.2.0-seed0.parquet"
+
+
+def synthetic(path: Path, searches: int = 1) -> Path:
+    """A synthetic trace of cartpole's geometry, with keys that are met again."""
+    for _ in write_synthetic_trace(path, SyntheticSearch(GEOMETRIES["cartpole"], searches, 0, transpositions=0.2)):
+        pass
+    return path
+
+
+def steps_of(path: Path, searches: int | None = None) -> list[Step]:
+    return [step for step in read_steps(TraceReader(path).events()) if searches is None or step.search < searches]
+
+
+def replay(trace: Path, file: Path, *options: str) -> Path:
+    """``kvcache replay`` of legacy and new: its result file."""
+    arguments = ["replay", str(trace), "--backend", "legacy", "--backend", "new", *options, "--json", str(file)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    return file

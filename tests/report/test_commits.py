@@ -1,0 +1,59 @@
+"""What git tells of commits, and what it does where it cannot."""
+
+import pytest
+from asv_files import commit_name
+from git_history import make_history
+
+from kvcache.report.commits import Commits, read_commits
+from kvcache.report.errors import ReportError
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory):
+    return make_history(tmp_path_factory.mktemp("repository"), ["first", "second <script>", "third", "fourth"], tag=1)
+
+
+def test_subjects_and_authors_in_order(history):
+    folder, names = history
+    commits = read_commits(folder)
+    assert [each.name for each in commits.known] == names
+    assert [each.subject for each in commits.known] == ["first", "second <script>", "third", "fourth"]
+    assert {each.author for each in commits.known} == {"somebody"}
+    assert commits.find(names[1]).subject == "second <script>"
+    assert commits.find(commit_name(3)) is None
+
+
+@pytest.mark.parametrize(
+    ("since", "new", "described"),
+    [
+        ("", 2, "since v1"), ("v1", 2, "since v1"), ("1", 1, "in the last 1 commits"),
+        ("0", 0, "in the last 0 commits"),
+        ("99", 4, "in all of its 4 commits"), ("HEAD~3", 3, "since HEAD~3"),
+    ],
+)  # fmt: skip
+def test_what_counts_as_new(history, since, new, described):
+    folder, names = history
+    commits = read_commits(folder, since)
+    assert [name for name in names if commits.is_new(name)] == names[len(names) - new :]
+    assert commits.described == described
+    assert not commits.is_new(commit_name(3))
+
+
+def test_without_a_tag_the_last_commits_are_new(tmp_path):
+    folder, names = make_history(tmp_path, [f"change {number}" for number in range(12)])
+    commits = read_commits(folder)
+    assert commits.since == names[1]
+    assert commits.described == "in the last 10 commits"
+
+
+@pytest.mark.parametrize("since", ["no-such-tag", "--output=x", "-1"])
+def test_a_wrong_revision_is_named(history, since):
+    with pytest.raises(ReportError, match="is no tag, commit or number of commits"):
+        read_commits(history[0], since)
+
+
+def test_no_repository(tmp_path):
+    assert read_commits(tmp_path) == Commits()
+    assert read_commits(tmp_path, "5") == Commits()
+    with pytest.raises(ReportError, match="no git repository"):
+        read_commits(tmp_path, "v1")

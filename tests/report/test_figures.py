@@ -1,0 +1,89 @@
+"""Drawings: text that is text, colours that are the page's, points where the lines are."""
+
+import math
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from kvcache.report.figures import COLOURS, draw
+from kvcache.report.plots import Band, Category, Mark, Plot, Series
+
+SVG = "{http://www.w3.org/2000/svg}"
+LINES = Plot("x, ms", "y, MB", [Series.of(name, [0, 1, 2], [1, 5, 3], lambda x, y: f"{x} {y}") for name in "ab"])
+
+
+def texts(drawing):
+    return [each.text for each in ElementTree.fromstring(drawing.svg).iter(f"{SVG}text")]
+
+
+def test_text_is_text_and_no_formula():
+    plot = Plot("<b>$x^2$", "&amp;", LINES.series, marks=[Mark(1, "<script>$\\alpha$")])
+    found = texts(draw(plot, "figure"))
+    assert "<b>$x^2$" in found
+    assert "&amp;" in found
+    assert "<script>$\\alpha$" in found
+
+
+def test_all_colours_are_the_pages():
+    drawing = draw(Plot("x", "y", [Series(str(each), [0, 1], [each, each]) for each in range(COLOURS)]), "figure")
+    assert not re.findall(r"#[0-9a-f]{6}(?![0-9a-f])", re.sub(r'"#[^"]*"|url\([^)]*\)', "", drawing.svg))
+    assert {f"var(--series-{each})" for each in range(COLOURS)} <= set(re.findall(r"var\(--series-\d\)", drawing.svg))
+    assert "currentColor" in drawing.svg
+
+
+def test_ids_are_the_figures_own_and_references_meet_them():
+    drawings = [draw(LINES, name) for name in ("one", "two")]
+    owned = []
+    for name, drawing in zip(("one", "two"), drawings, strict=True):
+        root = ElementTree.fromstring(drawing.svg)
+        ids = [each.get("id") for each in root.iter() if each.get("id")]
+        owned += ids
+        assert all(each.startswith(f"{name}-") for each in ids)
+        used = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', drawing.svg)
+        assert {a or b for a, b in used} <= set(ids)
+    assert len(owned) == len(set(owned))
+
+
+def test_every_series_can_be_hidden():
+    plots = [
+        LINES,
+        Plot("x", "y", [Series(name, [0, 1], [1, 2], style="bars") for name in "ab"]),
+        Plot("x", categories=[Category("p"), Category("q")], bands=[Band(name, [1, 2], ["", ""]) for name in "ab"]),
+    ]
+    for plot in plots:
+        drawing = draw(plot, "figure")
+        assert [name for name, *_ in drawing.legend] == ["a", "b"]
+        found = {each.get("data-series") for each in ElementTree.fromstring(drawing.svg).iter()}
+        assert {"0", "1"} <= found
+
+
+def test_points_lie_on_their_line():
+    drawing = draw(LINES, "figure")
+    root = ElementTree.fromstring(drawing.svg)
+    group = next(each for each in root.iter() if each.get("data-series") == "0")
+    path = next(each for each in group.iter(f"{SVG}path") if each.get("d", "").count("L") >= 2)
+    drawn = [(float(x), float(y)) for x, y in re.findall(r"[ML] (\S+) (\S+)", path.get("d"))]
+    assert [point[:2] for point in drawing.points[0]] == [pytest.approx(each, abs=0.1) for each in drawn]
+    assert [point[2] for point in drawing.points[0]] == ["0 1", "1 5", "2 3"]
+
+
+def test_stacked_bars_are_pointed_at_where_they_end():
+    bars = [Series.of(name, [0, 1], [2, 2], lambda x, y: str(y), "bars") for name in "ab"]
+    below, above = draw(Plot("x", "y", bars), "figure").points
+    assert above[0][1] < below[0][1]  # y runs downwards
+
+
+def test_gaps_and_many_points():
+    many = Series.of("a", range(5000), [math.nan if each % 2 else each for each in range(5000)], lambda x, y: "")
+    (points,) = draw(Plot("x", "y", [many]), "figure").points
+    assert 500 <= len(points) <= 1000
+
+
+def test_spreads_are_drawn_and_pointed_at():
+    drawing = draw(Plot("us", categories=[Category("p", (1, 2, 3, 4, 5))], log_x=True), "figure")
+    assert drawing.points[0][0][2] == "p\nmedian 3 us"
+
+
+def test_the_same_plot_gives_the_same_drawing():
+    assert draw(LINES, "figure") == draw(LINES, "figure")

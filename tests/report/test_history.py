@@ -1,0 +1,90 @@
+"""asv's results as series, their order, and the machine's pace."""
+
+import math
+
+import numpy as np
+import pytest
+from asv_files import START, commit_name, write_results
+from git_history import make_history
+
+from kvcache.report.commits import Commits, read_commits
+from kvcache.report.history import read_history
+
+EXACT = {"x.track_bytes_reserved": "bytes", "x.track_miss_rate": "%"}
+
+
+def read(folder, commits=None):
+    return read_history(folder, commits or Commits())
+
+
+def test_a_series_for_each_cell(tmp_path):
+    write_results(tmp_path, {("x.track_time", "new"): [3.0, None, 4.0], ("x.track_time", "legacy"): [5.0, 5.0, 5.0]})
+    history = read(tmp_path)
+    new, legacy = history.series
+    assert (new.metric, new.param("backend"), new.unit, new.is_exact) == ("time", "new", "us", False)
+    assert new.values.tolist()[::2] == [3.0, 4.0]
+    assert math.isnan(new.values[1])
+    assert new.failed.tolist() == [False, True, False]
+    assert legacy.values.tolist() == [5.0] * 3
+    assert history.commits == {"vm": [commit_name(each) for each in range(3)]}
+    assert history.latest("vm", "x.track_time") == (commit_name(2), {"backend=new": 4.0, "backend=legacy": 5.0})
+    assert history.latest("vm", "x.other") == ("", {})
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "exact"),
+    [
+        ("x.track_bytes_reserved", "bytes", True), ("x.track_miss_rate", "%", True), ("x.track_time", "us", False),
+        ("x.track_time_over_legacy", "ratio", False), ("x.peakmem_all", "bytes", False),
+        ("x.time_it", "seconds", False),
+    ],
+)  # fmt: skip
+def test_what_is_deterministic(tmp_path, name, unit, exact):
+    (series,) = read(write_results(tmp_path, {(name, "new"): [1.0]}, units={name: unit})).series
+    assert series.is_exact is exact
+
+
+def test_the_repository_orders_commits_of_one_moment(tmp_path):
+    folder, names = make_history(tmp_path / "repository", ["a", "b", "c", "d"])
+    values = {("x.track_miss_rate", "new"): [1.0, 2.0, 3.0, 4.0]}
+    shuffled = [names[2], names[0], names[3], names[1]]
+    write_results(tmp_path / "results", values, commits=shuffled, dates=[START] * 4, units=EXACT)
+    history = read(tmp_path / "results", read_commits(folder))
+    assert history.commits["vm"] == names
+    assert history.series[0].values.tolist() == [2.0, 4.0, 1.0, 3.0]
+
+
+def test_unknown_commits_stand_in_the_order_of_their_dates(tmp_path):
+    values = {("x.track_miss_rate", "new"): [1.0, 2.0]}
+    write_results(tmp_path, values, dates=[START + 5, START], units=EXACT)
+    assert read(tmp_path).series[0].values.tolist() == [2.0, 1.0]
+
+
+def test_the_pace_is_what_legacy_shows_and_excuses_the_machine(tmp_path):
+    slow = np.where(np.arange(12) < 6, 1.0, 1.8)
+    values = {(f"x.track_time_{kind}", "legacy"): (10 * kind * slow).tolist() for kind in (1, 2, 3)}
+    values |= {(f"x.track_time_{kind}", "new"): (3 * kind * slow).tolist() for kind in (1, 2, 3)}
+    values["x.track_time_4", "new"] = (7 * slow * np.where(np.arange(12) < 6, 1.0, 3.0)).tolist()
+    history = read(write_results(tmp_path, values))
+    assert history.pace["vm"][-1] / history.pace["vm"][0] == pytest.approx(1.8)
+    stepping = {(each.metric, change.position) for each in history.series for change in each.changes}
+    assert stepping == {("time_4", 6)}
+
+
+def test_without_controls_there_is_no_pace(tmp_path):
+    assert read(write_results(tmp_path, {("x.track_time", "legacy"): [1.0] * 8})).pace == {}
+
+
+def test_machines_stay_apart(tmp_path):
+    for machine, value in (("a", 1.0), ("b", 9.0)):
+        write_results(tmp_path, {("x.track_miss_rate", "new"): [value]}, machine=machine, units=EXACT)
+    assert {each.machine: each.values.tolist() for each in read(tmp_path).series} == {"a": [1.0], "b": [9.0]}
+    assert all(not each.changes for each in read(tmp_path).series)
+
+
+def test_hostile_names_are_fit_to_be_shown(tmp_path):
+    name = "x.track_\x00<script>"
+    (series,) = read(write_results(tmp_path, {(name, "\x1b[2Jnew"): [1.0]})).series
+    assert "\x00" not in series.benchmark
+    assert "<script>" in series.benchmark
+    assert "\x1b" not in series.params

@@ -1,0 +1,198 @@
+"""Whole reports: planted steps, hostile names, size and time, what is missing, what is left from before."""
+
+import time
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from asv_files import commit_name, write_results
+from git_history import make_history
+from made_reports import SEEN
+from pages import Page, read_csv
+from replay_files import replay, synthetic
+
+from kvcache.report import Inputs, ReportError, build_report
+
+COMMITS = 24
+PLANTED = 15
+BACKENDS = ("legacy", "new")
+UNITS = {"suite.track_time": "us", "suite.track_bytes_copied": "bytes", "suite.track_bytes_reserved": "bytes"}
+
+
+def history(seed):
+    """Identical commits: times with the noise of processes (MEASURING.md), bytes without any."""
+    rng = np.random.default_rng(seed)
+    values = {}
+    for number in range(20):
+        for backend in BACKENDS:
+            noise = np.exp(rng.integers(0, 3, COMMITS) * 0.11 + rng.normal(0, 0.02, COMMITS))
+            values[f"suite.track_time_{number}", backend] = 100 * noise
+    values |= {(name, backend): np.full(COMMITS, 4096.0) for name in list(UNITS)[1:] for backend in BACKENDS}
+    return values
+
+
+def write(folder, values, commits=()):
+    listed = {key: each.tolist() for key, each in values.items()}
+    return write_results(folder, listed, commits=commits, units=UNITS)
+
+
+def regressions(pages):
+    return Page(next(page for page in pages if page.name == "regressions.html"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_identical_commits_show_no_step(tmp_path, seed):
+    pages = build_report(Inputs(write(tmp_path / "results", history(seed)), repository=tmp_path), tmp_path / "html")
+    page = regressions(pages)
+    assert "steps-worse" not in page.tables
+    assert "steps-better" not in page.tables
+    assert "0 steps for the worse, 0 for the better" in page.text
+
+
+def test_planted_steps_show_at_their_commits(tmp_path):
+    folder, names = make_history(tmp_path / "repository", [f"change {number}" for number in range(COMMITS)])
+    values = history(0)
+    values["suite.track_time_7", "new"][PLANTED:] *= 2  # it copies twice
+    values["suite.track_bytes_copied", "new"][PLANTED:] *= 2
+    values["suite.track_bytes_reserved", "new"][PLANTED + 3 :] += 1
+    pages = build_report(
+        Inputs(write(tmp_path / "results", values, names), repository=folder, since="10"), tmp_path / "html"
+    )
+    rows = regressions(pages).rows("steps-worse")
+    found = {(row["metric"], row["parameters"]): row for row in rows}
+    assert set(found) == {
+        ("time_7", "backend=new"), ("bytes_copied", "backend=new"), ("bytes_reserved", "backend=new"),
+    }  # fmt: skip
+    slow, copied, reserved = (found[name, "backend=new"] for name in ("time_7", "bytes_copied", "bytes_reserved"))
+    for row, place in ((slow, PLANTED), (copied, PLANTED), (reserved, PLANTED + 3)):
+        assert row["commit"] == names[place][:8]
+        assert row["measured before at"] == names[place - 1][:8]
+        assert row["unmeasured between"] == 0
+        assert row["author"] == "somebody"
+        assert row["subject"] == f"change {place}"
+    assert copied["certainty, %"] == reserved["certainty, %"] == 100
+    assert 99 <= slow["certainty, %"] <= 100
+    assert slow["change, %"] == pytest.approx(100, abs=25)
+    assert copied["change, %"] == 100
+    assert (reserved["before"], reserved["after"]) == (4096, 4097)
+    assert regressions(pages).rows("steps-worse")[0]["metric"] in ("bytes_copied", "time_7")  # the largest first
+    assert "10 commits, 3 steps for the worse, 0 for the better" in Page(pages[0]).text
+
+
+def test_commits_nobody_measured_stand_beside_the_step(tmp_path):
+    folder, names = make_history(tmp_path / "repository", [f"change {number}" for number in range(9)])
+    values = {("suite.track_bytes_reserved", "new"): np.array([1.0, 2.0])}
+    results = write(tmp_path / "results", values, [names[1], names[7]])
+    (row,) = regressions(build_report(Inputs(results, repository=folder), tmp_path / "html")).rows("steps-worse")
+    assert row["unmeasured between"] == 5
+
+
+def test_many_commits_and_benchmarks(tmp_path):
+    """500 commits x 200 benchmarks in under 60 s (of the processor: others may be busy too), no page of 3 MB."""
+    rng = np.random.default_rng(0)
+    values = {(f"suite.track_time_{number}", "new"): 100 * np.exp(rng.normal(0, 0.03, 500)) for number in range(200)}
+    for number in range(0, 200, 10):
+        values[f"suite.track_time_{number}", "new"][20 + number :] *= 1.5
+    results = write(tmp_path / "results", values)
+    began, worked = time.perf_counter(), time.process_time()
+    pages = build_report(Inputs(results, repository=tmp_path), tmp_path / "html")
+    seconds = time.process_time() - worked
+    passed = time.perf_counter() - began
+    largest = max(page.stat().st_size for page in pages)
+    print(f"{seconds:.1f} s of the processor, {passed:.1f} s; {len(pages)} pages, the largest {largest / 1e6:.2f} MB")
+    assert len(regressions(pages).rows("steps-worse")) == 20
+    assert sum(len([tag for tag in Page(page).tags if tag == "svg"]) for page in pages) == 200
+    assert seconds < 60
+    assert largest < 3_000_000
+
+
+def test_hostile_names_are_shown_as_text(hostile):
+    ours = None
+    for path in hostile:
+        page = Page(path)
+        ours = ours or page.scripts
+        assert page.scripts == ours  # the report's own, and no other
+        assert len(ours) == 1
+        assert page.handlers == []
+        assert {"img", "iframe", "object", "embed", "base", "form"}.isdisjoint(page.tags)
+        assert SEEN in page.text
+        assert "\x00" not in page.source
+        assert "\x1b" not in page.source
+        assert "{{7*7}}" in page.text  # nor is it a template
+        assert "49" not in page.text.split("{{")[0][-3:]
+        for start in [place for place in range(len(page.source)) if page.source.startswith("<svg", place)]:
+            svg = page.source[start : page.source.index("</svg>", start) + len("</svg>")]
+            ElementTree.fromstring(svg)  # whole, whatever was written in it
+
+
+def test_hostile_names_are_no_formulas_and_no_paths(hostile):
+    folder = hostile[0].parent
+    for path in folder.rglob("*"):
+        assert path.is_dir() or path.name.replace("-", "").replace(".", "").isalnum()
+    text = "".join(Page(path).text for path in hostile)
+    assert "$x^2$" in text
+
+
+def test_profiles_are_linked_by_address(hostile):
+    (link,) = [each for each in Page(hostile[0]).links if "profile" in each]
+    assert link == "../profile/%3Cimg%20src%3Dx%20onerror%3Dalert%281%29%3E%23%3F.json"
+
+
+def test_nothing_is_loaded_and_no_other_script_may_run(hostile):
+    for path in hostile:
+        page = Page(path)
+        assert "Content-Security-Policy" in page.source
+        assert "default-src 'none'" in page.source
+        assert not [link for link in page.links if link.startswith(("http", "//", "file"))]
+        assert "@import" not in page.source
+
+
+def test_what_was_not_measured_is_said(tmp_path):
+    trace = synthetic(tmp_path / "trace.parquet")
+    file = replay(trace, tmp_path / "replay.json", "--repetitions", "0", "--device", "cpu", "--device", "cuda")
+    page = Page(build_report(Inputs(replays=[file], repository=tmp_path), tmp_path / "html")[0])
+    rows = {row["what"]: row["why"] for row in page.rows("not-measured")}
+    assert rows["replays on cuda"] == "skipped: no CUDA device"
+    assert rows["new against legacy, every geometry, cuda"] == "skipped: no CUDA device"
+    assert "not given" in rows["asv's history"]
+    assert any("pong" in what and "cpu" in what for what in rows)
+    assert "not timed" in page.text
+
+
+def test_what_asv_skipped_and_what_failed_is_said(tmp_path):
+    values = {("suite.track_time", "new"): [1.0, None], ("suite.track_time", "legacy"): [float("nan"), float("nan")]}
+    page = Page(build_report(Inputs(write_results(tmp_path / "r", values), repository=tmp_path), tmp_path / "html")[0])
+    rows = {row["what"]: row["why"] for row in page.rows("not-measured")}
+    assert rows["time, backend=new on vm"] == f"failed at {commit_name(1)[:8]}"
+    assert "asv keeps no reason" in rows["2 values on vm"]
+
+
+def test_pages_of_an_earlier_report_do_not_stay_and_others_do(tmp_path):
+    output = tmp_path / "html"
+    many = write(tmp_path / "many", {(f"suite.track_time_{number}", "new"): np.arange(1.0, 4.0) for number in range(3)})
+    build_report(Inputs(many, repository=tmp_path), output)
+    (output / "mine.html").write_text("my own")
+    (output / "files.txt").write_text((output / "files.txt").read_text() + "../many/benchmarks.json\n")
+    before = {path for path in output.rglob("*") if path.is_file()}
+    one = write(tmp_path / "one", {("suite.track_time_0", "new"): np.arange(1.0, 4.0)})
+    build_report(Inputs(one, repository=tmp_path), output)
+    after = {path for path in output.rglob("*") if path.is_file()}
+    assert {path.name.rsplit("-", 1)[0] for path in before - after} == {
+        "history-vm-suite-track-time-1", "history-vm-suite-track-time-2",
+    }  # fmt: skip
+    assert (output / "mine.html").read_text() == "my own"
+    assert (tmp_path / "many" / "benchmarks.json").exists()
+
+
+def test_the_data_of_a_thousand_steps_is_whole(tmp_path):
+    values = {("suite.track_bytes_reserved", "new"): np.arange(1.0, 1203.0)}
+    pages = build_report(Inputs(write(tmp_path / "results", values), repository=tmp_path), tmp_path / "html")
+    assert len(regressions(pages).rows("steps-worse")) == 1000
+    assert len(read_csv(tmp_path / "html" / "data" / "steps-worse.csv")) == 1201
+
+
+def test_no_folder_of_profiles(tmp_path):
+    results = write(tmp_path / "results", {("suite.track_time", "new"): np.ones(2)})
+    with pytest.raises(ReportError, match="no folder of profiles"):
+        build_report(Inputs(results, profile=tmp_path / "nothing", repository=tmp_path), tmp_path / "html")
+    assert not (tmp_path / "html").exists()
