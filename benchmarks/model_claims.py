@@ -3,17 +3,43 @@
 from __future__ import annotations
 
 import statistics
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from lookups import Misses, miss_like, miss_where_stale, watch_misses
 
 from kvcache.geometry import GEOMETRIES, POSITIONS, Geometry
 from kvcache.world_model import SearchConfig, WorldModel, WorldModelConfig
 from kvcache.world_model.play import Played, play
 
-__all__ = ["padding", "same_search", "uncached"]
+__all__ = [
+    "capacities",
+    "padding",
+    "same_search",
+    "same_search_full",
+    "sliding",
+    "small_pools",
+    "uncached",
+    "validation",
+]
 
-SEARCHED = (("private", False), ("slab", False), ("paged", False), ("paged", True))
+SEARCHES = 50
+CACHES: dict[str, dict[str, Any]] = {
+    "legacy": {},
+    **{
+        f"new:{storage}": {"use_new_cache_manager": True, "cache_storage": storage}
+        for storage in ("reference", "private", "slab", "paged")
+    },
+    "new:paged-resident": {"use_new_cache_manager": True, "cache_storage": "paged", "cache_resident_batch": True},
+}
+# A search of all others takes five seconds: 50 of them on six caches, with both kinds of positions, an hour.
+AFFORDABLE = ("cartpole", "lunarlander", "pong", "visual-match")
+# Searches and steps of environment 0's episodes, such that visual-match's window slides in the last third of them.
+SLIDING = 140, 120
+TIMED = {"cartpole": 60, "pong": 16}  # searches
 
 
 def same_search() -> None:
@@ -21,30 +47,160 @@ def same_search() -> None:
     for name, geometry in GEOMETRIES.items():
         for positions in POSITIONS:
             # Deep enough for windows to slide within a search, where contexts are short.
-            shape = replace(geometry, positions=positions, num_simulations=8)
-            wanted = _searched(shape)
-            for storage, resident in SEARCHED:
-                found = _searched(shape, storage, resident)
-                pairs = list(zip(wanted, found, strict=True))
-                same = sum(
-                    np.array_equal(a.result.actions, b.result.actions)
-                    and np.array_equal(a.result.visit_counts, b.result.visit_counts)
-                    for a, b in pairs
-                )
-                off = max(float(np.abs(a.result.values - b.result.values).max()) for a, b in pairs)
-                print(
-                    f"{name}, {positions}, new:{storage}{'-resident' * resident}: same actions and visits in {same} of "
-                    f"{len(pairs)} searches, values {off:.2g} apart at most",
-                    flush=True,
-                )
+            _compare(name, replace(geometry, positions=positions, num_simulations=8))
 
 
-def _searched(geometry: Geometry, storage: str | None = None, resident: bool = False) -> list[Played]:
-    """50 searches with the new cache of that storage, or with legacy."""
-    settings = WorldModelConfig(geometry, use_new_cache_manager=storage is not None, cache_resident_batch=resident)
-    if storage is not None:
-        settings = replace(settings, cache_storage=storage)
-    return list(play(WorldModel(settings), 50, 0, SearchConfig(geometry.num_simulations)))
+def same_search_full() -> None:
+    """The same with the geometries' own numbers of simulations, where that is affordable."""
+    for name in AFFORDABLE:
+        for positions in POSITIONS:
+            shape = replace(GEOMETRIES[name], positions=positions)
+            _compare(f"{name}, {shape.num_simulations} simulations", shape)
+
+
+def sliding() -> None:
+    """The same with a long context, and episodes that are longer than it."""
+    searches, steps = SLIDING
+    for positions in POSITIONS:
+        shape = replace(GEOMETRIES["visual-match"], positions=positions, num_simulations=4)
+        wanted = _compare(f"visual-match, episodes of {steps} steps and more", shape, searches, steps)
+        slid = sum(size == shape.slid_size for each in wanted for size in each.roots.sizes)
+        print(f"visual-match, {positions}: {slid} of {searches * shape.env_num} roots had a window that slid")
+
+
+def capacities() -> None:
+    """The same in recurrent pools of all capacities, from large ones down to where legacy has its first stale hits."""
+    for name in ("cartpole", "pong"):
+        for positions in POSITIONS:
+            shape = replace(GEOMETRIES[name], positions=positions, num_simulations=8)
+            whole = shape.num_simulations * shape.env_num
+            slots = 2 * whole
+            while slots and not (stale := _stale_hits(shape, slots)):
+                _compare(f"{name}, {slots} recurrent slots", shape, recur_pool_size=slots)
+                slots -= whole if slots > whole else shape.env_num
+            print(f"{name}, {positions}, {slots} recurrent slots: legacy has {stale} stale hits")
+
+
+def small_pools() -> None:
+    """Where small pools make searches differ: what of it is stale hits of legacy, and what are misses of new."""
+    for name in ("cartpole", "pong"):
+        shape = replace(GEOMETRIES[name], num_simulations=min(25, GEOMETRIES[name].num_simulations))
+        slots = shape.num_simulations * shape.env_num // 4
+        unlimited = played(shape)
+        cleaned = model_of(shape, recur_pool_size=slots)
+        stale = miss_where_stale(cleaned.cache)  # type: ignore[arg-type]
+        without, found = searched(cleaned), played(shape, recur_pool_size=slots)
+        print(
+            f"{name}, {slots} recurrent slots, legacy: {_stale_hits(shape, slots)} stale hits, the same as an "
+            f"unlimited cache in {_same(found, unlimited)} of {SEARCHES} searches; with misses in their place, as an "
+            f"unlimited cache that is told to miss there in {_same(without, _told(shape, stale))}",
+            flush=True,
+        )
+        for cache in list(CACHES)[1:]:
+            small = model_of(shape, recur_pool_size=slots, **CACHES[cache])
+            misses = watch_misses(small.cache)
+            found = searched(small)
+            wanted = _told(shape, misses)
+            print(
+                f"{name}, {slots} recurrent slots, {cache}: {sum(map(len, misses))} misses, the same as an unlimited "
+                f"cache in {_same(found, unlimited)} of {SEARCHES} searches; the actions and visits of an unlimited "
+                f"legacy cache that is told to miss there in {_same(found, wanted, values=False)}, values "
+                f"{_apart(found, wanted):.2g} apart at most",
+                flush=True,
+            )
+
+
+def _told(geometry: Geometry, misses: Misses) -> list[Played]:
+    """Searches with an unlimited legacy cache that misses where it is told to."""
+    model = model_of(geometry)
+    miss_like(model.cache, misses)
+    return searched(model)
+
+
+def validation() -> None:
+    """What it costs to run the other cache beside: searches without and with it, in turns."""
+    for name, searches in TIMED.items():
+        for cache in ("new:paged", "legacy"):
+            models = [
+                model_of(GEOMETRIES[name], cache_validation_mode=validates, **CACHES[cache])
+                for validates in (False, True)
+            ]
+            ratios = _ratios([play(model, searches, 0) for model in models], searches)
+            low, median, high = statistics.quantiles(ratios, n=4)
+            print(
+                f"{name}, {cache}: a search takes {median:.2f} of what it takes with validation (quartiles {low:.2f} "
+                f"to {high:.2f}, {searches} searches in turns)",
+                flush=True,
+            )
+
+
+def _ratios(plays: Sequence[Iterator[Played]], searches: int) -> list[float]:
+    """Time of the first's searches over that of the second's, the two taking turns."""
+    ratios = []
+    for number in range(searches):
+        seconds = {}
+        for which in (0, 1) if number % 2 else (1, 0):
+            start = time.perf_counter()
+            next(plays[which])
+            seconds[which] = time.perf_counter() - start
+        ratios.append(seconds[0] / seconds[1])
+    return ratios
+
+
+def model_of(geometry: Geometry, **settings: Any) -> WorldModel:
+    return WorldModel(WorldModelConfig(geometry, **settings))
+
+
+def searched(model: WorldModel, searches: int | None = None, episode_length: int = 20) -> list[Played]:
+    config = SearchConfig(model.geometry.num_simulations)
+    return list(play(model, searches or SEARCHES, 0, config, episode_length))
+
+
+def played(geometry: Geometry, **settings: Any) -> list[Played]:
+    return searched(model_of(geometry, **settings))
+
+
+def _compare(
+    label: str, geometry: Geometry, searches: int | None = None, episode_length: int = 20, **settings: Any
+) -> list[Played]:
+    """Print how alike the searches of every cache are to legacy's, which are returned."""
+    start = time.perf_counter()
+    results = {
+        cache: searched(model_of(geometry, **own, **settings), searches, episode_length)
+        for cache, own in CACHES.items()
+    }
+    seconds, wanted = time.perf_counter() - start, results.pop("legacy")
+    alike = (
+        f"{cache} {_same(found, wanted, values=False)} ({_apart(found, wanted):.2g})"
+        for cache, found in results.items()
+    )
+    print(
+        f"{label}, {geometry.positions}: the same actions and visits as legacy, of {len(wanted)} searches (values "
+        f"apart at most): {', '.join(alike)}; {seconds:.0f} s",
+        flush=True,
+    )
+    return wanted
+
+
+def _same(found: Sequence[Played], wanted: Sequence[Played], values: bool = True) -> int:
+    """In how many searches decisions are the same, and values if these count."""
+    names = ["actions", "visit_counts"] + ["values"] * values
+    return sum(
+        all(np.array_equal(getattr(a.result, each), getattr(b.result, each)) for each in names)
+        for a, b in zip(found, wanted, strict=True)
+    )
+
+
+def _apart(found: Sequence[Played], wanted: Sequence[Played]) -> float:
+    """The largest difference of two root values."""
+    return max(float(np.abs(a.result.values - b.result.values).max()) for a, b in zip(found, wanted, strict=True))
+
+
+def _stale_hits(geometry: Geometry, slots: int) -> int:
+    """Legacy's in a recurrent pool of that many slots, by validation."""
+    model = model_of(geometry, recur_pool_size=slots, cache_validation_mode=True)
+    searched(model)
+    return model.cache.report.stale_hits  # type: ignore[attr-defined,no-any-return]
 
 
 def uncached() -> None:

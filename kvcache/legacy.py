@@ -83,6 +83,11 @@ class LegacyPool:
         self.stats.hits += 1
         return self.slots[slot]
 
+    def owner(self, key: int) -> int | None:
+        """Whose content lies in the slot that the dict names for ``key``; None where it names none."""
+        slot = self.index.get(key)
+        return None if slot is None else self.owners[slot]
+
     def write(self, keys_values: KeysValues) -> tuple[int, KeysValues]:
         """Copy into the next slot of the circle, allocated on first use: its number and its container."""
         slot, self.position = self.position, (self.position + 1) % self.size
@@ -199,6 +204,13 @@ class LegacyCache(CacheBackend):
         else:
             self.hierarchy_stats.hits += 1
         return found
+
+    def is_stale(self, env: int, key: int, scope: Scope) -> bool:
+        """Whether what a lookup finds under ``key`` is another key's: its slot was given away since."""
+        found = self.init_pools[env].owner(key)
+        if found is None and scope is Scope.NODE:
+            found = self.recur_pool.owner(key)
+        return found is not None and found != key
 
     def supply(self, row: int, keys_values: KeysValues) -> None:
         self.keys_values_wm_list[row] = keys_values

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
 from kvcache.keys_values import KeysValues
-from kvcache.legacy import LegacyCache, LegacyPool, RecurrentMissError
+from kvcache.legacy import LegacyCache, RecurrentMissError
 
 __all__ = ["LOGGED_STALE_HITS", "CacheMismatchError", "ShadowCache", "ShadowReport"]
 
@@ -113,7 +113,7 @@ class ShadowCache(CacheBackend):
             row
             for row, (env, key) in enumerate(self._asked)
             for cache in (self.primary, self.shadow)
-            if key is not None and isinstance(cache, LegacyCache) and _is_stale(cache, env, key, scope)
+            if key is not None and isinstance(cache, LegacyCache) and cache.is_stale(env, key, scope)
         }
         for row in sorted(self._stale):
             self.report.stale_hits += 1
@@ -232,16 +232,3 @@ class ShadowCache(CacheBackend):
     @property
     def batch_bytes(self) -> int:
         return self.primary.batch_bytes
-
-
-def _is_stale(cache: LegacyCache, env: int, key: int, scope: Scope) -> bool:
-    """Whether what legacy will find under ``key`` lies in a slot that was given to another key since."""
-
-    def holder(pool: LegacyPool) -> int | None:
-        slot = pool.index.get(key)
-        return None if slot is None else pool.owners[slot]
-
-    found = holder(cache.init_pools[env])
-    if found is None and scope is Scope.NODE:
-        found = holder(cache.recur_pool)
-    return found is not None and found != key

@@ -17,7 +17,9 @@ from rich.table import Table
 from kvcache.backend import CacheBackend
 from kvcache.cli.console import STDOUT
 from kvcache.geometry import GEOMETRIES, POSITIONS
+from kvcache.layout import AUTO
 from kvcache.shadow import LOGGED_STALE_HITS
+from kvcache.storage import STORAGES
 from kvcache.trace.files import whole_or_absent
 from kvcache.trace.machine import Machine
 from kvcache.world_model import SearchConfig, WorldModel, WorldModelConfig
@@ -30,10 +32,7 @@ __all__ = ["search"]
 _SETTINGS: dict[str, dict[str, Any]] = {
     "legacy": {},
     "new": {"use_new_cache_manager": True},
-    **{
-        f"new:{storage}": {"use_new_cache_manager": True, "cache_storage": storage}
-        for storage in ("private", "slab", "paged", "auto")
-    },
+    **{f"new:{storage}": {"use_new_cache_manager": True, "cache_storage": storage} for storage in (*STORAGES, AUTO)},
     "new:paged-resident": {
         "use_new_cache_manager": True,
         "cache_storage": "paged",

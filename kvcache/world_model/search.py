@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -52,7 +53,8 @@ class SearchConfig:
             ("dirichlet_alpha", 0, math.inf),
         ):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:
+            is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+            if not is_number or not low <= value <= high:
                 wanted = f"at least {low} and finite" if high == math.inf else f"from {low} to {high}"
                 raise ValueError(f"{name} must be a number {wanted}, got {value!r}")
         if self.dirichlet_alpha == 0:

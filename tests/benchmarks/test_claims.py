@@ -1,13 +1,15 @@
 """Claims that are about time, with room: what benchmarks/claims.py prints is far on the right side of them."""
 
+import re
 import statistics
 from dataclasses import replace
 
 import claims
+import model_claims
 import pytest
 from overhead import EmptyBackend, gate_laps, operation_laps, replay_laps
 
-from kvcache import GEOMETRIES, CacheConfig, EvictionStrategy
+from kvcache import GEOMETRIES, CacheConfig, EvictionStrategy, Geometry
 from kvcache.trace.drive import OPERATIONS
 from kvcache.trace.operations import OPERATION_KINDS
 from kvcache.trace.replay import Replay
@@ -59,6 +61,71 @@ def test_the_empty_backend_stands_in_for_any():
 def test_what_is_printed(capsys):
     claims.main(["allocations"])
     assert "50 inserts x 10 clears: 50 slots allocated, 0 tensors after the first round" in capsys.readouterr().out
+
+
+@pytest.fixture
+def small_models(monkeypatch):
+    """The model's claims, of geometries in which they take no time."""
+    tiny = Geometry("tiny", 1, 2, 16, 8, 2, 5, "absolute")
+    for name, value in {
+        "GEOMETRIES": {name: replace(tiny, name=name) for name in ("cartpole", "pong", "visual-match")},
+        "AFFORDABLE": ("cartpole",),
+        "SEARCHES": 4,
+        "SLIDING": (8, 6),
+        "TIMED": {"cartpole": 4},
+    }.items():
+        monkeypatch.setattr(model_claims, name, value)
+
+
+@pytest.mark.parametrize(
+    ("claim", "geometries", "searches"), [("same-search", 3, 4), ("same-search-full", 1, 4), ("sliding", 1, 8)]
+)
+def test_every_cache_finds_what_legacy_does(small_models, capsys, claim, geometries, searches):
+    claims.main([claim])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "the same actions and visits as legacy" in line]
+    assert len(lines) == 2 * geometries
+    for line in lines:
+        assert [int(number) for number in re.findall(r"new:[\w-]+ (\d+) \(", line)] == [searches] * 5, line
+
+
+def test_windows_slide_in_the_claim_that_says_so(small_models, capsys):
+    claims.main(["sliding"])
+    assert re.findall(r"(\d+) of 16 roots had a window that slid", capsys.readouterr().out) == ["7", "7"]
+
+
+def test_capacities_go_down_to_where_legacy_has_stale_hits(small_models, capsys):
+    claims.main(["capacities"])
+    output = capsys.readouterr().out
+    for slots in (32, 16):  # of 8 simulations x 2 environments
+        assert f"cartpole, {slots} recurrent slots, rotary: the same actions" in output
+    assert int(re.search(r"pong, rotary, \d+ recurrent slots: legacy has (\d+) stale hits", output)[1]) > 0
+
+
+def test_small_pools_differ_by_stale_hits_and_by_misses(small_models, capsys):
+    claims.main(["small-pools"])
+    output = capsys.readouterr().out
+    legacy = re.findall(r"legacy: (\d+) stale hits, .* in (\d+) of 4 searches; .* told to miss there in (\d+)", output)
+    new = re.findall(r"(\d+) misses, .* in (\d+) of 4 searches; .* told to miss there in (\d+)", output)
+    assert (len(legacy), len(new)) == (2, 10)
+    for lost, same, told in legacy + new:
+        assert int(lost) > 0
+        assert (int(same) < 4, told) == (True, "4")
+
+
+def test_validation_is_timed_for_both_caches(small_models, capsys):
+    claims.main(["validation"])
+    found = re.findall(r"cartpole, ([\w:]+): a search takes ([\d.]+) of", capsys.readouterr().out)
+    assert [name for name, _ in found] == ["new:paged", "legacy"]
+    assert all(0.1 < float(ratio) < 1.5 for _, ratio in found)
+
+
+def test_what_takes_long_is_run_by_name_only(monkeypatch, capsys):
+    run = []
+    monkeypatch.setattr(claims, "CLAIMS", {name: lambda name=name: run.append(name) for name in claims.CLAIMS})
+    claims.main([])
+    assert set(claims.CLAIMS) - set(run) == {"same-search-full"}
+    claims.main(["same-search-full"])
+    assert run[-1] == "same-search-full"
 
 
 def test_an_unknown_claim_is_refused_by_name():

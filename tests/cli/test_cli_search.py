@@ -24,7 +24,7 @@ def run(*options, expected=0):
 
 def test_each_backend_has_a_column_and_finds_the_same(tmp_path):
     path = tmp_path / "search.json"
-    names = ["legacy", "new:private", "new:slab", "new:paged", "new:auto"]
+    names = ["legacy", "new:reference", "new:private", "new:slab", "new:paged", "new:auto"]
     output = run(*(option for name in names for option in ("--backend", name)), "--json", path)
     assert all(name in output for name in names)
     assert "of it cache work, ms, median" in output

@@ -173,6 +173,7 @@ def test_cuda_where_there_is_none():
     ({"num_simulations": True}, "num_simulations must be a positive integer, got True"),
     ({"discount": 1.1}, "discount must be a number from 0 to 1, got 1.1"),
     ({"discount": -0.1}, "discount must be a number from 0 to 1, got -0.1"),
+    ({"discount": True}, "discount must be a number from 0 to 1, got True"),
     ({"discount": "0.9"}, "discount must be a number from 0 to 1, got '0.9'"),
     ({"pb_c_base": 0}, "pb_c_base must be a number at least 1 and finite, got 0"),
     ({"pb_c_base": math.inf}, "pb_c_base must be a number at least 1 and finite, got inf"),
@@ -188,6 +189,10 @@ def test_cuda_where_there_is_none():
 )
 def test_constants_of_a_search(given, message):
     refused(SearchConfig, given, message)
+
+
+def test_numpys_numbers_are_numbers():
+    assert SearchConfig(discount=np.float32(0.5), temperature=np.int64(1)).discount == 0.5
 
 
 def test_the_largest_seed_and_other_kinds_of_integers_and_arrays_are_taken():

@@ -12,19 +12,18 @@ from kvcache.backend import Scope
 from kvcache.geometry import Geometry
 from kvcache.legacy import LegacyCache
 from kvcache.manager import KVCacheManager
+from kvcache.storage import STORAGES
 from kvcache.world_model import WorldModel, WorldModelConfig
 from kvcache.world_model.model import FIRST_STEP
 
 GEOMETRY = Geometry("tiny", 2, 2, 32, 8, 3, 6, "absolute")
 CACHES = {
     "legacy": {},
-    "private": {"use_new_cache_manager": True, "cache_storage": "private"},
-    "slab": {"use_new_cache_manager": True, "cache_storage": "slab"},
-    "paged": {"use_new_cache_manager": True, "cache_storage": "paged"},
+    **{storage: {"use_new_cache_manager": True, "cache_storage": storage} for storage in STORAGES},
     "resident": {"use_new_cache_manager": True, "cache_storage": "paged", "cache_resident_batch": True},
 }
 # Whose results are legacy's, bit for bit: the others round a sum elsewhere.
-EXACT = {"rotary": {"private", "slab", "paged"}, "absolute": {"private", "slab"}}
+EXACT = {"rotary": {"reference", "private", "slab", "paged"}, "absolute": {"reference", "private", "slab"}}
 ROUNDING = 2e-5  # of float32, through two layers and the heads
 
 each_cache = pytest.mark.parametrize("cache", CACHES.values(), ids=CACHES)
