@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from kvcache.geometry import TOKENS_PER_STEP, Geometry
-from kvcache.report.bounds import Requests
 from kvcache.report.history import History
 from kvcache.report.panels import Cell, Panel, Table
 from kvcache.report.plots import Band, Category, Plot, Series
@@ -20,6 +19,7 @@ from kvcache.report.replays import (
     ReplayResult,
 )
 from kvcache.report.text import file_name, number
+from kvcache.trace.bounds import Future
 from kvcache.trace.drive import OPERATIONS, STEP_OPERATIONS
 
 __all__ = [
@@ -293,7 +293,7 @@ def work_panels(replays: Iterable[Known]) -> list[Panel]:
     return panels
 
 
-def capacity_panels(files: Iterable[ReplayFile], requests: dict[str, Requests]) -> list[Panel]:
+def capacity_panels(files: Iterable[ReplayFile], requests: dict[str, Future]) -> list[Panel]:
     """Hits and stale hits against the recurrent pool's size, in entries and in bytes.
 
     Args:
@@ -319,7 +319,7 @@ def bounds_key(sha256: str, searches: int) -> str:
     return f"{sha256}/{searches}"
 
 
-def _capacity_panel(file: ReplayFile, replays: Sequence[ReplayResult], asked: Requests | None, in_bytes: bool) -> Panel:
+def _capacity_panel(file: ReplayFile, replays: Sequence[ReplayResult], asked: Future | None, in_bytes: bool) -> Panel:
     sizes = [(each.slot_bytes if in_bytes else each.slots) or 0 for each in replays]
     unit = "bytes" if in_bytes else "entries"
     names = [backend.name for backend in replays[0].backends]
@@ -365,19 +365,27 @@ def _capacity_panel(file: ReplayFile, replays: Sequence[ReplayResult], asked: Re
 
 
 def _bounds(
-    asked: Requests, sizes: Sequence[int], geometry: Geometry, in_bytes: bool
+    asked: Future, sizes: Sequence[int], geometry: Geometry, in_bytes: bool
 ) -> list[tuple[str, list[float | None], str, int]]:
-    unbounded = asked.unbounded().rate
+    def belady(entries: int) -> list[float | None]:
+        return [_share(asked, asked.found_by_belady(size // entries)) for size in sizes]
+
     if not in_bytes:
-        found = [("Belady", [asked.belady(size).rate for size in sizes], "line", _BOUND_COLOUR)]
+        found = [("Belady", belady(1), "line", _BOUND_COLOUR)]
     else:
         whole = geometry.entry_bytes()
         own = whole // geometry.context_length * TOKENS_PER_STEP
         found = [
-            ("Belady, full entries", [asked.belady(size // whole).rate for size in sizes], "line", _BOUND_COLOUR),
-            ("Belady, added tokens alone", [asked.belady(size // own).rate for size in sizes], "line", 4),
+            ("Belady, full entries", belady(whole), "line", _BOUND_COLOUR),
+            ("Belady, added tokens alone", belady(own), "line", 4),
         ]
+    unbounded = _share(asked, asked.found)
     return [*found, ("unbounded", [unbounded] * len(sizes), "dashed", 5)]
+
+
+def _share(asked: Future, found: int) -> float | None:
+    """% of lookups; None without any."""
+    return 100 * found / asked.lookups if asked.lookups else None
 
 
 def growth_panels(history: History) -> list[Panel]:

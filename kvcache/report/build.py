@@ -12,7 +12,6 @@ from markupsafe import Markup
 
 from kvcache._version import __version__
 from kvcache.report import backends, front, regressions, trace_pages, verdicts
-from kvcache.report.bounds import Requests
 from kvcache.report.changes import LEVEL, PROCESS_SPREAD, SMALLEST_EFFECT
 from kvcache.report.commits import Commits, read_commits
 from kvcache.report.errors import ReportError
@@ -24,6 +23,7 @@ from kvcache.report.searches import Searches, read_searches
 from kvcache.report.site import Group, PageLink, Site
 from kvcache.report.text import clean, file_name
 from kvcache.results import load_machines
+from kvcache.trace.bounds import Future
 
 __all__ = ["MOST_HISTORIES", "Inputs", "build_report"]
 
@@ -193,7 +193,7 @@ class _Build:
         ]
         self.site.pages(Path(BACKENDS).stem, "Backends", [Group(*each) for each in groups], lead)
 
-    def _bounded(self) -> dict[str, Requests]:
+    def _bounded(self) -> dict[str, Future]:
         """Requests of every replayed part of a given trace."""
         paths = {each.sha256: each for each in self.traces}
         found = {}
@@ -203,7 +203,7 @@ class _Build:
                 trace = paths.get(replay.sha256)
                 if trace is not None and key not in found:
                     whole = trace.searches == replay.searches
-                    found[key] = (trace if whole else read_searches(trace.path, trace.sha256, replay.searches)).requests
+                    found[key] = (trace if whole else read_searches(trace.path, trace.sha256, replay.searches)).future
         return found
 
     def _trace(self, file: str, searches: Searches) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from kvcache.backend import Scope
-from kvcache.report.bounds import Requests, read_requests
 from kvcache.report.text import clean
+from kvcache.trace.bounds import Future
+from kvcache.trace.capacity import RECUR
 from kvcache.trace.reader import TraceReader
 from kvcache.trace.schema import TraceHeader
 from kvcache.trace.steps import Step, read_steps
@@ -47,7 +48,7 @@ class Searches:
         never_asked: nodes stored into the recurrent pool that no lookup means.
         children: nodes by how often they were extended, counted; roots included.
         tree: of the first search's first environment.
-        requests: for bounds.
+        future: its requests of the recurrent pool, for bounds.
     """
 
     path: Path
@@ -60,7 +61,7 @@ class Searches:
     never_asked: int = 0
     children: Counter[int] = field(default_factory=Counter)
     tree: Tree = field(default_factory=Tree)
-    requests: Requests = field(default_factory=lambda: Requests([], 0, 0))
+    future: Future = field(default_factory=lambda: Future([], RECUR))
 
     @property
     def name(self) -> str:
@@ -86,7 +87,7 @@ def read_searches(path: str | Path, sha256: str, searches: int | None = None) ->
         clean(reader.header.recorder),
     )
     found = Searches(reader.path, header, sha256, reader.rows, len({step.search for step in steps}))
-    found.requests = read_requests(steps)
+    found.future = Future(steps, RECUR)
     _Walk(found).through(steps)
     return found
 

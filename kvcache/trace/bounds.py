@@ -24,11 +24,13 @@ class Future:
         pool: the kind whose size varies, ``"init"`` or ``"recur"``; the other is unlimited.
 
     Attributes:
-        found: lookups that unlimited pools answer.
+        lookups: that ask for a context.
+        found: those that unlimited pools answer.
     """
 
     def __init__(self, steps: Sequence[Step], pool: str) -> None:
         self._pool = pool
+        self.lookups = sum(key is not None for step in steps for key in step.parents)
         self._answered = 0  # lookups that the other kind of pool answers, however large this kind is
         self._spans: dict[int, list[Span]] = {}  # of each pool, over which an entry must be held for one lookup
         self._held: dict[str, dict[int, dict[int, int]]] = {_INIT: {}, _RECUR: {}}  # pool -> key -> at hand since

@@ -5,8 +5,8 @@ from asv_files import commit_name
 from made_reports import HISTORY
 from pages import read_csv
 
-from kvcache.report.bounds import read_requests
 from kvcache.report.text import number
+from kvcache.trace.bounds import Future
 from kvcache.trace.reader import TraceReader
 from kvcache.trace.steps import read_steps
 
@@ -70,20 +70,30 @@ def test_hit_rate_against_capacity(made, unit, field):
     rows = {row[f"recurrent pool, {unit}"]: row for row in table(pages, "capacity-", f"-{unit}-")[1]}
     chosen = [each for each in replays if each["capacity"][field]]
     assert len(chosen) == 2
-    asked = read_requests(read_steps(TraceReader(folder / "trace.parquet").events()))
+    asked = Future(list(read_steps(TraceReader(folder / "trace.parquet").events())), "recur")
+
+    def bound(found):
+        return pytest.approx(100 * found / asked.lookups)
+
     for each in chosen:
         row = rows[each["capacity"][field]]
         for backend in each["backends"]:
             total = backend["outcomes"]["total"]
             assert row[f"{backend['name']}, hits, %"] == pytest.approx(100 * total["hit_rate"], abs=1e-9)
             assert row[f"{backend['name']}, stale hits, %"] == pytest.approx(100 * total["stale_hit_rate"], abs=1e-9)
-        assert row["unbounded, %"] == asked.unbounded().rate
+        assert row["unbounded, %"] == bound(asked.found)
         if unit == "entries":
-            assert row["Belady, %"] == asked.belady(each["capacity"][field]).rate
+            assert row["Belady, %"] == pytest.approx(
+                100 * asked.found_by_belady(each["capacity"][field]) / asked.lookups
+            )
         else:
             # 8 KiB an entry of 8 tokens (SPEC 1), of which a step adds 2.
-            assert row["Belady, full entries, %"] == asked.belady(each["capacity"][field] // 8192).rate
-            assert row["Belady, added tokens alone, %"] == asked.belady(each["capacity"][field] // 2048).rate
+            assert row["Belady, full entries, %"] == pytest.approx(
+                100 * asked.found_by_belady(each["capacity"][field] // 8192) / asked.lookups
+            )
+            assert row["Belady, added tokens alone, %"] == pytest.approx(
+                100 * asked.found_by_belady(each["capacity"][field] // 2048) / asked.lookups
+            )
 
 
 def test_memory_and_occupancy_over_a_replay(made):
