@@ -29,7 +29,7 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--trace", "traces", multiple=True, type=_FILE, help="A trace: its page, and bounds of its replays; several times."
 )
-@click.option("--profile", type=_FILE, help="A folder of profiles, which the front page links.")
+@click.option("--profile", type=_FILE, help="A folder of 'kvcache profile', which the front page links.")
 @click.option("--output", type=_FILE, default=Path("reports/html"), show_default=True, help="Folder of the pages.")
 @click.option("--repository", type=_FILE, default=Path(), show_default=True, help="A checkout of what was measured.")
 @click.option(

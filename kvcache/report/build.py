@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
@@ -24,6 +26,7 @@ from kvcache.report.site import Group, PageLink, Site
 from kvcache.report.text import clean, file_name
 from kvcache.results import load_machines
 from kvcache.trace.bounds import Future
+from kvcache.trace.profile import read_profile_index
 
 __all__ = ["MOST_HISTORIES", "Inputs", "build_report"]
 
@@ -50,7 +53,7 @@ class Inputs:
         replays: files of ``kvcache replay --json``.
         benchmarks: files of pytest-benchmark.
         traces: trace files.
-        profile: a folder of profiles.
+        profile: a folder that ``kvcache profile`` wrote.
         repository: a folder in the checkout whose commits were measured.
         since: a tag, another revision or a number of commits; empty for the last tag.
         histories: how many figures of histories are drawn at most, those with steps first.
@@ -80,7 +83,7 @@ def build_report(inputs: Inputs, output: Path, progress: Progress = lambda what:
         The pages, the front page first.
 
     Raises:
-        ReportError, ResultsError, TraceError: an input cannot be used; nothing was written then.
+        ReportError, ResultsError, TraceError, ProfileError: an input cannot be used; nothing was written then.
     """
     progress("reading")
     commits = read_commits(inputs.repository, inputs.since)
@@ -91,9 +94,10 @@ def build_report(inputs: Inputs, output: Path, progress: Progress = lambda what:
     traces = [read_searches(path, _digest(path)) for path in dict.fromkeys(inputs.traces)]
     if inputs.profile is not None and not inputs.profile.is_dir():
         raise ReportError(inputs.profile, "no folder of profiles")
+    profile = None if inputs.profile is None else read_profile_index(inputs.profile)
     made = datetime.now(timezone.utc).replace(microsecond=0).isoformat()
     site = Site(output, "kvcache report", f"Made by: {clean(inputs.command)}; kvcache {__version__}, {made}")
-    _Build(inputs, site, commits, history, machines, files, benchmarks, traces, progress).run()
+    _Build(inputs, site, commits, history, machines, files, benchmarks, traces, profile, progress).run()
     return [output / name for name in site.finish()]
 
 
@@ -111,6 +115,7 @@ class _Build:
     files: list[ReplayFile]
     benchmarks: list[BenchmarkFile]
     traces: list[Searches]
+    profile: dict[str, Any] | None
     progress: Progress
 
     def run(self) -> None:
@@ -255,8 +260,16 @@ class _Build:
             machines=self._table(
                 "machines", "Machines", front.machine_table(self.files, self.benchmarks, self.machines), True
             ),
-            profiles=[] if self.inputs.profile is None else front.profile_links(self.inputs.profile, self.site.folder),
+            profiles=self._profiles(),
         )  # fmt: skip
+
+    def _profiles(self) -> Markup:
+        folder, index = self.inputs.profile, self.profile
+        if folder is None or index is None:
+            return Markup()
+        command = clean(shlex.join(["kvcache", *map(str, index["command"])]))
+        table = front.profile_table(folder, index, self.site.folder)
+        return self.site.panel(Panel("profiles", "Profiles", table, command=command, open=True))
 
     def _table(self, name: str, title: str, table: Table, is_open: bool, note: str = "") -> Markup:
         return self.site.panel(Panel(name, title, table, note, open=is_open))

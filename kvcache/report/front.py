@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -20,7 +21,7 @@ from kvcache.report.replays import ReplayFile
 from kvcache.report.text import clean
 from kvcache.report.verdicts import Verdict
 
-__all__ = ["changed_table", "machine_table", "not_measured_table", "profile_links"]
+__all__ = ["changed_table", "machine_table", "not_measured_table", "profile_table"]
 
 DEVICES = ("cpu", "cuda")
 MOST_CHANGES = 20
@@ -101,10 +102,13 @@ def machine_table(
     return Table(("source", "device", "machine and versions", "when", "command"), rows)
 
 
-def profile_links(folder: Path, output: Path) -> list[Link]:
-    """The files of a folder of profiles, by address relative to the report."""
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
-    return [
-        Link(clean(str(path.relative_to(folder))), quote(Path(os.path.relpath(path, output)).as_posix()))
-        for path in found
-    ]
+def profile_table(folder: Path, index: Mapping[str, Any], output: Path) -> Table:
+    """What ``kvcache profile`` wrote: its files by address relative to the report's folder, ``output``."""
+    rows: list[list[Cell]] = []
+    trace = index["trace"]
+    for profile in index["profiles"]:
+        for file in profile["files"]:
+            address = quote(Path(os.path.relpath(folder / file["path"], output)).as_posix())
+            about = f"{file['kind']} of {profile['backend']}".replace("_", " ")
+            rows.append([Link(clean(about), address), clean(file["opens_with"]), clean(trace["file"]), file["bytes"]])
+    return Table(("file", "opens with", "trace", "bytes"), rows)

@@ -12,6 +12,7 @@ from git_history import make_history
 from replay_files import replay, synthetic
 
 from kvcache.report import Inputs, build_report
+from kvcache.trace.profile import INDEX, INDEX_FORMAT, INDEX_SCHEMA_VERSION
 from kvcache.trace.reader import TraceReader
 from kvcache.trace.schema import TraceHeader
 from kvcache.trace.writer import TraceWriter
@@ -52,7 +53,14 @@ def make_hostile(folder: Path) -> list[Path]:
         command=f"kvcache {SEEN}",
     )
     (folder / "profile").mkdir()
-    (folder / "profile" / "<img src=x onerror=alert(1)>#?.json").write_text("{}")
+    name = "<img src=x onerror=alert(1)>#?.json"
+    (folder / "profile" / name).write_text("{}")
+    file = {"kind": SEEN, "path": name, "bytes": 2, "opens_with": SEEN}
+    index = {
+        "format": INDEX_FORMAT, "schema_version": INDEX_SCHEMA_VERSION, "command": ["profile", SEEN],
+        "trace": {"file": SEEN}, "profiles": [{"backend": SEEN, "files": [file]}],
+    }  # fmt: skip
+    (folder / "profile" / INDEX).write_text(json.dumps(index))
     return build_report(inputs, folder / "html")
 
 

@@ -12,6 +12,7 @@ from pages import Page, read_csv
 from replay_files import replay, synthetic
 
 from kvcache.report import Inputs, ReportError, build_report
+from kvcache.trace.profile import ProfileError
 
 COMMITS = 24
 PLANTED = 15
@@ -134,7 +135,7 @@ def test_hostile_names_are_no_formulas_and_no_paths(hostile):
 
 
 def test_profiles_are_linked_by_address(hostile):
-    (link,) = [each for each in Page(hostile[0]).links if "profile" in each]
+    (link,) = [each for each in Page(hostile[0]).links if each.startswith("../profile/")]
     assert link == "../profile/%3Cimg%20src%3Dx%20onerror%3Dalert%281%29%3E%23%3F.json"
 
 
@@ -191,8 +192,15 @@ def test_the_data_of_a_thousand_steps_is_whole(tmp_path):
     assert len(read_csv(tmp_path / "html" / "data" / "steps-worse.csv")) == 1201
 
 
-def test_no_folder_of_profiles(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("nothing", ReportError, "no folder of profiles"),
+        ("results", ProfileError, "a folder that 'kvcache profile' wrote"),
+    ],
+)
+def test_no_folder_of_profiles(tmp_path, name, error, words):
     results = write(tmp_path / "results", {("suite.track_time", "new"): np.ones(2)})
-    with pytest.raises(ReportError, match="no folder of profiles"):
-        build_report(Inputs(results, profile=tmp_path / "nothing", repository=tmp_path), tmp_path / "html")
+    with pytest.raises(error, match=words):
+        build_report(Inputs(results, profile=tmp_path / name, repository=tmp_path), tmp_path / "html")
     assert not (tmp_path / "html").exists()

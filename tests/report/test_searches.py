@@ -62,7 +62,7 @@ def test_the_tree_is_one(searches):
 def test_all_of_a_trace(tmp_path):
     found = read_searches(synthetic(tmp_path / "trace.parquet", searches=2), "digest")
     assert found.searches == 2
-    assert found.requests.unbounded().lookups > 0
+    assert found.future.lookups > 0
 
 
 def test_a_bad_trace_is_refused(tmp_path):
