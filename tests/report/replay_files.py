@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from unittest import mock
 
 from click.testing import CliRunner
 
@@ -31,6 +33,7 @@ def steps_of(path: Path, searches: int | None = None) -> list[Step]:
 def replay(trace: Path, file: Path, *options: str) -> Path:
     """``kvcache replay`` of legacy and new: its result file."""
     arguments = ["replay", str(trace), "--backend", "legacy", "--backend", "new", *options, "--json", str(file)]
-    result = CliRunner().invoke(main, arguments)
+    with mock.patch.object(sys, "argv", ["kvcache", *arguments]):  # what the file says made it
+        result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     return file

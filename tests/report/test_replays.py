@@ -38,7 +38,7 @@ def changed(content, *path, value=None):
 
 def test_what_a_replay_wrote(tmp_path, content):
     file = read_replays(write(tmp_path, content))
-    assert file.command.startswith("kvcache ")
+    assert file.command.startswith("kvcache replay ")
     assert file.machines["cpu"]["processor"] == content["machines"]["cpu"]["processor"]
     (result,) = file.replays
     assert (result.trace, result.device, result.capacity, result.synthetic) == ("trace.parquet", "cpu", "default", True)
