@@ -192,6 +192,19 @@ def test_the_data_of_a_thousand_steps_is_whole(tmp_path):
     assert len(read_csv(tmp_path / "html" / "data" / "steps-worse.csv")) == 1201
 
 
+def test_every_number_of_the_data_can_be_read(tmp_path):
+    values = {("suite.track_bytes_reserved", "new"): np.array([500.0, 1000.5]), ("suite.track_time", "new"): np.ones(2)}
+    build_report(Inputs(write(tmp_path / "results", values), repository=tmp_path), tmp_path / "html")
+    texts = {"verdict", "metric", "parameters", "machine", "unit", "commit", "measured before at", "author", "subject",
+             "date", "what", "why", "according to", "source", "device", "machine and versions", "when", "command"}  # fmt: skip
+    read = {path.name: read_csv(path) for path in (tmp_path / "html" / "data").glob("*.csv")}
+    numbers = [row[name] for rows in read.values() for row in rows for name in row if name not in texts and row[name]]
+    assert len(numbers) > 5
+    assert all(isinstance(float(each), float) for each in numbers)
+    (step,) = read["steps-worse.csv"]
+    assert (step["before"], step["after"]) == ("500.0", "1000.5")
+
+
 @pytest.mark.parametrize(
     ("name", "error", "words"),
     [
