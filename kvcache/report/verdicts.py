@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kvcache.geometry import GEOMETRIES
+from kvcache.report.changes import SMALLEST_EFFECT
 from kvcache.report.history import History
 from kvcache.report.panels import Table
 from kvcache.report.replays import DEFAULT_CAPACITIES, ReplayFile, ReplayResult
@@ -18,6 +20,9 @@ DEFAULT_BACKENDS = ("new", "new:paged")  # what the library does unless told oth
 RECORDED, SYNTHETIC = "recorded", "synthetic"
 _TRACES = "replays.Replays."
 _MATTERS = 0.01  # of a rate in %: less is rounding
+_OPEN = "time undecided"
+
+Rates = tuple[float | None, float | None]  # of the backend and of legacy, %
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Verdict:
         smaller: how many times fewer bytes are reserved.
         hit, stale: rates of the backend and of legacy, %.
         source: where the numbers come from.
+        miss, wrong: as ``hit``, of misses and of wrong content.
+        size: of the recurrent pool: bytes that legacy reserves for it.
     """
 
     geometry: str
@@ -41,17 +48,38 @@ class Verdict:
     faster: float | None
     quartiles: tuple[float, float] | None
     smaller: float | None
-    hit: tuple[float | None, float | None]
-    stale: tuple[float | None, float | None]
+    hit: Rates
+    stale: Rates
     source: str
+    miss: Rates = (None, None)
+    wrong: Rates = (None, None)
+    size: float | None = None
 
     @property
     def word(self) -> str:
-        """``better`` in everything measured, ``worse`` in everything, or ``mixed``."""
-        found = [each for each in (self._time(), self._memory(), self._trust()) if each]
-        if found and min(found) > 0:
-            return "better"
-        return "worse" if found and max(found) < 0 else "mixed" if found else "even"
+        """``better`` in everything, ``worse`` in everything, ``mixed``; in what, where the time decides nothing.
+
+        A backend that returns wrong content more often than legacy is ``worse``, however fast it is.
+        """
+        if (self.wrong[0] or 0.0) > (self.wrong[1] or 0.0):
+            return "worse"
+        # Legacy's stale hits are no hits: a backend that never lies and never hits has gained nothing.
+        judged = {
+            "time": self._time(), "memory": _effect(self.smaller),
+            "stale hits": -_difference(self.stale), "hits": _difference(self.hit),
+        }  # fmt: skip
+        found = {name: sign for name, sign in judged.items() if sign}
+        if len(set(found.values())) != 1:
+            return "mixed" if found else _OPEN
+        word = "better" if min(found.values()) > 0 else "worse"
+        if judged["time"]:
+            return word
+        return f"{word} in {' and '.join(found)}; {'not timed' if self.faster is None else _OPEN}"
+
+    @property
+    def tone(self) -> str:
+        """How a page marks it: ``better`` and ``worse`` are kept for what is so in everything."""
+        return self.word if self.word in ("better", "worse") else "mixed"
 
     @property
     def sentence(self) -> str:
@@ -60,36 +88,45 @@ class Verdict:
         if self.faster is None:
             parts.append("not timed;")
         else:
-            spread = "" if self.quartiles is None else " (quartiles {:.3g} to {:.3g})".format(*self.quartiles)
-            parts.append(f"a recurrent step is {self.faster:.3g} times as fast{spread};")
+            known = (
+                "no spread is known" if self.quartiles is None else "quartiles {:.3g} to {:.3g}".format(*self.quartiles)
+            )
+            judged = "" if self._time() else ": undecided"
+            parts.append(f"a recurrent step is {self.faster:.3g} times as fast ({known}{judged});")
         if self.smaller is not None:
             parts.append(f"{self.smaller:.3g} times fewer bytes reserved;")
-        return " ".join([*parts, f"{self.rates}. {self.trace}, slots: {self.capacity}."])
+        return " ".join([*parts, f"{self.rates}. {self.trace}, pools: {self.capacity}; {self.source}."])
 
     @property
     def rates(self) -> str:
         """What lookups came to, in words."""
-        return (
-            f"hits {number(self.hit[0])} % (legacy {number(self.hit[1])} %), "
-            f"stale hits {number(self.stale[0])} % (legacy {number(self.stale[1])} %)"
-        )
+        told = [("hits", self.hit), ("misses", self.miss), ("stale hits", self.stale)]
+        if any(self.wrong):
+            told.append(("wrong content", self.wrong))
+        return ", ".join(f"{name} {number(mine)} % (legacy {number(legacy)} %)" for name, (mine, legacy) in told)
 
     def _time(self) -> int:
-        if self.faster is None:
+        """A ratio alone decides nothing: its quartiles have to be on one side, too."""
+        if self.quartiles is None:
             return 0
-        low, high = self.quartiles or (self.faster, self.faster)
-        return 1 if low > 1 else -1 if high < 1 else 0
-
-    def _memory(self) -> int:
-        return 0 if self.smaller is None else _sign(self.smaller - 1)
-
-    def _trust(self) -> int:
-        stale, before = self.stale
-        return 0 if stale is None or before is None or abs(stale - before) < _MATTERS else _sign(before - stale)
+        low, high = self.quartiles
+        effect = _effect(self.faster)
+        return effect if (low > 1 if effect > 0 else high < 1) else 0
 
 
-def _sign(value: float) -> int:
-    return (value > 0) - (value < 0)
+def _effect(ratio: float | None) -> int:
+    """Whether a ratio is of a size that counts, and to which side."""
+    if not ratio or abs(math.log(ratio)) < math.log1p(SMALLEST_EFFECT):
+        return 0
+    return 1 if ratio > 1 else -1
+
+
+def _difference(rates: Rates) -> int:
+    """Whether a backend's rate is above legacy's, or below."""
+    mine, legacy = rates
+    if mine is None or legacy is None or abs(mine - legacy) < _MATTERS:
+        return 0
+    return 1 if mine > legacy else -1
 
 
 def from_replays(files: Iterable[ReplayFile]) -> list[Verdict]:
@@ -121,6 +158,9 @@ def _of_replay(file: ReplayFile, replay: ReplayResult, place: int) -> Verdict:
         (backend.rate("hit"), legacy.rate("hit")),
         (backend.rate("stale_hit"), legacy.rate("stale_hit")),
         file.name,
+        (backend.rate("miss"), legacy.rate("miss")),
+        (backend.rate("wrong_content"), legacy.rate("wrong_content")),
+        legacy.bytes_reserved.get("recur"),
     )
 
 
@@ -155,6 +195,7 @@ def from_history(history: History) -> list[Verdict]:
                     (_hits(latest, params), _hits(latest, legacy)),
                     (latest["stale_hit_rate"].get(params), latest["stale_hit_rate"].get(legacy)),
                     f"asv, {machine}, {commit[:8]}",
+                    (latest["miss_rate"].get(params), latest["miss_rate"].get(legacy)),
                 )
             )
     return found
@@ -185,19 +226,19 @@ def headlines(verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 
 def where_legacy_lies(verdict: Verdict, verdicts: Iterable[Verdict]) -> str:
-    """What became of the same lookups in the pools in which legacy has most stale hits; empty where it has none."""
+    """What became of the same lookups in the largest pools in which legacy has stale hits; empty where it has none."""
     same = [
         each
         for each in verdicts
         if (each.geometry, each.device, each.trace, each.backend)
         == (verdict.geometry, verdict.device, verdict.trace, verdict.backend)
-        and each.capacity != verdict.capacity
         and each.stale[1]
     ]
-    if not same:
+    here = [each for each in same if each.source == verdict.source]
+    found = max(here or same, key=lambda each: each.size or 0.0, default=verdict)
+    if found.capacity == verdict.capacity:  # its sentence says so
         return ""
-    worst = max(same, key=lambda each: each.stale[1] or 0.0)
-    return f"With slots {worst.capacity}: {worst.rates}."
+    return f"With pools {found.capacity}: {found.rates}."
 
 
 def _rank(verdict: Verdict) -> tuple[bool, ...]:
@@ -213,12 +254,14 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
     """All of them, with every number."""
     headings = (
         "geometry", "device", "trace", "kind", "slots", "backend", "verdict", "times faster", "p25", "p75",
-        "times fewer bytes", "hits, %", "legacy's hits, %", "stale hits, %", "legacy's stale hits, %", "from",
+        "times fewer bytes", "hits, %", "legacy's hits, %", "stale hits, %", "legacy's stale hits, %", "misses, %",
+        "legacy's misses, %", "wrong content, %", "legacy's wrong content, %", "from",
     )  # fmt: skip
     rows = [
         (
             each.geometry, each.device, each.trace, each.kind, each.capacity, each.backend, each.word, each.faster,
-            *(each.quartiles or (None, None)), each.smaller, *each.hit, *each.stale, each.source,
+            *(each.quartiles or (None, None)), each.smaller, *each.hit, *each.stale, *each.miss, *each.wrong,
+            each.source,
         )
         for each in verdicts
     ]  # fmt: skip

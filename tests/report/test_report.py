@@ -196,7 +196,8 @@ def test_every_number_of_the_data_can_be_read(tmp_path):
     values = {("suite.track_bytes_reserved", "new"): np.array([500.0, 1000.5]), ("suite.track_time", "new"): np.ones(2)}
     build_report(Inputs(write(tmp_path / "results", values), repository=tmp_path), tmp_path / "html")
     texts = {"verdict", "metric", "parameters", "machine", "unit", "commit", "measured before at", "author", "subject",
-             "date", "what", "why", "according to", "source", "device", "machine and versions", "when", "command"}  # fmt: skip
+             "date", "what", "why", "according to", "source", "device", "machine and versions", "when",
+             "command"}  # fmt: skip
     read = {path.name: read_csv(path) for path in (tmp_path / "html" / "data").glob("*.csv")}
     numbers = [row[name] for rows in read.values() for row in rows for name in row if name not in texts and row[name]]
     assert len(numbers) > 5
