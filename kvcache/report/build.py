@@ -239,7 +239,7 @@ class _Build:
 
     def _front(self, steps: Sequence[regressions.Step], pages: dict[str, str]) -> None:
         found = [*verdicts.from_replays(self.files), *verdicts.from_history(self.history)]
-        sentence, changed = front.changed_table(steps, self.commits, pages)
+        sentence, changed = front.changed_table(steps, self.commits, self.history, pages)
         given = {
             "results": self.inputs.results, "replays": self.files, "benchmarks": self.benchmarks,
             "traces": self.traces, "profile": self.inputs.profile,

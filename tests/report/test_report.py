@@ -77,7 +77,26 @@ def test_planted_steps_show_at_their_commits(tmp_path):
     assert copied["change, %"] == 100
     assert (reserved["before"], reserved["after"]) == (4096, 4097)
     assert regressions(pages).rows("steps-worse")[0]["metric"] in ("bytes_copied", "time_7")  # the largest first
-    assert "10 commits, 3 steps for the worse, 0 for the better" in Page(pages[0]).text
+    assert (
+        "10 of these 10 commits measured. 3 steps for the worse, 0 for the better, at 2 commits." in Page(pages[0]).text
+    )
+
+
+@pytest.mark.parametrize(
+    ("measured", "told"),
+    [
+        ([0, 2], "None of these 4 commits was measured; the last measured is {2}, 6 commits ago."),
+        ([0, 6], "1 of these 4 commits measured. No steps."),
+        ([], "None of these 4 commits was measured; no commit of this repository was."),
+    ],
+)
+def test_how_many_of_the_new_commits_were_measured(tmp_path, measured, told):
+    folder, names = make_history(tmp_path / "repository", [f"change {number}" for number in range(9)])
+    commits = [names[place] for place in measured] or [commit_name(0), commit_name(1)]
+    values = {("suite.track_bytes_reserved", "new"): np.ones(2)}
+    results = write(tmp_path / "results", values, commits)
+    page = Page(build_report(Inputs(results, repository=folder, since="4"), tmp_path / "html")[0])
+    assert told.format(*(name[:8] for name in names)) in page.text
 
 
 def test_commits_nobody_measured_stand_beside_the_step(tmp_path):
