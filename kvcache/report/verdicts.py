@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from kvcache.geometry import GEOMETRIES
 from kvcache.report.changes import SMALLEST_EFFECT
 from kvcache.report.history import History
@@ -19,6 +21,8 @@ BASELINE = "legacy"
 DEFAULT_BACKENDS = ("new", "new:paged")  # what the library does unless told otherwise, by either name
 RECORDED, SYNTHETIC = "recorded", "synthetic"
 _TRACES = "replays.Replays."
+_TIME = "step_time_over_legacy"
+_METRICS = (_TIME, "bytes_reserved", "miss_rate", "stale_hit_rate", "context_mismatch_rate")
 _MATTERS = 0.01  # of a rate in %: less is rounding
 _OPEN = "time undecided"
 
@@ -165,40 +169,57 @@ def _of_replay(file: ReplayFile, replay: ReplayResult, place: int) -> Verdict:
 
 
 def from_history(history: History) -> list[Verdict]:
-    """A verdict for each backend of each trace that asv replayed, at the last commit that has it."""
+    """A verdict for each backend of each trace that asv replayed, all of it at the last commit that measured all of it.
+
+    A commit that measured a part, as a run of some benchmarks does, tells nothing of a backend against legacy.
+    """
     found = []
     for machine in history.commits:
-        latest = {}
-        for name in ("step_time_over_legacy", "bytes_reserved", "miss_rate", "stale_hit_rate", "context_mismatch_rate"):
-            commit, values = history.latest(machine, f"{_TRACES}track_{name}")
-            latest[name] = values
-        for params in latest["step_time_over_legacy"]:
+        known = {name: history.values(machine, f"{_TRACES}track_{name}") for name in _METRICS}
+        for params in known[_TIME]:
             cell = dict(part.partition("=")[::2] for part in params.split(", "))
             if set(cell) != {"trace", "backend", "device"} or cell["backend"].startswith(BASELINE):
                 continue
             legacy = f"trace={cell['trace']}, backend={BASELINE}, device={cell['device']}"
-            reserved = latest["bytes_reserved"]
-            mine, theirs = reserved.get(params), reserved.get(legacy)
-            synthetic = cell["trace"].startswith("synthetic-")
-            over = latest["step_time_over_legacy"][params]
+            place = _last_whole(known, params, legacy)
+            if place is None:
+                continue
+            latest = {
+                name: {each: float(values[each][place]) for each in (params, legacy) if each in values}
+                for name, values in known.items()
+            }
+            over, reserved = latest[_TIME][params], latest["bytes_reserved"]
+            mine, theirs = reserved[params], reserved[legacy]
             found.append(
                 Verdict(
                     _geometry(cell["trace"]),
                     cell["device"],
                     cell["trace"],
-                    SYNTHETIC if synthetic else RECORDED,
+                    SYNTHETIC if cell["trace"].startswith("synthetic-") else RECORDED,
                     "default",
                     cell["backend"],
                     1 / over if over else None,
                     None,
                     theirs / mine if mine and theirs else None,
                     (_hits(latest, params), _hits(latest, legacy)),
-                    (latest["stale_hit_rate"].get(params), latest["stale_hit_rate"].get(legacy)),
-                    f"asv, {machine}, {commit[:8]}",
-                    (latest["miss_rate"].get(params), latest["miss_rate"].get(legacy)),
+                    (latest["stale_hit_rate"][params], latest["stale_hit_rate"][legacy]),
+                    f"asv, {machine}, {history.commits[machine][place][:8]}",
+                    (latest["miss_rate"][params], latest["miss_rate"][legacy]),
                 )
             )
     return found
+
+
+def _last_whole(known: dict[str, dict[str, np.ndarray]], params: str, legacy: str) -> int | None:
+    """The last commit with every metric of a backend and, its own ratio aside, of legacy; None without one."""
+    needed = [
+        values.get(each) for name, values in known.items() for each in ([params] if name == _TIME else [params, legacy])
+    ]
+    rows = [each for each in needed if each is not None]
+    if len(rows) < len(needed):
+        return None
+    whole = np.flatnonzero(~np.isnan(rows).any(axis=0))
+    return int(whole[-1]) if len(whole) else None
 
 
 def _geometry(trace: str) -> str:
@@ -207,10 +228,8 @@ def _geometry(trace: str) -> str:
     return next((each for each in sorted(GEOMETRIES, key=len, reverse=True) if name.startswith(each)), name)
 
 
-def _hits(latest: dict[str, dict[str, float]], params: str) -> float | None:
-    others = [latest[f"{name}_rate"].get(params) for name in ("miss", "stale_hit", "context_mismatch")]
-    known = [each for each in others if each is not None]
-    return 100 - sum(known) if len(known) == len(others) else None
+def _hits(latest: dict[str, dict[str, float]], params: str) -> float:
+    return 100 - sum(latest[f"{name}_rate"][params] for name in ("miss", "stale_hit", "context_mismatch"))
 
 
 def headlines(verdicts: Sequence[Verdict]) -> list[Verdict]:

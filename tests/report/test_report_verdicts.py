@@ -91,25 +91,55 @@ def test_the_largest_pools_in_which_legacy_has_stale_hits():
     assert where_legacy_lies(replace(VERDICT, stale=(0.0, 1.0)), [replace(VERDICT, stale=(0.0, 1.0)), some]) == ""
 
 
-def test_from_asv_where_no_replay_is(tmp_path):
-    names = ("step_time_over_legacy", "bytes_reserved", "miss_rate", "stale_hit_rate", "context_mismatch_rate")
-    numbers = {"legacy": (1.0, 400.0, 0.0, 40.0, 9.0), "new:paged": (0.25, 100.0, 40.0, 0.0, 9.0)}
-    units = dict(zip(names, ("ratio", "bytes", "%", "%", "%"), strict=True))
+NAMES = ("step_time_over_legacy", "bytes_reserved", "miss_rate", "stale_hit_rate", "context_mismatch_rate")
+COMMITS = [f"{number:x}" * 40 for number in range(1, 4)]
+NEW, LEGACY = (0.25, 100.0, 40.0, 0.0, 9.0), (1.0, 400.0, 0.0, 40.0, 9.0)
+
+
+def from_asv(folder, commits):
+    """Verdicts of a history: by trace, what each commit measured of legacy and of new (None of one it left out)."""
     values = {}
-    for backend, each in numbers.items():
-        params = f"synthetic-visual-match, backend={backend}, device=cpu"
-        for name, number in zip(names, each, strict=True):
-            values[f"replays.Replays.track_{name}", params] = [5.0, number]
-    folder = write_results(
-        tmp_path, values, units={f"replays.Replays.track_{name}": unit for name, unit in units.items()}, param="trace"
+    for trace, measured in commits.items():
+        for place, backend in enumerate(("legacy", "new:paged")):
+            rows = [pair[place] or [float("nan")] * len(NAMES) for pair in measured]
+            for name, numbers in zip(NAMES, zip(*rows, strict=True), strict=True):
+                values[f"replays.Replays.track_{name}", f"{trace}, backend={backend}, device=cpu"] = list(numbers)
+    units = {
+        f"replays.Replays.track_{name}": unit
+        for name, unit in zip(NAMES, ("ratio", "bytes", "%", "%", "%"), strict=True)
+    }
+    return from_history(
+        read_history(write_results(folder, values, commits=COMMITS, units=units, param="trace"), Commits())
     )
-    (verdict,) = from_history(read_history(folder, Commits()))
+
+
+def test_from_asv_where_no_replay_is(tmp_path):
+    (verdict,) = from_asv(tmp_path, {"synthetic-visual-match": [((5.0,) * 5, (5.0,) * 5), (LEGACY, NEW), (None, None)]})
     assert (verdict.geometry, verdict.device, verdict.kind) == ("visual-match", "cpu", "synthetic")
     assert (verdict.faster, verdict.smaller, verdict.quartiles) == (4.0, 4.0, None)
     assert verdict.hit == (51.0, 51.0)
     assert verdict.stale == (0.0, 40.0)
+    assert verdict.miss == (40.0, 0.0)
     assert verdict.word == "better in memory and stale hits; time undecided"
     assert "no spread is known" in verdict.sentence
+
+
+def test_asv_numbers_are_of_one_commit_and_a_run_of_a_part_hides_nothing(tmp_path):
+    nan = float("nan")
+    untimed = ((nan, 800.0, *LEGACY[2:]), (nan, 100.0, *NEW[2:]))
+    found = from_asv(
+        tmp_path, {"pong": [(LEGACY, NEW), (None, None), untimed], "cartpole": [(LEGACY, NEW), (LEGACY, NEW), untimed]}
+    )
+    assert {each.geometry: each.source for each in found} == {
+        "pong": "asv, vm, 11111111", "cartpole": "asv, vm, 22222222",
+    }  # fmt: skip
+    for each in found:
+        assert each.smaller == 4.0  # not the last commit's bytes beside an earlier one's time
+        assert each.source in each.sentence
+
+
+def test_asv_without_a_whole_commit_gives_no_verdict(tmp_path):
+    assert from_asv(tmp_path, {"pong": [(LEGACY, None), (None, NEW), (None, None)]}) == []
 
 
 def test_the_table_has_every_number():
