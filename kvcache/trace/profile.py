@@ -309,9 +309,8 @@ def read_profile_index(folder: str | Path) -> dict[str, Any]:
     path = folder / INDEX
     try:
         index = json.loads(path.read_text())
-        if index["format"] != INDEX_FORMAT:
-            raise ValueError(f"its format is no {INDEX_FORMAT}")
         version = index["schema_version"]
+        version = version if index["format"] == INDEX_FORMAT else None
     except FileNotFoundError:
         raise ProfileError(f"{path}: no such file: is this a folder that 'kvcache profile' wrote?") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -1,5 +1,6 @@
 """Whole reports: planted steps, hostile names, size and time, what is missing, what is left from before."""
 
+import json
 import time
 from xml.etree import ElementTree
 
@@ -165,6 +166,24 @@ def test_nothing_is_loaded_and_no_other_script_may_run(hostile):
         assert "default-src 'none'" in page.source
         assert not [link for link in page.links if link.startswith(("http", "//", "file"))]
         assert "@import" not in page.source
+
+
+def test_single_operations_have_a_panel_each_whose_labels_tell_them_apart(tmp_path):
+    stats = {"min": 1, "q1": 2, "median": 3, "q3": 4, "max": 5, "rounds": 6}
+    places = [f"new:{kind}-visual-match" for kind in ("paged-resident", "paged", "slab-resident", "slab")]
+    names = [f"test_operation[{place}-{kind}]" for place in places for kind in ("store", "clear_all")]
+    content = {
+        "machine_info": {}, "datetime": "now",
+        "benchmarks": [{"name": name, "stats": stats} for name in [*names, "test_replay[a-b]"]],
+    }  # fmt: skip
+    (tmp_path / "b.json").write_text(json.dumps(content))
+    build_report(Inputs(benchmarks=[tmp_path / "b.json"], repository=tmp_path), tmp_path / "html")
+    source = (tmp_path / "html" / "backends.html").read_text()
+    for heading in ("Store: b.json", "Clear all: b.json", "Single operations: b.json"):
+        assert heading in source
+    for place in places:
+        assert source.count(f">{place}</text>") == 2
+    assert ">replay[a-b]</text>" in source
 
 
 def test_what_was_not_measured_is_said(tmp_path):
