@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -67,13 +69,30 @@ def report(
         raise click.ClickException(f"the report needs what 'pip install kvcache[report]' brings: {error}") from None
     if results is None and not (replays or benchmarks or traces):
         raise click.UsageError("nothing to report: give --results, --replay, --benchmark or --trace")
-    check_writable(output / "index.html")
     inputs = Inputs(
         results, replays, benchmarks, traces, profile, repository, since, histories,
         command or shlex.join(["kvcache", *sys.argv[1:]]),
     )  # fmt: skip
     try:
-        pages = build_report(inputs, output, lambda what: STDERR.print(f"{what} ...", highlight=False, markup=False))
+        with _no_empty_folder(output):
+            check_writable(output / "index.html")
+            pages = build_report(
+                inputs, output, lambda what: STDERR.print(f"{what} ...", highlight=False, markup=False)
+            )
     except (ReportError, ResultsError, TraceError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{pages[0]}: {len(pages)} pages")
+
+
+@contextmanager
+def _no_empty_folder(path: Path) -> Iterator[None]:
+    """Folders that the block made and left empty go again."""
+    absent = [each for each in (path, *path.parents) if not each.exists()]
+    try:
+        yield
+    finally:
+        for each in absent:
+            try:
+                each.rmdir()
+            except OSError:  # not made, or there is something in it
+                break

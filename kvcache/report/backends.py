@@ -9,7 +9,7 @@ from kvcache.geometry import TOKENS_PER_STEP, Geometry
 from kvcache.report.history import History
 from kvcache.report.panels import Cell, Panel, Table
 from kvcache.report.plots import Band, Category, Plot, Series
-from kvcache.report.pytest_benchmarks import STATISTICS, BenchmarkFile
+from kvcache.report.pytest_benchmarks import STATISTICS, BenchmarkFile, BenchmarkResult
 from kvcache.report.replays import (
     DEFAULT_CAPACITIES,
     OUTCOMES,
@@ -431,26 +431,32 @@ def _growth_panel(
 
 
 def benchmark_panels(file: BenchmarkFile) -> list[Panel]:
-    """The spread of each timed benchmark of pytest-benchmark, slowest first."""
-    found = sorted(file.benchmarks, key=lambda each: -each.microseconds["median"])
-    if not found:
-        return []
-    # "test_operation[...]" in pytest's words
-    categories = [
-        Category(each.name.removeprefix("test_"), tuple(each.microseconds[name] for name in STATISTICS))
-        for each in found
-    ]
+    """The spread of each timed benchmark of pytest-benchmark, slowest first: a panel for each operation."""
+    groups: dict[str, list[tuple[str, BenchmarkResult]]] = {}
+    for each in sorted(file.benchmarks, key=lambda each: -each.microseconds["median"]):
+        operation, label = _operation(each.name)
+        groups.setdefault(operation, []).append((label, each))
+    return [_benchmark_panel(file, operation, groups[operation]) for operation in sorted(groups)]
+
+
+def _operation(name: str) -> tuple[str, str]:
+    """Operation, and what it was measured of: of ``test_operation[backend-geometry-operation]``, as pytest has it."""
+    head, opened, inside = name.partition("test_operation[")
+    of, _, operation = inside.removesuffix("]").rpartition("-")
+    return (operation, of) if opened and of and not head else ("", name.removeprefix("test_"))
+
+
+def _benchmark_panel(file: BenchmarkFile, operation: str, found: Sequence[tuple[str, BenchmarkResult]]) -> Panel:
+    categories = [Category(label, tuple(each.microseconds[name] for name in STATISTICS)) for label, each in found]
     rows: list[list[Cell]] = [
-        [each.name, *(each.microseconds[name] for name in STATISTICS), each.rounds] for each in found
+        [each.name, *(each.microseconds[name] for name in STATISTICS), each.rounds] for _, each in found
     ]
-    return [
-        Panel(
-            file_name("benchmark", file.path.stem, beside=str(file.path)),
-            f"Single operations: {file.name}",
-            Table(("benchmark", *(f"{name}, us" for name in STATISTICS), "rounds"), rows),
-            f"{file.created}, {file.machine}, commit {file.commit[:8] or 'unknown'}. From the fastest round to the "
-            "slowest, quartiles thick, the median marked.",
-            "pytest benchmarks/gates --benchmark-json",
-            Plot("us", categories=categories, log_x=all(each.microseconds["min"] > 0 for each in found)),
-        )
-    ]
+    return Panel(
+        file_name("benchmark", file.path.stem, operation, beside=str(file.path)),
+        f"{operation.replace('_', ' ').capitalize() or 'Single operations'}: {file.name}",
+        Table(("benchmark", *(f"{name}, us" for name in STATISTICS), "rounds"), rows),
+        f"{file.created}, {file.machine}, commit {file.commit[:8] or 'unknown'}. From the fastest round to the "
+        "slowest, quartiles thick, the median marked.",
+        "pytest benchmarks/gates --benchmark-json",
+        Plot("us", categories=categories, log_x=all(each.microseconds["min"] > 0 for _, each in found)),
+    )

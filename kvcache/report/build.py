@@ -239,7 +239,7 @@ class _Build:
 
     def _front(self, steps: Sequence[regressions.Step], pages: dict[str, str]) -> None:
         found = [*verdicts.from_replays(self.files), *verdicts.from_history(self.history)]
-        sentence, changed = front.changed_table(steps, self.commits, pages)
+        sentence, changed = front.changed_table(steps, self.commits, self.history, pages)
         given = {
             "results": self.inputs.results, "replays": self.files, "benchmarks": self.benchmarks,
             "traces": self.traces, "profile": self.inputs.profile,
@@ -251,6 +251,7 @@ class _Build:
             "kvcache report",
             verdicts=[(each, verdicts.where_legacy_lies(each, found)) for each in verdicts.headlines(found)],
             details=self._table("verdicts", "Every comparison", verdicts.verdict_table(found), len(found) < 2),
+            nothing_compared=self._nothing_compared(),
             since=self.commits.described or "(no repository of it was given)",
             changed=self._table("changed", "Steps", changed, True, sentence),
             not_measured=self._table(
@@ -262,6 +263,12 @@ class _Build:
             ),
             profiles=self._profiles(),
         )  # fmt: skip
+
+    def _nothing_compared(self) -> str:
+        given = [*(["asv's results"] if self.inputs.results else []), *(file.name for file in self.files)]
+        if not given:
+            return "No replay and no asv result was given: there is nothing to compare."
+        return f"Nothing in {', '.join(given)} compares a backend with legacy."
 
     def _profiles(self) -> Markup:
         folder, index = self.inputs.profile, self.profile

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 
 from kvcache.report.errors import ReportError
@@ -13,7 +12,7 @@ from kvcache.report.text import clean
 __all__ = ["Commit", "Commits", "read_commits"]
 
 DEFAULT_NUMBER = 10  # of commits that count as new where nothing was tagged
-_FIELD, _RECORD = "\x1f", "\x1e"
+_FIELDS = "%H%x00%an%x00%s"  # no text of a commit holds a NUL
 
 
 @dataclass(frozen=True)
@@ -22,13 +21,11 @@ class Commit:
 
     Attributes:
         name: its full hash.
-        date: of the author, UTC.
         author: name.
         subject: first line of the message.
     """
 
     name: str
-    date: datetime
     author: str
     subject: str
 
@@ -73,12 +70,13 @@ def read_commits(repository: str | Path, since: str = "") -> Commits:
     Raises:
         ReportError: ``since`` is no revision of the repository.
     """
-    log = _git(repository, "log", "--topo-order", "--reverse", f"--format=%H{_FIELD}%at{_FIELD}%an{_FIELD}%s{_RECORD}")
+    log = _git(repository, "log", "-z", "--topo-order", "--reverse", "--no-show-signature", f"--format={_FIELDS}")
     if log is None:
         if since and not since.isdecimal():
             raise ReportError(repository, f"no git repository: there is no {since!r} in it")
         return Commits()
-    known = tuple(_commit(record) for record in log.split(_RECORD) if record.strip())
+    texts = log.split("\0")
+    known = tuple(map(Commit, texts[::3], map(clean, texts[1::3]), map(clean, texts[2::3])))
     number = DEFAULT_NUMBER
     if since.isdecimal():
         number = int(since)
@@ -92,11 +90,6 @@ def read_commits(repository: str | Path, since: str = "") -> Commits:
     if number >= len(known):
         return Commits(known, "", f"in all of its {len(known)} commits")
     return Commits(known, known[-number - 1].name, f"in the last {number} commits")
-
-
-def _commit(record: str) -> Commit:
-    name, seconds, author, subject = record.strip("\n").split(_FIELD, 3)
-    return Commit(name, datetime.fromtimestamp(int(seconds), timezone.utc), clean(author), clean(subject))
 
 
 def _git(repository: str | Path, *arguments: str) -> str | None:

@@ -72,6 +72,10 @@ class Fields:
     def anything(self, name: str) -> Any:
         return self._value.get(name)
 
+    def fault(self, name: str, what: str) -> ReportError:
+        """An error that names the file and one field of this object."""
+        return ReportError(self.path, f"{self._place(name)} {what}")
+
     def _place(self, name: str) -> str:
         return f"{self._where}.{name}" if self._where else name
 

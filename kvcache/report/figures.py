@@ -45,7 +45,8 @@ _STYLE: dict[Any, Any] = {
 _POINTS_PER_INCH = 72  # what matplotlib's SVG counts in
 _WIDTH, _HEIGHT = 5.4, 2.7  # inches: narrow enough for its text to be read on a phone
 _LINE_OF_BARS = 0.3
-_LABEL_LENGTH = 26
+_LABEL_LENGTH, _LONGEST_LABEL = 34, 44
+_CHARACTER = 0.074  # inches, of a label
 _MOST_HOVERS = 1000
 _MARKED_POINTS = 60  # a line of more has no dots
 
@@ -77,9 +78,14 @@ def draw(plot: Plot, name: str) -> Drawing:
     with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
         height = _HEIGHT if not plot.categories else 0.75 + _LINE_OF_BARS * len(plot.categories)
         figure = Figure(figsize=(_WIDTH, height), dpi=_POINTS_PER_INCH)
-        left, below, above = (0.12, 0.48 / height, 0.26 / height) if plot.series else (0.36, 0.5 / height, 0.1 / height)
+        labels = _shortened([each.name for each in plot.categories])
+        if plot.series:
+            left, below, above = 0.12, 0.48 / height, 0.26 / height
+        else:
+            widest = max(map(len, labels), default=0)
+            left, below, above = max(0.36, _CHARACTER * (widest + 1) / _WIDTH), 0.5 / height, 0.1 / height
         axes = figure.add_axes((left, below, 0.97 - left, 1 - below - above))
-        legend, points = _series(axes, plot) if plot.series else _bars(axes, plot)
+        legend, points = _series(axes, plot) if plot.series else _bars(axes, plot, labels)
         _dress(axes, plot)
         file = io.StringIO()
         figure.savefig(
@@ -126,7 +132,7 @@ def _thinned(series: Series, tops: Sequence[float]) -> _Hovers:
     return hovers[:: -(-len(hovers) // _MOST_HOVERS) or 1]
 
 
-def _bars(axes: Axes, plot: Plot) -> tuple[list[tuple[str, int, bool]], list[_Hovers]]:
+def _bars(axes: Axes, plot: Plot, labels: Sequence[str]) -> tuple[list[tuple[str, int, bool]], list[_Hovers]]:
     legend: list[tuple[str, int, bool]] = []
     points: list[_Hovers] = []
     lines = range(len(plot.categories))
@@ -146,16 +152,21 @@ def _bars(axes: Axes, plot: Plot) -> tuple[list[tuple[str, int, bool]], list[_Ho
             axes.hlines(line, first, third, colors=_PALETTE[0], linewidth=6)
             axes.plot([middle], [line], marker="|", markersize=9, color=_TEXT)
             points.append([(middle, line, f"{category.name}\nmedian {number(middle)} {plot.x_label}")])
-    axes.set_yticks(lines, [_shortened(each.name) for each in plot.categories])
+    axes.set_yticks(lines, labels)
     axes.set_ylim(len(plot.categories) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     return legend, points
 
 
-def _shortened(name: str) -> str:
-    """What tells names apart stands mostly at their ends."""
-    half = _LABEL_LENGTH // 2
-    return name if len(name) <= _LABEL_LENGTH else f"{name[: half - 4]}…{name[-half - 3 :]}"
+def _shortened(names: Sequence[str]) -> list[str]:
+    """Names as long as there is room for; more of them where they could not be told apart otherwise."""
+    for length in (_LABEL_LENGTH, _LONGEST_LABEL):
+        half = length // 2
+        found = [name if len(name) <= length else f"{name[: half - 4]}…{name[-half - 3 :]}" for name in names]
+        if len(set(found)) == len(set(names)):
+            return found
+    # Alike at both ends: numbered, as the table is.
+    return [f"{name[: _LONGEST_LABEL - 6]}… {number}" for number, name in enumerate(names, 1)]
 
 
 def _dress(axes: Axes, plot: Plot) -> None:

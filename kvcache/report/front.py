@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,18 +30,35 @@ _SUITE_SKIPS = (
 )
 
 
-def changed_table(steps: Sequence[Step], commits: Commits, pages: dict[str, str]) -> tuple[str, Table]:
+def changed_table(
+    steps: Sequence[Step], commits: Commits, history: History, pages: dict[str, str]
+) -> tuple[str, Table]:
     """What stepped in the commits that count as new: a sentence, and the largest steps."""
     new = [step for step in steps if step.is_new]
-    measured = {step.commit for step in new}
-    count = sum(commits.is_new(each.name) for each in commits.known)
     worse = sum(step.is_worse for step in new)
-    sentence = (
-        f"{count} commits, {worse} steps for the worse, {len(new) - worse} for the better, at {len(measured)} commits."
-    )
+    sentence = _measured(commits, {name for names in history.commits.values() for name in names})
+    if new:
+        at = len({step.commit for step in new})
+        sentence += f" {worse} steps for the worse, {len(new) - worse} for the better, at {at} commits."
+    elif any(commits.is_new(name) for names in history.commits.values() for name in names):
+        sentence += " No steps."
     if len(new) > MOST_CHANGES:
         sentence += f" The table has the {MOST_CHANGES} largest, worse ones first."
     return sentence, step_table(new[:MOST_CHANGES], pages)
+
+
+def _measured(commits: Commits, measured: Container[str]) -> str:
+    """How many of the commits that count as new were measured: without one, no step says nothing."""
+    new = [each.name for each in commits.known if commits.is_new(each.name)]
+    number = sum(name in measured for name in new)
+    if number:
+        return f"{number} of these {len(new)} commits measured."
+    last = max((place for place, each in enumerate(commits.known) if each.name in measured), default=None)
+    if last is None:
+        where = "no commit of this repository was"
+    else:
+        where = f"the last measured is {commits.known[last].name[:8]}, {len(commits.known) - 1 - last} commits ago"
+    return f"None of these {len(new)} commits was measured; {where}."
 
 
 def not_measured_table(

@@ -86,6 +86,12 @@ class History:
     pace: dict[str, np.ndarray] = field(default_factory=dict)
     skipped: tuple[tuple[str, str, str, int], ...] = ()
 
+    def values(self, machine: str, benchmark: str) -> dict[str, np.ndarray]:
+        """Values of a benchmark on a machine by parameters, one for each of its commits."""
+        return {
+            each.params: each.values for each in self.series if (each.machine, each.benchmark) == (machine, benchmark)
+        }
+
     def latest(self, machine: str, benchmark: str) -> tuple[str, dict[str, float]]:
         """The last commit of a machine with values of a benchmark, and those by parameters; empty without any."""
         chosen = [each for each in self.series if (each.machine, each.benchmark) == (machine, benchmark)]

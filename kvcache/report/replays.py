@@ -25,6 +25,7 @@ __all__ = [
 FORMAT = "kvcache-replay"
 SCHEMA_VERSIONS = (1, 2)
 _LATENCIES = ("p50", "p95", "p99", "samples")
+_PERCENTILES = 101  # from the fastest call to the slowest
 _RATIOS = ("median", "p25", "p75")
 DEFAULT_CAPACITIES = ("default", "recorded")
 STEP = "recurrent_step"
@@ -203,9 +204,22 @@ def _replay(fields: Fields) -> ReplayResult:
         fields.text("baseline"),
         tuple(_backend(each, ratios) for each in fields.objects("backends")),
     )
+    _check_samples(fields, result)
     if result.baseline not in [each.name for each in result.backends]:
         raise ReportError(fields.path, f"its baseline {result.baseline!r} is none of its backends")
     return result
+
+
+def _check_samples(fields: Fields, result: ReplayResult) -> None:
+    """Backends take their samples after the same steps: pages have them side by side."""
+    sampled: list[float] | None = None
+    for each, backend in zip(fields.objects("backends"), result.backends, strict=True):
+        if backend.timeline is not None:
+            sampled = backend.timeline.steps if sampled is None else sampled
+            if backend.timeline.steps != sampled:
+                raise each.object("timeline").fault("steps", "are other steps than those of the backends before it")
+        if set(backend.evictions) != set(result.backends[0].evictions):
+            raise each.fault("evictions", "has other pools than those of the first backend")
 
 
 def _backend(fields: Fields, ratios: Fields) -> BackendResult:
@@ -220,7 +234,7 @@ def _backend(fields: Fields, ratios: Fields) -> BackendResult:
         None
         if latency is None
         else {each: {key: values.number(key) for key in _LATENCIES} for each, values in operations},
-        {each: values.number_list("percentiles") for each, values in operations if "percentiles" in values},
+        {each: _percentiles(values) for each, values in operations if "percentiles" in values},
         {each: total.number(each) for each in ("lookups", *OUTCOMES)},
         fields.numbers("evictions"),
         fields.numbers("bytes_reserved"),
@@ -229,6 +243,13 @@ def _backend(fields: Fields, ratios: Fields) -> BackendResult:
         {each: ratios.object(name).number(each) for each in _RATIOS} if name in ratios else None,
         _timeline(fields.object("timeline")) if "timeline" in fields else None,
     )
+
+
+def _percentiles(fields: Fields) -> list[float]:
+    found = fields.number_list("percentiles")
+    if len(found) != _PERCENTILES:
+        raise fields.fault("percentiles", f"has {len(found)} numbers, not {_PERCENTILES}")
+    return found
 
 
 def _timeline(fields: Fields) -> Timeline:
@@ -241,8 +262,10 @@ def _timeline(fields: Fields) -> Timeline:
         _counts(fields, "simulation"),
         _counts(fields, "depth"),
     )
-    if any(len(values) != len(steps) for values in (*found.entries.values(), *found.bytes_reserved.values())):
-        raise ReportError(fields.path, "a timeline's pools have other numbers of samples than its steps")
+    for name, pools in (("entries", found.entries), ("bytes_reserved", found.bytes_reserved)):
+        for pool, values in pools.items():
+            if len(values) != len(steps):
+                raise fields.object(name).fault(pool, f"has {len(values)} samples, not {len(steps)} as the steps have")
     return found
 
 

@@ -175,4 +175,4 @@ def as_csv(path: Path, table: Table) -> None:
 def _exact(cell: Cell) -> str:
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
-    return repr(cell) if isinstance(cell, float) else str(cell)
+    return repr(float(cell)) if isinstance(cell, float) else str(cell)  # one of numpy's names its type in its repr

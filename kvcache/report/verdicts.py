@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from kvcache.geometry import GEOMETRIES
+from kvcache.report.changes import SMALLEST_EFFECT
 from kvcache.report.history import History
 from kvcache.report.panels import Table
 from kvcache.report.replays import DEFAULT_CAPACITIES, ReplayFile, ReplayResult
@@ -17,7 +21,12 @@ BASELINE = "legacy"
 DEFAULT_BACKENDS = ("new", "new:paged")  # what the library does unless told otherwise, by either name
 RECORDED, SYNTHETIC = "recorded", "synthetic"
 _TRACES = "replays.Replays."
+_TIME = "step_time_over_legacy"
+_METRICS = (_TIME, "bytes_reserved", "miss_rate", "stale_hit_rate", "context_mismatch_rate")
 _MATTERS = 0.01  # of a rate in %: less is rounding
+_OPEN = "time undecided"
+
+Rates = tuple[float | None, float | None]  # of the backend and of legacy, %
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,8 @@ class Verdict:
         smaller: how many times fewer bytes are reserved.
         hit, stale: rates of the backend and of legacy, %.
         source: where the numbers come from.
+        miss, wrong: as ``hit``, of misses and of wrong content.
+        size: of the recurrent pool: bytes that legacy reserves for it.
     """
 
     geometry: str
@@ -41,17 +52,38 @@ class Verdict:
     faster: float | None
     quartiles: tuple[float, float] | None
     smaller: float | None
-    hit: tuple[float | None, float | None]
-    stale: tuple[float | None, float | None]
+    hit: Rates
+    stale: Rates
     source: str
+    miss: Rates = (None, None)
+    wrong: Rates = (None, None)
+    size: float | None = None
 
     @property
     def word(self) -> str:
-        """``better`` in everything measured, ``worse`` in everything, or ``mixed``."""
-        found = [each for each in (self._time(), self._memory(), self._trust()) if each]
-        if found and min(found) > 0:
-            return "better"
-        return "worse" if found and max(found) < 0 else "mixed" if found else "even"
+        """``better`` in everything, ``worse`` in everything, ``mixed``; in what, where the time decides nothing.
+
+        A backend that returns wrong content more often than legacy is ``worse``, however fast it is.
+        """
+        if (self.wrong[0] or 0.0) > (self.wrong[1] or 0.0):
+            return "worse"
+        # Legacy's stale hits are no hits: a backend that never lies and never hits has gained nothing.
+        judged = {
+            "time": self._time(), "memory": _effect(self.smaller),
+            "stale hits": -_difference(self.stale), "hits": _difference(self.hit),
+        }  # fmt: skip
+        found = {name: sign for name, sign in judged.items() if sign}
+        if len(set(found.values())) != 1:
+            return "mixed" if found else _OPEN
+        word = "better" if min(found.values()) > 0 else "worse"
+        if judged["time"]:
+            return word
+        return f"{word} in {' and '.join(found)}; {'not timed' if self.faster is None else _OPEN}"
+
+    @property
+    def tone(self) -> str:
+        """How a page marks it: ``better`` and ``worse`` are kept for what is so in everything."""
+        return self.word if self.word in ("better", "worse") else "mixed"
 
     @property
     def sentence(self) -> str:
@@ -60,36 +92,45 @@ class Verdict:
         if self.faster is None:
             parts.append("not timed;")
         else:
-            spread = "" if self.quartiles is None else " (quartiles {:.3g} to {:.3g})".format(*self.quartiles)
-            parts.append(f"a recurrent step is {self.faster:.3g} times as fast{spread};")
+            known = (
+                "no spread is known" if self.quartiles is None else "quartiles {:.3g} to {:.3g}".format(*self.quartiles)
+            )
+            judged = "" if self._time() else ": undecided"
+            parts.append(f"a recurrent step is {self.faster:.3g} times as fast ({known}{judged});")
         if self.smaller is not None:
             parts.append(f"{self.smaller:.3g} times fewer bytes reserved;")
-        return " ".join([*parts, f"{self.rates}. {self.trace}, slots: {self.capacity}."])
+        return " ".join([*parts, f"{self.rates}. {self.trace}, pools: {self.capacity}; {self.source}."])
 
     @property
     def rates(self) -> str:
         """What lookups came to, in words."""
-        return (
-            f"hits {number(self.hit[0])} % (legacy {number(self.hit[1])} %), "
-            f"stale hits {number(self.stale[0])} % (legacy {number(self.stale[1])} %)"
-        )
+        told = [("hits", self.hit), ("misses", self.miss), ("stale hits", self.stale)]
+        if any(self.wrong):
+            told.append(("wrong content", self.wrong))
+        return ", ".join(f"{name} {number(mine)} % (legacy {number(legacy)} %)" for name, (mine, legacy) in told)
 
     def _time(self) -> int:
-        if self.faster is None:
+        """A ratio alone decides nothing: its quartiles have to be on one side, too."""
+        if self.quartiles is None:
             return 0
-        low, high = self.quartiles or (self.faster, self.faster)
-        return 1 if low > 1 else -1 if high < 1 else 0
-
-    def _memory(self) -> int:
-        return 0 if self.smaller is None else _sign(self.smaller - 1)
-
-    def _trust(self) -> int:
-        stale, before = self.stale
-        return 0 if stale is None or before is None or abs(stale - before) < _MATTERS else _sign(before - stale)
+        low, high = self.quartiles
+        effect = _effect(self.faster)
+        return effect if (low > 1 if effect > 0 else high < 1) else 0
 
 
-def _sign(value: float) -> int:
-    return (value > 0) - (value < 0)
+def _effect(ratio: float | None) -> int:
+    """Whether a ratio is of a size that counts, and to which side."""
+    if not ratio or abs(math.log(ratio)) < math.log1p(SMALLEST_EFFECT):
+        return 0
+    return 1 if ratio > 1 else -1
+
+
+def _difference(rates: Rates) -> int:
+    """Whether a backend's rate is above legacy's, or below."""
+    mine, legacy = rates
+    if mine is None or legacy is None or abs(mine - legacy) < _MATTERS:
+        return 0
+    return 1 if mine > legacy else -1
 
 
 def from_replays(files: Iterable[ReplayFile]) -> list[Verdict]:
@@ -121,43 +162,64 @@ def _of_replay(file: ReplayFile, replay: ReplayResult, place: int) -> Verdict:
         (backend.rate("hit"), legacy.rate("hit")),
         (backend.rate("stale_hit"), legacy.rate("stale_hit")),
         file.name,
+        (backend.rate("miss"), legacy.rate("miss")),
+        (backend.rate("wrong_content"), legacy.rate("wrong_content")),
+        legacy.bytes_reserved.get("recur"),
     )
 
 
 def from_history(history: History) -> list[Verdict]:
-    """A verdict for each backend of each trace that asv replayed, at the last commit that has it."""
+    """A verdict for each backend of each trace that asv replayed, all of it at the last commit that measured all of it.
+
+    A commit that measured a part, as a run of some benchmarks does, tells nothing of a backend against legacy.
+    """
     found = []
     for machine in history.commits:
-        latest = {}
-        for name in ("step_time_over_legacy", "bytes_reserved", "miss_rate", "stale_hit_rate", "context_mismatch_rate"):
-            commit, values = history.latest(machine, f"{_TRACES}track_{name}")
-            latest[name] = values
-        for params in latest["step_time_over_legacy"]:
+        known = {name: history.values(machine, f"{_TRACES}track_{name}") for name in _METRICS}
+        for params in known[_TIME]:
             cell = dict(part.partition("=")[::2] for part in params.split(", "))
             if set(cell) != {"trace", "backend", "device"} or cell["backend"].startswith(BASELINE):
                 continue
             legacy = f"trace={cell['trace']}, backend={BASELINE}, device={cell['device']}"
-            reserved = latest["bytes_reserved"]
-            mine, theirs = reserved.get(params), reserved.get(legacy)
-            synthetic = cell["trace"].startswith("synthetic-")
-            over = latest["step_time_over_legacy"][params]
+            place = _last_whole(known, params, legacy)
+            if place is None:
+                continue
+            latest = {
+                name: {each: float(values[each][place]) for each in (params, legacy) if each in values}
+                for name, values in known.items()
+            }
+            over, reserved = latest[_TIME][params], latest["bytes_reserved"]
+            mine, theirs = reserved[params], reserved[legacy]
             found.append(
                 Verdict(
                     _geometry(cell["trace"]),
                     cell["device"],
                     cell["trace"],
-                    SYNTHETIC if synthetic else RECORDED,
+                    SYNTHETIC if cell["trace"].startswith("synthetic-") else RECORDED,
                     "default",
                     cell["backend"],
                     1 / over if over else None,
                     None,
                     theirs / mine if mine and theirs else None,
                     (_hits(latest, params), _hits(latest, legacy)),
-                    (latest["stale_hit_rate"].get(params), latest["stale_hit_rate"].get(legacy)),
-                    f"asv, {machine}, {commit[:8]}",
+                    (latest["stale_hit_rate"][params], latest["stale_hit_rate"][legacy]),
+                    f"asv, {machine}, {history.commits[machine][place][:8]}",
+                    (latest["miss_rate"][params], latest["miss_rate"][legacy]),
                 )
             )
     return found
+
+
+def _last_whole(known: dict[str, dict[str, np.ndarray]], params: str, legacy: str) -> int | None:
+    """The last commit with every metric of a backend and, its own ratio aside, of legacy; None without one."""
+    needed = [
+        values.get(each) for name, values in known.items() for each in ([params] if name == _TIME else [params, legacy])
+    ]
+    rows = [each for each in needed if each is not None]
+    if len(rows) < len(needed):
+        return None
+    whole = np.flatnonzero(~np.isnan(rows).any(axis=0))
+    return int(whole[-1]) if len(whole) else None
 
 
 def _geometry(trace: str) -> str:
@@ -166,10 +228,8 @@ def _geometry(trace: str) -> str:
     return next((each for each in sorted(GEOMETRIES, key=len, reverse=True) if name.startswith(each)), name)
 
 
-def _hits(latest: dict[str, dict[str, float]], params: str) -> float | None:
-    others = [latest[f"{name}_rate"].get(params) for name in ("miss", "stale_hit", "context_mismatch")]
-    known = [each for each in others if each is not None]
-    return 100 - sum(known) if len(known) == len(others) else None
+def _hits(latest: dict[str, dict[str, float]], params: str) -> float:
+    return 100 - sum(latest[f"{name}_rate"][params] for name in ("miss", "stale_hit", "context_mismatch"))
 
 
 def headlines(verdicts: Sequence[Verdict]) -> list[Verdict]:
@@ -185,19 +245,19 @@ def headlines(verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 
 def where_legacy_lies(verdict: Verdict, verdicts: Iterable[Verdict]) -> str:
-    """What became of the same lookups in the pools in which legacy has most stale hits; empty where it has none."""
+    """What became of the same lookups in the largest pools in which legacy has stale hits; empty where it has none."""
     same = [
         each
         for each in verdicts
         if (each.geometry, each.device, each.trace, each.backend)
         == (verdict.geometry, verdict.device, verdict.trace, verdict.backend)
-        and each.capacity != verdict.capacity
         and each.stale[1]
     ]
-    if not same:
+    here = [each for each in same if each.source == verdict.source]
+    found = max(here or same, key=lambda each: each.size or 0.0, default=verdict)
+    if found.capacity == verdict.capacity:  # its sentence says so
         return ""
-    worst = max(same, key=lambda each: each.stale[1] or 0.0)
-    return f"With slots {worst.capacity}: {worst.rates}."
+    return f"With pools {found.capacity}: {found.rates}."
 
 
 def _rank(verdict: Verdict) -> tuple[bool, ...]:
@@ -213,12 +273,14 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
     """All of them, with every number."""
     headings = (
         "geometry", "device", "trace", "kind", "slots", "backend", "verdict", "times faster", "p25", "p75",
-        "times fewer bytes", "hits, %", "legacy's hits, %", "stale hits, %", "legacy's stale hits, %", "from",
+        "times fewer bytes", "hits, %", "legacy's hits, %", "stale hits, %", "legacy's stale hits, %", "misses, %",
+        "legacy's misses, %", "wrong content, %", "legacy's wrong content, %", "from",
     )  # fmt: skip
     rows = [
         (
             each.geometry, each.device, each.trace, each.kind, each.capacity, each.backend, each.word, each.faster,
-            *(each.quartiles or (None, None)), each.smaller, *each.hit, *each.stale, each.source,
+            *(each.quartiles or (None, None)), each.smaller, *each.hit, *each.stale, *each.miss, *each.wrong,
+            each.source,
         )
         for each in verdicts
     ]  # fmt: skip

@@ -54,7 +54,13 @@ def test_what_cannot_be_used_is_said_in_one_line(trace, tmp_path, arguments, fau
     assert fault in result.stderr
     assert "Traceback" not in result.output
     assert not isinstance(result.exception, ValueError)
-    assert not (tmp_path / "html" / "index.html").exists()
+    assert not (tmp_path / "html").exists()
+
+
+def test_what_an_earlier_report_left_stays(tmp_path):
+    (tmp_path / "html").mkdir()
+    assert invoke("--replay", tmp_path / "none.json", "--output", tmp_path / "html" / "a" / "b").exit_code == 1
+    assert list(tmp_path.rglob("*")) == [tmp_path / "html"]
 
 
 def test_nothing_to_report(tmp_path):

@@ -1,5 +1,7 @@
 """What git tells of commits, and what it does where it cannot."""
 
+import subprocess
+
 import pytest
 from asv_files import commit_name
 from git_history import make_history
@@ -21,6 +23,21 @@ def test_subjects_and_authors_in_order(history):
     assert {each.author for each in commits.known} == {"somebody"}
     assert commits.find(names[1]).subject == "second <script>"
     assert commits.find(commit_name(3)) is None
+
+
+def test_subjects_that_hold_separators_and_dates_beyond_the_calendar(tmp_path):
+    folder, names = make_history(tmp_path, ["first", "a\x1eb", "c\x1fd\x1ee"])
+    raw = "tree {}\nauthor a\x1fb <a@b> 99999999999999999 +0000\ncommitter a <a@b> 99999999999999999 +0000\n\nlate\n"
+    git = ["git", "-C", str(folder)]
+    tree = subprocess.run([*git, "rev-parse", "HEAD^{tree}"], capture_output=True, text=True, check=True).stdout.strip()
+    text = raw.format(f"{tree}\nparent {names[-1]}")
+    write = [*git, "hash-object", "-t", "commit", "-w", "--literally", "--stdin"]
+    late = subprocess.run(write, input=text, capture_output=True, text=True, check=True).stdout.strip()
+    subprocess.run([*git, "reset", "--quiet", "--soft", late], check=True)
+    commits = read_commits(folder)
+    mark = "\N{REPLACEMENT CHARACTER}"
+    assert [each.name for each in commits.known] == [*names, late]
+    assert [each.subject for each in commits.known] == ["first", f"a{mark}b", f"c{mark}d{mark}e", "late"]
 
 
 @pytest.mark.parametrize(

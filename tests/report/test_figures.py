@@ -85,5 +85,22 @@ def test_spreads_are_drawn_and_pointed_at():
     assert drawing.points[0][0][2] == "p\nmedian 3 us"
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["new:paged-resident-visual-match", "new:paged-visual-match", "new:paged-nonresident-visual-match"],
+        ["x" * 60 + each + "x" * 60 for each in "ab"],
+        ["short", "other"],
+    ],
+)
+def test_categories_can_be_told_apart_and_have_room(names):
+    drawing = draw(Plot("us", categories=[Category(each, (1, 2, 3, 4, 5)) for each in names]), "figure")
+    ends = [
+        each for each in ElementTree.fromstring(drawing.svg).iter(f"{SVG}text") if "anchor: end" in each.get("style")
+    ]
+    assert len({each.text for each in ends}) == len(names)
+    assert all(float(each.get("x")) > 5 * len(each.text) for each in ends)  # 9 points high, 5 wide
+
+
 def test_the_same_plot_gives_the_same_drawing():
     assert draw(LINES, "figure") == draw(LINES, "figure")

@@ -76,6 +76,18 @@ def test_files_of_the_first_schema_version_are_read(tmp_path, content):
         (("replays", 0, "backends", 1, "latency_us", "store"), [1], "latency_us.store is not an object"),
         (("replays", 0, "backends", 1, "latency_us", "store", "p50"), float("nan"), "not a number"),
         (("replays", 0, "backends", 1, "timeline", "steps"), ["a"], "not a list of numbers"),
+        (("replays", 0, "backends", 1, "timeline", "entries", "recur"), [1], r"timeline\.entries\.recur has 1 samples"),
+        (
+            ("replays", 0, "backends", 1, "timeline"),
+            {"steps": [], "entries": {}, "bytes_reserved": {}, "by_simulation": [], "by_depth": []},
+            r"backends\[1\]\.timeline\.steps are other steps",
+        ),
+        (
+            ("replays", 0, "backends", 1, "latency_us", "store", "percentiles"),
+            [1.0, 2.0],
+            r"backends\[1\]\.latency_us\.store\.percentiles has 2 numbers, not 101",
+        ),
+        (("replays", 0, "backends", 1, "evictions"), {"recur": 1}, r"backends\[1\]\.evictions has other pools"),
         (("command",), "text", "command is not a list"),
     ],
 )

@@ -1,5 +1,6 @@
 """Whole reports: planted steps, hostile names, size and time, what is missing, what is left from before."""
 
+import json
 import time
 from xml.etree import ElementTree
 
@@ -77,7 +78,26 @@ def test_planted_steps_show_at_their_commits(tmp_path):
     assert copied["change, %"] == 100
     assert (reserved["before"], reserved["after"]) == (4096, 4097)
     assert regressions(pages).rows("steps-worse")[0]["metric"] in ("bytes_copied", "time_7")  # the largest first
-    assert "10 commits, 3 steps for the worse, 0 for the better" in Page(pages[0]).text
+    assert (
+        "10 of these 10 commits measured. 3 steps for the worse, 0 for the better, at 2 commits." in Page(pages[0]).text
+    )
+
+
+@pytest.mark.parametrize(
+    ("measured", "told"),
+    [
+        ([0, 2], "None of these 4 commits was measured; the last measured is {2}, 6 commits ago."),
+        ([0, 6], "1 of these 4 commits measured. No steps."),
+        ([], "None of these 4 commits was measured; no commit of this repository was."),
+    ],
+)
+def test_how_many_of_the_new_commits_were_measured(tmp_path, measured, told):
+    folder, names = make_history(tmp_path / "repository", [f"change {number}" for number in range(9)])
+    commits = [names[place] for place in measured] or [commit_name(0), commit_name(1)]
+    values = {("suite.track_bytes_reserved", "new"): np.ones(2)}
+    results = write(tmp_path / "results", values, commits)
+    page = Page(build_report(Inputs(results, repository=folder, since="4"), tmp_path / "html")[0])
+    assert told.format(*(name[:8] for name in names)) in page.text
 
 
 def test_commits_nobody_measured_stand_beside_the_step(tmp_path):
@@ -148,6 +168,24 @@ def test_nothing_is_loaded_and_no_other_script_may_run(hostile):
         assert "@import" not in page.source
 
 
+def test_single_operations_have_a_panel_each_whose_labels_tell_them_apart(tmp_path):
+    stats = {"min": 1, "q1": 2, "median": 3, "q3": 4, "max": 5, "rounds": 6}
+    places = [f"new:{kind}-visual-match" for kind in ("paged-resident", "paged", "slab-resident", "slab")]
+    names = [f"test_operation[{place}-{kind}]" for place in places for kind in ("store", "clear_all")]
+    content = {
+        "machine_info": {}, "datetime": "now",
+        "benchmarks": [{"name": name, "stats": stats} for name in [*names, "test_replay[a-b]"]],
+    }  # fmt: skip
+    (tmp_path / "b.json").write_text(json.dumps(content))
+    build_report(Inputs(benchmarks=[tmp_path / "b.json"], repository=tmp_path), tmp_path / "html")
+    source = (tmp_path / "html" / "backends.html").read_text()
+    for heading in ("Store: b.json", "Clear all: b.json", "Single operations: b.json"):
+        assert heading in source
+    for place in places:
+        assert source.count(f">{place}</text>") == 2
+    assert ">replay[a-b]</text>" in source
+
+
 def test_what_was_not_measured_is_said(tmp_path):
     trace = synthetic(tmp_path / "trace.parquet")
     file = replay(trace, tmp_path / "replay.json", "--repetitions", "0", "--device", "cpu", "--device", "cuda")
@@ -190,6 +228,20 @@ def test_the_data_of_a_thousand_steps_is_whole(tmp_path):
     pages = build_report(Inputs(write(tmp_path / "results", values), repository=tmp_path), tmp_path / "html")
     assert len(regressions(pages).rows("steps-worse")) == 1000
     assert len(read_csv(tmp_path / "html" / "data" / "steps-worse.csv")) == 1201
+
+
+def test_every_number_of_the_data_can_be_read(tmp_path):
+    values = {("suite.track_bytes_reserved", "new"): np.array([500.0, 1000.5]), ("suite.track_time", "new"): np.ones(2)}
+    build_report(Inputs(write(tmp_path / "results", values), repository=tmp_path), tmp_path / "html")
+    texts = {"verdict", "metric", "parameters", "machine", "unit", "commit", "measured before at", "author", "subject",
+             "date", "what", "why", "according to", "source", "device", "machine and versions", "when",
+             "command"}  # fmt: skip
+    read = {path.name: read_csv(path) for path in (tmp_path / "html" / "data").glob("*.csv")}
+    numbers = [row[name] for rows in read.values() for row in rows for name in row if name not in texts and row[name]]
+    assert len(numbers) > 5
+    assert all(isinstance(float(each), float) for each in numbers)
+    (step,) = read["steps-worse.csv"]
+    assert (step["before"], step["after"]) == ("500.0", "1000.5")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -239,7 +240,8 @@ class TestIndex:
     def index(self, steps, tmp_path):
         profile = profile_backend("new", steps, CacheConfig(TINY), tmp_path)
         content = {
-            "format": INDEX_FORMAT, "schema_version": INDEX_SCHEMA_VERSION, "profiles": [profile.to_dict()],
+            "format": INDEX_FORMAT, "schema_version": INDEX_SCHEMA_VERSION, "command": ["profile"],
+            "trace": {"file": "a.parquet"}, "profiles": [profile.to_dict()],
         }  # fmt: skip
         self.path = tmp_path / INDEX
         self.path.write_text(json.dumps(content, allow_nan=False))
@@ -253,6 +255,27 @@ class TestIndex:
 
     def test_is_read_as_it_was_written(self, index):
         assert read_profile_index(self.path.parent) == index
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("command", None), ("command", "profile"), ("trace", None), ("trace.file", 5), ("profiles", {}),
+            ("profiles[0]", 5), ("profiles[0].backend", None), ("profiles[0].files", None),
+            ("profiles[0].files[0]", "a"), ("profiles[0].files[0].kind", None), ("profiles[0].files[0].path", 5),
+            ("profiles[0].files[0].path", "a\0b"), ("profiles[0].files[0].opens_with", None),
+            ("profiles[0].files[0].bytes", "5"), ("profiles[0].files[0].bytes", True),
+        ],
+    )  # fmt: skip
+    def test_a_field_that_readers_rely_on(self, index, field, value):
+        *path, last = re.findall(r"[a-z_]+|\d+", field)
+        inner = index
+        for name in path:
+            inner = inner[int(name) if name.isdecimal() else name]
+        if value is None:
+            del inner[last]
+        else:
+            inner[int(last) if last.isdecimal() else last] = value
+        assert f"{INDEX}: {field} is" in self.spoil(index)
 
     def test_has_the_ranges_and_nothing_else_of_the_table(self, index):
         ranges = {each["name"]: each for each in index["profiles"][0]["ranges"]}
