@@ -108,6 +108,19 @@ def test_commits_nobody_measured_stand_beside_the_step(tmp_path):
     assert row["unmeasured between"] == 5
 
 
+def test_a_metric_of_unknown_direction_is_neither_better_nor_worse(tmp_path):
+    values = {("suite.track_score", "new"): [50.0] * 8 + [100.0] * 8}
+    results = write_results(tmp_path / "results", values, units={"suite.track_score": "points"})
+    pages = build_report(Inputs(results, repository=tmp_path), tmp_path / "html")
+    page = regressions(pages)
+    assert "0 steps for the worse, 0 for the better" in page.text
+    (row,) = page.rows("steps-other")
+    assert (row["verdict"], row["metric"], row["change, %"]) == ("", "score", pytest.approx(100))
+    (histories,) = [Page(each) for each in pages if each.name == "histories.html"]
+    assert "whether lower is better is not known" in histories.text
+    assert "Nothing in asv's results compares a backend with legacy." in Page(pages[0]).text
+
+
 def test_many_commits_and_benchmarks(tmp_path):
     """500 commits x 200 benchmarks in under 60 s (of the processor: others may be busy too), no page of 3 MB."""
     rng = np.random.default_rng(0)
