@@ -86,8 +86,7 @@ def _magnitude(ratio: float) -> float:
 
 def _step(series: Series, change: Change, measured: Sequence[str], commits: Commits) -> Step:
     name = measured[change.position]
-    before = [place for place in range(change.position) if not np.isnan(series.values[place])]
-    previous = measured[before[-1]]
+    previous = measured[int(np.flatnonzero(~np.isnan(series.values[: change.position]))[-1])]
     known = commits.find(name)
     places = commits.places
     between = places[name] - places[previous] - 1 if name in places and previous in places else None

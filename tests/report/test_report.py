@@ -140,6 +140,22 @@ def test_many_commits_and_benchmarks(tmp_path):
     assert largest < 3_000_000
 
 
+def test_everything_steps_at_every_commit(tmp_path):
+    """200 series that step at all of 500 commits, in under 60 s of the processor."""
+    units = {f"suite.track_bytes_{number}": "bytes" for number in range(200)}
+    steps = (1 + np.arange(500) % 7).astype(float).tolist()
+    results = write_results(tmp_path / "results", {(name, "new"): steps for name in units}, units=units)
+    worked = time.process_time()
+    pages = build_report(Inputs(results, repository=tmp_path), tmp_path / "html")
+    seconds = time.process_time() - worked
+    largest = max(page.stat().st_size for page in pages)
+    print(f"{seconds:.1f} s of the processor; {len(pages)} pages, the largest {largest / 1e6:.2f} MB")
+    data = tmp_path / "html" / "data"
+    assert sum(len(read_csv(data / f"steps-{word}.csv")) for word in ("worse", "better")) == 200 * 499
+    assert seconds < 60
+    assert largest < 3_000_000
+
+
 def test_hostile_names_are_shown_as_text(hostile):
     ours = None
     for path in hostile:
