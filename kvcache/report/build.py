@@ -149,7 +149,8 @@ class _Build:
             files = dict.fromkeys(address.partition("#")[0] for address in where.values())
             histories = [PageLink(file, f"Histories {number}") for number, file in enumerate(files, 1)]
         worse = [step for step in steps if step.is_worse]
-        better = [step for step in steps if not step.is_worse]
+        better = [step for step in steps if step.verdict == "better"]
+        other = [step for step in steps if not step.verdict]
         lead = [
             f"{len(worse)} steps for the worse, {len(better)} for the better in {len(self.history.series):,} series. "
             f"{len(panels)} histories are drawn, those with steps first ('kvcache results' has all values).",
@@ -157,21 +158,27 @@ class _Build:
             f"likeliest place, the segments differ by {SMALLEST_EFFECT:.0%} or more, and the difference is significant "
             f"over all series taken together (false discovery rate {LEVEL:.0%}, against a spread of at least "
             f"{PROCESS_SPREAD:.0%} from process to process). "
-            "What a step changes a time by is free of the machine's pace, below. Lower is better throughout.",
+            "What a step changes a time by is free of the machine's pace, below. Lower is better in all that the suite "
+            "measures.",
         ]
         groups = [
-            Group(f"Steps for the {word}", [self._steps(word, found, where)] if found else [], "" if found else "None.")
-            for word, found in (("worse", worse), ("better", better))
+            Group(title, [self._steps(word, title, found, where)] if found else [], "" if found else "None.")
+            for word, title, found in (
+                ("worse", "Steps for the worse", worse),
+                ("better", "Steps for the better", better),
+                ("other", "Steps of metrics of which nobody said whether lower is better", other),
+            )
+            if found or word != "other"
         ]
         groups.append(Group("Machines", regressions.pace_panels(self.history)))
         self.site.pages(Path(REGRESSIONS).stem, "Regressions", groups, lead, after=histories)
         return where
 
-    def _steps(self, word: str, steps: Sequence[regressions.Step], pages: dict[str, str]) -> Panel:
+    def _steps(self, word: str, title: str, steps: Sequence[regressions.Step], pages: dict[str, str]) -> Panel:
         shown = f"The largest {MOST_STEPS:,} of {len(steps):,}; the data has all." if len(steps) > MOST_STEPS else ""
         return Panel(
             f"steps-{word}",
-            f"Steps for the {word}, largest first",
+            f"{title}, largest first",
             regressions.step_table(steps[:MOST_STEPS], pages),
             shown,
             clean(self.inputs.command),

@@ -18,9 +18,11 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from kvcache.report.plots import Plot, Series
+from kvcache.report.plots import Mark, Plot, Series
 from kvcache.report.text import number
 
 __all__ = ["COLOURS", "Drawing", "draw"]
@@ -46,6 +48,7 @@ _POINTS_PER_INCH = 72  # what matplotlib's SVG counts in
 _WIDTH, _HEIGHT = 5.4, 2.7  # inches: narrow enough for its text to be read on a phone
 _LINE_OF_BARS = 0.3
 _LABEL_LENGTH, _LONGEST_LABEL = 34, 44
+_MARK_CHARACTER, _MARK_GAP = 4.5, 4  # points, of a mark's text
 _CHARACTER = 0.074  # inches, of a label
 _MOST_HOVERS = 1000
 _MARKED_POINTS = 60  # a line of more has no dots
@@ -195,8 +198,23 @@ def _dress(axes: Axes, plot: Plot) -> None:
         axes.set_xticks([place for place, _ in plot.x_ticks], [text for _, text in plot.x_ticks])
     if plot.from_zero or (plot.categories and not plot.log_x):
         (axes.set_xlim if plot.categories else axes.set_ylim)(0)
-    for mark in plot.marks:
-        axes.axvline(mark.x, color=_TEXT, linewidth=0.8, linestyle=(0, (1, 2)))
+    if plot.marks:
+        _mark(axes, plot.marks)
+
+
+def _mark(axes: Axes, marks: Sequence[Mark]) -> None:
+    """Lines in one path, however many; a text where the one before it leaves room."""
+    ends = [(mark.x, y) for mark in marks for y in (0, 1)]
+    path = Path(ends, [Path.MOVETO, Path.LINETO] * len(marks))
+    dots: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (1, 2))}
+    axes.add_artist(PathPatch(path, fill=False, edgecolor=_TEXT, transform=axes.get_xaxis_transform(), **dots))
+    axes.get_xlim()  # settles what the series ask for
+    free = -math.inf
+    for mark in sorted(marks, key=lambda each: each.x):
+        place = axes.transData.transform((mark.x, 0))[0]
+        if place < free:
+            continue
+        free = place + _MARK_GAP + _MARK_CHARACTER * len(mark.text)
         axes.annotate(
             mark.text, (mark.x, 1), xycoords=("data", "axes fraction"), xytext=(2, -1), textcoords="offset points",
             fontsize=7, va="top",

@@ -35,11 +35,14 @@ def changed_table(
 ) -> tuple[str, Table]:
     """What stepped in the commits that count as new: a sentence, and the largest steps."""
     new = [step for step in steps if step.is_new]
-    worse = sum(step.is_worse for step in new)
     sentence = _measured(commits, {name for names in history.commits.values() for name in names})
     if new:
+        count = Counter(step.verdict for step in new)
+        unknown = f", {count['']} of which nobody said whether lower is better" if count[""] else ""
         at = len({step.commit for step in new})
-        sentence += f" {worse} steps for the worse, {len(new) - worse} for the better, at {at} commits."
+        sentence += (
+            f" {count['worse']} steps for the worse, {count['better']} for the better{unknown}, at {at} commits."
+        )
     elif any(commits.is_new(name) for names in history.commits.values() for name in names):
         sentence += " No steps."
     if len(new) > MOST_CHANGES:

@@ -22,6 +22,9 @@ FEWEST_CONTROLS = 3
 # asv's own kinds of benchmark whose values depend on the machine and the moment.
 _MEASURED_KINDS = ("time_", "timeraw_", "mem_", "peakmem_")
 
+# Of what the suite counts: the same code gives the same number.
+_EXACT_UNITS = r"%|evictions|(bytes|operations|allocations|synchronisations)( per [a-z]+)?"
+
 
 @dataclass(frozen=True, eq=False)
 class Series:
@@ -45,11 +48,14 @@ class Series:
     @property
     def is_exact(self) -> bool:
         """Whether the same commit gives the same value, on any machine and every time."""
-        return not (
-            self.unit == RATIO
-            or seconds_of(self.unit) is not None
-            or self.benchmark.rpartition(".")[2].startswith(_MEASURED_KINDS)
+        return bool(re.fullmatch(_EXACT_UNITS, self.unit)) and not self.benchmark.rpartition(".")[2].startswith(
+            _MEASURED_KINDS
         )
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether it is known to be: of what the suite measures, by its units. Another's direction is not known."""
+        return bool(self.unit == RATIO or seconds_of(self.unit) is not None or re.fullmatch(_EXACT_UNITS, self.unit))
 
     @property
     def metric(self) -> str:
@@ -178,8 +184,8 @@ def _pace(series: list[Series], machine: str) -> np.ndarray | None:
 
 def _with_changes(series: list[Series], pace: dict[str, np.ndarray]) -> list[Series]:
     measured = [each for each in series if not each.is_exact]
-    # A ratio of two things measured in turns has had the machine's pace taken out already.
-    factors = [None if each.unit == RATIO else pace.get(each.machine) for each in measured]
+    # A ratio of two things measured in turns has had the machine's pace taken out already; only times have it.
+    factors = [None if seconds_of(each.unit) is None else pace.get(each.machine) for each in measured]
     judged = iter(measured_changes([each.values for each in measured], factors))
     return [
         Series(

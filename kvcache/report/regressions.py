@@ -21,6 +21,7 @@ __all__ = ["STEP_HEADINGS", "Step", "find_steps", "history_panels", "pace_panels
 MOST_LINES = 8  # of a figure: the colours of the palette
 LAST_VALUES = 20  # of a history that stand in its table; all of them are in its data
 FEWEST_POINTS = 2
+_ORDER = ("worse", "better", "")
 
 STEP_HEADINGS = (
     "verdict", "metric", "parameters", "machine", "unit", "before", "after", "change, %", "certainty, %", "commit",
@@ -53,28 +54,30 @@ class Step:
     is_new: bool
 
     @property
+    def verdict(self) -> str:
+        """``worse`` or ``better``; empty where nobody said whether lower is better."""
+        if not self.series.lower_is_better:
+            return ""
+        return "worse" if self.change.ratio > 1 else "better"
+
+    @property
     def is_worse(self) -> bool:
-        """The suite's metrics are better when they are lower."""
-        return self.change.ratio > 1
+        return self.verdict == "worse"
 
     @property
     def percent(self) -> float | None:
         """By how much the metric moved, %; None from zero."""
         return 100 * (self.change.ratio - 1) if math.isfinite(self.change.ratio) else None
 
-    @property
-    def verdict(self) -> str:
-        return "worse" if self.is_worse else "better"
-
 
 def find_steps(history: History, commits: Commits) -> list[Step]:
-    """All steps, the worst first; those from zero before all others."""
+    """All steps, the worst first; of those for the worse, the ones from zero before all others."""
     found = [
         _step(series, change, history.commits[series.machine], commits)
         for series in history.series
         for change in series.changes
     ]
-    return sorted(found, key=lambda step: (not step.is_worse, -abs(_magnitude(step.change.ratio))))
+    return sorted(found, key=lambda step: (_ORDER.index(step.verdict), -abs(_magnitude(step.change.ratio))))
 
 
 def _magnitude(ratio: float) -> float:
@@ -83,8 +86,7 @@ def _magnitude(ratio: float) -> float:
 
 def _step(series: Series, change: Change, measured: Sequence[str], commits: Commits) -> Step:
     name = measured[change.position]
-    before = [place for place in range(change.position) if not np.isnan(series.values[place])]
-    previous = measured[before[-1]]
+    previous = measured[int(np.flatnonzero(~np.isnan(series.values[: change.position]))[-1])]
     known = commits.find(name)
     places = commits.places
     between = places[name] - places[previous] - 1 if name in places and previous in places else None
@@ -177,6 +179,7 @@ def _panel(name: str, group: list[Series], steps: list[Step], history: History, 
     ]
     latest = rows[-LAST_VALUES:]
     kind = "deterministic: every change is a step" if first.is_exact else "measured: steps are tested"
+    better = "lower is better" if first.lower_is_better else "whether lower is better is not known"
     more = f" The table has the last {len(latest)} of {len(rows)} commits." if len(latest) < len(rows) else ""
     left_out = f" The first {MOST_LINES} of {len(group)} series are drawn." if len(group) > MOST_LINES else ""
     cell = _cell(first)
@@ -184,7 +187,7 @@ def _panel(name: str, group: list[Series], steps: list[Step], history: History, 
         name,
         f"{first.metric}{', ' if cell else ''}{cell}",
         Table(headings, latest),
-        f"{first.benchmark} on {first.machine}; {kind}; lower is better.{more}{left_out}",
+        f"{first.benchmark} on {first.machine}; {kind}; {better}.{more}{left_out}",
         f"tox -e asv -- {names[0][:8]}^..{names[-1][:8]}",
         plot,
         Table(headings, rows),

@@ -2,6 +2,7 @@
 
 import math
 import re
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -100,6 +101,22 @@ def test_categories_can_be_told_apart_and_have_room(names):
     ]
     assert len({each.text for each in ends}) == len(names)
     assert all(float(each.get("x")) > 5 * len(each.text) for each in ends)  # 9 points high, 5 wide
+
+
+def test_many_marks_are_one_path_and_their_texts_do_not_overlap():
+    marks = [Mark(place + 0.5, f"{place:08d}") for place in range(500)]
+    drawing = draw(Plot("x", "y", [Series("a", range(501), range(501))], marks=marks), "figure")
+    root = ElementTree.fromstring(drawing.svg)
+    found = [each for each in root.iter(f"{SVG}text") if re.fullmatch(r"\d{8}", each.text)]
+    places = [float(each.get("x")) for each in found]
+    assert 3 <= len(places) <= 10
+    assert all(b - a > 36 for a, b in pairwise(places))  # 8 characters of 7 points
+    assert max(each.get("d", "").count("M") for each in root.iter(f"{SVG}path")) >= 500
+    assert len(drawing.svg) < 150_000
+    few = texts(
+        draw(Plot("x", "y", [Series("a", range(9), range(9))], marks=[Mark(1, "one"), Mark(5, "two")]), "figure")
+    )
+    assert {"one", "two"} <= set(few)
 
 
 def test_the_same_plot_gives_the_same_drawing():

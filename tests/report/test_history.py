@@ -36,7 +36,8 @@ def test_a_series_for_each_cell(tmp_path):
     [
         ("x.track_bytes_reserved", "bytes", True), ("x.track_miss_rate", "%", True), ("x.track_time", "us", False),
         ("x.track_time_over_legacy", "ratio", False), ("x.peakmem_all", "bytes", False),
-        ("x.time_it", "seconds", False),
+        ("x.time_it", "seconds", False), ("x.track_copied", "bytes per step", True), ("x.track_score", "points", False),
+        ("x.track_other", "unit", False),
     ],
 )  # fmt: skip
 def test_what_is_deterministic(tmp_path, name, unit, exact):

@@ -108,6 +108,19 @@ def test_commits_nobody_measured_stand_beside_the_step(tmp_path):
     assert row["unmeasured between"] == 5
 
 
+def test_a_metric_of_unknown_direction_is_neither_better_nor_worse(tmp_path):
+    values = {("suite.track_score", "new"): [50.0] * 8 + [100.0] * 8}
+    results = write_results(tmp_path / "results", values, units={"suite.track_score": "points"})
+    pages = build_report(Inputs(results, repository=tmp_path), tmp_path / "html")
+    page = regressions(pages)
+    assert "0 steps for the worse, 0 for the better" in page.text
+    (row,) = page.rows("steps-other")
+    assert (row["verdict"], row["metric"], row["change, %"]) == ("", "score", pytest.approx(100))
+    (histories,) = [Page(each) for each in pages if each.name == "histories.html"]
+    assert "whether lower is better is not known" in histories.text
+    assert "Nothing in asv's results compares a backend with legacy." in Page(pages[0]).text
+
+
 def test_many_commits_and_benchmarks(tmp_path):
     """500 commits x 200 benchmarks in under 60 s (of the processor: others may be busy too), no page of 3 MB."""
     rng = np.random.default_rng(0)
@@ -123,6 +136,22 @@ def test_many_commits_and_benchmarks(tmp_path):
     print(f"{seconds:.1f} s of the processor, {passed:.1f} s; {len(pages)} pages, the largest {largest / 1e6:.2f} MB")
     assert len(regressions(pages).rows("steps-worse")) == 20
     assert sum(len([tag for tag in Page(page).tags if tag == "svg"]) for page in pages) == 200
+    assert seconds < 60
+    assert largest < 3_000_000
+
+
+def test_everything_steps_at_every_commit(tmp_path):
+    """200 series that step at all of 500 commits, in under 60 s of the processor."""
+    units = {f"suite.track_bytes_{number}": "bytes" for number in range(200)}
+    steps = (1 + np.arange(500) % 7).astype(float).tolist()
+    results = write_results(tmp_path / "results", {(name, "new"): steps for name in units}, units=units)
+    worked = time.process_time()
+    pages = build_report(Inputs(results, repository=tmp_path), tmp_path / "html")
+    seconds = time.process_time() - worked
+    largest = max(page.stat().st_size for page in pages)
+    print(f"{seconds:.1f} s of the processor; {len(pages)} pages, the largest {largest / 1e6:.2f} MB")
+    data = tmp_path / "html" / "data"
+    assert sum(len(read_csv(data / f"steps-{word}.csv")) for word in ("worse", "better")) == 200 * 499
     assert seconds < 60
     assert largest < 3_000_000
 
