@@ -1,4 +1,4 @@
-"""``--capacity``: sizes of pools as the command line names them, in slots or in bytes."""
+"""``--capacity``: sizes of pools as the command line names them, in slots or in bytes, and caches of those sizes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+import torch
 
+from kvcache.backend import CacheConfig
+from kvcache.trace.reader import TraceReader
 from kvcache.trace.schema import TraceHeader
 
-__all__ = ["Capacity", "CapacityType"]
+__all__ = ["DTYPES", "Capacity", "CapacityType"]
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,22 @@ class Capacity:
         if self.label != "recorded" or not header.pools:
             return self
         return Capacity(self.label, header.pools.get("init"), header.pools.get("recur"))
+
+    def config(self, reader: TraceReader, eviction: str, device: str, dtype: str) -> CacheConfig:
+        """For caches of these sizes: ``of`` was asked before. Raises click.UsageError for sizes out of range."""
+        try:
+            return CacheConfig(
+                reader.header.geometry,
+                init_pool_size=self.init,
+                recur_pool_size=self.recur,
+                init_pool_bytes=self.init_bytes,
+                recur_pool_bytes=self.recur_bytes,
+                eviction_strategy=eviction,
+                device=device,
+                dtype=DTYPES[dtype],
+            )
+        except ValueError as error:
+            raise click.UsageError(f"{reader.path.name} at --capacity {self.label}: {error}") from None
 
 
 # Larger units first: each name ends in the one behind it.

@@ -17,7 +17,7 @@ from rich import box
 from rich.table import Table
 
 from kvcache.backend import CacheConfig
-from kvcache.cli.capacity import Capacity, CapacityType
+from kvcache.cli.capacity import DTYPES, Capacity, CapacityType
 from kvcache.cli.console import STDERR, STDOUT
 from kvcache.eviction import EvictionStrategy
 from kvcache.registry import BACKENDS
@@ -26,13 +26,11 @@ from kvcache.trace.machine import Machine
 from kvcache.trace.profile import INDEX, INDEX_FORMAT, INDEX_SCHEMA_VERSION, BackendProfile, profile_backend
 from kvcache.trace.ranges import KINDS
 from kvcache.trace.reader import TraceReader
-from kvcache.trace.schema import TraceError, TraceHeader
+from kvcache.trace.schema import TraceError
 from kvcache.trace.steps import Step, read_steps
 from kvcache.trace.summary import describe_trace
 
 __all__ = ["profile"]
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @click.command()
@@ -100,7 +98,7 @@ def profile(
     steps = list(read_steps(reader.events(), searches))
     if not steps:
         raise TraceError(trace, "it has no events: there is nothing to profile")
-    config = _config(reader.header, capacity, eviction, device, DTYPES[dtype])
+    config = capacity.of(reader.header).config(reader, eviction, device, dtype)
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     now = datetime.now(timezone.utc).replace(microsecond=0)
@@ -136,23 +134,6 @@ def profile(
         for file in each.files:
             STDOUT.print(f"{folder / file.path}: {file.opens_with}", highlight=False, soft_wrap=True, markup=False)
     STDOUT.print(f"{folder / INDEX}: all of these", highlight=False, soft_wrap=True, markup=False)
-
-
-def _config(header: TraceHeader, capacity: Capacity, eviction: str, device: str, dtype: torch.dtype) -> CacheConfig:
-    sizes = capacity.of(header)
-    try:
-        return CacheConfig(
-            header.geometry,
-            init_pool_size=sizes.init,
-            recur_pool_size=sizes.recur,
-            init_pool_bytes=sizes.init_bytes,
-            recur_pool_bytes=sizes.recur_bytes,
-            eviction_strategy=eviction,
-            device=device,
-            dtype=dtype,
-        )
-    except ValueError as error:
-        raise click.UsageError(f"--capacity {capacity.label}: {error}") from None
 
 
 def _profile_all(

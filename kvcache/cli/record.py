@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -12,6 +11,7 @@ import torch
 from rich.progress import track
 
 from kvcache.cli.console import STDERR
+from kvcache.cli.shapes import shape_of
 from kvcache.geometry import GEOMETRIES, POSITIONS
 from kvcache.integrations.lightzero_run import ENVIRONMENTS, record_run
 from kvcache.trace.writer import journal_path
@@ -103,13 +103,7 @@ def synthetic_model(
     Real searches of real shapes, at any geometry and without LightZero; what they find has no meaning.
     """
     torch.set_num_threads(threads)
-    given = GEOMETRIES[geometry]
-    shape = replace(
-        given,
-        positions=positions or given.positions,
-        env_num=env_num or given.env_num,
-        num_simulations=simulations or given.num_simulations,
-    )
+    shape = shape_of(geometry, positions, env_num, simulations)
     config = WorldModelConfig(shape, seed=seed, use_new_cache_manager=backend == _NEW)
     with _hint_when_cut_off(output):
         recording = record_model(output, config, searches, seed)

@@ -15,8 +15,7 @@ import click
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kvcache.backend import CacheConfig
-from kvcache.cli.capacity import Capacity, CapacityType
+from kvcache.cli.capacity import DTYPES, Capacity, CapacityType
 from kvcache.cli.console import STDERR, STDOUT
 from kvcache.cli.table import replay_table
 from kvcache.eviction import EvictionStrategy
@@ -33,7 +32,6 @@ __all__ = ["replay"]
 
 RESULT_FORMAT = "kvcache-replay"
 RESULT_SCHEMA_VERSION = 2  # 2: percentiles of each operation, and a timeline (kvcache.trace.summary)
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _TICKS = 64  # steps between two updates of the progress bar: drawing it more often would be felt in the timings
 
 
@@ -133,7 +131,7 @@ def replay(
             result["machines"][device] = Machine.describe(device).to_dict()
             for capacity in capacities:
                 one = _replay_one(
-                    reader, steps, backends, device, capacity.of(reader.header), eviction, DTYPES[dtype], repetitions
+                    reader, steps, backends, device, capacity.of(reader.header), eviction, dtype, repetitions
                 )
                 STDOUT.print(replay_table(one), f"{Machine.describe(device)}\n", highlight=False, soft_wrap=True)
                 result["replays"].append(one)
@@ -170,24 +168,11 @@ def _replay_one(
     device: str,
     capacity: Capacity,
     eviction: str,
-    dtype: torch.dtype,
+    dtype: str,
     repetitions: int,
 ) -> dict[str, Any]:
     """One trace on one device at one capacity, as the JSON file has it."""
-    header = reader.header
-    try:
-        config = CacheConfig(
-            header.geometry,
-            init_pool_size=capacity.init,
-            recur_pool_size=capacity.recur,
-            init_pool_bytes=capacity.init_bytes,
-            recur_pool_bytes=capacity.recur_bytes,
-            eviction_strategy=eviction,
-            device=device,
-            dtype=dtype,
-        )
-    except ValueError as error:
-        raise click.UsageError(f"{reader.path.name} at --capacity {capacity.label}: {error}") from None
+    config = capacity.config(reader, eviction, device, dtype)
     with _progress_bar(reader.path.name) as progress:
         reports = Replay(steps, config, backends, progress=progress).run(repetitions)
     baseline = reports[backends[0]]

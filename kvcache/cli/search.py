@@ -16,6 +16,7 @@ from rich.table import Table
 
 from kvcache.backend import CacheBackend
 from kvcache.cli.console import STDOUT
+from kvcache.cli.shapes import shape_of
 from kvcache.geometry import GEOMETRIES, POSITIONS
 from kvcache.layout import AUTO
 from kvcache.shadow import LOGGED_STALE_HITS
@@ -129,13 +130,7 @@ def search(
     if len(set(backends)) != len(backends):
         raise click.BadParameter("a backend is named twice", param_hint="--backend")
     torch.set_num_threads(threads)
-    given = GEOMETRIES[geometry]
-    shape = replace(
-        given,
-        positions=positions or given.positions,
-        env_num=env_num or given.env_num,
-        num_simulations=simulations or given.num_simulations,
-    )
+    shape = shape_of(geometry, positions, env_num, simulations)
     try:
         runs = [
             _run(name, WorldModelConfig(shape, seed=seed, recur_pool_size=recur_slots, cache_validation_mode=validate))

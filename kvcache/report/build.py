@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from kvcache._version import __version__
-from kvcache.report import backends, front, regressions, trace_pages, verdicts
+from kvcache.report import backends, capacities, costs, front, regressions, trace_pages, verdicts
 from kvcache.report.changes import LEVEL, PROCESS_SPREAD, SMALLEST_EFFECT
 from kvcache.report.commits import Commits, read_commits
 from kvcache.report.errors import ReportError
@@ -193,11 +193,11 @@ class _Build:
                 "At a glance",
                 [*backends.step_panels(full), *backends.outcome_panels(full), *backends.work_panels(full)],
             ),
-            ("Hit rate against capacity", backends.capacity_panels(self.files, requests)),
+            ("Hit rate against capacity", capacities.capacity_panels(self.files, requests)),
             ("How long calls take", backends.distribution_panels(full)),
             ("Memory", backends.memory_panels(full)),
-            ("Cost against size", backends.growth_panels(self.history)),
-            ("Single operations", [panel for file in self.benchmarks for panel in backends.benchmark_panels(file)]),
+            ("Cost against size", costs.growth_panels(self.history)),
+            ("Single operations", [panel for file in self.benchmarks for panel in costs.benchmark_panels(file)]),
         ]
         lead = [
             "A replay asks every backend for the same recorded requests, in turns, step by step. It is open-loop: it "
@@ -211,7 +211,7 @@ class _Build:
         found = {}
         for file in self.files:
             for replay in file.replays:
-                key = backends.bounds_key(replay.sha256, replay.searches)
+                key = capacities.bounds_key(replay.sha256, replay.searches)
                 trace = paths.get(replay.sha256)
                 if trace is not None and key not in found:
                     whole = trace.searches == replay.searches

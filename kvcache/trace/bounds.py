@@ -8,12 +8,17 @@ from collections.abc import Sequence
 from kvcache.backend import Scope
 from kvcache.trace.steps import Step
 
-__all__ = ["Future"]
+__all__ = ["Future", "count_lookups"]
 
 _INIT, _RECUR = "init", "recur"
 _ONE_FOR_ALL = 0  # the recurrent pool, where init pools have their environment's number
 
 Span = tuple[int, int]  # time of a request at which an entry is at hand, time of the lookup that it answers
+
+
+def count_lookups(steps: Sequence[Step]) -> int:
+    """How often a context is asked for: by roots and nodes, rows that begin empty aside."""
+    return sum(parent is not None for step in steps for parent in step.parents)
 
 
 class Future:
@@ -30,7 +35,7 @@ class Future:
 
     def __init__(self, steps: Sequence[Step], pool: str) -> None:
         self._pool = pool
-        self.lookups = sum(key is not None for step in steps for key in step.parents)
+        self.lookups = count_lookups(steps)
         self._answered = 0  # lookups that the other kind of pool answers, however large this kind is
         self._spans: dict[int, list[Span]] = {}  # of each pool, over which an entry must be held for one lookup
         self._held: dict[str, dict[int, dict[int, int]]] = {_INIT: {}, _RECUR: {}}  # pool -> key -> at hand since

@@ -24,7 +24,7 @@ from kvcache.keys_values import KeysValues
 from kvcache.legacy import LEGACY, LegacyPool
 from kvcache.manager import KVCacheManager
 from kvcache.pool import KVCachePool
-from kvcache.trace.bounds import Future
+from kvcache.trace.bounds import Future, count_lookups
 from kvcache.trace.content import NO_CONTEXT, extend_context, generated_context
 from kvcache.trace.steps import Step
 from kvcache.trace.verify import Outcome
@@ -94,7 +94,7 @@ def hit_rate_curves(
     _check(geometry, capacities, policies, POLICIES)
     if pool not in POOLS:
         raise ValueError(f"unknown pool {pool!r}: choose one of {', '.join(POOLS)}")
-    lookups = _lookups(steps)
+    lookups = count_lookups(steps)
     pools = geometry.env_num if pool == INIT else 1
     future = Future(steps, pool) if set(policies) & set(BOUNDS) else None
     rows = []
@@ -153,7 +153,7 @@ def hit_rate_by_bytes(
     too_small = [budget for budget in budgets if budget < entry_bytes]
     if too_small:
         raise ValueError(f"{too_small[0]} bytes hold no entry of {geometry.name!r}: one takes {entry_bytes}")
-    lookups = _lookups(steps)
+    lookups = count_lookups(steps)
     rows = []
     for backend in backends:
         for budget in budgets:
@@ -201,10 +201,6 @@ def _check(geometry: Geometry, sizes: Sequence[int], names: Sequence[str], known
             raise ValueError(f"a capacity must be a positive integer, got {size!r}")
     if geometry.slid_size < 1:
         raise ValueError(f"contexts of {geometry.context_length} tokens keep no past: there is nothing to size")
-
-
-def _lookups(steps: Sequence[Step]) -> int:
-    return sum(parent is not None for step in steps for parent in step.parents)
 
 
 def _shares(counts: Counter[Outcome], lookups: int) -> dict[str, float]:

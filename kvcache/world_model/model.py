@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,34 +17,16 @@ from kvcache.keys_values import KeysValues
 from kvcache.legacy import LegacyCache
 from kvcache.shadow import ShadowCache
 from kvcache.world_model.config import WorldModelConfig
+from kvcache.world_model.inference import Inference, in_order
 from kvcache.world_model.inputs import environments, numbers, positions, whole_numbers
 from kvcache.world_model.tokenizer import Tokenizer
 from kvcache.world_model.transformer import Transformer
 
-__all__ = ["FIRST_STEP", "Inference", "WorldModel", "cache_line"]
+__all__ = ["FIRST_STEP", "WorldModel", "cache_line"]
 
 _log = logging.getLogger("kvcache.world_model")
 
 FIRST_STEP = -1  # the last action of an environment that has just been reset
-
-
-@dataclass(frozen=True)
-class Inference:
-    """What the model says of a batch of states.
-
-    Attributes:
-        latents: ``[B, 1, E]``, float32 (as are the others), on the host: a search keeps its nodes' latents there.
-        rewards: ``[B]``, of the step that led there; 0 for roots.
-        policy_logits: ``[B, A]``.
-        values: ``[B]``.
-        sizes: context tokens of each row that the prediction was made from, its own not counted.
-    """
-
-    latents: np.ndarray
-    rewards: np.ndarray
-    policy_logits: np.ndarray
-    values: np.ndarray
-    sizes: list[int]
 
 
 class Head(nn.Sequential):
@@ -198,7 +179,7 @@ class WorldModel(nn.Module):
         self._searches += 1
         if self.config.enable_cache_logging and self._searches % self.config.cache_log_interval == 0:
             _log.info("%d searches: %s", self._searches, cache_line(self.cache))
-        return _in_order(parts, rows)
+        return in_order(parts, rows)
 
     @torch.inference_mode()
     def forward_recurrent_inference(
@@ -469,22 +450,3 @@ def cache_line(cache: CacheBackend) -> str:
         f"misses {100 * stats.misses / queries:.2f} % of {stats.total_queries} lookups; "
         f"{reserved / 1e6:.1f} MB reserved"
     )
-
-
-def _in_order(parts: Sequence[tuple[np.ndarray, Inference]], rows: int) -> Inference:
-    """Inferences of groups of rows as one of all of them, in order.
-
-    Args:
-        parts: numbers of a group's rows ``[b]``, and what was inferred for them; each row is in one group.
-        rows: of all groups, B.
-    """
-    if len(parts) == 1:
-        return parts[0][1]
-    order = np.argsort(np.concatenate([group for group, _ in parts]))
-    assert len(order) == rows
-    joined = {
-        name: np.concatenate([getattr(part, name) for _, part in parts])[order]
-        for name in ("latents", "rewards", "policy_logits", "values")
-    }
-    sizes = [size for _, part in parts for size in part.sizes]
-    return Inference(**joined, sizes=[sizes[place] for place in order])

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kvcache.world_model.model import FIRST_STEP, Inference, WorldModel
+from kvcache.world_model.inference import Inference
+from kvcache.world_model.model import FIRST_STEP, WorldModel
 from kvcache.world_model.search import Search, SearchConfig, SearchResult
 
 __all__ = ["Played", "SyntheticEnv", "play"]

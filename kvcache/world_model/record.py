@@ -18,7 +18,8 @@ from kvcache.shadow import ShadowCache
 from kvcache.trace.schema import ASSEMBLE, CLEAR, GENERATE, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE, TraceHeader
 from kvcache.trace.writer import TraceWriter
 from kvcache.world_model.config import WorldModelConfig
-from kvcache.world_model.model import Inference, WorldModel
+from kvcache.world_model.inference import Inference
+from kvcache.world_model.model import WorldModel
 from kvcache.world_model.play import play
 from kvcache.world_model.search import SearchConfig
 

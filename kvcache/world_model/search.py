@@ -9,8 +9,9 @@ from numbers import Real
 
 import numpy as np
 
+from kvcache.world_model.inference import Inference
 from kvcache.world_model.inputs import whole_numbers
-from kvcache.world_model.model import Inference, WorldModel
+from kvcache.world_model.model import WorldModel
 
 __all__ = ["Search", "SearchConfig", "SearchResult"]
 

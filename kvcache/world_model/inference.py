@@ -1,0 +1,48 @@
+"""What the world model says of a batch of states, and how that of parts of a batch is put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Inference", "in_order"]
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What the model says of a batch of states.
+
+    Attributes:
+        latents: ``[B, 1, E]``, float32 (as are the others), on the host: a search keeps its nodes' latents there.
+        rewards: ``[B]``, of the step that led there; 0 for roots.
+        policy_logits: ``[B, A]``.
+        values: ``[B]``.
+        sizes: context tokens of each row that the prediction was made from, its own not counted.
+    """
+
+    latents: np.ndarray
+    rewards: np.ndarray
+    policy_logits: np.ndarray
+    values: np.ndarray
+    sizes: list[int]
+
+
+def in_order(parts: Sequence[tuple[np.ndarray, Inference]], rows: int) -> Inference:
+    """Inferences of groups of rows as one of all of them, in order.
+
+    Args:
+        parts: numbers of a group's rows ``[b]``, and what was inferred for them; each row is in one group.
+        rows: of all groups, B.
+    """
+    if len(parts) == 1:
+        return parts[0][1]
+    order = np.argsort(np.concatenate([group for group, _ in parts]))
+    assert len(order) == rows
+    joined = {
+        name: np.concatenate([getattr(part, name) for _, part in parts])[order]
+        for name in ("latents", "rewards", "policy_logits", "values")
+    }
+    sizes = [size for _, part in parts for size in part.sizes]
+    return Inference(**joined, sizes=[sizes[place] for place in order])
