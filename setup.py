@@ -1,11 +1,34 @@
-"""What pyproject.toml cannot say: the compiled parts, which are left out, with a warning, where no compiler is."""
+"""What pyproject.toml cannot say: the compiled parts, left out with a warning where no compiler is, and the commit."""
 
+import subprocess
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 COMPILED = ("kvcache._cpu_kernels", "kvcache.storage._page_arrays")
+
+
+class BuildModules(build_py):
+    """Notes in the wheel which commit it was built from, so that what is measured with it can say so."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:  # a checkout is asked when it is used
+            return
+        note = Path(self.build_lib) / "kvcache" / "_built_from.py"
+        note.unlink(missing_ok=True)
+        if not Path(".git").exists():
+            return
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        try:
+            commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return
+        note.write_text(
+            f'"""The commit that this library was built from; setup.py wrote it."""\n\nCOMMIT = "{commit}"\n'
+        )
 
 
 class BuildExtensions(build_ext):
@@ -22,5 +45,5 @@ class BuildExtensions(build_ext):
 
 setup(
     ext_modules=[Extension(name, [f"{name.replace('.', '/')}.c"], optional=True) for name in COMPILED],
-    cmdclass={"build_ext": BuildExtensions},
+    cmdclass={"build_ext": BuildExtensions, "build_py": BuildModules},
 )

@@ -1,7 +1,8 @@
 """Headless Chromium, driven over the pipe of its DevTools protocol: no server, no driver, no network.
 
 Usage: python reports/chromium.py PAGE.html ... --output FOLDER
-Writes a picture of each page, wide and narrow, light and dark, and prints what the browser complained about.
+Writes a picture of each page, wide and narrow, light and dark, and the page as A4 paper has it, and prints what the
+browser complained about.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ FLAGS = (
 )  # fmt: skip
 WIDE, NARROW = 1280, 390  # CSS pixels
 _TALLEST = 12_000
+_A4 = 8.27, 11.69  # inches
 _READ, _WRITE = 3, 4  # the file descriptors that Chromium reads commands from and answers on
 
 
@@ -133,6 +135,12 @@ class Browser:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(base64.b64decode(shot["data"]))
 
+    def paper(self, file: Path) -> None:
+        """Write the page as it is printed on A4, as PDF."""
+        printed = self.call("Page.printToPDF", paperWidth=_A4[0], paperHeight=_A4[1], printBackground=False)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(base64.b64decode(printed["data"]))
+
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._pending:
             chunk = os.read(self._from, 1 << 20)
@@ -175,6 +183,8 @@ def main() -> None:
                     browser.open(page, width, dark)
                     name = f"{page.stem}-{width}-{'dark' if dark else 'light'}.png"
                     browser.picture(arguments.output / name, arguments.height)
+            browser.open(page, media="print")
+            browser.paper(arguments.output / f"{page.stem}.pdf")
     outside = [url for url in browser.requests if not url.startswith(("file:", "data:"))]
     print(f"{len(arguments.pages)} pages, {len(browser.requests)} requests, {len(outside)} of them to a network")
     print("\n".join(browser.complaints) or "no complaint")

@@ -67,8 +67,8 @@ def report(
         from kvcache.report import Inputs, ReportError, build_report
     except ImportError as error:
         raise click.ClickException(f"the report needs what 'pip install kvcache[report]' brings: {error}") from None
-    if results is None and not (replays or benchmarks or traces):
-        raise click.UsageError("nothing to report: give --results, --replay, --benchmark or --trace")
+    if results is None and profile is None and not (replays or benchmarks or traces):
+        raise click.UsageError("nothing to report: give --results, --replay, --benchmark, --trace or --profile")
     inputs = Inputs(
         results, replays, benchmarks, traces, profile, repository, since, histories,
         command or shlex.join(["kvcache", *sys.argv[1:]]),

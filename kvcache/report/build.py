@@ -266,7 +266,8 @@ class _Build:
                 front.not_measured_table(found, self.files, self.history, absent), True,
             ),
             machines=self._table(
-                "machines", "Machines", front.machine_table(self.files, self.benchmarks, self.machines), True
+                "machines", "Machines",
+                front.machine_table(self.files, self.benchmarks, self.machines, self.history, self.commits), True,
             ),
             profiles=self._profiles(),
         )  # fmt: skip

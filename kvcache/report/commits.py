@@ -53,6 +53,11 @@ class Commits:
         place = self.places.get(name)
         return None if place is None else self.known[place]
 
+    def behind(self, name: str) -> int | None:
+        """How many commits came after one; None where the repository does not know it."""
+        place = self.places.get(name)
+        return None if place is None else len(self.known) - 1 - place
+
     def is_new(self, name: str) -> bool:
         """Whether a commit came after ``since``; one that is not in the repository is not new."""
         place = self.places.get(name)
@@ -68,8 +73,10 @@ def read_commits(repository: str | Path, since: str = "") -> Commits:
             the last ``DEFAULT_NUMBER`` commits.
 
     Raises:
-        ReportError: ``since`` is no revision of the repository.
+        ReportError: ``since`` is no revision of the repository, and no number of commits from 1 on.
     """
+    if since.isdecimal() and not int(since):
+        raise ReportError(repository, "the last 0 commits are none: --since wants a number from 1 on, or a revision")
     log = _git(repository, "log", "-z", "--topo-order", "--reverse", "--no-show-signature", f"--format={_FIELDS}")
     if log is None:
         if since and not since.isdecimal():
@@ -89,7 +96,8 @@ def read_commits(repository: str | Path, since: str = "") -> Commits:
             return Commits(known, name.strip(), f"since {clean(tag)}")
     if number >= len(known):
         return Commits(known, "", f"in all of its {len(known)} commits")
-    return Commits(known, known[-number - 1].name, f"in the last {number} commits")
+    described = "in the last commit" if number == 1 else f"in the last {number} commits"
+    return Commits(known, known[-number - 1].name, described)
 
 
 def _git(repository: str | Path, *arguments: str) -> str | None:

@@ -9,6 +9,7 @@ from kvcache.report.panels import Cell, Panel, Table
 from kvcache.report.plots import Category, Plot, Series
 from kvcache.report.pytest_benchmarks import STATISTICS, BenchmarkFile, BenchmarkResult
 from kvcache.report.text import file_name, number
+from kvcache.trace.machine import short_commit
 
 __all__ = ["benchmark_panels", "growth_panels"]
 
@@ -88,8 +89,8 @@ def _benchmark_panel(file: BenchmarkFile, operation: str, found: Sequence[tuple[
         file_name("benchmark", file.path.stem, operation, beside=str(file.path)),
         f"{operation.replace('_', ' ').capitalize() or 'Single operations'}: {file.name}",
         Table(("benchmark", *(f"{name}, us" for name in STATISTICS), "rounds"), rows),
-        f"{file.created}, {file.machine}, commit {file.commit[:8] or 'unknown'}. From the fastest round to the "
-        "slowest, quartiles thick, the median marked.",
+        f"{file.created}, {file.machine}, commit {short_commit(file.commit) or 'unknown'}. From the fastest round "
+        "to the slowest, quartiles thick, the median marked.",
         "pytest benchmarks/gates --benchmark-json",
         Plot("us", categories=categories, log_x=all(each.microseconds["min"] > 0 for _, each in found)),
     )

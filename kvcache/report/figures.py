@@ -35,22 +35,25 @@ _PALETTE = [f"#0102{0x10 + place:02x}" for place in range(COLOURS)]
 _CSS = {_TEXT: "currentColor", _GRID: "var(--grid)"} | {
     colour: f"var(--series-{place})" for place, colour in enumerate(_PALETTE)
 }
+_FONT = 11  # points: some 10 pixels on a phone, 15 on a desk
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     # Names come from files: a dollar sign in them begins no formula.
     "text.parse_math": False,
-    "font.size": 9,
+    "font.size": _FONT,
     "axes.linewidth": 0.6,
     "path.simplify": True,
 } | dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _TEXT)
 
 _POINTS_PER_INCH = 72  # what matplotlib's SVG counts in
-_WIDTH, _HEIGHT = 5.4, 2.7  # inches: narrow enough for its text to be read on a phone
+_WIDTH, _HEIGHT = 5.0, 2.8  # inches: narrow enough for its text to be read on a phone
 _LINE_OF_BARS = 0.3
-_LABEL_LENGTH, _LONGEST_LABEL = 34, 44
-_MARK_CHARACTER, _MARK_GAP = 4.5, 4  # points, of a mark's text
-_CHARACTER = 0.074  # inches, of a label
+_LABEL_LENGTH, _LONGEST_LABEL = 32, 36
+_MARK_FONT = 9
+_MARK_CHARACTER, _MARK_GAP = 0.64 * _MARK_FONT, 4  # points, of a mark's text
+_CHARACTER = 0.53 * _FONT / 72  # inches, of a label
 _MOST_HOVERS = 1000
+_HALO = 2.2  # points that a line is wider for each line that covers it
 _MARKED_POINTS = 60  # a line of more has no dots
 
 ElementTree.register_namespace("", _SVG)
@@ -79,14 +82,14 @@ def draw(plot: Plot, name: str) -> Drawing:
         name: unique on the page, of letters, digits and dashes: what the drawing's own ids begin with.
     """
     with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
-        height = _HEIGHT if not plot.categories else 0.75 + _LINE_OF_BARS * len(plot.categories)
+        height = _HEIGHT if not plot.categories else 0.8 + _LINE_OF_BARS * len(plot.categories)
         figure = Figure(figsize=(_WIDTH, height), dpi=_POINTS_PER_INCH)
         labels = _shortened([each.name for each in plot.categories])
         if plot.series:
-            left, below, above = 0.12, 0.48 / height, 0.26 / height
+            left, below, above = 0.13, 0.54 / height, 0.3 / height
         else:
             widest = max(map(len, labels), default=0)
-            left, below, above = max(0.36, _CHARACTER * (widest + 1) / _WIDTH), 0.5 / height, 0.1 / height
+            left, below, above = max(0.3, _CHARACTER * (widest + 1) / _WIDTH), 0.55 / height, 0.1 / height
         axes = figure.add_axes((left, below, 0.97 - left, 1 - below - above))
         legend, points = _series(axes, plot) if plot.series else _bars(axes, plot, labels)
         _dress(axes, plot)
@@ -119,11 +122,21 @@ def _series(axes: Axes, plot: Plot) -> tuple[list[tuple[str, int, bool]], list[_
         elif series.style == "points":
             axes.plot(series.x, series.y, linestyle="none", marker="o", markersize=4, **ink)
         else:
-            dots: dict[str, Any] = {"marker": "o", "markersize": 2.6} if len(series.x) <= _MARKED_POINTS else {}
+            wider = _HALO * _covered(plot.series, place)
+            dots: dict[str, Any] = {}
+            if len(series.x) <= _MARKED_POINTS:
+                dots = {"marker": "o", "markersize": 2.6 + wider}
             dashes = (0, (3, 2)) if series.style == "dashed" else "solid"
-            axes.plot(series.x, series.y, linewidth=1.3, linestyle=dashes, **dots, **ink)
+            axes.plot(series.x, series.y, linewidth=1.3 + wider, linestyle=dashes, **dots, **ink)
         points.append(_thinned(series, tops))
     return legend, points
+
+
+def _covered(lines: Sequence[Series], place: int) -> int:
+    """How many of the lines drawn over one run where it runs: it is drawn wider, so as to be seen beneath them."""
+    own = {point for point in zip(lines[place].x, lines[place].y, strict=True) if not math.isnan(point[1])}
+    shared = [len(own.intersection(zip(later.x, later.y, strict=True))) for later in lines[place + 1 :]]
+    return sum(2 * number >= len(own) > 0 for number in shared)
 
 
 def _thinned(series: Series, tops: Sequence[float]) -> _Hovers:
@@ -179,16 +192,15 @@ def _dress(axes: Axes, plot: Plot) -> None:
     axes.set_xlabel(plot.x_label, labelpad=2)
     if plot.y_label:
         # Above the axis, where it is read without turning the head and costs no width.
-        axes.set_title(plot.y_label, loc="left", fontsize=9, x=-0.11, y=1.0, pad=5)
+        axes.set_title(plot.y_label, loc="left", fontsize=_FONT, x=-0.12, y=1.0, pad=5)
     for axis, is_log in ((axes.xaxis, plot.log_x), (axes.yaxis, plot.log_y)):
         if is_log:
             (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
             # Less than a decade or two has too few powers of ten to be read by.
             axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
         elif axis is axes.xaxis or plot.series:
-            whole = all(
-                _is_whole(value) for each in plot.series for value in (each.x if axis is axes.xaxis else each.y)
-            )
+            # What one series counts is counted in whole numbers, also where another one has the mean of it.
+            whole = any(all(map(_is_whole, each.x if axis is axes.xaxis else each.y)) for each in plot.series if each.x)
             axis.set_major_locator(MaxNLocator(6, integer=bool(plot.series) and whole))
         if axis is axes.xaxis or plot.series:
             axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
@@ -217,7 +229,7 @@ def _mark(axes: Axes, marks: Sequence[Mark]) -> None:
         free = place + _MARK_GAP + _MARK_CHARACTER * len(mark.text)
         axes.annotate(
             mark.text, (mark.x, 1), xycoords=("data", "axes fraction"), xytext=(2, -1), textcoords="offset points",
-            fontsize=7, va="top",
+            fontsize=_MARK_FONT, va="top",
         )  # fmt: skip
 
 

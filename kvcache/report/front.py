@@ -17,9 +17,10 @@ from kvcache.report.history import History
 from kvcache.report.panels import Cell, Link, Table
 from kvcache.report.pytest_benchmarks import BenchmarkFile
 from kvcache.report.regressions import Step, step_table
-from kvcache.report.replays import ReplayFile
+from kvcache.report.replays import COMMIT, ReplayFile
 from kvcache.report.text import clean
 from kvcache.report.verdicts import Verdict
+from kvcache.trace.machine import short_commit
 
 __all__ = ["changed_table", "machine_table", "not_measured_table", "profile_table"]
 
@@ -56,12 +57,23 @@ def _measured(commits: Commits, measured: Container[str]) -> str:
     number = sum(name in measured for name in new)
     if number:
         return f"{number} of these {len(new)} commits measured."
-    last = max((place for place, each in enumerate(commits.known) if each.name in measured), default=None)
-    if last is None:
-        where = "no commit of this repository was"
-    else:
-        where = f"the last measured is {commits.known[last].name[:8]}, {len(commits.known) - 1 - last} commits ago"
+    last = next((each.name for each in reversed(commits.known) if each.name in measured), None)
+    where = "no commit of this repository was" if last is None else f"the last measured is {_with_age(last, commits)}"
     return f"None of these {len(new)} commits was measured; {where}."
+
+
+def _with_age(commit: str, commits: Commits) -> str:
+    """A commit's short name, and how far it lies behind the repository's newest."""
+    name, changed, _ = commit.partition("-")
+    behind = commits.behind(name)
+    if behind is None:
+        age = "not in this repository" if commits.known else ""
+    elif behind:
+        age = f"{behind} commit{'s' if behind > 1 else ''} ago"
+    else:
+        age = "newest"
+    told = [text for text in (age, "with changes" if changed else "") if text]
+    return ", ".join([short_commit(name), *told]) if name else ""
 
 
 def not_measured_table(
@@ -105,21 +117,30 @@ def not_measured_table(
 
 
 def machine_table(
-    files: Iterable[ReplayFile], benchmarks: Iterable[BenchmarkFile], machines: Mapping[str, Mapping[str, str]]
+    files: Iterable[ReplayFile],
+    benchmarks: Iterable[BenchmarkFile],
+    machines: Mapping[str, Mapping[str, str]],
+    history: History,
+    commits: Commits,
 ) -> Table:
-    """Machines, and versions of what ran on them; ``machines`` are asv's."""
+    """Machines, and versions of what ran on them, and of which commit; ``machines`` are asv's."""
     rows: list[list[Cell]] = []
     for file in files:
         settings = ", ".join(f"{name} {value}" for name, value in file.settings.items())
         for device, machine in file.machines.items():
-            described = ", ".join(f"{name} {value}" for name, value in machine.items())
-            rows.append([file.name, device, f"{described}; {settings}", file.created, file.command])
+            described = ", ".join(f"{name} {value}" for name, value in machine.items() if name != COMMIT)
+            commit = _with_age(machine.get(COMMIT, ""), commits)
+            rows.append([file.name, device, commit, f"{described}; {settings}", file.created, file.command])
     for benchmark in benchmarks:
-        rows.append([benchmark.name, "cpu", benchmark.machine, benchmark.created, "pytest --benchmark-json"])
+        commit = _with_age(benchmark.commit, commits)
+        rows.append([benchmark.name, "cpu", commit, benchmark.machine, benchmark.created, "pytest --benchmark-json"])
     for name, versions in machines.items():
         text = clean(", ".join(f"{key} {value}" for key, value in versions.items()))
-        rows.append([f"asv, {clean(name)}", "", text, "", "tox -e asv"])
-    return Table(("source", "device", "machine and versions", "when", "command"), rows)
+        last = next(reversed(history.commits.get(clean(name), ())), "")
+        rows.append(
+            [f"asv, {clean(name)}", "", f"up to {_with_age(last, commits)}" if last else "", text, "", "tox -e asv"]
+        )
+    return Table(("source", "device", "commit", "machine and versions", "when", "command"), rows)
 
 
 def profile_table(folder: Path, index: Mapping[str, Any], output: Path) -> Table:

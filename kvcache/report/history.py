@@ -59,8 +59,10 @@ class Series:
 
     @property
     def metric(self) -> str:
-        """The benchmark's name for people: ``step_time`` of ``replays.Replays.track_step_time``."""
-        return re.sub(r"^(track|time|timeraw|mem|peakmem)_", "", self.benchmark.rpartition(".")[2])
+        """The benchmark's name for people: ``Replays.step_time`` of ``replays.Replays.track_step_time``."""
+        owner, _, name = self.benchmark.rpartition(".")
+        # asv's other kinds say what is measured: two of one class may differ in nothing else.
+        return ".".join(part for part in (owner.rpartition(".")[2], name.removeprefix("track_")) if part)
 
     def param(self, name: str) -> str | None:
         """The value of one parameter; None where the benchmark has none of that name."""

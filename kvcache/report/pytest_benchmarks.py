@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvcache.report.errors import ReportError
-from kvcache.report.fields import read_json
+from kvcache.report.fields import Fields, read_json
 from kvcache.report.text import clean
 
 __all__ = ["BenchmarkFile", "BenchmarkResult", "read_benchmarks"]
@@ -26,7 +26,7 @@ class BenchmarkResult:
 
 @dataclass(frozen=True)
 class BenchmarkFile:
-    """One result file: when it was made, of which commit, on what."""
+    """One result file: when it was made, of which commit (``-dirty`` with changes), on what."""
 
     path: Path
     created: str
@@ -62,9 +62,14 @@ def read_benchmarks(path: str | Path) -> BenchmarkFile:
     return BenchmarkFile(
         fields.path,
         fields.text("datetime"),
-        "" if commit is None else str(commit.anything("id") or ""),
+        "" if commit is None else _commit(commit),
         ", ".join(
             str(each) for each in (cpu.anything("brand_raw"), machine.anything("python_version")) if each is not None
         ),
         tuple(found),
     )
+
+
+def _commit(fields: Fields) -> str:
+    name = str(fields.anything("id") or "")
+    return f"{name}-dirty" if name and "dirty" in fields and fields.anything("dirty") else name

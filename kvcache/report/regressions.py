@@ -24,8 +24,8 @@ FEWEST_POINTS = 2
 _ORDER = ("worse", "better", "")
 
 STEP_HEADINGS = (
-    "verdict", "metric", "parameters", "machine", "unit", "before", "after", "change, %", "certainty, %", "commit",
-    "measured before at", "unmeasured between", "author", "subject",
+    "verdict", "change, %", "certainty, %", "metric", "parameters", "commit", "subject", "author", "before", "after",
+    "unit", "machine", "measured before at", "unmeasured between",
 )  # fmt: skip
 
 
@@ -109,9 +109,9 @@ def step_table(steps: Sequence[Step], pages: dict[str, str]) -> Table:
         page = pages.get(group_name(series))
         rows.append(
             [
-                step.verdict, Link(series.metric, page) if page else series.metric, series.params, series.machine,
-                series.unit, change.before, change.after, step.percent, 100 * change.certainty, step.commit[:8],
-                step.previous[:8], step.between, step.author, step.subject,
+                step.verdict, step.percent, 100 * change.certainty,
+                Link(series.metric, page) if page else series.metric, series.params, step.commit[:8], step.subject,
+                step.author, change.before, change.after, series.unit, series.machine, step.previous[:8], step.between,
             ]
         )  # fmt: skip
     return Table(STEP_HEADINGS, rows)
@@ -130,7 +130,7 @@ def _cell(series: Series) -> str:
 
 
 def history_panels(history: History, steps: Sequence[Step], commits: Commits, most: int) -> list[Panel]:
-    """Histories as panels, at most so many, chosen by their steps; a history of one commit is none."""
+    """Histories as panels, at most so many, those with the worst steps first; a history of one commit is none."""
     groups: dict[str, list[Series]] = {}
     for series in history.series:
         if np.count_nonzero(~np.isnan(series.values)) >= FEWEST_POINTS:
@@ -139,31 +139,34 @@ def history_panels(history: History, steps: Sequence[Step], commits: Commits, mo
     for place, step in enumerate(steps):
         stepping.setdefault(group_name(step.series), place)
     order = sorted(groups, key=lambda name: stepping.get(name, len(steps)))
-    shown = set(order[:most])
     by_group: dict[str, list[Step]] = {}
     for step in steps:
         by_group.setdefault(group_name(step.series), []).append(step)
-    return [_panel(name, groups[name], by_group.get(name, []), history, commits) for name in groups if name in shown]
+    return [_panel(name, groups[name], by_group.get(name, []), history, commits) for name in order[:most]]
 
 
 def _panel(name: str, group: list[Series], steps: list[Step], history: History, commits: Commits) -> Panel:
     first = group[0]
+    stepping = [step.series for step in steps]
+    drawn = sorted(group, key=lambda series: series not in stepping)[:MOST_LINES]
+    drawn.sort(key=group.index)
     measured = history.commits[first.machine]
     anything = np.flatnonzero(~np.isnan([each.values for each in group]).all(axis=0))
     names = [measured[place] for place in anything]
     values = np.array([each.values for each in group])[:, anything]
+    by_series = dict(zip(group, values.tolist(), strict=True))
     places = range(len(names))
     lines = [
         Line(
             _label(series),
             places,
-            row.tolist(),
-            [_hover(series, commit, value, commits) for commit, value in zip(names, row, strict=True)],
+            by_series[series],
+            [_hover(series, commit, value, commits) for commit, value in zip(names, by_series[series], strict=True)],
         )
-        for series, row in zip(group[:MOST_LINES], values, strict=False)
+        for series in drawn
     ]
     at = {int(place): position for position, place in enumerate(anything)}
-    marked = {at[step.change.position]: step.commit[:8] for step in steps if step.series in group[:MOST_LINES]}
+    marked = {at[step.change.position]: step.commit[:8] for step in steps if step.series in drawn}
     every = -(-len(names) // 6) or 1
     plot = Plot(
         "commit, oldest first",
@@ -181,7 +184,7 @@ def _panel(name: str, group: list[Series], steps: list[Step], history: History, 
     kind = "deterministic: every change is a step" if first.is_exact else "measured: steps are tested"
     better = "lower is better" if first.lower_is_better else "whether lower is better is not known"
     more = f" The table has the last {len(latest)} of {len(rows)} commits." if len(latest) < len(rows) else ""
-    left_out = f" The first {MOST_LINES} of {len(group)} series are drawn." if len(group) > MOST_LINES else ""
+    left_out = f" {MOST_LINES} of {len(group)} series are drawn, those with steps first." if drawn != group else ""
     cell = _cell(first)
     return Panel(
         name,

@@ -12,6 +12,7 @@ from kvcache.report.fields import Fields, read_json
 from kvcache.report.text import clean
 
 __all__ = [
+    "COMMIT",
     "DEFAULT_CAPACITIES",
     "OUTCOMES",
     "STEP",
@@ -29,6 +30,7 @@ _PERCENTILES = 101  # from the fastest call to the slowest
 _RATIOS = ("median", "p25", "p75")
 DEFAULT_CAPACITIES = ("default", "recorded")
 STEP = "recurrent_step"
+COMMIT = "kvcache_commit"  # of a machine's description
 POOLS = ("init", "recur", "wm", "batch")
 OUTCOMES = ("hit", "context_mismatch", "stale_hit", "miss", "wrong_content")
 
@@ -147,6 +149,11 @@ class ReplayFile:
     def name(self) -> str:
         """Of the file, fit to be shown."""
         return str(clean(self.path.name))
+
+    @property
+    def commit(self) -> str:
+        """Of the library that was measured, ``-dirty`` where files differed from it; empty where it is not known."""
+        return next((each[COMMIT] for each in self.machines.values() if COMMIT in each), "")
 
 
 def read_replays(path: str | Path) -> ReplayFile:

@@ -14,6 +14,7 @@ from kvcache.report.history import History
 from kvcache.report.panels import Table
 from kvcache.report.replays import DEFAULT_CAPACITIES, ReplayFile, ReplayResult
 from kvcache.report.text import number
+from kvcache.trace.machine import short_commit
 
 __all__ = ["Verdict", "from_history", "from_replays", "headlines", "verdict_table", "where_legacy_lies"]
 
@@ -161,7 +162,7 @@ def _of_replay(file: ReplayFile, replay: ReplayResult, place: int) -> Verdict:
         theirs / mine if mine else None,
         (backend.rate("hit"), legacy.rate("hit")),
         (backend.rate("stale_hit"), legacy.rate("stale_hit")),
-        file.name,
+        f"{file.name}, commit {short_commit(file.commit)}" if file.commit else file.name,
         (backend.rate("miss"), legacy.rate("miss")),
         (backend.rate("wrong_content"), legacy.rate("wrong_content")),
         legacy.bytes_reserved.get("recur"),
@@ -203,7 +204,7 @@ def from_history(history: History) -> list[Verdict]:
                     theirs / mine if mine and theirs else None,
                     (_hits(latest, params), _hits(latest, legacy)),
                     (latest["stale_hit_rate"][params], latest["stale_hit_rate"][legacy]),
-                    f"asv, {machine}, {history.commits[machine][place][:8]}",
+                    f"asv, {machine}, commit {short_commit(history.commits[machine][place])}",
                     (latest["miss_rate"][params], latest["miss_rate"][legacy]),
                 )
             )

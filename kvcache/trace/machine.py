@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import torch
 
 from kvcache._version import __version__
 
-__all__ = ["Machine"]
+__all__ = ["Machine", "short_commit"]
 
+_NOTE = "kvcache._built_from"
+_DESCRIBE = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 _COMPILED = ("kvcache._cpu_kernels", "kvcache.storage._page_arrays")
 
 
@@ -30,6 +33,8 @@ class Machine:
         system: operating system and its release.
         python_version, torch_version, kvcache_version: versions.
         kvcache_compiled: whether kvcache's compiled parts are there; without them the new cache is slower.
+        kvcache_commit: of the library in use, with ``-dirty`` where files differed from it; None where nobody knows,
+            as of a source archive.
     """
 
     processor: str
@@ -41,6 +46,7 @@ class Machine:
     torch_version: str
     kvcache_version: str
     kvcache_compiled: bool
+    kvcache_commit: str | None
 
     @classmethod
     def describe(cls, device: torch.device | str = "cpu") -> Machine:
@@ -56,6 +62,7 @@ class Machine:
             torch_version=torch.__version__,
             kvcache_version=__version__,
             kvcache_compiled=all(map(_is_there, _COMPILED)),
+            kvcache_commit=_commit(),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,8 +73,30 @@ class Machine:
         if self.accelerator:
             parts.append(self.accelerator)
         parts.append(f"Python {self.python_version}, torch {self.torch_version}")
-        parts.append(f"kvcache {self.kvcache_version}, {'compiled' if self.kvcache_compiled else 'not compiled'}")
+        commit = f" {short_commit(self.kvcache_commit)}" if self.kvcache_commit else ""
+        compiled = "compiled" if self.kvcache_compiled else "not compiled"
+        parts.append(f"kvcache {self.kvcache_version}{commit}, {compiled}")
         return "; ".join([*parts, self.system])
+
+
+def short_commit(commit: str) -> str:
+    """A commit's name as people write it; what follows a dash (``-dirty``) stays."""
+    name, dash, rest = commit.partition("-")
+    return f"{name[:8]}{dash}{rest}"
+
+
+def _commit() -> str | None:
+    """What the wheel was built from (setup.py notes it), or the checkout that the library is imported from."""
+    if _is_there(_NOTE):
+        return str(importlib.import_module(_NOTE).COMMIT)
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():  # installed, maybe inside of somebody else's checkout
+        return None
+    try:
+        command = ["git", "-C", str(root), *_DESCRIBE]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git, or one that distrusts the folder's owner
+        return None
 
 
 def _is_there(module: str) -> bool:

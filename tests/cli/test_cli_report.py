@@ -63,10 +63,18 @@ def test_what_an_earlier_report_left_stays(tmp_path):
     assert list(tmp_path.rglob("*")) == [tmp_path / "html"]
 
 
+def test_a_profile_alone_is_something_to_report(trace, tmp_path):
+    profile = ["profile", str(trace), "--backend", "new", "--searches", "1", "--output", str(tmp_path / "profile")]
+    assert CliRunner().invoke(main, profile).exit_code == 0
+    result = invoke("--profile", tmp_path / "profile", "--repository", tmp_path, "--output", tmp_path / "html")
+    assert result.exit_code == 0, result.output
+    assert "../profile/" in (tmp_path / "html" / "index.html").read_text()
+
+
 def test_nothing_to_report(tmp_path):
     result = invoke("--output", tmp_path / "html")
     assert result.exit_code == 2
-    assert "give --results, --replay, --benchmark or --trace" in result.stderr
+    assert "give --results, --replay, --benchmark, --trace or --profile" in result.stderr
 
 
 def test_the_command_line_starts_without_the_reports_libraries():

@@ -133,6 +133,27 @@ def test_a_printed_page_is_light_and_shows_its_commands(browser, plain):
     assert browser.evaluate("getComputedStyle(document.querySelector('header nav')).display") == "none"
 
 
+def test_a_page_goes_to_paper(browser, plain, tmp_path):
+    browser.open(plain[1][0], media="print")
+    browser.paper(tmp_path / "page.pdf")
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+
+
+TEXT_SIZES = """[...document.querySelectorAll("svg")].flatMap((svg) => {
+  const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+  return [...svg.querySelectorAll("text")].map((text) => scale * parseFloat(getComputedStyle(text).fontSize));
+})"""
+
+
+def test_text_in_figures_is_large_enough_on_a_phone(browser, plain):
+    for name in ("backends.html", "histories.html"):
+        browser.open(next(page for page in plain[1] if page.name == name), NARROW)
+        sizes = browser.evaluate(TEXT_SIZES)
+        assert len(sizes) > 20
+        assert sorted(sizes)[len(sizes) // 10] >= 10
+        assert min(sizes) >= 8  # of the commits' names at marks
+
+
 def test_text_in_figures_can_be_selected(browser, plain):
     browser.open(next(page for page in plain[1] if page.name == "backends.html"))
     selected = browser.evaluate(

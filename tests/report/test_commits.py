@@ -43,8 +43,7 @@ def test_subjects_that_hold_separators_and_dates_beyond_the_calendar(tmp_path):
 @pytest.mark.parametrize(
     ("since", "new", "described"),
     [
-        ("", 2, "since v1"), ("v1", 2, "since v1"), ("1", 1, "in the last 1 commits"),
-        ("0", 0, "in the last 0 commits"),
+        ("", 2, "since v1"), ("v1", 2, "since v1"), ("1", 1, "in the last commit"), ("2", 2, "in the last 2 commits"),
         ("99", 4, "in all of its 4 commits"), ("HEAD~3", 3, "since HEAD~3"),
     ],
 )  # fmt: skip
@@ -67,6 +66,17 @@ def test_without_a_tag_the_last_commits_are_new(tmp_path):
 def test_a_wrong_revision_is_named(history, since):
     with pytest.raises(ReportError, match="is no tag, commit or number of commits"):
         read_commits(history[0], since)
+
+
+@pytest.mark.parametrize("since", ["0", "00"])
+def test_no_commits_are_no_report(history, since):
+    with pytest.raises(ReportError, match="wants a number from 1 on, or a revision"):
+        read_commits(history[0], since)
+
+
+def test_how_far_behind(history):
+    folder, names = history
+    assert [read_commits(folder).behind(name) for name in (*names, commit_name(3))] == [3, 2, 1, 0, None]
 
 
 def test_no_repository(tmp_path):

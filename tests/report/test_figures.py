@@ -121,3 +121,29 @@ def test_many_marks_are_one_path_and_their_texts_do_not_overlap():
 
 def test_the_same_plot_gives_the_same_drawing():
     assert draw(LINES, "figure") == draw(LINES, "figure")
+
+
+def widths(drawing):
+    """Of each series' line, points."""
+    root = ElementTree.fromstring(drawing.svg)
+    found = {}
+    for group in root.iter():
+        if group.get("data-series") is not None:
+            styles = [each.get("style", "") for each in group.iter(f"{SVG}path")]
+            stroke = next(match[1] for style in styles if (match := re.search(r"stroke-width: ([\d.]+)", style)))
+            found[int(group.get("data-series"))] = float(stroke)
+    return found
+
+
+def test_a_line_that_others_are_drawn_over_is_seen_beneath_them():
+    below, middle, top, own = ([3, 3, 4], [3, 3, 4], [3, 3, 5], [1, 2, 9])
+    lines = [Series(str(place), [0, 1, 2], y) for place, y in enumerate((below, middle, top, own))]
+    found = widths(draw(Plot("x", "y", lines), "figure"))
+    assert found[0] > found[1] > found[2] == found[3]
+
+
+def test_what_one_line_counts_is_counted_in_whole_numbers():
+    lines = [Series("mean", [0, 1], [1.5, 2.25]), Series("most", [0, 1], [2, 3])]
+    for y in (lines, lines[:1]):
+        found = [text for text in texts(draw(Plot("x", "y", y, from_zero=True), "figure")) if text not in "xy"]
+        assert any("." in text for text in found) == (len(y) == 1)

@@ -21,7 +21,7 @@ def test_a_series_for_each_cell(tmp_path):
     write_results(tmp_path, {("x.track_time", "new"): [3.0, None, 4.0], ("x.track_time", "legacy"): [5.0, 5.0, 5.0]})
     history = read(tmp_path)
     new, legacy = history.series
-    assert (new.metric, new.param("backend"), new.unit, new.is_exact) == ("time", "new", "us", False)
+    assert (new.metric, new.param("backend"), new.unit, new.is_exact) == ("x.time", "new", "us", False)
     assert new.values.tolist()[::2] == [3.0, 4.0]
     assert math.isnan(new.values[1])
     assert new.failed.tolist() == [False, True, False]
@@ -69,7 +69,7 @@ def test_the_pace_is_what_legacy_shows_and_excuses_the_machine(tmp_path):
     history = read(write_results(tmp_path, values))
     assert history.pace["vm"][-1] / history.pace["vm"][0] == pytest.approx(1.8)
     stepping = {(each.metric, change.position) for each in history.series for change in each.changes}
-    assert stepping == {("time_4", 6)}
+    assert stepping == {("x.time_4", 6)}
 
 
 def test_without_controls_there_is_no_pace(tmp_path):

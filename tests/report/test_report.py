@@ -63,9 +63,11 @@ def test_planted_steps_show_at_their_commits(tmp_path):
     rows = regressions(pages).rows("steps-worse")
     found = {(row["metric"], row["parameters"]): row for row in rows}
     assert set(found) == {
-        ("time_7", "backend=new"), ("bytes_copied", "backend=new"), ("bytes_reserved", "backend=new"),
+        (f"suite.{name}", "backend=new") for name in ("time_7", "bytes_copied", "bytes_reserved")
     }  # fmt: skip
-    slow, copied, reserved = (found[name, "backend=new"] for name in ("time_7", "bytes_copied", "bytes_reserved"))
+    slow, copied, reserved = (
+        found[f"suite.{name}", "backend=new"] for name in ("time_7", "bytes_copied", "bytes_reserved")
+    )
     for row, place in ((slow, PLANTED), (copied, PLANTED), (reserved, PLANTED + 3)):
         assert row["commit"] == names[place][:8]
         assert row["measured before at"] == names[place - 1][:8]
@@ -77,7 +79,10 @@ def test_planted_steps_show_at_their_commits(tmp_path):
     assert slow["change, %"] == pytest.approx(100, abs=25)
     assert copied["change, %"] == 100
     assert (reserved["before"], reserved["after"]) == (4096, 4097)
-    assert regressions(pages).rows("steps-worse")[0]["metric"] in ("bytes_copied", "time_7")  # the largest first
+    assert regressions(pages).rows("steps-worse")[0]["metric"] in (
+        "suite.bytes_copied",
+        "suite.time_7",
+    )  # largest first
     assert (
         "10 of these 10 commits measured. 3 steps for the worse, 0 for the better, at 2 commits." in Page(pages[0]).text
     )
@@ -108,6 +113,64 @@ def test_commits_nobody_measured_stand_beside_the_step(tmp_path):
     assert row["unmeasured between"] == 5
 
 
+def test_histories_with_steps_stand_first_the_worst_of_all_before_them(tmp_path):
+    values = {(f"suite.track_bytes_reserved_{number}", "new"): np.ones(4) for number in range(6)}
+    values["suite.track_bytes_reserved_3", "new"] = np.array([1.0, 1.0, 2.0, 2.0])
+    values["suite.track_bytes_reserved_5", "new"] = np.array([1.0, 1.0, 9.0, 9.0])
+    results = write_results(
+        tmp_path / "results",
+        {key: each.tolist() for key, each in values.items()},
+        units=dict.fromkeys([name for name, _ in values], "bytes"),
+    )
+    pages = build_report(Inputs(results, repository=tmp_path, histories=3), tmp_path / "html")
+    (histories,) = [Page(each) for each in pages if each.name == "histories.html"]
+    found = [int(name.split("reserved-")[1].split("-")[0]) for name in histories.tables]
+    assert found == [5, 3, 0]
+
+
+def test_a_series_that_steps_is_drawn_among_more_than_there_are_colours(tmp_path):
+    values = {("suite.track_bytes_reserved", f"new:{letter}"): [1.0, 1.0, 1.0] for letter in "abcdefghij"}
+    values["suite.track_bytes_reserved", "new:j"] = [1.0, 1.0, 2.0]
+    results = write_results(tmp_path / "results", values, units=UNITS)
+    pages = build_report(Inputs(results, repository=tmp_path), tmp_path / "html")
+    (histories,) = [Page(each) for each in pages if each.name == "histories.html"]
+    assert "8 of 10 series are drawn, those with steps first" in histories.text
+    drawn = [letter for letter in "abcdefghij" if f"</i>new:{letter}" in histories.source]
+    assert drawn == list("abcdefgj")
+    assert f">{commit_name(2)[:8]}</text>" in histories.source
+
+
+def test_of_which_commit_everything_is(tmp_path):
+    folder, names = make_history(tmp_path / "repository", ["first", "second", "third"])
+    trace = synthetic(tmp_path / "trace.parquet")
+    files = []
+    for name, commit in {
+        "old": names[0],
+        "changed": f"{names[2]}-dirty",
+        "lost": commit_name(3),
+        "unknown": None,
+    }.items():
+        files.append(replay(trace, tmp_path / f"{name}.json", "--repetitions", "0"))
+        content = json.loads(files[-1].read_text())
+        content["machines"]["cpu"]["kvcache_commit"] = commit
+        files[-1].write_text(json.dumps(content))
+    benchmark = tmp_path / "benchmark.json"
+    commit = {"id": names[1], "dirty": True}
+    benchmark.write_text(json.dumps({"machine_info": {}, "datetime": "now", "commit_info": commit, "benchmarks": []}))
+    results = write(tmp_path / "results", {("suite.track_bytes_reserved", "new"): np.ones(2)}, names[:2])
+    page = Page(build_report(Inputs(results, files, [benchmark], repository=folder), tmp_path / "html")[0])
+    first, second, third = (name[:8] for name in names)
+    assert {row["source"]: row["commit"] for row in page.rows("machines")} == {
+        "old.json": f"{first}, 2 commits ago",
+        "changed.json": f"{third}, newest, with changes",
+        "lost.json": f"{commit_name(3)[:8]}, not in this repository",
+        "unknown.json": "",
+        "benchmark.json": f"{second}, 1 commit ago, with changes",
+        "asv, vm": f"up to {second}, 1 commit ago",
+    }
+    assert f"old.json, commit {first}." in page.text
+
+
 def test_a_metric_of_unknown_direction_is_neither_better_nor_worse(tmp_path):
     values = {("suite.track_score", "new"): [50.0] * 8 + [100.0] * 8}
     results = write_results(tmp_path / "results", values, units={"suite.track_score": "points"})
@@ -115,7 +178,7 @@ def test_a_metric_of_unknown_direction_is_neither_better_nor_worse(tmp_path):
     page = regressions(pages)
     assert "0 steps for the worse, 0 for the better" in page.text
     (row,) = page.rows("steps-other")
-    assert (row["verdict"], row["metric"], row["change, %"]) == ("", "score", pytest.approx(100))
+    assert (row["verdict"], row["metric"], row["change, %"]) == ("", "suite.score", pytest.approx(100))
     (histories,) = [Page(each) for each in pages if each.name == "histories.html"]
     assert "whether lower is better is not known" in histories.text
     assert "Nothing in asv's results compares a backend with legacy." in Page(pages[0]).text
@@ -231,7 +294,7 @@ def test_what_asv_skipped_and_what_failed_is_said(tmp_path):
     values = {("suite.track_time", "new"): [1.0, None], ("suite.track_time", "legacy"): [float("nan"), float("nan")]}
     page = Page(build_report(Inputs(write_results(tmp_path / "r", values), repository=tmp_path), tmp_path / "html")[0])
     rows = {row["what"]: row["why"] for row in page.rows("not-measured")}
-    assert rows["time, backend=new on vm"] == f"failed at {commit_name(1)[:8]}"
+    assert rows["suite.time, backend=new on vm"] == f"failed at {commit_name(1)[:8]}"
     assert "asv keeps no reason" in rows["2 values on vm"]
 
 

@@ -131,7 +131,7 @@ def test_asv_numbers_are_of_one_commit_and_a_run_of_a_part_hides_nothing(tmp_pat
         tmp_path, {"pong": [(LEGACY, NEW), (None, None), untimed], "cartpole": [(LEGACY, NEW), (LEGACY, NEW), untimed]}
     )
     assert {each.geometry: each.source for each in found} == {
-        "pong": "asv, vm, 11111111", "cartpole": "asv, vm, 22222222",
+        "pong": "asv, vm, commit 11111111", "cartpole": "asv, vm, commit 22222222",
     }  # fmt: skip
     for each in found:
         assert each.smaller == 4.0  # not the last commit's bytes beside an earlier one's time

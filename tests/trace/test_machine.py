@@ -1,8 +1,12 @@
 import json
 import os
 import platform
+import subprocess
+import sys
 from dataclasses import replace
+from types import ModuleType
 
+import pytest
 import torch
 
 from kvcache import __version__
@@ -33,8 +37,49 @@ def test_whether_the_library_is_compiled(monkeypatch):
     assert not Machine.describe().kvcache_compiled
 
 
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A library that is imported from another folder, which is the root of nothing yet."""
+    monkeypatch.setattr(machine_module, "_NOTE", "kvcache.no_such_module")
+    monkeypatch.setattr(machine_module, "__file__", str(tmp_path / "kvcache" / "trace" / "machine.py"))
+    return tmp_path
+
+
+def test_the_commit_of_a_checkout_and_whether_it_was_changed(elsewhere):
+    def git(*arguments):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        return subprocess.run(("git", *who, "-C", elsewhere, *arguments), check=True, capture_output=True, text=True)
+
+    git("init")
+    (elsewhere / "file").write_text("one")
+    git("add", "file")
+    git("commit", "-m", "one")
+    git("tag", "v1")
+    commit = git("rev-parse", "HEAD").stdout.strip()
+    assert Machine.describe().kvcache_commit == commit
+    (elsewhere / "file").write_text("two")
+    assert Machine.describe().kvcache_commit == f"{commit}-dirty"
+    assert f"kvcache {__version__} {commit[:8]}-dirty, " in str(Machine.describe())
+
+
+def test_no_commit_where_there_is_no_checkout_or_no_git(elsewhere, monkeypatch):
+    assert Machine.describe().kvcache_commit is None
+    (elsewhere / ".git").write_text("gitdir: /nowhere")
+    assert Machine.describe().kvcache_commit is None
+    monkeypatch.setenv("PATH", "")
+    assert Machine.describe().kvcache_commit is None
+
+
+def test_the_commit_that_a_wheel_was_built_from(elsewhere, monkeypatch):
+    monkeypatch.setattr(machine_module, "_NOTE", "built_from_of_a_test")
+    note = ModuleType("built_from_of_a_test")
+    note.COMMIT = "0123456789abcdef"
+    monkeypatch.setitem(sys.modules, "built_from_of_a_test", note)
+    assert Machine.describe().kvcache_commit == "0123456789abcdef"
+
+
 def test_in_words():
-    machine = Machine("A CPU", 2, 1, None, "Linux 6", "3.11", "2.4", "0.1", True)
+    machine = Machine("A CPU", 2, 1, None, "Linux 6", "3.11", "2.4", "0.1", True, None)
     assert str(machine) == "A CPU, 2 cores, 1 torch threads; Python 3.11, torch 2.4; kvcache 0.1, compiled; Linux 6"
     assert "; kvcache 0.1, not compiled; " in str(replace(machine, kvcache_compiled=False))
     assert "; A GPU; " in str(replace(machine, accelerator="A GPU"))
