@@ -147,7 +147,11 @@ class _Build:
                 "histories", "Histories", [Group("", panels)], before=[PageLink(REGRESSIONS, "Steps")]
             )
             files = dict.fromkeys(address.partition("#")[0] for address in where.values())
-            histories = [PageLink(file, f"Histories {number}") for number, file in enumerate(files, 1)]
+            number = len(files)
+            histories = [
+                PageLink(file, f"Histories {place}" if number > 1 else "Histories")
+                for place, file in enumerate(files, 1)
+            ]
         worse = [step for step in steps if step.is_worse]
         better = [step for step in steps if step.verdict == "better"]
         other = [step for step in steps if not step.verdict]
@@ -183,6 +187,7 @@ class _Build:
             shown,
             clean(self.inputs.command),
             data=regressions.step_table(steps, {}),
+            open=True,
         )
 
     def _backends(self) -> None:

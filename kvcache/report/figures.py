@@ -135,7 +135,8 @@ def _series(axes: Axes, plot: Plot) -> tuple[list[tuple[str, int, bool]], list[_
 def _covered(lines: Sequence[Series], place: int) -> int:
     """How many of the lines drawn over one run where it runs: it is drawn wider, so as to be seen beneath them."""
     own = {point for point in zip(lines[place].x, lines[place].y, strict=True) if not math.isnan(point[1])}
-    shared = [len(own.intersection(zip(later.x, later.y, strict=True))) for later in lines[place + 1 :]]
+    over = [later for later in lines[place + 1 :] if later.style in ("line", "dashed")]
+    shared = [len(own.intersection(zip(later.x, later.y, strict=True))) for later in over]
     return sum(2 * number >= len(own) > 0 for number in shared)
 
 

@@ -24,8 +24,8 @@ FEWEST_POINTS = 2
 _ORDER = ("worse", "better", "")
 
 STEP_HEADINGS = (
-    "verdict", "change, %", "certainty, %", "metric", "parameters", "commit", "subject", "author", "before", "after",
-    "unit", "machine", "measured before at", "unmeasured between",
+    "verdict", "change, %", "certainty, %", "metric", "parameters", "commit", "subject", "before", "after", "unit",
+    "author", "machine", "measured before at", "unmeasured between",
 )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def step_table(steps: Sequence[Step], pages: dict[str, str]) -> Table:
             [
                 step.verdict, step.percent, 100 * change.certainty,
                 Link(series.metric, page) if page else series.metric, series.params, step.commit[:8], step.subject,
-                step.author, change.before, change.after, series.unit, series.machine, step.previous[:8], step.between,
+                change.before, change.after, series.unit, step.author, series.machine, step.previous[:8], step.between,
             ]
         )  # fmt: skip
     return Table(STEP_HEADINGS, rows)
