@@ -52,6 +52,7 @@ _LABEL_LENGTH, _LONGEST_LABEL = 32, 36
 _MARK_FONT = 9
 _MARK_CHARACTER, _MARK_GAP = 0.64 * _MARK_FONT, 4  # points, of a mark's text
 _CHARACTER = 0.53 * _FONT / 72  # inches, of a label
+_DECADES_OF_LINES, _DECADES_OF_BARS = 3, 1.7  # up to which a logarithmic axis is labelled within decades too
 _MOST_HOVERS = 1000
 _HALO = 2.2  # points that a line is wider for each line that covers it
 _MARKED_POINTS = 60  # a line of more has no dots
@@ -197,8 +198,10 @@ def _dress(axes: Axes, plot: Plot) -> None:
     for axis, is_log in ((axes.xaxis, plot.log_x), (axes.yaxis, plot.log_y)):
         if is_log:
             (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
-            # Less than a decade or two has too few powers of ten to be read by.
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+            low, high = axis.get_view_interval()
+            # Less than a decade or two has too few powers of ten to be read by; bars leave less room than lines.
+            few = math.log10(high / low) < (_DECADES_OF_BARS if plot.categories else _DECADES_OF_LINES)
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=8))
         elif axis is axes.xaxis or plot.series:
             # What one series counts is counted in whole numbers, also where another one has the mean of it.
             whole = any(all(map(_is_whole, each.x if axis is axes.xaxis else each.y)) for each in plot.series if each.x)

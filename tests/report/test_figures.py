@@ -147,3 +147,11 @@ def test_what_one_line_counts_is_counted_in_whole_numbers():
     for y in (lines, lines[:1]):
         found = [text for text in texts(draw(Plot("x", "y", y, from_zero=True), "figure")) if text not in "xy"]
         assert any("." in text for text in found) == (len(y) == 1)
+
+
+@pytest.mark.parametrize(("highest", "within"), [(20, True), (500, True), (1e6, False)])
+def test_logarithmic_axes_have_as_many_labels_as_there_is_room_for(highest, within):
+    plot = Plot("us", "y", [Series("a", [1.5, highest], [1, 2])], log_x=True)
+    found = [text for text in texts(draw(plot, "figure")) if text and text.rstrip("kM").isdigit()]
+    assert 2 < len(found) <= 9
+    assert any(text.startswith(("2", "5")) and float(text.rstrip("kM")) > 2 for text in found) == within
