@@ -13,7 +13,7 @@ import pandas as pd
 
 __all__ = ["COLUMNS", "DURATION_COLUMNS", "ResultsError", "load_durations", "load_machines", "load_results"]
 
-COLUMNS = ("machine", "commit", "date", "benchmark", "params", "value", "unit", "state")
+COLUMNS = ("machine", "environment", "commit", "date", "benchmark", "params", "value", "unit", "state")
 DURATION_COLUMNS = ("machine", "commit", "date", "build", "benchmarks")
 RESULTS_VERSION = 2  # of asv's result files (asv 0.6)
 
@@ -32,10 +32,11 @@ def load_results(folder: str | Path) -> pd.DataFrame:
         folder: with ``benchmarks.json`` and a folder for each machine.
 
     Returns:
-        ``machine``, ``commit`` (its full hash), ``date`` (of the commit, UTC), ``benchmark``, ``params``
-        (``name=value, ...``), ``value``, ``unit``, ``state`` (``ok``, ``failed`` or ``skipped``; the latter two have
-        no value), in the order of dates. Values measured by another version of a benchmark than ``benchmarks.json``
-        describes are left out, as asv does.
+        ``machine``, ``environment`` (asv's name of it), ``commit`` (its full hash), ``date`` (of the commit, UTC),
+        ``benchmark``, ``params`` (``name=value, ...``), ``value``, ``unit``, ``state`` (``ok``, ``failed`` or
+        ``skipped``; the latter two have no value), in the order of dates. Values measured by another version of a
+        benchmark than ``benchmarks.json`` describes are left out, as asv does. A machine that measured a commit in
+        several environments is several machines, named after what tells those apart.
 
     Raises:
         ResultsError: the folder holds no results, or a file is not what asv 0.6 writes.
@@ -45,7 +46,22 @@ def load_results(folder: str | Path) -> pd.DataFrame:
     rows = [row for path, content in _files(folder) for row in _rows(path, content, benchmarks)]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     frame["value"] = frame["value"].astype(float)
+    frame["machine"] = _machines(frame)
     return _in_order(frame, ["date", "commit", "machine", "benchmark"])
+
+
+def _machines(frame: pd.DataFrame) -> pd.Series:
+    """Names of machines; with what tells its environments apart for one that measured a commit in more than one."""
+    several = frame.groupby(["machine", "commit"])["environment"].nunique().groupby("machine").max() > 1
+    names = {}
+    for machine, environments in frame.groupby("machine")["environment"].unique().items():
+        parts = [set(each.split("-")) for each in environments]
+        common = set.intersection(*parts)
+        for environment in environments if several[machine] else ():
+            own = [part for part in environment.split("-") if part not in common]
+            names[machine, environment] = f"{machine} ({' '.join(own) or environment})"
+    pairs = zip(frame["machine"], frame["environment"], strict=True)
+    return pd.Series([names.get(pair, pair[0]) for pair in pairs], frame.index, dtype=object)
 
 
 def load_durations(folder: str | Path) -> pd.DataFrame:
@@ -71,12 +87,12 @@ def load_machines(folder: str | Path) -> dict[str, dict[str, str]]:
     Raises:
         ResultsError: as in ``load_results``.
     """
-    found: dict[str, tuple[int, dict[str, str]]] = {}
+    found: dict[str, tuple[pd.Timestamp, dict[str, str]]] = {}
     for path, content in _files(Path(folder)):
         try:
             described = {name: str(value) for name, value in content["params"].items() if name != "machine"}
-            machine, date = str(content["params"]["machine"]), int(content["date"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            machine, _, _, date = _origin(content)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ResultsError(path, f"not what asv writes: {error!r}") from error
         if machine not in found or found[machine][0] <= date:
             found[machine] = date, described
@@ -84,7 +100,7 @@ def load_machines(folder: str | Path) -> dict[str, dict[str, str]]:
 
 
 def _in_order(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    frame["date"] = pd.to_datetime(frame["date"], unit="ms", utc=True)
+    frame["date"] = pd.to_datetime(frame["date"], utc=True)
     return frame.sort_values(columns, kind="stable", ignore_index=True)
 
 
@@ -100,11 +116,22 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except FileNotFoundError:
         raise ResultsError(path, "no such file: is this asv's results_dir, and has 'asv run' been here?") from None
-    except (OSError, ValueError) as error:
+    except NotADirectoryError:
+        raise ResultsError(path.parent, "no folder: asv's results_dir was meant") from None
+    except (OSError, ValueError, RecursionError) as error:
         raise ResultsError(path, f"cannot be read as JSON: {error}") from None
     if not isinstance(content, dict) or content.get("version") != RESULTS_VERSION:
         raise ResultsError(path, f"not asv's version {RESULTS_VERSION}")
     return content
+
+
+def _origin(content: dict[str, Any]) -> tuple[str, str, str, pd.Timestamp]:
+    """Machine, environment, commit and its date."""
+    machine, environment, commit = content["params"]["machine"], content.get("env_name", ""), content["commit_hash"]
+    for each in (machine, environment, commit):
+        if not isinstance(each, str):
+            raise TypeError(f"{each!r} is no name")
+    return machine, environment, commit, pd.Timestamp(int(content["date"]), unit="ms", tz="UTC")
 
 
 def _durations(path: Path, content: dict[str, Any]) -> tuple[Any, ...]:
@@ -114,13 +141,15 @@ def _durations(path: Path, content: dict[str, Any]) -> tuple[Any, ...]:
         column = content["result_columns"].index("duration")
         each = [values[column] for values in content["results"].values() if len(values) > column]
         benchmarks = sum(spent.values()) + sum(seconds for seconds in each if seconds is not None)
-        return content["params"]["machine"], content["commit_hash"], content["date"], build, benchmarks
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        machine, _, commit, date = _origin(content)
+        return machine, commit, date, build, benchmarks
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ResultsError(path, f"not what asv writes: {error!r}") from error
 
 
 def _rows(path: Path, content: dict[str, Any], benchmarks: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
     try:
+        machine, environment, commit, date = _origin(content)
         for name, values in content["results"].items():
             benchmark = benchmarks.get(name)
             # asv cuts off what a row has nothing of, from the right.
@@ -134,9 +163,7 @@ def _rows(path: Path, content: dict[str, Any], benchmarks: dict[str, Any]) -> It
                     f"{param}={text.strip(chr(39))}" for param, text in zip(benchmark["param_names"], cell, strict=True)
                 )
                 state = "failed" if value is None else "skipped" if math.isnan(value) else "ok"
-                yield (
-                    content["params"]["machine"], content["commit_hash"], content["date"],
-                    name, params, value, benchmark["unit"], state,
-                )  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+                number = None if value is None else float(value)
+                yield machine, environment, commit, date, name, params, number, benchmark["unit"], state
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ResultsError(path, f"not what asv writes: {error!r}") from error

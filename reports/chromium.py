@@ -27,7 +27,7 @@ FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND",
 )  # fmt: skip
 WIDE, NARROW = 1280, 390  # CSS pixels
-_TALLEST = 12_000
+_TALLEST = 4_000
 _A4 = 8.27, 11.69  # inches
 _READ, _WRITE = 3, 4  # the file descriptors that Chromium reads commands from and answers on
 
@@ -127,13 +127,16 @@ class Browser:
             raise RuntimeError(str(answer["exceptionDetails"]))
         return answer["result"].get("value")
 
-    def picture(self, file: Path, tallest: int = _TALLEST) -> None:
-        """Write the whole page, or its upper part, as PNG."""
+    def pictures(self, file: Path, tallest: int = _TALLEST) -> None:
+        """Write the whole page as PNG; of a page taller than ``tallest`` pixels one below the other: ``NAME-2.png``."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], tallest), "scale": 1}
-        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(base64.b64decode(shot["data"]))
+        for place, top in enumerate(range(0, int(size["height"]), tallest), 1):
+            height = min(size["height"] - top, tallest)
+            clip = {"x": 0, "y": top, "width": size["width"], "height": height, "scale": 1}
+            shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
+            path = file if place == 1 else file.with_stem(f"{file.stem}-{place}")
+            path.write_bytes(base64.b64decode(shot["data"]))
 
     def paper(self, file: Path) -> None:
         """Write the page as it is printed on A4, as PDF."""
@@ -171,7 +174,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pages", nargs="+", type=Path)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--height", type=int, default=_TALLEST, help="of a picture at most, in pixels")
+    parser.add_argument(
+        "--height", type=int, default=_TALLEST, help="pixels of a picture at most; a taller page has several"
+    )
     arguments = parser.parse_args()
     program = find_chromium()
     if program is None:
@@ -182,7 +187,7 @@ def main() -> None:
                 for dark in (False, True):
                     browser.open(page, width, dark)
                     name = f"{page.stem}-{width}-{'dark' if dark else 'light'}.png"
-                    browser.picture(arguments.output / name, arguments.height)
+                    browser.pictures(arguments.output / name, arguments.height)
             browser.open(page, media="print")
             browser.paper(arguments.output / f"{page.stem}.pdf")
     outside = [url for url in browser.requests if not url.startswith(("file:", "data:"))]

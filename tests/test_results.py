@@ -62,6 +62,12 @@ def test_another_version_of_a_benchmark_is_another_benchmark(tmp_path):
         (lambda folder: write(folder, version=1) and write(folder, **{"version": "1", "results": 5}), "not what asv"),
         (lambda folder: write(folder, values=(1.0,)), "not what asv writes"),
         (lambda folder: (folder / "vm" / "x.json").write_text('{"version": 1}'), "not asv's version 2"),
+        (lambda folder: (folder / "vm" / "x.json").write_text("[" * 100_000), "cannot be read as JSON"),
+        (lambda folder: write(folder, date="x"), "not what asv writes"),
+        (lambda folder: write(folder, date=10**30), "not what asv writes"),
+        (lambda folder: write(folder, commit_hash=["c"]), "not what asv writes"),
+        (lambda folder: write(folder, env_name=7), "not what asv writes"),
+        (lambda folder: write(folder, values=(1.0, 10**400, 1.0, 1.0)), "not what asv writes"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path, spoil, fault):
@@ -132,6 +138,26 @@ def test_machines_are_shown_apart(tmp_path):
     one = CliRunner().invoke(main, ["results", str(folder), "--machine", "lap"]).output
     assert "36" not in one
     assert "7" in one
+
+
+def test_environments_of_one_commit_are_machines_of_their_own(tmp_path):
+    folder = write(tmp_path, env_name="virtualenv-py3.11-torch2.12-numpy2")
+    (folder / "vm" / "cccccccc-env.json").rename(folder / "vm" / "cccccccc-old.json")
+    write(folder, values=(1.0, 2.0, 3.0, 4.0), env_name="virtualenv-py3.11-torch2.13-numpy2")
+    frame = load_results(folder)
+    values = frame.groupby("machine")["value"].apply(list).to_dict()
+    assert values["vm (torch2.13)"] == [1.0, 2.0, 3.0, 4.0]
+    assert values["vm (torch2.12)"][0] == 36.0
+    assert set(frame["environment"].str.rpartition("-")[0]) == {
+        "virtualenv-py3.11-torch2.12",
+        "virtualenv-py3.11-torch2.13",
+    }
+
+
+def test_an_environment_that_took_anothers_place_continues_its_history(tmp_path):
+    write(tmp_path, env_name="py3.11-torch2.12")
+    write(tmp_path, commit="d" * 40, env_name="py3.11-torch2.13")
+    assert set(load_results(tmp_path)["machine"]) == {"vm"}
 
 
 class TestMachines:

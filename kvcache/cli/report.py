@@ -18,10 +18,11 @@ from kvcache.trace.schema import TraceError
 __all__ = ["report"]
 
 _FILE = click.Path(path_type=Path)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command()
-@click.option("--results", type=_FILE, help="asv's results_dir: regressions, and how cost grows.")
+@click.option("--results", type=_FOLDER, help="asv's results_dir: regressions, and how cost grows.")
 @click.option(
     "--replay", "replays", multiple=True, type=_FILE, help="A file of 'kvcache replay --json'; several times."
 )
@@ -31,9 +32,9 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--trace", "traces", multiple=True, type=_FILE, help="A trace: its page, and bounds of its replays; several times."
 )
-@click.option("--profile", type=_FILE, help="A folder of 'kvcache profile', which the front page links.")
-@click.option("--output", type=_FILE, default=Path("reports/html"), show_default=True, help="Folder of the pages.")
-@click.option("--repository", type=_FILE, default=Path(), show_default=True, help="A checkout of what was measured.")
+@click.option("--profile", type=_FOLDER, help="A folder of 'kvcache profile', which the front page links.")
+@click.option("--output", type=_FOLDER, default=Path("reports/html"), show_default=True, help="Folder of the pages.")
+@click.option("--repository", type=_FOLDER, default=Path(), show_default=True, help="A checkout of what was measured.")
 @click.option(
     "--since",
     default="",

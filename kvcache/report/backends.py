@@ -43,7 +43,16 @@ _WORK = {
 
 
 def _of(replay: ReplayResult) -> str:
-    return f"{replay.trace} on {replay.device}, slots: {replay.capacity}"
+    kind = "synthetic " if replay.synthetic else ""
+    return f"{kind}{replay.trace} on {replay.device}, slots: {replay.capacity}"
+
+
+def _entitled(what: str, replay: ReplayResult) -> str:
+    """A panel's title: the same figure of another replay stands beside it."""
+    more = [] if replay.capacity in DEFAULT_CAPACITIES else [replay.capacity]
+    return ", ".join(
+        [f"{what}: {Path(replay.trace).stem}", *more, *([] if replay.device == "cpu" else [replay.device])]
+    )
 
 
 def replay_name(kind: str, file: ReplayFile, replay: ReplayResult, *more: str) -> str:
@@ -101,7 +110,7 @@ def _step_panel(file: ReplayFile, replay: ReplayResult) -> Panel:
             rows.append([backend.name, operation.replace("_", " "), *numbers, *ratios])
     return Panel(
         replay_name("step", file, replay),
-        "A recurrent step by operation",
+        _entitled("A recurrent step by operation", replay),
         Table(headings, rows),
         f"{_of(replay)}: {replay.searches} searches, {replay.recurrent_steps} steps. The median step, divided in "
         "proportion to its operations' medians; backends took turns step by step.",
@@ -131,7 +140,7 @@ def _distribution_panel(file: ReplayFile, replay: ReplayResult, operation: str) 
     title = operation.replace("_", " ")
     return Panel(
         replay_name("latency", file, replay, operation),
-        f"How long one {title} takes" if operation == STEP else f"How long a call of {title} takes",
+        _entitled(f"Time of a {title}" if operation == STEP else f"Time of a call of {title}", replay),
         Table(("percentile", *(f"{name}, us" for name, _ in found)), rows),
         f"{_of(replay)}. Steeper is steadier, further left is faster. The slowest hundredth is in the table alone.",
         file.command,
@@ -171,7 +180,7 @@ def memory_panels(replays: Iterable[Known]) -> list[Panel]:
         panels.append(
             Panel(
                 replay_name("memory", file, replay),
-                "Memory over a replay",
+                _entitled("Memory over a replay", replay),
                 Table(("backend", *(f"{pool}, bytes" for pool in pools), "together, bytes", "peak, bytes"), last),
                 f"{_of(replay)}. Bytes that pools and batches reserve, from the checked pass, which is not timed; the "
                 "table has them at the end, the data at every sample.",
@@ -225,10 +234,11 @@ def _outcome_panel(file: ReplayFile, replays: Sequence[ReplayResult]) -> Panel:
     trace, device = replays[0].trace, replays[0].device
     return Panel(
         file_name("outcomes", file.path.stem, trace, device, beside=f"{file.path} {replays[0].sha256}"),
-        "What lookups came to",
+        f"What lookups came to: {Path(trace).stem}",
         Table(headings, rows),
-        f"{trace} on {device}. A hit is the context that the search meant; a mismatch has the right key and another "
-        "history; a stale hit is another key's content, returned as if it were right.",
+        f"{'synthetic ' if replays[0].synthetic else ''}{trace} on {device}. A hit is the context that the search "
+        "meant; a mismatch has the right key and another history; a stale hit is another key's content, returned as "
+        "if it were right.",
         file.command,
         Plot(
             "lookups, %",
@@ -265,7 +275,7 @@ def work_panels(replays: Iterable[Known]) -> list[Panel]:
         panels.append(
             Panel(
                 replay_name("work", file, replay),
-                "Work of a recurrent step",
+                _entitled("Work of a recurrent step", replay),
                 Table(("backend", *_WORK.values()), rows),
                 f"{_of(replay)}. Counted, the same on any machine; median of the steps.",
                 file.command,

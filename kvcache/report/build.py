@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from kvcache._version import __version__
 from kvcache.report import backends, capacities, costs, front, regressions, trace_pages, verdicts
-from kvcache.report.changes import LEVEL, PROCESS_SPREAD, SMALLEST_EFFECT
+from kvcache.report.changes import FEWEST_VALUES, LEVEL, PROCESS_SPREAD, SMALLEST_EFFECT
 from kvcache.report.commits import Commits, read_commits
 from kvcache.report.errors import ReportError
 from kvcache.report.history import History, read_history
@@ -33,6 +35,12 @@ __all__ = ["MOST_HISTORIES", "Inputs", "build_report"]
 FRONT, REGRESSIONS, BACKENDS = "index.html", "regressions.html", "backends.html"
 MOST_STEPS = 1000  # on the page; the data has them all
 MOST_HISTORIES = 240
+_STEPS = (
+    ("worse", "Steps for the worse"),
+    ("better", "Steps for the better"),
+    (regressions.MACHINE, "Steps of legacy's own times, which is left alone: the machine's, or the harness's"),
+    ("", "Steps of metrics of which nobody said whether lower is better"),
+)
 _KINDS = {
     "results": ("asv's history", "tox -e asv, then --results benchmarks/results"),
     "replays": ("replays", "kvcache replay ... --json FILE, then --replay FILE"),
@@ -83,22 +91,33 @@ def build_report(inputs: Inputs, output: Path, progress: Progress = lambda what:
         The pages, the front page first.
 
     Raises:
-        ReportError, ResultsError, TraceError, ProfileError: an input cannot be used; nothing was written then.
+        ReportError, ResultsError, TraceError, ProfileError: an input cannot be used, or something of somebody else's is
+            in the way; nothing was written then.
     """
     progress("reading")
     commits = read_commits(inputs.repository, inputs.since)
     history = History() if inputs.results is None else read_history(inputs.results, commits)
     machines = {} if inputs.results is None else load_machines(inputs.results)
-    files = [read_replays(path) for path in dict.fromkeys(inputs.replays)]
-    benchmarks = [read_benchmarks(path) for path in dict.fromkeys(inputs.benchmarks)]
-    traces = [read_searches(path, _digest(path)) for path in dict.fromkeys(inputs.traces)]
+    files = [replace(read_replays(path), label=label) for path, label in _told_apart(inputs.replays)]
+    benchmarks = [replace(read_benchmarks(path), label=label) for path, label in _told_apart(inputs.benchmarks)]
+    traces = [read_searches(path, _digest(path)) for path, _ in _told_apart(inputs.traces)]
     if inputs.profile is not None and not inputs.profile.is_dir():
         raise ReportError(inputs.profile, "no folder of profiles")
     profile = None if inputs.profile is None else read_profile_index(inputs.profile)
     made = datetime.now(timezone.utc).replace(microsecond=0).isoformat()
     site = Site(output, "kvcache report", f"Made by: {clean(inputs.command)}; kvcache {__version__}, {made}")
+    site.check()
     _Build(inputs, site, commits, history, machines, files, benchmarks, traces, profile, progress).run()
     return [output / name for name in site.finish()]
+
+
+def _told_apart(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Each file once, and what it is called: by its name, or by its path where another has that name."""
+    once: dict[Path, Path] = {}
+    for path in paths:
+        once.setdefault(path.resolve(), path)
+    names = Counter(path.name for path in once.values())
+    return [(path, clean(path.name if names[path.name] == 1 else str(path))) for path in once.values()]
 
 
 def _digest(path: Path) -> str:
@@ -152,36 +171,50 @@ class _Build:
                 PageLink(file, f"Histories {place}" if number > 1 else "Histories")
                 for place, file in enumerate(files, 1)
             ]
-        worse = [step for step in steps if step.is_worse]
-        better = [step for step in steps if step.verdict == "better"]
-        other = [step for step in steps if not step.verdict]
+        by_verdict = {word: [step for step in steps if step.verdict == word] for word, _ in _STEPS}
         lead = [
-            f"{len(worse)} steps for the worse, {len(better)} for the better in {len(self.history.series):,} series. "
+            f"{len(by_verdict['worse'])} steps for the worse, {len(by_verdict['better'])} for the better in "
+            f"{len(self.history.series):,} series. "
             f"{len(panels)} histories are drawn, those with steps first ('kvcache results' has all values).",
             "Deterministic metrics are compared exactly: every change is a step. Times step where ruptures finds the "
             f"likeliest place, the segments differ by {SMALLEST_EFFECT:.0%} or more, and the difference is significant "
             f"over all series taken together (false discovery rate {LEVEL:.0%}, against a spread of at least "
             f"{PROCESS_SPREAD:.0%} from process to process). "
+            f"That takes {FEWEST_VALUES} measured commits on either side: what came with the last {FEWEST_VALUES - 1} "
+            f"is not told yet{self._too_short()}. A slow drift shows as steps, too. "
             "What a step changes a time by is free of the machine's pace, below. Lower is better in all that the suite "
             "measures.",
         ]
         groups = [
             Group(title, [self._steps(word, title, found, where)] if found else [], "" if found else "None.")
-            for word, title, found in (
-                ("worse", "Steps for the worse", worse),
-                ("better", "Steps for the better", better),
-                ("other", "Steps of metrics of which nobody said whether lower is better", other),
-            )
-            if found or word != "other"
+            for (word, title), found in zip(_STEPS, by_verdict.values(), strict=True)
+            if found or word in ("worse", "better")
         ]
+        if steps:
+            groups.insert(0, Group("Commits with steps", [self._commits(steps)]))
         groups.append(Group("Machines", regressions.pace_panels(self.history)))
         self.site.pages(Path(REGRESSIONS).stem, "Regressions", groups, lead, after=histories)
         return where
 
+    def _too_short(self) -> str:
+        """Of times with too few values to show any step, in words."""
+        times = [each for each in self.history.series if not each.is_exact]
+        short = sum(np.count_nonzero(~np.isnan(each.values)) < 2 * FEWEST_VALUES for each in times)
+        return f", nor anything of {short:,} of the {len(times):,} measured series, which are shorter" if short else ""
+
+    def _commits(self, steps: Sequence[regressions.Step]) -> Panel:
+        return Panel(
+            "steps-by-commit",
+            "Commits with steps, newest first",
+            regressions.commit_table(steps, self.commits),
+            command=clean(self.inputs.command),
+            open=True,
+        )
+
     def _steps(self, word: str, title: str, steps: Sequence[regressions.Step], pages: dict[str, str]) -> Panel:
         shown = f"The largest {MOST_STEPS:,} of {len(steps):,}; the data has all." if len(steps) > MOST_STEPS else ""
         return Panel(
-            f"steps-{word}",
+            f"steps-{word or 'other'}",
             f"{title}, largest first",
             regressions.step_table(steps[:MOST_STEPS], pages),
             shown,
@@ -229,7 +262,7 @@ class _Build:
             file_name("header", searches.path.stem, beside=searches.sha256),
             "What the trace says of itself",
             trace_pages.trace_table(searches),
-            command=f"kvcache trace show {searches.name}",
+            command=clean(shlex.join(["kvcache", "trace", "show", str(searches.path)])),
         )
         groups = [
             Group("The search as it ran", trace_pages.search_panels(searches)),

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import ruptures
 from scipy import stats
 
-__all__ = ["LEVEL", "PROCESS_SPREAD", "SMALLEST_EFFECT", "Change", "exact_changes", "measured_changes"]
+__all__ = ["FEWEST_VALUES", "LEVEL", "PROCESS_SPREAD", "SMALLEST_EFFECT", "Change", "exact_changes", "measured_changes"]
 
 # Identical code's times take one of a few values up to 25 % apart from process to process (a log-normal spread of about
 # a tenth), and a history has one process a commit: what its values scatter by chance may look like less, never be less.
@@ -111,12 +112,10 @@ def _candidates(values: np.ndarray, series: np.ndarray, spread: float) -> list[C
         return []
     kept, logs = values[places], series[places]
     spread = max(spread, _spread(np.diff(logs)))
-    ends = _segments(logs, spread)
-    while len(ends) > 1:
-        bounds = [0, *ends]
-        chances = [
-            _chance(logs[a:b], logs[b:c], spread) for a, b, c in zip(bounds, bounds[1:], bounds[2:], strict=False)
-        ]
+    bounds = _segments(logs, spread)
+    while len(bounds) > 2:  # where the first segment begins, where the last ends, and a place between two of them
+        triples = list(zip(bounds, bounds[1:], bounds[2:], strict=False))
+        chances = [_chance(logs[a:b], logs[b:c], spread) for a, b, c in triples]
         worst = int(np.argmax(chances))
         if chances[worst] <= LEVEL:
             return [
@@ -127,17 +126,35 @@ def _candidates(values: np.ndarray, series: np.ndarray, spread: float) -> list[C
                     math.exp(float(np.median(logs[b:c]) - np.median(logs[a:b]))),
                     chance,
                 )
-                for a, b, c, chance in zip(bounds, bounds[1:], bounds[2:], chances, strict=False)
+                for (a, b, c), chance in zip(triples, chances, strict=True)
             ]
-        del ends[worst]  # the segments beside it are one, and are tested anew
+        del bounds[worst + 1]  # the segments beside it are one, and are tested anew
     return []
 
 
 def _segments(logs: np.ndarray, spread: float) -> list[int]:
-    """Where segments end, the last at the end of the series."""
+    """Where segments begin, and where the last one ends.
+
+    They are found whatever their length, so that a step stands where it is and not where enough values follow; but only
+    those of ``FEWEST_VALUES`` are kept. What lies between two of them is shared out between them; what lies before the
+    first or after the last is judged once more commits show what it is.
+    """
     penalty = _PENALTY * spread**2 * math.log(len(logs))
-    model = ruptures.KernelCPD(kernel="linear", min_size=FEWEST_VALUES).fit(logs.reshape(-1, 1))
-    return list(model.predict(pen=penalty))
+    model = ruptures.KernelCPD(kernel="linear", min_size=1).fit(logs.reshape(-1, 1))
+    ends = model.predict(pen=penalty)
+    kept = [(a, b) for a, b in zip([0, *ends], ends, strict=False) if b - a >= FEWEST_VALUES]
+    if not kept:
+        return []
+    between = [_boundary(logs, left, right) for left, right in pairwise(kept)]
+    return [kept[0][0], *between, kept[-1][1]]
+
+
+def _boundary(logs: np.ndarray, left: tuple[int, int], right: tuple[int, int]) -> int:
+    """Where the values between two segments go over from one to the other."""
+    between = logs[left[1] : right[0]]
+    to_left, to_right = (np.abs(between - np.median(logs[slice(*each)])) for each in (left, right))
+    costs = [to_left[:place].sum() + to_right[place:].sum() for place in range(len(between) + 1)]
+    return left[1] + int(np.argmin(costs))
 
 
 def _chance(before: np.ndarray, after: np.ndarray, spread: float) -> float:

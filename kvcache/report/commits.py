@@ -36,12 +36,12 @@ class Commits:
 
     Attributes:
         known: every commit, parents before children.
-        since: the name of the commit after which commits count as new; empty where all do, or nothing is known.
-        described: which commits those are, in words: "since v1.0", "in the last 10 commits".
+        new: names of those that count as new.
+        described: which those are, in words: "since v1.0", "in the last 10 commits".
     """
 
     known: tuple[Commit, ...] = ()
-    since: str = ""
+    new: frozenset[str] = frozenset()
     described: str = ""
     places: dict[str, int] = field(init=False, default_factory=dict)
 
@@ -59,9 +59,8 @@ class Commits:
         return None if place is None else len(self.known) - 1 - place
 
     def is_new(self, name: str) -> bool:
-        """Whether a commit came after ``since``; one that is not in the repository is not new."""
-        place = self.places.get(name)
-        return place is not None and place > self.places.get(self.since, -1)
+        """Whether a commit counts as new; one that is not in the repository does not."""
+        return name in self.new
 
 
 def read_commits(repository: str | Path, since: str = "") -> Commits:
@@ -91,13 +90,15 @@ def read_commits(repository: str | Path, since: str = "") -> Commits:
         tag = since or (_git(repository, "describe", "--tags", "--abbrev=0") or "").strip()
         if tag:
             name = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{tag}^{{commit}}")
-            if name is None:
+            # What is no ancestor of HEAD has commits of its own, which say nothing of those that HEAD has and it lacks.
+            new = None if name is None else _git(repository, "rev-list", f"{name.strip()}..HEAD")
+            if new is None:
                 raise ReportError(repository, f"{tag!r} is no tag, commit or number of commits")
-            return Commits(known, name.strip(), f"since {clean(tag)}")
+            return Commits(known, frozenset(new.split()), f"since {clean(tag)}")
+    new_ones = frozenset(commit.name for commit in known[-number:])
     if number >= len(known):
-        return Commits(known, "", f"in all of its {len(known)} commits")
-    described = "in the last commit" if number == 1 else f"in the last {number} commits"
-    return Commits(known, known[-number - 1].name, described)
+        return Commits(known, new_ones, f"in all of its {len(known)} commits")
+    return Commits(known, new_ones, "in the last commit" if number == 1 else f"in the last {number} commits")
 
 
 def _git(repository: str | Path, *arguments: str) -> str | None:

@@ -39,10 +39,10 @@ class Fields:
         return str(self._typed(name, (str,), "a text", default))
 
     def number(self, name: str) -> float:
-        value = self._typed(name, (int, float), "a number")
-        if isinstance(value, bool) or not math.isfinite(value):
-            raise ReportError(self.path, f"{self._place(name)} is {value!r}, not a number")
-        return float(value)
+        value = _finite(self._typed(name, (int, float), "a number"))
+        if value is None:
+            raise ReportError(self.path, f"{self._place(name)} is not a number")
+        return value
 
     def number_or_none(self, name: str) -> float | None:
         return self.number(name) if name in self else None
@@ -53,11 +53,10 @@ class Fields:
         return {each: fields.number(each) for each in fields}
 
     def number_list(self, name: str) -> list[float]:
-        values = self._typed(name, (list,), "a list")
-        for each in values:
-            if isinstance(each, bool) or not isinstance(each, (int, float)) or not math.isfinite(each):
-                raise ReportError(self.path, f"{self._place(name)} is not a list of numbers")
-        return [float(each) for each in values]
+        numbers = [_finite(each) for each in self._typed(name, (list,), "a list")]
+        if None in numbers:
+            raise ReportError(self.path, f"{self._place(name)} is not a list of numbers")
+        return [each for each in numbers if each is not None]
 
     def object(self, name: str) -> Fields:
         return Fields(self.path, self._value.get(name), self._place(name))
@@ -84,6 +83,17 @@ class Fields:
         if not isinstance(value, kinds):
             raise ReportError(self.path, f"{self._place(name)} is {'missing' if value is None else 'not ' + called}")
         return value
+
+
+def _finite(value: Any) -> float | None:
+    """A number as one that can be drawn; None for whatever is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # JSON's integers have no end
+        return None
+    return number if math.isfinite(number) else None
 
 
 def read_json(path: str | Path) -> Fields:

@@ -54,7 +54,8 @@ _MARK_CHARACTER, _MARK_GAP = 0.64 * _MARK_FONT, 4  # points, of a mark's text
 _CHARACTER = 0.53 * _FONT / 72  # inches, of a label
 _DECADES_OF_LINES, _DECADES_OF_BARS = 3, 1.7  # up to which a logarithmic axis is labelled within decades too
 _MOST_HOVERS = 1000
-_HALO = 2.2  # points that a line is wider for each line that covers it
+_LINES = ("line", "dashed")
+_HALO = 3  # points that a line is wider for each line that covers it
 _MARKED_POINTS = 60  # a line of more has no dots
 
 ElementTree.register_namespace("", _SVG)
@@ -68,11 +69,13 @@ class Drawing:
         svg: an ``<svg>`` element; parts of a series carry its number as ``data-series``.
         legend: names of the series, their colours' numbers, and whether they are dashed.
         points: ``[x, y, text]`` of each series' points, in the coordinates of the SVG.
+        covers: whether lines run over others.
     """
 
     svg: Markup
     legend: list[tuple[str, int, bool]]
     points: list[list[tuple[float, float, str]]]
+    covers: bool
 
 
 def draw(plot: Plot, name: str) -> Drawing:
@@ -87,25 +90,26 @@ def draw(plot: Plot, name: str) -> Drawing:
         figure = Figure(figsize=(_WIDTH, height), dpi=_POINTS_PER_INCH)
         labels = _shortened([each.name for each in plot.categories])
         if plot.series:
-            left, below, above = 0.13, 0.54 / height, 0.3 / height
+            left, below, above = 0.13, 0.54 / height, 0.36 / height
         else:
             widest = max(map(len, labels), default=0)
             left, below, above = max(0.3, _CHARACTER * (widest + 1) / _WIDTH), 0.55 / height, 0.1 / height
         axes = figure.add_axes((left, below, 0.97 - left, 1 - below - above))
-        legend, points = _series(axes, plot) if plot.series else _bars(axes, plot, labels)
+        covered = [_covered(plot.series, place) for place in range(len(plot.series))]
+        legend, points = _series(axes, plot, covered) if plot.series else _bars(axes, plot, labels)
         _dress(axes, plot)
         file = io.StringIO()
         figure.savefig(
             file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
         )
         placed = [_placed(axes, each, _POINTS_PER_INCH * height) for each in points]
-    return Drawing(_as_part_of_a_page(file.getvalue(), name), legend, placed)
+    return Drawing(_as_part_of_a_page(file.getvalue(), name), legend, placed, any(covered))
 
 
 _Hovers = list[tuple[float, float, str]]
 
 
-def _series(axes: Axes, plot: Plot) -> tuple[list[tuple[str, int, bool]], list[_Hovers]]:
+def _series(axes: Axes, plot: Plot, covered: Sequence[int]) -> tuple[list[tuple[str, int, bool]], list[_Hovers]]:
     legend, points = [], []
     floors: dict[float, float] = {}
     gaps = [b - a for series in plot.series for a, b in zip(series.x, series.x[1:], strict=False)]
@@ -123,7 +127,7 @@ def _series(axes: Axes, plot: Plot) -> tuple[list[tuple[str, int, bool]], list[_
         elif series.style == "points":
             axes.plot(series.x, series.y, linestyle="none", marker="o", markersize=4, **ink)
         else:
-            wider = _HALO * _covered(plot.series, place)
+            wider = _HALO * covered[place]
             dots: dict[str, Any] = {}
             if len(series.x) <= _MARKED_POINTS:
                 dots = {"marker": "o", "markersize": 2.6 + wider}
@@ -135,8 +139,10 @@ def _series(axes: Axes, plot: Plot) -> tuple[list[tuple[str, int, bool]], list[_
 
 def _covered(lines: Sequence[Series], place: int) -> int:
     """How many of the lines drawn over one run where it runs: it is drawn wider, so as to be seen beneath them."""
+    if lines[place].style not in _LINES:
+        return 0
     own = {point for point in zip(lines[place].x, lines[place].y, strict=True) if not math.isnan(point[1])}
-    over = [later for later in lines[place + 1 :] if later.style in ("line", "dashed")]
+    over = [later for later in lines[place + 1 :] if later.style in _LINES]
     shared = [len(own.intersection(zip(later.x, later.y, strict=True))) for later in over]
     return sum(2 * number >= len(own) > 0 for number in shared)
 
@@ -194,7 +200,7 @@ def _dress(axes: Axes, plot: Plot) -> None:
     axes.set_xlabel(plot.x_label, labelpad=2)
     if plot.y_label:
         # Above the axis, where it is read without turning the head and costs no width.
-        axes.set_title(plot.y_label, loc="left", fontsize=_FONT, x=-0.12, y=1.0, pad=5)
+        axes.set_title(plot.y_label, loc="left", fontsize=_FONT, x=-0.12, y=1.0, pad=9)
     for axis, is_log in ((axes.xaxis, plot.log_x), (axes.yaxis, plot.log_y)):
         if is_log:
             (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")

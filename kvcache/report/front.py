@@ -12,11 +12,12 @@ from urllib.parse import quote
 import numpy as np
 
 from kvcache.geometry import GEOMETRIES
+from kvcache.report.changes import FEWEST_VALUES
 from kvcache.report.commits import Commits
 from kvcache.report.history import History
 from kvcache.report.panels import Cell, Link, Table
 from kvcache.report.pytest_benchmarks import BenchmarkFile
-from kvcache.report.regressions import Step, step_table
+from kvcache.report.regressions import MACHINE, Step, step_table
 from kvcache.report.replays import COMMIT, ReplayFile
 from kvcache.report.text import clean
 from kvcache.report.verdicts import Verdict
@@ -35,7 +36,7 @@ def changed_table(
     steps: Sequence[Step], commits: Commits, history: History, pages: dict[str, str]
 ) -> tuple[str, Table]:
     """What stepped in the commits that count as new: a sentence, and the largest steps."""
-    new = [step for step in steps if step.is_new]
+    new = [step for step in steps if step.is_new and step.verdict != MACHINE]
     sentence = _measured(commits, {name for names in history.commits.values() for name in names})
     if new:
         count = Counter(step.verdict for step in new)
@@ -46,6 +47,11 @@ def changed_table(
         )
     elif any(commits.is_new(name) for names in history.commits.values() for name in names):
         sentence += " No steps."
+    if any(commits.is_new(name) for names in history.commits.values() for name in names[1 - FEWEST_VALUES :]):
+        sentence += (
+            f" Counts are compared at every commit; of times, what came with the last {FEWEST_VALUES - 1} measured "
+            "commits is not told yet."
+        )
     if len(new) > MOST_CHANGES:
         sentence += f" The table has the {MOST_CHANGES} largest, worse ones first."
     return sentence, step_table(new[:MOST_CHANGES], pages)
@@ -54,6 +60,8 @@ def changed_table(
 def _measured(commits: Commits, measured: Container[str]) -> str:
     """How many of the commits that count as new were measured: without one, no step says nothing."""
     new = [each.name for each in commits.known if commits.is_new(each.name)]
+    if not new:
+        return "No commit is."
     number = sum(name in measured for name in new)
     if number:
         return f"{number} of these {len(new)} commits measured."
@@ -112,6 +120,8 @@ def not_measured_table(
         if len(known) and series.failed[known[-1]]:
             commit = history.commits[series.machine][int(known[-1])][:8]
             rows.append([f"{series.metric}, {series.params} on {series.machine}", f"failed at {commit}", "asv"])
+    if history.is_empty:
+        rows.append(["asv's history", "no value of the benchmarks that its benchmarks.json describes", "asv"])
     rows += [[what, f"not given: {remedy}", "the command"] for what, remedy in absent]
     return Table(("what", "why", "according to"), rows)
 

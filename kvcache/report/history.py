@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,14 +12,14 @@ import pandas as pd
 
 from kvcache.report.changes import Change, exact_changes, measured_changes
 from kvcache.report.commits import Commits
+from kvcache.report.pace import machine_pace
 from kvcache.report.text import clean, seconds_of
 from kvcache.results import load_results
 
 __all__ = ["History", "Series", "read_history"]
 
 RATIO = "ratio"
-CONTROL = "backend=legacy"  # what is measured against, and must not drift itself
-FEWEST_CONTROLS = 3
+CONTROL = "legacy"  # the backend that is measured against, and is left alone
 # asv's own kinds of benchmark whose values depend on the machine and the moment.
 _MEASURED_KINDS = ("time_", "timeraw_", "mem_", "peakmem_")
 
@@ -53,6 +54,11 @@ class Series:
         )
 
     @property
+    def is_control(self) -> bool:
+        """Whether it is a time of what is left alone: it tells of the machine, and of the harness, alone."""
+        return seconds_of(self.unit) is not None and self.cell.get("backend", "").partition("-")[0] == CONTROL
+
+    @property
     def lower_is_better(self) -> bool:
         """Whether it is known to be: of what the suite measures, by its units. Another's direction is not known."""
         return bool(self.unit == RATIO or seconds_of(self.unit) is not None or re.fullmatch(_EXACT_UNITS, self.unit))
@@ -83,9 +89,10 @@ class History:
         commits: full hashes in order, those that each machine measured.
         dates: of commits.
         series: in the order of asv's results.
-        pace: how slow each machine was at each of its commits, as a factor on its usual time; of machines of which it
-            is known.
+        pace: how slow each machine was at each of its commits, as a factor on its usual time, NaN where that is not
+            known; of machines of which anything is.
         skipped: values that asv skipped, by machine, benchmark and device.
+        is_empty: whether results were read and there were none.
     """
 
     commits: dict[str, list[str]] = field(default_factory=dict)
@@ -93,6 +100,7 @@ class History:
     series: tuple[Series, ...] = ()
     pace: dict[str, np.ndarray] = field(default_factory=dict)
     skipped: tuple[tuple[str, str, str, int], ...] = ()
+    is_empty: bool = False
 
     def values(self, machine: str, benchmark: str) -> dict[str, np.ndarray]:
         """Values of a benchmark on a machine by parameters, one for each of its commits."""
@@ -100,20 +108,19 @@ class History:
             each.params: each.values for each in self.series if (each.machine, each.benchmark) == (machine, benchmark)
         }
 
-    def latest(self, machine: str, benchmark: str) -> tuple[str, dict[str, float]]:
-        """The last commit of a machine with values of a benchmark, and those by parameters; empty without any."""
-        chosen = [each for each in self.series if (each.machine, each.benchmark) == (machine, benchmark)]
+    def at(self, machine: str, benchmark: str) -> Iterator[tuple[str, dict[str, float]]]:
+        """Commits of a machine with values of a benchmark, the last first, and those by parameters."""
+        chosen = self.values(machine, benchmark)
         for place in reversed(range(len(self.commits.get(machine, ())))):
-            values = {each.params: float(each.values[place]) for each in chosen if not np.isnan(each.values[place])}
+            values = {params: float(each[place]) for params, each in chosen.items() if not np.isnan(each[place])}
             if values:
-                return self.commits[machine][place], values
-        return "", {}
+                yield self.commits[machine][place], values
 
 
 def read_history(folder: str | Path, commits: Commits) -> History:
     """Read asv's results and find where they step.
 
-    Commits stand in the repository's order; where it does not know all of them, in the order of their dates.
+    Commits stand in the repository's order; those that it does not know stand where their dates put them.
 
     Raises:
         ResultsError: as ``load_results``.
@@ -134,14 +141,20 @@ def read_history(folder: str | Path, commits: Commits) -> History:
         tuple(_with_changes(series, pace)),
         pace,
         tuple(_skipped(frame)),
+        frame.empty,
     )
 
 
 def _order(frame: pd.DataFrame, commits: Commits) -> dict[str, int]:
-    names = list(dict.fromkeys(frame["commit"]))
-    if all(name in commits.places for name in names):
-        names.sort(key=commits.places.__getitem__)
-    return {name: place for place, name in enumerate(names)}
+    """Places of commits: the repository's order; those it does not know where their dates put them among the others."""
+    dates = dict(zip(frame["commit"], frame["date"], strict=True))
+    latest = pd.Timestamp.min.tz_localize("UTC")
+    keys: dict[str, tuple[pd.Timestamp, int, int]] = {}
+    for name in sorted((name for name in dates if name in commits.places), key=commits.places.__getitem__):
+        latest = max(latest, dates[name])  # a child may be dated before its parent
+        keys[name] = latest, 0, len(keys)
+    keys |= {name: (date, 1, place) for place, (name, date) in enumerate(dates.items()) if name not in keys}
+    return {name: place for place, name in enumerate(sorted(keys, key=keys.__getitem__))}
 
 
 def _series(frame: pd.DataFrame, machines: dict[str, list[str]]) -> list[Series]:
@@ -166,22 +179,8 @@ def _series(frame: pd.DataFrame, machines: dict[str, list[str]]) -> list[Series]
 
 
 def _pace(series: list[Series], machine: str) -> np.ndarray | None:
-    """How slow the machine was at each commit: what legacy took there, over what it takes as a rule."""
-    controls = [
-        each
-        for each in series
-        if each.machine == machine and seconds_of(each.unit) is not None and CONTROL in each.params.split(", ")
-    ]
-    if len(controls) < FEWEST_CONTROLS:
-        return None
-    values = np.array([each.values for each in controls])
-    values[values <= 0] = np.nan
-    with np.errstate(all="ignore"):
-        relative = np.log(values) - np.nanmedian(np.log(values), axis=1, keepdims=True)
-    measured = ~np.isnan(relative).all(axis=0)
-    pace = np.ones(values.shape[1])
-    pace[measured] = np.exp(np.nanmedian(relative[:, measured], axis=0))
-    return pace
+    controls = [each.values for each in series if each.machine == machine and each.is_control]
+    return machine_pace(np.array(controls)) if controls else None
 
 
 def _with_changes(series: list[Series], pace: dict[str, np.ndarray]) -> list[Series]:
@@ -200,6 +199,8 @@ def _with_changes(series: list[Series], pace: dict[str, np.ndarray]) -> list[Ser
 
 def _skipped(frame: pd.DataFrame) -> list[tuple[str, str, str, int]]:
     skipped = frame[frame["state"] == "skipped"]
+    if skipped.empty:
+        return []
     device = skipped["params"].str.extract(r"(?:^|, )device=([^,]*)", expand=False).fillna("")
     counts = skipped.groupby(["machine", "benchmark", device]).size()
     return [(str(a), str(b), str(c), int(number)) for (a, b, c), number in counts.items()]

@@ -26,18 +26,22 @@ class BenchmarkResult:
 
 @dataclass(frozen=True)
 class BenchmarkFile:
-    """One result file: when it was made, of which commit (``-dirty`` with changes), on what."""
+    """One result file: when it was made, of which commit (``-dirty`` with changes), on what.
+
+    ``label`` is what it is called where its name is not enough.
+    """
 
     path: Path
     created: str
     commit: str
     machine: str
     benchmarks: tuple[BenchmarkResult, ...]
+    label: str = ""
 
     @property
     def name(self) -> str:
-        """Of the file, fit to be shown."""
-        return str(clean(self.path.name))
+        """What the file is called, fit to be shown."""
+        return self.label or str(clean(self.path.name))
 
 
 def read_benchmarks(path: str | Path) -> BenchmarkFile:
@@ -64,7 +68,9 @@ def read_benchmarks(path: str | Path) -> BenchmarkFile:
         fields.text("datetime"),
         "" if commit is None else _commit(commit),
         ", ".join(
-            str(each) for each in (cpu.anything("brand_raw"), machine.anything("python_version")) if each is not None
+            f"{called}{found}"
+            for called, found in (("", cpu.anything("brand_raw")), ("Python ", machine.anything("python_version")))
+            if found is not None
         ),
         tuple(found),
     )

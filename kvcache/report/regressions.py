@@ -16,17 +16,33 @@ from kvcache.report.plots import Mark, Plot
 from kvcache.report.plots import Series as Line
 from kvcache.report.text import file_name, number
 
-__all__ = ["STEP_HEADINGS", "Step", "find_steps", "history_panels", "pace_panels", "step_table"]
+__all__ = [
+    "MACHINE",
+    "STEP_HEADINGS",
+    "Step",
+    "commit_table",
+    "find_steps",
+    "history_panels",
+    "pace_panels",
+    "step_table",
+]
 
+MACHINE = "machine"
 MOST_LINES = 8  # of a figure: the colours of the palette
 LAST_VALUES = 20  # of a history that stand in its table; all of them are in its data
 FEWEST_POINTS = 2
-_ORDER = ("worse", "better", "")
+_ORDER = ("worse", "better", MACHINE, "")
 
 STEP_HEADINGS = (
     "verdict", "change, %", "certainty, %", "metric", "parameters", "commit", "subject", "before", "after", "unit",
     "author", "machine", "measured before at", "unmeasured between",
 )  # fmt: skip
+
+
+COMMIT_HEADINGS = (
+    "commit", "subject", "author", "steps for the worse", "for the better", "the worst, %", "of metric", "parameters",
+)  # fmt: skip
+_SUREST = 99.99
 
 
 @dataclass(frozen=True)
@@ -55,7 +71,9 @@ class Step:
 
     @property
     def verdict(self) -> str:
-        """``worse`` or ``better``; empty where nobody said whether lower is better."""
+        """``worse`` or ``better``; ``machine`` of what is left alone; empty where nobody said what is better."""
+        if self.series.is_control:
+            return MACHINE
         if not self.series.lower_is_better:
             return ""
         return "worse" if self.change.ratio > 1 else "better"
@@ -109,12 +127,35 @@ def step_table(steps: Sequence[Step], pages: dict[str, str]) -> Table:
         page = pages.get(group_name(series))
         rows.append(
             [
-                step.verdict, step.percent, 100 * change.certainty,
+                step.verdict, step.percent, _certainty(change.certainty),
                 Link(series.metric, page) if page else series.metric, series.params, step.commit[:8], step.subject,
                 change.before, change.after, series.unit, step.author, series.machine, step.previous[:8], step.between,
             ]
         )  # fmt: skip
     return Table(STEP_HEADINGS, rows)
+
+
+def _certainty(probability: float) -> float:
+    """%; of what was tested never all of them, however many digits there are."""
+    return 100.0 if probability == 1 else min(100 * probability, _SUREST)
+
+
+def commit_table(steps: Sequence[Step], commits: Commits) -> Table:
+    """Commits at which something steps, the newest first: how often, and what moves most there."""
+    by_commit: dict[str, list[Step]] = {}
+    for step in steps:
+        if step.verdict != MACHINE:
+            by_commit.setdefault(step.commit, []).append(step)
+    newest_first = sorted(by_commit, key=lambda name: commits.places.get(name, -1), reverse=True)
+    rows: list[list[Cell]] = []
+    for name in newest_first:
+        found = by_commit[name]
+        first = found[0]  # steps come with the worst first
+        counts = [sum(step.verdict == verdict for step in found) for verdict in ("worse", "better")]
+        rows.append(
+            [name[:8], first.subject, first.author, *counts, first.percent, first.series.metric, first.series.params]
+        )
+    return Table(COMMIT_HEADINGS, rows)
 
 
 def group_name(series: Series) -> str:
@@ -151,6 +192,7 @@ def _panel(name: str, group: list[Series], steps: list[Step], history: History, 
     drawn = sorted(group, key=lambda series: series not in stepping)[:MOST_LINES]
     drawn.sort(key=group.index)
     measured = history.commits[first.machine]
+    root = next(iter(commits.known), None)
     anything = np.flatnonzero(~np.isnan([each.values for each in group]).all(axis=0))
     names = [measured[place] for place in anything]
     values = np.array([each.values for each in group])[:, anything]
@@ -191,7 +233,9 @@ def _panel(name: str, group: list[Series], steps: list[Step], history: History, 
         f"{first.metric}{', ' if cell else ''}{cell}",
         Table(headings, latest),
         f"{first.benchmark} on {first.machine}; {kind}; {better}.{more}{left_out}",
-        f"tox -e asv -- {names[0][:8]}^..{names[-1][:8]}",
+        f"tox -e asv -- {names[-1][:8]}"
+        if root and names[0] == root.name
+        else f"tox -e asv -- {names[0][:8]}^..{names[-1][:8]}",
         plot,
         Table(headings, rows),
     )

@@ -135,6 +135,7 @@ class ReplayFile:
         settings: of the run, as text by name.
         replays: in the order of the file.
         not_measured: pairs of what, and why.
+        label: what it is called where its name is not enough.
     """
 
     path: Path
@@ -144,11 +145,12 @@ class ReplayFile:
     settings: dict[str, str] = field(default_factory=dict)
     replays: tuple[ReplayResult, ...] = ()
     not_measured: tuple[tuple[str, str], ...] = ()
+    label: str = ""
 
     @property
     def name(self) -> str:
-        """Of the file, fit to be shown."""
-        return str(clean(self.path.name))
+        """What the file is called, fit to be shown."""
+        return self.label or str(clean(self.path.name))
 
     @property
     def commit(self) -> str:

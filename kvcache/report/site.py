@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from kvcache.report.errors import ReportError
 from kvcache.report.figures import Drawing, draw
 from kvcache.report.panels import Cell, Link, Panel, Table
 from kvcache.report.text import number
@@ -26,6 +27,7 @@ LARGEST_PAGE = 1_500_000  # bytes of panels; what is around them is small
 DATA = "data"
 TEMPLATES = "templates"
 LISTING = "files.txt"  # of what a report wrote
+_PAGE = r"(index|regressions|backends(-\d+)?|histories(-\d+)?|trace-[a-z0-9-]+)\.html"
 _OWN_FILE = rf"[a-z0-9-]+\.html|{DATA}/[a-z0-9-]+\.csv"
 
 
@@ -95,11 +97,29 @@ class Site:
             beside.write_text(text, encoding="utf-8")
         self.written.append(file)
 
+    def check(self) -> None:
+        """Make sure that nothing of somebody else's is in the way.
+
+        Raises:
+            ReportError: the folder holds a page by one of a report's names that no report wrote, or a file where the
+                data is to lie.
+        """
+        own = set(self._listed())
+        foreign = [path.name for path in sorted(self.folder.glob("*.html")) if re.fullmatch(_PAGE, path.name)]
+        foreign = [name for name in foreign if name not in own]
+        if foreign:
+            raise ReportError(self.folder / foreign[0], "no report wrote this: give another folder, or move it away")
+        if (self.folder / DATA).exists() and not (self.folder / DATA).is_dir():
+            raise ReportError(self.folder / DATA, "is a file, where a report has its folder of data")
+
+    def _listed(self) -> list[str]:
+        listing = self.folder / LISTING
+        return listing.read_text(encoding="utf-8", errors="replace").splitlines() if listing.is_file() else []
+
     def finish(self) -> list[str]:
         """Remove what an earlier report left and this one did not write anew; the pages that were written."""
         listing = self.folder / LISTING
-        before = listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else []
-        for name in set(before) - set(self.written):
+        for name in set(self._listed()) - set(self.written):
             if re.fullmatch(_OWN_FILE, name):
                 (self.folder / name).unlink(missing_ok=True)
         with whole_or_absent(listing) as beside:
@@ -124,7 +144,7 @@ class Site:
         Args:
             stem: of the pages' names: ``stem.html``, ``stem-2.html``, ...
             heading: of each page.
-            groups: panels under headings.
+            groups: panels under headings; where there are several, each page begins with links to all of them.
             lead: paragraphs at the top of the first page.
             before, after: other pages that belong to these.
 
@@ -145,6 +165,12 @@ class Site:
                 size += length
                 pages[-1][-1][1].append(drawn)
                 where[panel.name] = f"{_numbered(stem, len(pages))}#{panel.name}"
+        contents: dict[str, PageLink] = {}
+        for place, page in enumerate(pages, 1):
+            for group, panels in page:
+                if group.title and (panels or group.note):
+                    address = f"{_numbered(stem, place)}#{_anchor(group)}"
+                    contents.setdefault(group.title, PageLink(address, group.title))
         names = [heading] if len(pages) == 1 else [f"{heading} {number}" for number in range(1, len(pages) + 1)]
         own = [PageLink(_numbered(stem, number), name) for number, name in enumerate(names, 1)]
         parts = [*before, *own, *after]
@@ -155,13 +181,18 @@ class Site:
                 link.title,
                 lead=lead if link is own[0] else (),
                 parts=parts if len(parts) > 1 else (),
-                groups=[(group, drawn) for group, drawn in page if drawn or group.note],
+                contents=list(contents.values()) if len(contents) > 1 else (),
+                groups=[(group, _anchor(group), drawn) for group, drawn in page if drawn or group.note],
             )
         return where
 
 
 def _numbered(stem: str, number: int) -> str:
     return f"{stem}.html" if number == 1 else f"{stem}-{number}.html"
+
+
+def _anchor(group: Group) -> str:
+    return re.sub(r"[^a-z]+", "-", f"part {group.title}".lower())
 
 
 def as_csv(path: Path, table: Table) -> None:

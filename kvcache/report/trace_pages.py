@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable
 
@@ -10,7 +11,7 @@ from kvcache.report.panels import Cell, Panel, Table
 from kvcache.report.plots import Plot, Series
 from kvcache.report.replays import OUTCOMES, ReplayFile, ReplayResult, Timeline
 from kvcache.report.searches import Searches
-from kvcache.report.text import file_name, number
+from kvcache.report.text import clean, file_name, number
 
 __all__ = ["occupancy_panels", "place_panels", "search_panels", "trace_table"]
 
@@ -40,7 +41,7 @@ def search_panels(searches: Searches) -> list[Panel]:
 
 
 def _command(searches: Searches) -> str:
-    return f"kvcache report --trace {searches.name}"
+    return str(clean(shlex.join(["kvcache", "report", "--trace", str(searches.path)])))
 
 
 def _name(kind: str, searches: Searches) -> str:

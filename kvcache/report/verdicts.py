@@ -40,7 +40,7 @@ class Verdict:
         smaller: how many times fewer bytes are reserved.
         hit, stale: rates of the backend and of legacy, %.
         source: where the numbers come from.
-        miss, wrong: as ``hit``, of misses and of wrong content.
+        miss, mismatch, wrong: as ``hit``, of misses, of context mismatches and of wrong content.
         size: of the recurrent pool: bytes that legacy reserves for it.
     """
 
@@ -57,6 +57,7 @@ class Verdict:
     stale: Rates
     source: str
     miss: Rates = (None, None)
+    mismatch: Rates = (None, None)
     wrong: Rates = (None, None)
     size: float | None = None
 
@@ -70,7 +71,7 @@ class Verdict:
             return "worse"
         # Legacy's stale hits are no hits: a backend that never lies and never hits has gained nothing.
         judged = {
-            "time": self._time(), "memory": _effect(self.smaller),
+            "time": self._time(), "memory": _exact(self.smaller),
             "stale hits": -_difference(self.stale), "hits": _difference(self.hit),
         }  # fmt: skip
         found = {name: sign for name, sign in judged.items() if sign}
@@ -98,16 +99,23 @@ class Verdict:
             )
             judged = "" if self._time() else ": undecided"
             parts.append(f"a recurrent step is {self.faster:.3g} times as fast ({known}{judged});")
-        if self.smaller is not None:
-            parts.append(f"{self.smaller:.3g} times fewer bytes reserved;")
-        return " ".join([*parts, f"{self.rates}. {self.trace}, pools: {self.capacity}; {self.source}."])
+        if self.smaller == 1:
+            parts.append("as many bytes reserved;")
+        elif self.smaller:
+            more = f"{1 / self.smaller:.3g} times as many" if self.smaller < 1 else f"{self.smaller:.3g} times fewer"
+            parts.append(f"{more} bytes reserved;")
+        made = "synthetic " if self.kind == SYNTHETIC else ""
+        return " ".join([*parts, f"{self.rates}. {made}{self.trace}, pools: {self.capacity}; {self.source}."])
 
     @property
     def rates(self) -> str:
         """What lookups came to, in words."""
         told = [("hits", self.hit), ("misses", self.miss), ("stale hits", self.stale)]
-        if any(self.wrong):
-            told.append(("wrong content", self.wrong))
+        told += [
+            (name, rates)
+            for name, rates in (("context mismatches", self.mismatch), ("wrong content", self.wrong))
+            if any(rates)
+        ]
         return ", ".join(f"{name} {number(mine)} % (legacy {number(legacy)} %)" for name, (mine, legacy) in told)
 
     def _time(self) -> int:
@@ -124,6 +132,11 @@ def _effect(ratio: float | None) -> int:
     if not ratio or abs(math.log(ratio)) < math.log1p(SMALLEST_EFFECT):
         return 0
     return 1 if ratio > 1 else -1
+
+
+def _exact(ratio: float | None) -> int:
+    """To which side a ratio of counts is, by however little: the same on any machine."""
+    return 0 if ratio is None else (ratio > 1) - (ratio < 1)
 
 
 def _difference(rates: Rates) -> int:
@@ -164,6 +177,7 @@ def _of_replay(file: ReplayFile, replay: ReplayResult, place: int) -> Verdict:
         (backend.rate("stale_hit"), legacy.rate("stale_hit")),
         f"{file.name}, commit {short_commit(file.commit)}" if file.commit else file.name,
         (backend.rate("miss"), legacy.rate("miss")),
+        (backend.rate("context_mismatch"), legacy.rate("context_mismatch")),
         (backend.rate("wrong_content"), legacy.rate("wrong_content")),
         legacy.bytes_reserved.get("recur"),
     )
@@ -206,6 +220,7 @@ def from_history(history: History) -> list[Verdict]:
                     (latest["stale_hit_rate"][params], latest["stale_hit_rate"][legacy]),
                     f"asv, {machine}, commit {short_commit(history.commits[machine][place])}",
                     (latest["miss_rate"][params], latest["miss_rate"][legacy]),
+                    (latest["context_mismatch_rate"][params], latest["context_mismatch_rate"][legacy]),
                 )
             )
     return found
@@ -275,13 +290,14 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
     headings = (
         "geometry", "device", "trace", "kind", "slots", "backend", "verdict", "times faster", "p25", "p75",
         "times fewer bytes", "hits, %", "legacy's hits, %", "stale hits, %", "legacy's stale hits, %", "misses, %",
-        "legacy's misses, %", "wrong content, %", "legacy's wrong content, %", "from",
+        "legacy's misses, %", "context mismatches, %",
+        "legacy's context mismatches, %", "wrong content, %", "legacy's wrong content, %", "from",
     )  # fmt: skip
     rows = [
         (
             each.geometry, each.device, each.trace, each.kind, each.capacity, each.backend, each.word, each.faster,
-            *(each.quartiles or (None, None)), each.smaller, *each.hit, *each.stale, *each.miss, *each.wrong,
-            each.source,
+            *(each.quartiles or (None, None)), each.smaller, *each.hit, *each.stale, *each.miss,
+            *each.mismatch, *each.wrong, each.source,
         )
         for each in verdicts
     ]  # fmt: skip

@@ -250,7 +250,8 @@ class _Profiling:
         graph = self._place / "flame.svg"
         searches = len({step.search for step in self._steps})
         note = (
-            f"{searches} searches of {self._config.geometry.name}, {sum(stacks.values()) / 1e6:,.1f} ms of host time; "
+            f"{searches} {'search' if searches == 1 else 'searches'} of {self._config.geometry.name}, "
+            f"{sum(stacks.values()) / 1e6:,.1f} ms of host time; "
             f"tracing every Python call makes Python's share look larger than it is"
         )
         graph.write_text(render_flame_graph(stacks, f"{self._name}: where a replay's time goes", note))

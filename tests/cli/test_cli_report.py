@@ -33,15 +33,18 @@ def test_a_report_of_a_trace(trace, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
+        (["--results", "{}/cut.json"], "is a file"),
         (["--results", "{}/nothing"], "no such file: is this asv's results_dir"),
         (["--replay", "{}/nothing.json"], "no such file"),
         (["--replay", "{}/cut.json"], "not JSON, or cut off"),
         (["--benchmark", "{}/cut.json"], "not JSON, or cut off"),
         (["--trace", "{}/nothing.parquet"], "no such file"),
         (["--trace", "{}/cut.json"], "not a Parquet file"),
-        (["--trace", "{trace}", "--profile", "{}/cut.json"], "no folder of profiles"),
+        (["--trace", "{trace}", "--profile", "{}/cut.json"], "is a file"),
+        (["--trace", "{trace}", "--profile", "{}/none"], "no folder of profiles"),
+        (["--trace", "{trace}", "--since", "0"], "wants a number from 1 on"),
         (["--trace", "{trace}", "--since", "no-such-tag"], "no git repository"),
-        (["--trace", "{trace}", "--output", "{}/cut.json"], "File exists"),
+        (["--trace", "{trace}", "--output", "{}/cut.json"], "is a file"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_line(trace, tmp_path, arguments, fault):
@@ -50,7 +53,7 @@ def test_what_cannot_be_used_is_said_in_one_line(trace, tmp_path, arguments, fau
     if "--output" not in given:
         given += ["--output", tmp_path / "html"]
     result = invoke(*given, "--repository", tmp_path)
-    assert result.exit_code == 1
+    assert result.exit_code == (2 if fault == "is a file" else 1)
     assert fault in result.stderr
     assert "Traceback" not in result.output
     assert not isinstance(result.exception, ValueError)
@@ -61,6 +64,26 @@ def test_what_an_earlier_report_left_stays(tmp_path):
     (tmp_path / "html").mkdir()
     assert invoke("--replay", tmp_path / "none.json", "--output", tmp_path / "html" / "a" / "b").exit_code == 1
     assert list(tmp_path.rglob("*")) == [tmp_path / "html"]
+
+
+@pytest.mark.parametrize("name", ["index.html", "backends-2.html", "trace-mine.html", "data"])
+def test_what_somebody_else_put_there_stays(trace, tmp_path, name):
+    (tmp_path / "html").mkdir()
+    (tmp_path / "html" / name).write_text("MINE")
+    result = invoke("--trace", trace, "--repository", tmp_path, "--output", tmp_path / "html")
+    assert result.exit_code == 1
+    assert str(tmp_path / "html" / name) in result.stderr
+    assert [path.name for path in (tmp_path / "html").iterdir()] == [name]
+    assert (tmp_path / "html" / name).read_text() == "MINE"
+
+
+def test_a_report_replaces_its_own_pages_also_where_its_listing_was_spoiled(trace, tmp_path):
+    arguments = ("--trace", trace, "--repository", tmp_path, "--output", tmp_path / "html")
+    assert invoke(*arguments).exit_code == 0
+    listing = tmp_path / "html" / "files.txt"
+    listing.write_bytes(listing.read_bytes() + b"\xff\xfe\n")
+    result = invoke(*arguments)
+    assert result.exit_code == 0, result.output
 
 
 def test_a_profile_alone_is_something_to_report(trace, tmp_path):

@@ -21,6 +21,15 @@ HOVERED = """(() => {
   svg.dispatchEvent(new PointerEvent("pointerleave"));
   return [shown, point[2], tip.hidden];
 })()"""
+TAPPED = """(() => {
+  const figure = document.querySelector("figure");
+  const point = JSON.parse(figure.querySelector("script").textContent).find((series) => series.length)[0];
+  const svg = figure.querySelector("svg");
+  svg.scrollIntoView({ block: "center" });
+  const box = svg.getBoundingClientRect();
+  const scale = box.width / svg.viewBox.baseVal.width;
+  return [box.left + point[0] * scale, box.top + point[1] * scale, point[2]];
+})()"""
 HIDDEN = """(() => {
   const figure = [...document.querySelectorAll("figure")].find((each) => each.querySelector("[data-toggle]"));
   const parts = figure.querySelectorAll('svg [data-series="0"]');
@@ -96,6 +105,19 @@ def test_values_are_shown_where_they_are_pointed_at(browser, plain):
     assert shown == wanted
     assert "us" in wanted or "bytes" in wanted
     assert hidden_after
+
+
+def test_a_tap_shows_the_value_and_leaves_it(browser, plain):
+    browser.open(next(page for page in plain[1] if page.name == "histories.html"), NARROW)
+    x, y, wanted = browser.evaluate(TAPPED)
+    browser.call("Emulation.setTouchEmulationEnabled", enabled=True)
+    browser.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
+    browser.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+    shown = browser.evaluate(
+        "[...document.querySelectorAll('.tip')].filter((tip) => !tip.hidden).map((tip) => tip.textContent)"
+    )
+    browser.call("Emulation.setTouchEmulationEnabled", enabled=False)
+    assert shown == [wanted]
 
 
 def test_series_can_be_hidden_and_shown_again(browser, plain):

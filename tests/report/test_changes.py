@@ -58,6 +58,24 @@ class TestMeasured:
         series[13] = 400.0
         assert positions(measured_changes([series], [None])) == [[]]
 
+    @pytest.mark.parametrize("outliers", [(13,), (13, 14), (13, 15), (12, 14, 16), (0, 1), (0, 29), (28, 29)])
+    def test_what_passes_or_has_only_begun_is_no_step(self, outliers):
+        series = 100 * np.exp(np.random.default_rng(1).normal(0, 0.01, 30))
+        series[list(outliers)] *= 2
+        assert positions(measured_changes([series], [None])) == [[]]
+
+    @pytest.mark.parametrize("place", range(1, 15))
+    def test_a_step_stands_where_it_is_or_is_not_told_yet(self, place):
+        series = 100 * np.exp(np.random.default_rng(place).normal(0, 0.01, 15))
+        series[place:] *= 2
+        assert positions(measured_changes([series], [None])) == [[place] if 3 <= place <= 12 else []]
+
+    def test_an_outlier_near_a_step_does_not_move_it(self):
+        for outlier, factor in ((7, 0.5), (7, 4), (12, 0.5), (12, 4)):
+            series = np.repeat([100.0, 200.0], 10)
+            series[outlier] *= factor
+            assert positions(measured_changes([series], [None])) == [[10]]
+
     def test_small_effects_do_not_matter_however_sure(self):
         series = np.repeat([100.0, 104.0], 2000)
         assert positions(measured_changes([series], [None])) == [[]]

@@ -58,7 +58,7 @@ def test_what_counts_as_new(history, since, new, described):
 def test_without_a_tag_the_last_commits_are_new(tmp_path):
     folder, names = make_history(tmp_path, [f"change {number}" for number in range(12)])
     commits = read_commits(folder)
-    assert commits.since == names[1]
+    assert commits.new == set(names[2:])
     assert commits.described == "in the last 10 commits"
 
 
@@ -66,6 +66,27 @@ def test_without_a_tag_the_last_commits_are_new(tmp_path):
 def test_a_wrong_revision_is_named(history, since):
     with pytest.raises(ReportError, match="is no tag, commit or number of commits"):
         read_commits(history[0], since)
+
+
+def test_new_is_what_git_says_is_new_also_beside_the_main_line(tmp_path):
+    folder, names = make_history(tmp_path, ["a", "b", "c"])
+
+    def git(*arguments):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        return subprocess.run(
+            ("git", *who, "-C", folder, *arguments), check=True, capture_output=True, text=True
+        ).stdout
+
+    git("checkout", "--quiet", "-b", "side", names[0])
+    git("commit", "--quiet", "--allow-empty", "-m", "side")
+    side = git("rev-parse", "HEAD").strip()
+    git("checkout", "--quiet", names[2])
+    assert read_commits(folder, "side").new == set(names[1:])  # no ancestor
+    git("merge", "--quiet", "--no-ff", "-m", "merge", "side")
+    merge = git("rev-parse", "HEAD").strip()
+    assert read_commits(folder, "side").new == {*names[1:], merge}
+    assert read_commits(folder, names[1]).new == {names[2], side, merge}
+    assert read_commits(folder, "HEAD").new == set()
 
 
 @pytest.mark.parametrize("since", ["0", "00"])

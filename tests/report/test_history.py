@@ -1,5 +1,6 @@
 """asv's results as series, their order, and the machine's pace."""
 
+import json
 import math
 
 import numpy as np
@@ -27,8 +28,10 @@ def test_a_series_for_each_cell(tmp_path):
     assert new.failed.tolist() == [False, True, False]
     assert legacy.values.tolist() == [5.0] * 3
     assert history.commits == {"vm": [commit_name(each) for each in range(3)]}
-    assert history.latest("vm", "x.track_time") == (commit_name(2), {"backend=new": 4.0, "backend=legacy": 5.0})
-    assert history.latest("vm", "x.other") == ("", {})
+    at = list(history.at("vm", "x.track_time"))
+    assert at[0] == (commit_name(2), {"backend=new": 4.0, "backend=legacy": 5.0})
+    assert at[1] == (commit_name(1), {"backend=legacy": 5.0})
+    assert list(history.at("vm", "x.other")) == []
 
 
 @pytest.mark.parametrize(
@@ -59,6 +62,43 @@ def test_unknown_commits_stand_in_the_order_of_their_dates(tmp_path):
     values = {("x.track_miss_rate", "new"): [1.0, 2.0]}
     write_results(tmp_path, values, dates=[START + 5, START], units=EXACT)
     assert read(tmp_path).series[0].values.tolist() == [2.0, 1.0]
+
+
+def test_unknown_commits_leave_the_others_in_the_repositorys_order(tmp_path):
+    folder, names = make_history(tmp_path / "repository", ["a", "b", "c"])
+    commits = [names[2], commit_name(7), names[0], commit_name(8), names[1]]
+    dates = [START, START + 1, START, START - 1, START]  # of known ones all the same
+    write_results(
+        tmp_path / "results", {("x.track_miss_rate", "new"): [1.0] * 5}, commits=commits, dates=dates, units=EXACT
+    )
+    found = read(tmp_path / "results", read_commits(folder)).commits["vm"]
+    assert found == [commit_name(8), *names, commit_name(7)]
+
+
+def test_legacys_own_times_are_controls(tmp_path):
+    values = {("x.track_time", name): [1.0] for name in ("legacy", "legacy-0.2.0", "new", "legacyish")}
+    values[("x.track_bytes_reserved", "legacy")] = [1.0]
+    found = {
+        (each.metric, each.param("backend")): each.is_control
+        for each in read(write_results(tmp_path, values, units=EXACT)).series
+    }
+    assert {name for name, control in found.items() if control} == {("x.time", "legacy"), ("x.time", "legacy-0.2.0")}
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_results_without_a_value_are_an_empty_history(tmp_path, version):
+    folder = write_results(tmp_path, {("x.track_time", "new"): [1.0]})
+    if version == "1":
+        for path in (folder / "vm").glob("*-env.json"):
+            path.unlink()
+    else:
+        described = json.loads((folder / "benchmarks.json").read_text())
+        described["x.track_time"]["version"] = "2"
+        (folder / "benchmarks.json").write_text(json.dumps(described))
+    history = read(folder)
+    assert history.is_empty
+    assert history.series == ()
+    assert history.skipped == ()
 
 
 def test_the_pace_is_what_legacy_shows_and_excuses_the_machine(tmp_path):

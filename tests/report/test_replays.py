@@ -75,6 +75,8 @@ def test_files_of_the_first_schema_version_are_read(tmp_path, content):
         (("replays", 0, "backends", 0, "outcomes", "total", "hit"), None, "total.hit is missing"),
         (("replays", 0, "backends", 1, "latency_us", "store"), [1], "latency_us.store is not an object"),
         (("replays", 0, "backends", 1, "latency_us", "store", "p50"), float("nan"), "not a number"),
+        (("replays", 0, "backends", 1, "latency_us", "store", "p50"), 10**400, "not a number"),
+        (("replays", 0, "backends", 1, "latency_us", "store", "percentiles"), [10**400] * 101, "not a list of numbers"),
         (("replays", 0, "backends", 1, "timeline", "steps"), ["a"], "not a list of numbers"),
         (("replays", 0, "backends", 1, "timeline", "entries", "recur"), [1], r"timeline\.entries\.recur has 1 samples"),
         (
@@ -132,7 +134,7 @@ class TestBenchmarks:
         file = read_benchmarks(write(tmp_path, self.CONTENT))
         (found,) = file.benchmarks
         assert found.microseconds == pytest.approx({"min": 1, "q1": 2, "median": 3, "q3": 4, "max": 5})
-        assert (found.rounds, file.commit, file.machine) == (7, "abc", "some CPU, 3.11.7")
+        assert (found.rounds, file.commit, file.machine) == (7, "abc", "some CPU, Python 3.11.7")
 
     def test_another_tools_file(self, tmp_path, content):
         with pytest.raises(ReportError, match="not a result of pytest-benchmark"):

@@ -171,6 +171,105 @@ def test_of_which_commit_everything_is(tmp_path):
     assert f"old.json, commit {first}." in page.text
 
 
+def test_what_is_left_alone_steps_for_the_machines_sake(tmp_path):
+    values = {(f"suite.track_time_{number}", "legacy"): np.ones(12) for number in range(5)}
+    values |= {(f"suite.track_time_{number}", "new"): np.ones(12) for number in range(5)}
+    values["suite.track_time_0", "legacy"] = np.repeat([1.0, 3.0], 6)
+    pages = build_report(Inputs(write(tmp_path / "results", values), repository=tmp_path), tmp_path / "html")
+    page = regressions(pages)
+    assert "0 steps for the worse, 0 for the better" in page.text
+    (row,) = page.rows("steps-machine")
+    assert (row["verdict"], row["parameters"]) == ("machine", "backend=legacy")
+    assert "the machine's, or the harness's" in page.text
+
+
+def test_a_suite_that_grew_while_the_machine_was_slow_shows_no_step(tmp_path):
+    pace = np.where(np.arange(12) < 8, 1, 1.6)
+    values = {(f"suite.track_time_{number}", name): 100 * pace for number in range(4) for name in BACKENDS}
+    young = np.where(np.arange(12) < 8, np.nan, 160.0)
+    values |= {(f"suite.track_time_young_{number}", name): young for number in range(12) for name in BACKENDS}
+    pages = build_report(Inputs(write(tmp_path / "results", values), repository=tmp_path), tmp_path / "html")
+    assert "0 steps for the worse, 0 for the better" in regressions(pages).text
+
+
+def test_what_came_last_is_not_blamed_on_others_and_said_to_be_open(tmp_path):
+    folder, names = make_history(tmp_path / "repository", [f"change {number}" for number in range(12)])
+    values = {("suite.track_time", "new"): np.where(np.arange(12) < 10, 100.0, 200.0)}
+    pages = build_report(
+        Inputs(write(tmp_path / "results", values, names), repository=folder, since="4"), tmp_path / "html"
+    )
+    assert (
+        "4 of these 4 commits measured. No steps. Counts are compared at every commit; of times" in Page(pages[0]).text
+    )
+    assert "steps-worse" not in regressions(pages).tables
+    short = {("suite.track_time", "new"): np.array([1.0, 2.0])}
+    pages = build_report(Inputs(write(tmp_path / "short", short), repository=folder), tmp_path / "html")
+    assert "nor anything of 1 of the 1 measured series" in regressions(pages).text
+
+
+def test_steps_by_commit(tmp_path):
+    folder, names = make_history(tmp_path / "repository", [f"change {number}" for number in range(6)])
+    values = {(f"suite.track_bytes_{number}", "new"): np.ones(6) for number in range(4)}
+    for number, (place, factor) in enumerate([(2, 2.0), (2, 5.0), (2, 0.5), (4, 0.1)]):
+        values[f"suite.track_bytes_{number}", "new"][place:] *= factor
+    listed = {key: each.tolist() for key, each in values.items()}
+    units = {name: "bytes" for name, _ in values}
+    results = write_results(tmp_path / "results", listed, commits=names, units=units)
+    rows = regressions(build_report(Inputs(results, repository=folder), tmp_path / "html")).rows("steps-by-commit")
+    assert [(row["commit"], row["subject"], row["steps for the worse"], row["for the better"]) for row in rows] == [
+        (names[4][:8], "change 4", 0, 1), (names[2][:8], "change 2", 2, 1),
+    ]  # fmt: skip
+    assert [(row["the worst, %"], row["of metric"]) for row in rows] == [(-90, "suite.bytes_3"), (400, "suite.bytes_1")]
+
+
+def test_growth_is_that_of_the_last_commit_that_measured_it(tmp_path):
+    cells = [f"axis{size}" for size in (1, 2, 4)]
+    whole = {
+        ("operations.Growth.track_time", cell): [float(place + 1), float(place + 1)] for place, cell in enumerate(cells)
+    }
+    whole["operations.Growth.track_time", "axis1"][1] = 50.0
+    for cell in cells[1:]:
+        whole["operations.Growth.track_time", cell][1] = float("nan")
+    results = write_results(tmp_path / "results", whole, param="point")
+    for path in results.rglob("*.json"):
+        path.write_text(path.read_text().replace("axis", "slots="))
+    build_report(Inputs(results, repository=tmp_path), tmp_path / "html")
+    (file,) = (tmp_path / "html" / "data").glob("growth-slots-*.csv")
+    rows = read_csv(file)
+    assert [list(row.values()) for row in rows] == [["1", "1.0"], ["2", "2.0"], ["4", "3.0"]]
+    assert f"commit {commit_name(0)[:8]}" in (tmp_path / "html" / "backends.html").read_text()
+
+
+def test_files_are_told_apart_and_read_once(tmp_path):
+    trace = synthetic(tmp_path / "trace.parquet")
+    files = []
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        files.append(replay(trace, tmp_path / folder / "replay.json", "--repetitions", "0"))
+    twice = [*files, tmp_path / "a" / ".." / "a" / "replay.json"]
+    page = Page(build_report(Inputs(replays=twice, repository=tmp_path), tmp_path / "html")[0])
+    assert [row["source"] for row in page.rows("machines")] == [str(file) for file in files]
+    assert {row["from"].partition(",")[0] for row in page.rows("verdicts")} == {str(file) for file in files}
+
+
+def test_pages_begin_with_links_to_their_parts(tmp_path):
+    trace = synthetic(tmp_path / "trace.parquet")
+    file = replay(trace, tmp_path / "replay.json", "--repetitions", "1")
+    build_report(Inputs(replays=[file], repository=tmp_path), tmp_path / "html")
+    page = Page(tmp_path / "html" / "backends.html")
+    parts = [link for link in page.links if "#part-" in link]
+    assert len(parts) == 3
+    assert all(f'id="{link.partition("#")[2]}"' in page.source for link in parts)
+
+
+def test_results_without_a_value_are_said_to_be_that(tmp_path):
+    results = write_results(tmp_path / "results", {("suite.track_time", "new"): [1.0]})
+    for path in (results / "vm").glob("*-env.json"):
+        path.unlink()
+    page = Page(build_report(Inputs(results, repository=tmp_path), tmp_path / "html")[0])
+    assert any("no value of the benchmarks" in row["why"] for row in page.rows("not-measured"))
+
+
 def test_a_metric_of_unknown_direction_is_neither_better_nor_worse(tmp_path):
     values = {("suite.track_score", "new"): [50.0] * 8 + [100.0] * 8}
     results = write_results(tmp_path / "results", values, units={"suite.track_score": "points"})
@@ -326,7 +425,7 @@ def test_every_number_of_the_data_can_be_read(tmp_path):
     values = {("suite.track_bytes_reserved", "new"): np.array([500.0, 1000.5]), ("suite.track_time", "new"): np.ones(2)}
     build_report(Inputs(write(tmp_path / "results", values), repository=tmp_path), tmp_path / "html")
     texts = {"verdict", "metric", "parameters", "machine", "unit", "commit", "measured before at", "author", "subject",
-             "date", "what", "why", "according to", "source", "device", "machine and versions", "when",
+             "date", "what", "why", "according to", "of metric", "source", "device", "machine and versions", "when",
              "command"}  # fmt: skip
     read = {path.name: read_csv(path) for path in (tmp_path / "html" / "data").glob("*.csv")}
     numbers = [row[name] for rows in read.values() for row in rows for name in row if name not in texts and row[name]]

@@ -11,7 +11,7 @@ from kvcache.report.verdicts import Verdict, from_history, headlines, verdict_ta
 
 VERDICT = Verdict(
     "pong", "cpu", "a.parquet", "recorded", "default", "new", 3.0, (2.5, 3.5), 4.0, (100.0, 100.0), (0.0, 0.0),
-    "a.json", (0.0, 0.0), (0.0, 0.0), 4e9,
+    "a.json", (0.0, 0.0), (0.0, 0.0), (0.0, 0.0), 4e9,
 )  # fmt: skip
 SLOW = {"faster": 0.5, "quartiles": (0.4, 0.6)}
 
@@ -38,9 +38,11 @@ SLOW = {"faster": 0.5, "quartiles": (0.4, 0.6)}
         ({"faster": 0.96, "quartiles": (0.95, 0.98), "smaller": 0.5}, "worse in memory; time undecided"),
         ({"faster": 2.0, "quartiles": None, "smaller": None}, "time undecided"),
         ({"faster": None, "quartiles": None}, "better in memory; not timed"),
-        # Memory, too, by 5 %.
-        ({"smaller": 0.97}, "better"),
-        ({**SLOW, "smaller": 1.03}, "worse"),
+        # Memory is counted: by however little.
+        ({"smaller": 0.999}, "mixed"),
+        ({"smaller": 1.0}, "better"),
+        ({**SLOW, "smaller": 1.0}, "worse"),
+        ({**SLOW, "smaller": 1.001}, "mixed"),
     ],
 )  # fmt: skip
 def test_the_word_says_what_all_metrics_say(changes, word):
@@ -57,6 +59,12 @@ def test_the_sentence_has_the_numbers():
     ):  # fmt: skip
         assert part in sentence
     assert "wrong content" not in sentence
+    assert "mismatches" not in sentence
+    assert "context mismatches 9 % (legacy 8 %)" in replace(VERDICT, mismatch=(9.0, 8.0)).sentence
+    assert "1.25 times as many bytes reserved" in replace(VERDICT, smaller=0.8).sentence
+    assert "as many bytes reserved" in replace(VERDICT, smaller=1.0).sentence
+    assert "synthetic" not in sentence
+    assert "synthetic a.parquet" in replace(VERDICT, kind="synthetic").sentence
     assert "wrong content 2 % (legacy 0 %)" in replace(VERDICT, wrong=(2.0, 0.0)).sentence
     assert "not timed" in replace(VERDICT, faster=None, quartiles=None).sentence
     assert "(quartiles 0.9 to 3.5: undecided)" in replace(VERDICT, quartiles=(0.9, 3.5)).sentence

@@ -69,7 +69,7 @@ function makeReadable(figure) {
     return best;
   }
 
-  svg.addEventListener("pointermove", (event) => {
+  function show(event) {
     const box = svg.getBoundingClientRect();
     const scale = svg.viewBox.baseVal.width / box.width;
     const point = nearest((event.clientX - box.left) * scale, (event.clientY - box.top) * scale);
@@ -80,8 +80,12 @@ function makeReadable(figure) {
     tip.style.left = left < box.width / 2 ? `${left + 8}px` : "";
     tip.style.right = left < box.width / 2 ? "" : `${box.width - left + 8}px`;
     tip.style.top = `${point[1] / scale + 8}px`;
-  });
-  svg.addEventListener("pointerleave", () => { tip.hidden = true; });
+  }
+
+  svg.addEventListener("pointermove", show);
+  svg.addEventListener("pointerdown", show);
+  // A finger leaves as soon as it is lifted: what it tapped stays, until another place is tapped.
+  svg.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") tip.hidden = true; });
 }
 
 document.querySelectorAll("table.sortable").forEach(makeSortable);

@@ -1,0 +1,61 @@
+"""How fast a machine was at each commit, told by what is measured there and left alone: legacy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["FEWEST_CONTROLS", "machine_pace"]
+
+FEWEST_CONTROLS = 3  # of a commit: fewer say more of themselves than of the machine
+_ROUNDS = 20
+_SMALLEST_RESIDUAL = 1e-3  # of logarithms: what is nearer than a thousandth is as near as can be
+
+
+def machine_pace(controls: np.ndarray) -> np.ndarray | None:
+    """How slow a machine was at each commit, as a factor on its usual time.
+
+    A control's time is taken for its own usual time, times the machine's pace at the commit. Both are fitted together
+    (least absolute deviations of the logarithms, by reweighted least squares): a control that is measured since lately
+    says how the late commits compare with each other, and nothing of those before.
+
+    Args:
+        controls: ``[controls, commits]``, times; NaN where one was not measured.
+
+    Returns:
+        ``[commits]``, its median 1; NaN at commits with fewer than ``FEWEST_CONTROLS``. None where that is all of them.
+    """
+    logs = np.full(controls.shape, np.nan)
+    np.log(controls, out=logs, where=np.isfinite(controls) & (controls > 0))
+    logs = logs[np.count_nonzero(~np.isnan(logs), axis=1) > 1]  # another one has nothing to be compared with
+    known = ~np.isnan(logs)
+    told = np.count_nonzero(known, axis=0) >= FEWEST_CONTROLS
+    if not told.any():
+        return None
+    logs, known = logs[:, told], known[:, told]
+    values, weights = np.where(known, logs, 0.0), known.astype(float)
+    pace = np.zeros(logs.shape[1])
+    for _ in range(_ROUNDS):
+        pace = _fitted(values, weights)
+        usual = _mean(values - pace, weights)
+        residuals = np.abs(values - pace - usual[:, None])
+        weights = known / np.maximum(residuals, _SMALLEST_RESIDUAL)
+    found = np.full(controls.shape[1], np.nan)
+    found[told] = np.exp(pace - np.median(pace))
+    return found
+
+
+def _fitted(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Commits' part of a weighted least squares fit by a part of each control and one of each commit, ``[commits]``."""
+    totals = weights.sum(axis=1, keepdims=True)
+    shares = np.divide(weights, totals, out=np.zeros_like(weights), where=totals > 0)
+    moments = np.diag(weights.sum(axis=0)) - weights.T @ shares
+    centred = weights * (values - _mean(values, weights)[:, None])
+    # Of pieces of the history that no control joins, each is fitted around its own mean: the smallest solution.
+    return np.asarray(np.linalg.lstsq(moments, centred.sum(axis=0), rcond=None)[0])
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    totals = weights.sum(axis=1)
+    found = np.zeros(len(values))
+    np.divide((weights * values).sum(axis=1), totals, out=found, where=totals > 0)
+    return found
