@@ -94,6 +94,19 @@ def test_inherit(compiled, seed, rows, alike):
     assert (references - state.references == held).all()
 
 
+@pytest.mark.parametrize("spread", [1, 3, 15, 16, 17, 40])
+@pytest.mark.parametrize("number", [0, 1, 31, 32, 33, 34, 700])
+def test_many_pages_come_free_in_order_wherever_they_lie(compiled, number, spread):
+    rng = np.random.default_rng(number)
+    among = max(2, number * spread) + 2
+    pages = rng.permutation(np.arange(2, among))[:number].astype(np.int64)
+    references = np.bincount(pages, minlength=among).astype(np.int64)
+    owners, charges, free = np.zeros(among, np.int64), np.array([number]), np.zeros(among, np.int64)
+    outcomes = both(compiled, "release", pages, references, owners, charges, free, 0)
+    assert_same(outcomes)
+    assert outcomes[1][1][4][:number].tolist() == sorted(pages.tolist(), reverse=True)
+
+
 @given(seeds, st.integers(0, ENTRIES))
 def test_release(compiled, seed, entries):
     state = State(seed)
