@@ -182,7 +182,8 @@ class _Build:
             f"{PROCESS_SPREAD:.0%} from process to process). "
             f"That takes {FEWEST_VALUES} measured commits on either side: what came with the last {FEWEST_VALUES - 1} "
             f"is not told yet{self._too_short()}. A slow drift shows as steps, too. "
-            "What a step changes a time by is free of the machine's pace, below. Lower is better in all that the suite "
+            "What a step changes a time by is free of the machine's pace, below; what legacy's time of the same sizes "
+            "shows as well is the machine's. Lower is better in all that the suite "
             "measures.",
         ]
         groups = [

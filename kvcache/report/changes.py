@@ -58,7 +58,11 @@ def exact_changes(values: Iterable[float]) -> list[Change]:
     return changes
 
 
-def measured_changes(series: Sequence[np.ndarray], pace: Sequence[np.ndarray | None]) -> list[list[Change]]:
+def measured_changes(
+    series: Sequence[np.ndarray],
+    pace: Sequence[np.ndarray | None],
+    controls: Sequence[np.ndarray | None] = (),
+) -> list[list[Change]]:
     """The steps of each of several series of times.
 
     All series are judged together: the share of false steps among those reported is at most ``LEVEL`` (Benjamini and
@@ -68,11 +72,17 @@ def measured_changes(series: Sequence[np.ndarray], pace: Sequence[np.ndarray | N
     Args:
         series: positive values, NaN where nothing was measured.
         pace: for each series how fast the machine was at each value, as a factor; None where that is not known.
+        controls: for each series what is left alone and measured with the same sizes, or None: a machine may be slow at
+            one kind of work alone. What a series shares with its control is no step of its own.
     """
     logs = [_logs(values, factor) for values, factor in zip(series, pace, strict=True)]
+    against = [
+        None if control is None else _logs(control, factor)
+        for control, factor in zip(controls or [None] * len(series), pace, strict=True)
+    ]
     differences = [np.diff(each[~np.isnan(each)]) for each in logs]
     spread = max(PROCESS_SPREAD, _spread(np.concatenate([*differences, np.empty(0)])))
-    found = [_candidates(values, log, spread) for values, log in zip(series, logs, strict=True)]
+    found = [_candidates(*each, spread) for each in zip(series, logs, against, strict=True)]
     chances = [candidate.certainty for candidates in found for candidate in candidates]
     # A series without a candidate was looked at, too.
     quiet = [1.0 for candidates in found if not candidates]
@@ -105,17 +115,24 @@ def _spread(differences: np.ndarray) -> float:
     )
 
 
-def _candidates(values: np.ndarray, series: np.ndarray, spread: float) -> list[Change]:
+def _candidates(values: np.ndarray, series: np.ndarray, control: np.ndarray | None, spread: float) -> list[Change]:
     """Possible steps of one series; ``certainty`` holds the chance of each, to be adjusted."""
     places = np.flatnonzero(~np.isnan(series))
     if len(places) < 2 * FEWEST_VALUES:
         return []
     kept, logs = values[places], series[places]
+    own = None if control is None else logs - control[places]
     spread = max(spread, _spread(np.diff(logs)))
     bounds = _segments(logs, spread)
     while len(bounds) > 2:  # where the first segment begins, where the last ends, and a place between two of them
         triples = list(zip(bounds, bounds[1:], bounds[2:], strict=False))
         chances = [_chance(logs[a:b], logs[b:c], spread) for a, b, c in triples]
+        if own is not None:
+            beside = [
+                _chance_beside_control(own[a:b], own[b:c], logs[b:c].mean() - logs[a:b].mean(), spread)
+                for a, b, c in triples
+            ]
+            chances = [max(pair) for pair in zip(chances, beside, strict=True)]
         worst = int(np.argmax(chances))
         if chances[worst] <= LEVEL:
             return [
@@ -155,6 +172,16 @@ def _boundary(logs: np.ndarray, left: tuple[int, int], right: tuple[int, int]) -
     to_left, to_right = (np.abs(between - np.median(logs[slice(*each)])) for each in (left, right))
     costs = [to_left[:place].sum() + to_right[place:].sum() for place in range(len(between) + 1)]
     return left[1] + int(np.argmin(costs))
+
+
+def _chance_beside_control(before: np.ndarray, after: np.ndarray, step: float, spread: float) -> float:
+    """The same of a series' distances from its control: zero where too few are known, one where they step elsewhere."""
+    before, after = before[~np.isnan(before)], after[~np.isnan(after)]
+    if min(len(before), len(after)) < FEWEST_VALUES:
+        return 0.0
+    if (after.mean() - before.mean()) * step <= 0:
+        return 1.0
+    return _chance(before, after, math.sqrt(2) * spread)
 
 
 def _chance(before: np.ndarray, after: np.ndarray, spread: float) -> float:

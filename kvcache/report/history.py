@@ -74,6 +74,10 @@ class Series:
         """The value of one parameter; None where the benchmark has none of that name."""
         return self.cell.get(name)
 
+    def params_without(self, name: str) -> str:
+        """All parameters but one."""
+        return ", ".join(f"{each}={value}" for each, value in self.cell.items() if each != name)
+
     @property
     def cell(self) -> dict[str, str]:
         """Parameters by name."""
@@ -187,7 +191,11 @@ def _with_changes(series: list[Series], pace: dict[str, np.ndarray]) -> list[Ser
     measured = [each for each in series if not each.is_exact]
     # A ratio of two things measured in turns has had the machine's pace taken out already; only times have it.
     factors = [None if seconds_of(each.unit) is None else pace.get(each.machine) for each in measured]
-    judged = iter(measured_changes([each.values for each in measured], factors))
+    controls = {_beside(each): each.values for each in series if each.is_control and each.param("backend") == CONTROL}
+    beside = [
+        None if each.is_control or seconds_of(each.unit) is None else controls.get(_beside(each)) for each in measured
+    ]
+    judged = iter(measured_changes([each.values for each in measured], factors, beside))
     return [
         Series(
             each.machine, each.benchmark, each.params, each.unit, each.values, each.failed,
@@ -195,6 +203,11 @@ def _with_changes(series: list[Series], pace: dict[str, np.ndarray]) -> list[Ser
         )
         for each in series
     ]  # fmt: skip
+
+
+def _beside(series: Series) -> tuple[str, str, str]:
+    """What a series shares with those of other backends that were measured with it."""
+    return series.machine, series.benchmark, series.params_without("backend")
 
 
 def _skipped(frame: pd.DataFrame) -> list[tuple[str, str, str, int]]:

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 MACHINE = "machine"
+MOST_TICKS = 4  # for which there is room, of names of commits
 MOST_LINES = 8  # of a figure: the colours of the palette
 LAST_VALUES = 20  # of a history that stand in its table; all of them are in its data
 FEWEST_POINTS = 2
@@ -167,7 +168,7 @@ def _cell(series: Series) -> str:
     """Parameters without the backend."""
     if "backend" not in series.cell:
         return series.params if len(series.cell) > 1 else ""
-    return ", ".join(f"{name}={value}" for name, value in series.cell.items() if name != "backend")
+    return series.params_without("backend")
 
 
 def history_panels(history: History, steps: Sequence[Step], commits: Commits, most: int) -> list[Panel]:
@@ -209,7 +210,7 @@ def _panel(name: str, group: list[Series], steps: list[Step], history: History, 
     ]
     at = {int(place): position for position, place in enumerate(anything)}
     marked = {at[step.change.position]: step.commit[:8] for step in steps if step.series in drawn}
-    every = -(-len(names) // 6) or 1
+    every = -(-len(names) // MOST_TICKS) or 1
     plot = Plot(
         "commit, oldest first",
         first.unit,
@@ -260,7 +261,7 @@ def pace_panels(history: History) -> list[Panel]:
     for machine, pace in history.pace.items():
         names = history.commits[machine]
         hovers = [f"{number(value)}\n{name[:8]}" for name, value in zip(names, pace, strict=True)]
-        every = -(-len(names) // 6) or 1
+        every = -(-len(names) // MOST_TICKS) or 1
         panels.append(
             Panel(
                 file_name("pace", machine),

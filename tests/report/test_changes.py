@@ -88,6 +88,24 @@ class TestMeasured:
         assert any(map(len, measured_changes(series, [None] * 10)))
         assert not any(map(len, measured_changes(series, [pace] * 10)))
 
+    def test_what_a_series_shares_with_its_control_is_no_step_of_its_own(self):
+        rng = np.random.default_rng(0)
+        slow = np.where(np.arange(16) < 8, 1.0, 2.0)
+        control = process_noise(rng, 16) * slow
+        shared, own, other_way = (process_noise(rng, 16) * factor for factor in (slow, slow**2, 1 / slow))
+        series = [shared, own, other_way, process_noise(rng, 16)]
+        assert positions(measured_changes(series, [None] * 4)) == [[8], [8], [8], []]
+        assert positions(measured_changes(series, [None] * 4, [control] * 4)) == [[], [8], [8], []]
+
+    def test_a_control_that_was_hardly_measured_excuses_nothing(self):
+        series, control = np.repeat([100.0, 200.0], 8), np.full(16, NAN)
+        control[[0, 1, 2, 14, 15]] = [100, 100, 100, 200, 200]
+        assert positions(measured_changes([series], [None], [control])) == [[8]]
+
+    def test_a_control_that_steps_the_other_way_hides_nothing(self):
+        series, control = np.repeat([100.0, 150.0], 8), np.repeat([100.0, 50.0], 8)
+        assert positions(measured_changes([series], [None], [control])) == [[8]]
+
     def test_the_step_is_told_with_medians_and_without_the_pace(self):
         pace = np.where(np.arange(20) < 10, 1.0, 1.5)
         series = np.where(np.arange(20) < 10, 100.0, 200.0) * pace

@@ -183,6 +183,15 @@ def test_what_is_left_alone_steps_for_the_machines_sake(tmp_path):
     assert "the machine's, or the harness's" in page.text
 
 
+def test_a_step_that_legacy_takes_too_is_the_machines(tmp_path):
+    values = {(f"suite.track_time_{number}", name): np.ones(12) for number in range(5) for name in BACKENDS}
+    for name in BACKENDS:
+        values["suite.track_time_0", name] = np.repeat([1.0, 3.0], 6)  # a kind of work at which the machine was slow
+    values["suite.track_time_1", "new"] = np.repeat([1.0, 3.0], 6)
+    pages = build_report(Inputs(write(tmp_path / "results", values), repository=tmp_path), tmp_path / "html")
+    assert [row["metric"] for row in regressions(pages).rows("steps-worse")] == ["suite.time_1"]
+
+
 def test_a_suite_that_grew_while_the_machine_was_slow_shows_no_step(tmp_path):
     pace = np.where(np.arange(12) < 8, 1, 1.6)
     values = {(f"suite.track_time_{number}", name): 100 * pace for number in range(4) for name in BACKENDS}
