@@ -11,12 +11,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
 from kvcache._version import __version__
 from kvcache.report import backends, capacities, costs, front, regressions, trace_pages, verdicts
-from kvcache.report.changes import FEWEST_VALUES, LEVEL, PROCESS_SPREAD, SMALLEST_EFFECT
 from kvcache.report.commits import Commits, read_commits
 from kvcache.report.errors import ReportError
 from kvcache.report.history import History, read_history
@@ -25,6 +23,7 @@ from kvcache.report.pytest_benchmarks import BenchmarkFile, read_benchmarks
 from kvcache.report.replays import DEFAULT_CAPACITIES, ReplayFile, ReplayResult, read_replays
 from kvcache.report.searches import Searches, read_searches
 from kvcache.report.site import Group, PageLink, Site
+from kvcache.report.steps import Step, find_steps
 from kvcache.report.text import clean, file_name
 from kvcache.results import load_machines
 from kvcache.trace.bounds import Future
@@ -32,15 +31,8 @@ from kvcache.trace.profile import read_profile_index
 
 __all__ = ["MOST_HISTORIES", "Inputs", "build_report"]
 
-FRONT, REGRESSIONS, BACKENDS = "index.html", "regressions.html", "backends.html"
-MOST_STEPS = 1000  # on the page; the data has them all
+FRONT, BACKENDS = "index.html", "backends.html"
 MOST_HISTORIES = 240
-_STEPS = (
-    ("worse", "Steps for the worse"),
-    ("better", "Steps for the better"),
-    (regressions.MACHINE, "Steps of legacy's own times, which is left alone: the machine's, or the harness's"),
-    ("", "Steps of metrics of which nobody said whether lower is better"),
-)
 _KINDS = {
     "results": ("asv's history", "tox -e asv, then --results benchmarks/results"),
     "replays": ("replays", "kvcache replay ... --json FILE, then --replay FILE"),
@@ -141,13 +133,14 @@ class _Build:
         traces = {f"{file_name('trace', each.path.stem, beside=each.sha256)}.html": each for each in self.traces}
         self.site.navigation += [
             PageLink(FRONT, "Report"),
-            PageLink(REGRESSIONS, "Regressions"),
+            PageLink(regressions.PAGE, "Regressions"),
             PageLink(BACKENDS, "Backends"),
             *(PageLink(file, each.name) for file, each in traces.items()),
         ]
-        steps = regressions.find_steps(self.history, self.commits)
+        steps = find_steps(self.history, self.commits)
         self.progress("regressions")
-        pages = self._regressions(steps)
+        command, histories = clean(self.inputs.command), self.inputs.histories
+        pages = regressions.write_pages(self.site, self.history, self.commits, steps, histories, command)
         self.progress("backends")
         self._backends()
         for file, searches in traces.items():
@@ -155,74 +148,6 @@ class _Build:
             self._trace(file, searches)
         self.progress("front page")
         self._front(steps, pages)
-
-    def _regressions(self, steps: Sequence[regressions.Step]) -> dict[str, str]:
-        """Write the page and its histories; where each history stands, by ``group_name``."""
-        panels = regressions.history_panels(self.history, steps, self.commits, self.inputs.histories)
-        histories: list[PageLink] = []
-        where: dict[str, str] = {}
-        if panels:
-            where = self.site.pages(
-                "histories", "Histories", [Group("", panels)], before=[PageLink(REGRESSIONS, "Steps")]
-            )
-            files = dict.fromkeys(address.partition("#")[0] for address in where.values())
-            number = len(files)
-            histories = [
-                PageLink(file, f"Histories {place}" if number > 1 else "Histories")
-                for place, file in enumerate(files, 1)
-            ]
-        by_verdict = {word: [step for step in steps if step.verdict == word] for word, _ in _STEPS}
-        lead = [
-            f"{len(by_verdict['worse'])} steps for the worse, {len(by_verdict['better'])} for the better in "
-            f"{len(self.history.series):,} series. "
-            f"{len(panels)} histories are drawn, those with steps first ('kvcache results' has all values).",
-            "Deterministic metrics are compared exactly: every change is a step. Times step where ruptures finds the "
-            f"likeliest place, the segments differ by {SMALLEST_EFFECT:.0%} or more, and the difference is significant "
-            f"over all series taken together (false discovery rate {LEVEL:.0%}, against a spread of at least "
-            f"{PROCESS_SPREAD:.0%} from process to process). "
-            f"That takes {FEWEST_VALUES} measured commits on either side: what came with the last {FEWEST_VALUES - 1} "
-            f"is not told yet{self._too_short()}. A slow drift shows as steps, too. "
-            "What a step changes a time by is free of the machine's pace, below; what legacy's time of the same sizes "
-            "shows as well is the machine's. Lower is better in all that the suite "
-            "measures.",
-        ]
-        groups = [
-            Group(title, [self._steps(word, title, found, where)] if found else [], "" if found else "None.")
-            for (word, title), found in zip(_STEPS, by_verdict.values(), strict=True)
-            if found or word in ("worse", "better")
-        ]
-        if steps:
-            groups.insert(0, Group("Commits with steps", [self._commits(steps)]))
-        groups.append(Group("Machines", regressions.pace_panels(self.history)))
-        self.site.pages(Path(REGRESSIONS).stem, "Regressions", groups, lead, after=histories)
-        return where
-
-    def _too_short(self) -> str:
-        """Of times with too few values to show any step, in words."""
-        times = [each for each in self.history.series if not each.is_exact]
-        short = sum(np.count_nonzero(~np.isnan(each.values)) < 2 * FEWEST_VALUES for each in times)
-        return f", nor anything of {short:,} of the {len(times):,} measured series, which are shorter" if short else ""
-
-    def _commits(self, steps: Sequence[regressions.Step]) -> Panel:
-        return Panel(
-            "steps-by-commit",
-            "Commits with steps, newest first",
-            regressions.commit_table(steps, self.commits),
-            command=clean(self.inputs.command),
-            open=True,
-        )
-
-    def _steps(self, word: str, title: str, steps: Sequence[regressions.Step], pages: dict[str, str]) -> Panel:
-        shown = f"The largest {MOST_STEPS:,} of {len(steps):,}; the data has all." if len(steps) > MOST_STEPS else ""
-        return Panel(
-            f"steps-{word or 'other'}",
-            f"{title}, largest first",
-            regressions.step_table(steps[:MOST_STEPS], pages),
-            shown,
-            clean(self.inputs.command),
-            data=regressions.step_table(steps, {}),
-            open=True,
-        )
 
     def _backends(self) -> None:
         requests = self._bounded()
@@ -283,7 +208,7 @@ class _Build:
             if replay.first.latency_us or replay.capacity in DEFAULT_CAPACITIES
         ]
 
-    def _front(self, steps: Sequence[regressions.Step], pages: dict[str, str]) -> None:
+    def _front(self, steps: Sequence[Step], pages: dict[str, str]) -> None:
         found = [*verdicts.from_replays(self.files), *verdicts.from_history(self.history)]
         sentence, changed = front.changed_table(steps, self.commits, self.history, pages)
         given = {

@@ -17,8 +17,8 @@ from kvcache.report.commits import Commits
 from kvcache.report.history import History
 from kvcache.report.panels import Cell, Link, Table
 from kvcache.report.pytest_benchmarks import BenchmarkFile
-from kvcache.report.regressions import MACHINE, Step, step_table
 from kvcache.report.replays import COMMIT, ReplayFile
+from kvcache.report.steps import MACHINE, Step, step_table
 from kvcache.report.text import clean
 from kvcache.report.verdicts import Verdict
 from kvcache.trace.machine import short_commit

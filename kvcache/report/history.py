@@ -79,6 +79,13 @@ class Series:
         return ", ".join(f"{each}={value}" for each, value in self.cell.items() if each != name)
 
     @property
+    def sizes(self) -> str:
+        """What a series shares with those of other backends; of a benchmark with one parameter, nothing."""
+        if "backend" not in self.cell:
+            return self.params if len(self.cell) > 1 else ""
+        return self.params_without("backend")
+
+    @property
     def cell(self) -> dict[str, str]:
         """Parameters by name."""
         pairs = (part.partition("=") for part in self.params.split(", ") if part)

@@ -213,7 +213,7 @@ def test_what_came_last_is_not_blamed_on_others_and_said_to_be_open(tmp_path):
     assert "steps-worse" not in regressions(pages).tables
     short = {("suite.track_time", "new"): np.array([1.0, 2.0])}
     pages = build_report(Inputs(write(tmp_path / "short", short), repository=folder), tmp_path / "html")
-    assert "nor anything of 1 of the 1 measured series" in regressions(pages).text
+    assert "nor is anything of 1 of the 1 measured series" in regressions(pages).text
 
 
 def test_steps_by_commit(tmp_path):
