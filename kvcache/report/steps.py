@@ -24,7 +24,7 @@ STEP_HEADINGS = (
     "author", "machine", "measured before at", "unmeasured between",
 )  # fmt: skip
 COMMIT_HEADINGS = (
-    "commit", "subject", "author", "steps for the worse", "for the better", "the worst, %", "of metric", "parameters",
+    "commit", "subject", "author", "steps for the worse", "for the better", "the worst, or the best, %", "of metric", "parameters",
 )  # fmt: skip
 _SUREST = 99.99
 
@@ -65,6 +65,11 @@ class Step:
     @property
     def is_worse(self) -> bool:
         return self.verdict == "worse"
+
+    @property
+    def certainty(self) -> float:
+        """%; of what was tested never all of them, however many nines there are."""
+        return 100.0 if self.series.is_exact else min(100 * self.change.certainty, _SUREST)
 
     @property
     def percent(self) -> float | None:
@@ -111,17 +116,12 @@ def step_table(steps: Sequence[Step], pages: dict[str, str]) -> Table:
         page = pages.get(history_name(series))
         rows.append(
             [
-                step.verdict, step.percent, _certainty(change.certainty),
+                step.verdict, step.percent, step.certainty,
                 Link(series.metric, page) if page else series.metric, series.params, step.commit[:8], step.subject,
                 change.before, change.after, series.unit, step.author, series.machine, step.previous[:8], step.between,
             ]
         )  # fmt: skip
     return Table(STEP_HEADINGS, rows)
-
-
-def _certainty(probability: float) -> float:
-    """%; of what was tested never all of them, however many digits there are."""
-    return 100.0 if probability == 1 else min(100 * probability, _SUREST)
 
 
 def commit_table(steps: Sequence[Step], commits: Commits) -> Table:
