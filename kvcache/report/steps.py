@@ -24,7 +24,8 @@ STEP_HEADINGS = (
     "author", "machine", "measured before at", "unmeasured between",
 )  # fmt: skip
 COMMIT_HEADINGS = (
-    "commit", "subject", "author", "steps for the worse", "for the better", "the worst, or the best, %", "of metric", "parameters",
+    "commit", "subject", "author", "steps for the worse", "for the better", "the worst, or the best, %", "of metric",
+    "parameters",
 )  # fmt: skip
 _SUREST = 99.99
 
