@@ -6,8 +6,9 @@ import itertools
 import json
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -43,25 +44,10 @@ def load_results(folder: str | Path) -> pd.DataFrame:
     """
     folder = Path(folder)
     benchmarks = _read(folder / "benchmarks.json")
-    rows = [row for path, content in _files(folder) for row in _rows(path, content, benchmarks)]
+    rows = [row for file in _files(folder) for row in _rows(file, benchmarks)]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     frame["value"] = frame["value"].astype(float)
-    frame["machine"] = _machines(frame)
     return _in_order(frame, ["date", "commit", "machine", "benchmark"])
-
-
-def _machines(frame: pd.DataFrame) -> pd.Series:
-    """Names of machines; with what tells its environments apart for one that measured a commit in more than one."""
-    several = frame.groupby(["machine", "commit"])["environment"].nunique().groupby("machine").max() > 1
-    names = {}
-    for machine, environments in frame.groupby("machine")["environment"].unique().items():
-        parts = [set(each.split("-")) for each in environments]
-        common = set.intersection(*parts)
-        for environment in environments if several[machine] else ():
-            own = [part for part in environment.split("-") if part not in common]
-            names[machine, environment] = f"{machine} ({' '.join(own) or environment})"
-    pairs = zip(frame["machine"], frame["environment"], strict=True)
-    return pd.Series([names.get(pair, pair[0]) for pair in pairs], frame.index, dtype=object)
 
 
 def load_durations(folder: str | Path) -> pd.DataFrame:
@@ -71,31 +57,28 @@ def load_durations(folder: str | Path) -> pd.DataFrame:
         folder: as in ``load_results``.
 
     Returns:
-        ``machine``, ``commit``, ``date``, ``build`` (seconds to build the wheel and install it; NaN where it was in
-        place already) and ``benchmarks`` (seconds), in the order of dates.
+        ``machine`` (as in ``load_results``), ``commit``, ``date``, ``build`` (seconds to build the wheel and install
+        it; NaN where it was in place already) and ``benchmarks`` (seconds), in the order of dates.
 
     Raises:
         ResultsError: as in ``load_results``.
     """
-    rows = [_durations(path, content) for path, content in _files(Path(folder))]
+    rows = [_durations(file) for file in _files(Path(folder))]
     return _in_order(pd.DataFrame(rows, columns=list(DURATION_COLUMNS)), ["date", "commit", "machine"])
 
 
 def load_machines(folder: str | Path) -> dict[str, dict[str, str]]:
-    """What each machine is and what ran on it, as asv says of its last commit: by the machine's name.
+    """What each machine is and what ran on it, as asv says of its last commit: by the machine's name, as in
+    ``load_results``.
 
     Raises:
         ResultsError: as in ``load_results``.
     """
     found: dict[str, tuple[pd.Timestamp, dict[str, str]]] = {}
-    for path, content in _files(Path(folder)):
-        try:
-            described = {name: str(value) for name, value in content["params"].items() if name != "machine"}
-            machine, _, _, date = _origin(content)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise ResultsError(path, f"not what asv writes: {error!r}") from error
-        if machine not in found or found[machine][0] <= date:
-            found[machine] = date, described
+    for file in _files(Path(folder)):
+        described = {name: str(value) for name, value in file.content["params"].items() if name != "machine"}
+        if file.machine not in found or found[file.machine][0] <= file.date:
+            found[file.machine] = file.date, described
     return {machine: described for machine, (_, described) in sorted(found.items())}
 
 
@@ -104,11 +87,49 @@ def _in_order(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return frame.sort_values(columns, kind="stable", ignore_index=True)
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Every machine's result files."""
-    for path in sorted(folder.glob("*/*.json")):
-        if path.name != "machine.json":
-            yield path, _read(path)
+class _File(NamedTuple):
+    """One result file: the results of one commit on one machine, in one environment."""
+
+    path: Path
+    content: dict[str, Any]
+    machine: str
+    environment: str
+    commit: str
+    date: pd.Timestamp
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What is found where something else was expected is the file's fault."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ResultsError(path, f"not what asv writes: {error!r}") from error
+
+
+def _files(folder: Path) -> list[_File]:
+    """Every machine's result files; a machine that measured a commit in several environments is several."""
+    files = [_file(path, _read(path)) for path in sorted(folder.glob("*/*.json")) if path.name != "machine.json"]
+    names = {}
+    for machine in {file.machine for file in files}:
+        own = {(file.commit, file.environment) for file in files if file.machine == machine}
+        environments = {environment for _, environment in own}
+        if len({commit for commit, _ in own}) < len(own):
+            common = set.intersection(*(set(each.split("-")) for each in environments))
+            for each in environments:
+                parts = [part for part in each.split("-") if part not in common]
+                names[machine, each] = f"{machine} ({' '.join(parts) or each})"
+    return [file._replace(machine=names.get((file.machine, file.environment), file.machine)) for file in files]
+
+
+def _file(path: Path, content: dict[str, Any]) -> _File:
+    with _reading(path):
+        machine, environment, commit = content["params"]["machine"], content.get("env_name", ""), content["commit_hash"]
+        for each in (machine, environment, commit):
+            if not isinstance(each, str):
+                raise TypeError(f"{each!r} is no name")
+        date = pd.Timestamp(int(content["date"]), unit="ms", tz="UTC")
+    return _File(path, content, machine, environment, commit, date)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -125,35 +146,22 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _origin(content: dict[str, Any]) -> tuple[str, str, str, pd.Timestamp]:
-    """Machine, environment, commit and its date."""
-    machine, environment, commit = content["params"]["machine"], content.get("env_name", ""), content["commit_hash"]
-    for each in (machine, environment, commit):
-        if not isinstance(each, str):
-            raise TypeError(f"{each!r} is no name")
-    return machine, environment, commit, pd.Timestamp(int(content["date"]), unit="ms", tz="UTC")
-
-
-def _durations(path: Path, content: dict[str, Any]) -> tuple[Any, ...]:
-    try:
-        spent = dict(content["durations"])
+def _durations(file: _File) -> tuple[Any, ...]:
+    with _reading(file.path):
+        spent = dict(file.content["durations"])
         build = spent.pop("<build>", math.nan)
-        column = content["result_columns"].index("duration")
-        each = [values[column] for values in content["results"].values() if len(values) > column]
+        column = file.content["result_columns"].index("duration")
+        each = [values[column] for values in file.content["results"].values() if len(values) > column]
         benchmarks = sum(spent.values()) + sum(seconds for seconds in each if seconds is not None)
-        machine, _, commit, date = _origin(content)
-        return machine, commit, date, build, benchmarks
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ResultsError(path, f"not what asv writes: {error!r}") from error
+    return file.machine, file.commit, file.date, build, benchmarks
 
 
-def _rows(path: Path, content: dict[str, Any], benchmarks: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    try:
-        machine, environment, commit, date = _origin(content)
-        for name, values in content["results"].items():
+def _rows(file: _File, benchmarks: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    with _reading(file.path):
+        for name, values in file.content["results"].items():
             benchmark = benchmarks.get(name)
             # asv cuts off what a row has nothing of, from the right.
-            result = dict(zip(content["result_columns"], values, strict=False))
+            result = dict(zip(file.content["result_columns"], values, strict=False))
             if benchmark is None or result.get("version") != benchmark["version"]:
                 continue
             cells = list(itertools.product(*result["params"]))
@@ -164,6 +172,7 @@ def _rows(path: Path, content: dict[str, Any], benchmarks: dict[str, Any]) -> It
                 )
                 state = "failed" if value is None else "skipped" if math.isnan(value) else "ok"
                 number = None if value is None else float(value)
-                yield machine, environment, commit, date, name, params, number, benchmark["unit"], state
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ResultsError(path, f"not what asv writes: {error!r}") from error
+                yield (
+                    file.machine, file.environment, file.commit, file.date, name, params, number, benchmark["unit"],
+                    state,
+                )  # fmt: skip

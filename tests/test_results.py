@@ -141,13 +141,15 @@ def test_machines_are_shown_apart(tmp_path):
 
 
 def test_environments_of_one_commit_are_machines_of_their_own(tmp_path):
-    folder = write(tmp_path, env_name="virtualenv-py3.11-torch2.12-numpy2")
+    timed = {"durations": {}, "result_columns": ["result", "params", "version", "started_at", "duration"]}
+    folder = write(tmp_path, env_name="virtualenv-py3.11-torch2.12-numpy2", **timed)
     (folder / "vm" / "cccccccc-env.json").rename(folder / "vm" / "cccccccc-old.json")
-    write(folder, values=(1.0, 2.0, 3.0, 4.0), env_name="virtualenv-py3.11-torch2.13-numpy2")
+    write(folder, values=(1.0, 2.0, 3.0, 4.0), env_name="virtualenv-py3.11-torch2.13-numpy2", **timed)
     frame = load_results(folder)
     values = frame.groupby("machine")["value"].apply(list).to_dict()
     assert values["vm (torch2.13)"] == [1.0, 2.0, 3.0, 4.0]
     assert values["vm (torch2.12)"][0] == 36.0
+    assert set(load_machines(folder)) == set(load_durations(folder)["machine"]) == set(values)
     assert set(frame["environment"].str.rpartition("-")[0]) == {
         "virtualenv-py3.11-torch2.12",
         "virtualenv-py3.11-torch2.13",

@@ -40,13 +40,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     default="",
     help="What counts as new: after a tag or commit, or the last N commits.  [default: the last tag, else 10]",
 )
-@click.option(
-    "--histories",
-    type=click.IntRange(min=0),
-    default=240,
-    show_default=True,
-    help="Most figures of histories; those with steps come first.",
-)
+@click.option("--histories", type=click.IntRange(min=0), help="Most figures of histories; those with steps come first.")
 @click.option("--command", default="", help="What a reader would repeat, where it is not this command line.")
 def report(
     results: Path | None,
@@ -57,7 +51,7 @@ def report(
     output: Path,
     repository: Path,
     since: str,
-    histories: int,
+    histories: int | None,
     command: str,
 ) -> None:
     """Make pages of what was measured: a front page, regressions, backends, and a page for each trace.
@@ -65,14 +59,14 @@ def report(
     They work from a file, with no network and no server.
     """
     try:
-        from kvcache.report import Inputs, ReportError, build_report
+        from kvcache.report import MOST_HISTORIES, Inputs, ReportError, build_report
     except ImportError as error:
         raise click.ClickException(f"the report needs what 'pip install kvcache[report]' brings: {error}") from None
     if results is None and profile is None and not (replays or benchmarks or traces):
         raise click.UsageError("nothing to report: give --results, --replay, --benchmark, --trace or --profile")
     inputs = Inputs(
-        results, replays, benchmarks, traces, profile, repository, since, histories,
-        command or shlex.join(["kvcache", *sys.argv[1:]]),
+        results, replays, benchmarks, traces, profile, repository, since,
+        MOST_HISTORIES if histories is None else histories, command or shlex.join(["kvcache", *sys.argv[1:]]),
     )  # fmt: skip
     try:
         with _no_empty_folder(output):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -26,6 +26,7 @@ SMALLEST_EFFECT = 0.05
 LEVEL = 0.01
 # Segmentation asks for more than noise explains; the tests, which decide, ask for more than that.
 _PENALTY = 3.0
+_MOST_OF_CONTROL = 2  # spreads that a control's value may lie off its others
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Change:
     Attributes:
         position: index of the first value after the step.
         before, after: the values beside a deterministic step; of measured ones the medians between steps.
-        ratio: after / before; of measured values free of the machine's pace. Infinite from zero.
+        ratio: after / before; of measured values free of the machine's pace and of what the control shows as well.
+            Infinite from zero.
         certainty: probability, in a history without steps, of seeing none as sure as this; 1 for a deterministic one.
     """
 
@@ -71,7 +73,8 @@ def measured_changes(
 
     Args:
         series: positive values, NaN where nothing was measured.
-        pace: for each series how fast the machine was at each value, as a factor; None where that is not known.
+        pace: for each series how fast the machine was at each value, as a factor; values where it is NaN are not
+            judged. None where nothing is known of it: then all are, as they are.
         controls: for each series what is left alone and measured with the same sizes, or None: a machine may be slow at
             one kind of work alone. What a series shares with its control is no step of its own.
     """
@@ -82,20 +85,16 @@ def measured_changes(
     ]
     differences = [np.diff(each[~np.isnan(each)]) for each in logs]
     spread = max(PROCESS_SPREAD, _spread(np.concatenate([*differences, np.empty(0)])))
-    found = [_candidates(*each, spread) for each in zip(series, logs, against, strict=True)]
-    chances = [candidate.certainty for candidates in found for candidate in candidates]
-    # A series without a candidate was looked at, too.
-    quiet = [1.0 for candidates in found if not candidates]
-    adjusted = iter(stats.false_discovery_control([*chances, *quiet]) if chances else [])
-    judged = [[(each, next(adjusted)) for each in candidates] for candidates in found]
-    return [
-        [
-            replace(each, certainty=1 - float(chance))
-            for each, chance in candidates
-            if chance <= LEVEL and abs(math.log(each.ratio)) >= math.log1p(SMALLEST_EFFECT)
-        ]
-        for candidates in judged
-    ]
+    judged = [_Segments(*each, spread) for each in zip(series, logs, against, strict=True)]
+    while True:
+        chances = [chance for each in judged for chance in each.chances]
+        # A series without a candidate was looked at, too.
+        quiet = [1.0 for each in judged if not each.chances]
+        adjusted = iter(stats.false_discovery_control([*chances, *quiet]) if chances else [])
+        certain = [[next(adjusted) for _ in each.chances] for each in judged]
+        joined = [each.join(found, LEVEL) for each, found in zip(judged, certain, strict=True)]
+        if not any(joined):
+            return [each.changes(found) for each, found in zip(judged, certain, strict=True)]
 
 
 def _logs(values: np.ndarray, pace: np.ndarray | None) -> np.ndarray:
@@ -115,38 +114,96 @@ def _spread(differences: np.ndarray) -> float:
     )
 
 
-def _candidates(values: np.ndarray, series: np.ndarray, control: np.ndarray | None, spread: float) -> list[Change]:
-    """Possible steps of one series; ``certainty`` holds the chance of each, to be adjusted."""
-    places = np.flatnonzero(~np.isnan(series))
-    if len(places) < 2 * FEWEST_VALUES:
-        return []
-    kept, logs = values[places], series[places]
-    own = None if control is None else logs - control[places]
-    spread = max(spread, _spread(np.diff(logs)))
-    bounds = _segments(logs, spread)
-    while len(bounds) > 2:  # where the first segment begins, where the last ends, and a place between two of them
-        triples = list(zip(bounds, bounds[1:], bounds[2:], strict=False))
-        chances = [_chance(logs[a:b], logs[b:c], spread) for a, b, c in triples]
-        if own is not None:
-            beside = [
-                _chance_beside_control(own[a:b], own[b:c], logs[b:c].mean() - logs[a:b].mean(), spread)
-                for a, b, c in triples
-            ]
-            chances = [max(pair) for pair in zip(chances, beside, strict=True)]
-        worst = int(np.argmax(chances))
-        if chances[worst] <= LEVEL:
-            return [
-                Change(
-                    int(places[b]),
-                    float(np.median(kept[a:b])),
-                    float(np.median(kept[b:c])),
-                    math.exp(float(np.median(logs[b:c]) - np.median(logs[a:b]))),
-                    chance,
-                )
-                for (a, b, c), chance in zip(triples, chances, strict=True)
-            ]
-        del bounds[worst + 1]  # the segments beside it are one, and are tested anew
-    return []
+class _Segments:
+    """One series in segments, and the chance of each place between two of them to be noise.
+
+    Args:
+        values: of the series.
+        logs: of its values at the machine's usual pace; NaN where one is not judged.
+        control: the same of its control.
+        spread: of all series.
+    """
+
+    def __init__(self, values: np.ndarray, logs: np.ndarray, control: np.ndarray | None, spread: float) -> None:
+        self._places = np.flatnonzero(~np.isnan(logs))
+        self._values, self._logs = values[self._places], logs[self._places]
+        self._control = None if control is None else control[self._places]
+        self._bounds: list[int] = []  # where the first begins, places between two, where the last ends
+        self.chances: list[float] = []
+        if len(self._places) >= 2 * FEWEST_VALUES:
+            self._spread = max(spread, _spread(np.diff(self._logs)))
+            self._bounds = _segments(self._logs, self._spread)
+            self._test()
+            while self.join(self.chances, LEVEL):
+                pass
+
+    def _triples(self) -> list[tuple[int, int, int]]:
+        return list(zip(self._bounds, self._bounds[1:], self._bounds[2:], strict=False))
+
+    def _test(self) -> None:
+        self.chances = [max(self._chance(*each), self._chance_beside_control(*each)) for each in self._triples()]
+
+    def join(self, chances: Sequence[float], level: float) -> bool:
+        """Make one of the two segments that noise explains best, if it does; what is left is tested anew."""
+        small = math.log1p(SMALLEST_EFFECT)
+        doubtful = [
+            (chance, place)
+            for place, (chance, each) in enumerate(zip(chances, self._triples(), strict=True), 1)
+            if chance > level or abs(self._size(*each)) < small
+        ]
+        if doubtful:
+            del self._bounds[max(doubtful)[1]]
+            self._test()
+        return bool(doubtful)
+
+    def changes(self, chances: Sequence[float]) -> list[Change]:
+        return [
+            Change(
+                int(self._places[b]),
+                float(np.median(self._values[a:b])),
+                float(np.median(self._values[b:c])),
+                math.exp(self._size(a, b, c)),
+                1 - float(chance),
+            )
+            for (a, b, c), chance in zip(self._triples(), chances, strict=True)
+        ]
+
+    def _size(self, a: int, b: int, c: int) -> float:
+        """Logarithm of what a step changes; less what the control shows as well."""
+        size = float(np.median(self._logs[b:c]) - np.median(self._logs[a:b]))
+        before, after = self._controls(a, b), self._controls(b, c)
+        if min(len(before), len(after)) < FEWEST_VALUES:
+            return size
+        return min(size, size - float(np.median(after) - np.median(before)), key=abs)
+
+    def _controls(self, begin: int, end: int) -> np.ndarray:
+        """The control's values beside a segment, as far as they are known."""
+        if self._control is None:
+            return np.empty(0)
+        control = self._control[begin:end]
+        return np.asarray(control[~np.isnan(control)])
+
+    def _chance(self, a: int, b: int, c: int) -> float:
+        return _chance(self._logs[a:b], self._logs[b:c], self._spread)
+
+    def _chance_beside_control(self, a: int, b: int, c: int) -> float:
+        """The chance of a series' distances from its control: zero where too few are known, one where they go back.
+
+        Outliers of the control are cut: of what the series does they say nothing.
+        """
+        before, after = self._controls(a, b), self._controls(b, c)
+        if self._control is None or min(len(before), len(after)) < FEWEST_VALUES:
+            return 0.0
+        most = _MOST_OF_CONTROL * self._spread
+        distances = []
+        for begin, end, known in ((a, b, before), (b, c, after)):
+            middle = np.median(known)
+            found = self._logs[begin:end] - np.clip(self._control[begin:end], middle - most, middle + most)
+            distances.append(found[~np.isnan(found)])
+        step = self._logs[b:c].mean() - self._logs[a:b].mean()
+        if (distances[1].mean() - distances[0].mean()) * step <= 0:
+            return 1.0
+        return _chance(distances[0], distances[1], math.sqrt(2) * self._spread)
 
 
 def _segments(logs: np.ndarray, spread: float) -> list[int]:
@@ -172,16 +229,6 @@ def _boundary(logs: np.ndarray, left: tuple[int, int], right: tuple[int, int]) -
     to_left, to_right = (np.abs(between - np.median(logs[slice(*each)])) for each in (left, right))
     costs = [to_left[:place].sum() + to_right[place:].sum() for place in range(len(between) + 1)]
     return left[1] + int(np.argmin(costs))
-
-
-def _chance_beside_control(before: np.ndarray, after: np.ndarray, step: float, spread: float) -> float:
-    """The same of a series' distances from its control: zero where too few are known, one where they step elsewhere."""
-    before, after = before[~np.isnan(before)], after[~np.isnan(after)]
-    if min(len(before), len(after)) < FEWEST_VALUES:
-        return 0.0
-    if (after.mean() - before.mean()) * step <= 0:
-        return 1.0
-    return _chance(before, after, math.sqrt(2) * spread)
 
 
 def _chance(before: np.ndarray, after: np.ndarray, spread: float) -> float:

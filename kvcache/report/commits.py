@@ -97,7 +97,8 @@ def read_commits(repository: str | Path, since: str = "") -> Commits:
             return Commits(known, frozenset(new.split()), f"since {clean(tag)}")
     new_ones = frozenset(commit.name for commit in known[-number:])
     if number >= len(known):
-        return Commits(known, new_ones, f"in all of its {len(known)} commits")
+        number = len(known)
+        return Commits(known, new_ones, f"in all of its {number} commits" if number > 1 else "in its only commit")
     return Commits(known, new_ones, "in the last commit" if number == 1 else f"in the last {number} commits")
 
 

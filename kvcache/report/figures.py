@@ -49,12 +49,13 @@ _POINTS_PER_INCH = 72  # what matplotlib's SVG counts in
 _WIDTH, _HEIGHT = 5.0, 2.8  # inches: narrow enough for its text to be read on a phone
 _LINE_OF_BARS = 0.3
 _LABEL_LENGTH, _LONGEST_LABEL = 32, 36
-_MARK_FONT = 9
+_MARK_FONT, _ROOM_FOR_MARKS = 9, 0.1  # points; of a figure's height, above what else it shows
 _MARK_CHARACTER, _MARK_GAP = 0.64 * _MARK_FONT, 4  # points, of a mark's text
 _CHARACTER = 0.53 * _FONT / 72  # inches, of a label
 _DECADES_OF_LINES, _DECADES_OF_BARS = 3, 1.7  # up to which a logarithmic axis is labelled within decades too
 _MOST_HOVERS = 1000
 _LINES = ("line", "dashed")
+_NEAR = 0.01  # of a figure's height, within which lines lie on each other
 _HALO = 3  # points that a line is wider for each line that covers it
 _MARKED_POINTS = 60  # a line of more has no dots
 
@@ -139,12 +140,19 @@ def _series(axes: Axes, plot: Plot, covered: Sequence[int]) -> tuple[list[tuple[
 
 def _covered(lines: Sequence[Series], place: int) -> int:
     """How many of the lines drawn over one run where it runs: it is drawn wider, so as to be seen beneath them."""
-    if lines[place].style not in _LINES:
+    line = lines[place]
+    if line.style not in _LINES:
         return 0
-    own = {point for point in zip(lines[place].x, lines[place].y, strict=True) if not math.isnan(point[1])}
-    over = [later for later in lines[place + 1 :] if later.style in _LINES]
-    shared = [len(own.intersection(zip(later.x, later.y, strict=True))) for later in over]
-    return sum(2 * number >= len(own) > 0 for number in shared)
+    heights = [y for each in lines for y in each.y if not math.isnan(y)]
+    near = _NEAR * (max(heights, default=0.0) - min(heights, default=0.0))
+    number = 0
+    for later in lines[place + 1 :]:
+        if later.style in _LINES:
+            there = dict(zip(later.x, later.y, strict=True))
+            both = [(y, there[x]) for x, y in zip(line.x, line.y, strict=True) if x in there]
+            gaps = [abs(a - b) for a, b in both if not math.isnan(a) and not math.isnan(b)]
+            number += 2 * sum(gap <= near for gap in gaps) >= len(gaps) > 0
+    return number
 
 
 def _thinned(series: Series, tops: Sequence[float]) -> _Hovers:
@@ -230,7 +238,9 @@ def _mark(axes: Axes, marks: Sequence[Mark]) -> None:
     path = Path(ends, [Path.MOVETO, Path.LINETO] * len(marks))
     dots: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (1, 2))}
     axes.add_artist(PathPatch(path, fill=False, edgecolor=_TEXT, transform=axes.get_xaxis_transform(), **dots))
-    axes.get_xlim()  # settles what the series ask for
+    low, high = axes.get_ylim()  # settles what the series ask for
+    to, back = axes.yaxis.get_transform().transform, axes.yaxis.get_transform().inverted().transform
+    axes.set_ylim(low, float(back(to(high) + _ROOM_FOR_MARKS * (to(high) - to(low)))))
     free = -math.inf
     for mark in sorted(marks, key=lambda each: each.x):
         place = axes.transData.transform((mark.x, 0))[0]

@@ -64,10 +64,11 @@ def _measured(commits: Commits, measured: Container[str]) -> str:
         return "No commit is."
     number = sum(name in measured for name in new)
     if number:
-        return f"{number} of these {len(new)} commits measured."
+        return f"{number} of these {len(new)} commits measured." if len(new) > 1 else "It was measured."
     last = next((each.name for each in reversed(commits.known) if each.name in measured), None)
     where = "no commit of this repository was" if last is None else f"the last measured is {_with_age(last, commits)}"
-    return f"None of these {len(new)} commits was measured; {where}."
+    none = f"None of these {len(new)} commits was measured" if len(new) > 1 else "It was not measured"
+    return f"{none}; {where}."
 
 
 def _with_age(commit: str, commits: Commits) -> str:

@@ -119,6 +119,12 @@ class History:
             each.params: each.values for each in self.series if (each.machine, each.benchmark) == (machine, benchmark)
         }
 
+    def judged(self, series: Series) -> np.ndarray:
+        """Which of a measured series' values are judged: of times, those at commits whose pace is known."""
+        pace = self.pace.get(series.machine)
+        values = series.values if pace is None or seconds_of(series.unit) is None else series.values * pace
+        return np.asarray(~np.isnan(values))
+
     def at(self, machine: str, benchmark: str) -> Iterator[tuple[str, dict[str, float]]]:
         """Commits of a machine with values of a benchmark, the last first, and those by parameters."""
         chosen = self.values(machine, benchmark)

@@ -6,7 +6,7 @@ import numpy as np
 
 __all__ = ["FEWEST_CONTROLS", "machine_pace"]
 
-FEWEST_CONTROLS = 3  # of a commit: fewer say more of themselves than of the machine
+FEWEST_CONTROLS = 3  # of a machine: fewer say more of themselves than of it
 _ROUNDS = 20
 _SMALLEST_RESIDUAL = 1e-3  # of logarithms: what is nearer than a thousandth is as near as can be
 
@@ -22,15 +22,15 @@ def machine_pace(controls: np.ndarray) -> np.ndarray | None:
         controls: ``[controls, commits]``, times; NaN where one was not measured.
 
     Returns:
-        ``[commits]``, its median 1; NaN at commits with fewer than ``FEWEST_CONTROLS``. None where that is all of them.
+        ``[commits]``, its median 1; NaN at commits with no control. None with fewer than ``FEWEST_CONTROLS``.
     """
     logs = np.full(controls.shape, np.nan)
     np.log(controls, out=logs, where=np.isfinite(controls) & (controls > 0))
     logs = logs[np.count_nonzero(~np.isnan(logs), axis=1) > 1]  # another one has nothing to be compared with
     known = ~np.isnan(logs)
-    told = np.count_nonzero(known, axis=0) >= FEWEST_CONTROLS
-    if not told.any():
+    if len(logs) < FEWEST_CONTROLS:
         return None
+    told = known.any(axis=0)
     logs, known = logs[:, told], known[:, told]
     values, weights = np.where(known, logs, 0.0), known.astype(float)
     pace = np.zeros(logs.shape[1])

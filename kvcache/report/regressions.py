@@ -57,7 +57,9 @@ def write_pages(
 
 def _lead(history: History, counts: dict[str, int], drawn: int) -> list[str]:
     times = [each for each in history.series if not each.is_exact]
-    short = sum(np.count_nonzero(~np.isnan(each.values)) < 2 * FEWEST_VALUES for each in times)
+    short = sum(np.count_nonzero(history.judged(each)) < 2 * FEWEST_VALUES for each in times)
+    paceless = sum(np.count_nonzero(np.isnan(pace)) for pace in history.pace.values())
+    alone = f" {paceless} commits were measured without legacy: of times there nothing is told." if paceless else ""
     too_short = (
         f", nor is anything of {short:,} of the {len(times):,} measured series, which are shorter" if short else ""
     )
@@ -70,7 +72,7 @@ def _lead(history: History, counts: dict[str, int], drawn: int) -> list[str]:
         f"{PROCESS_SPREAD:.0%} from process to process). That takes {FEWEST_VALUES} measured commits on either side: "
         f"what came with the last {FEWEST_VALUES - 1} is not told yet{too_short}. A slow drift shows as steps, too. "
         "What a step changes a time by is free of the machine's pace, below; what legacy's time of the same sizes "
-        "shows as well is the machine's. Lower is better in all that the suite measures.",
+        f"shows as well is the machine's.{alone} Lower is better in all that the suite measures.",
     ]
 
 

@@ -7,7 +7,7 @@ import csv
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ LARGEST_PAGE = 1_500_000  # bytes of panels; what is around them is small
 DATA = "data"
 TEMPLATES = "templates"
 LISTING = "files.txt"  # of what a report wrote
-_PAGE = r"(index|regressions|backends(-\d+)?|histories(-\d+)?|trace-[a-z0-9-]+)\.html"
+_PAGE = r"(index|(regressions|backends|histories)(-\d+)?|trace-[a-z0-9-]+)\.html"
 _OWN_FILE = rf"[a-z0-9-]+\.html|{DATA}/[a-z0-9-]+\.csv"
 
 
@@ -93,9 +93,10 @@ class Site:
     def page(self, file: str, template: str, heading: str, **content: Any) -> None:
         """Write a page."""
         text = self._environment.get_template(template).render(site=self, heading=heading, file=file, **content)
+        self.written.append(file)
+        self._list({*self._listed(), *self.written})  # before it is there: an interrupted report knows its own pages
         with whole_or_absent(self.folder / file) as beside:
             beside.write_text(text, encoding="utf-8")
-        self.written.append(file)
 
     def check(self) -> None:
         """Make sure that nothing of somebody else's is in the way.
@@ -116,14 +117,16 @@ class Site:
         listing = self.folder / LISTING
         return listing.read_text(encoding="utf-8", errors="replace").splitlines() if listing.is_file() else []
 
+    def _list(self, names: Iterable[str]) -> None:
+        with whole_or_absent(self.folder / LISTING) as beside:
+            beside.write_text("".join(f"{name}\n" for name in sorted(names)), encoding="utf-8")
+
     def finish(self) -> list[str]:
         """Remove what an earlier report left and this one did not write anew; the pages that were written."""
-        listing = self.folder / LISTING
         for name in set(self._listed()) - set(self.written):
             if re.fullmatch(_OWN_FILE, name):
                 (self.folder / name).unlink(missing_ok=True)
-        with whole_or_absent(listing) as beside:
-            beside.write_text("".join(f"{name}\n" for name in sorted(self.written)), encoding="utf-8")
+        self._list(self.written)
         return sorted((name for name in self.written if name.endswith(".html")), key=self._place)
 
     def _place(self, name: str) -> tuple[int, str]:

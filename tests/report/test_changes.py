@@ -97,6 +97,29 @@ class TestMeasured:
         assert positions(measured_changes(series, [None] * 4)) == [[8], [8], [8], []]
         assert positions(measured_changes(series, [None] * 4, [control] * 4)) == [[], [8], [8], []]
 
+    @pytest.mark.parametrize("factor", [2, 3, 10, 0.1])
+    @pytest.mark.parametrize("place", [1, 9])
+    def test_an_outlier_of_the_control_hides_nothing(self, factor, place):
+        rng = np.random.default_rng(1)
+        series, control = process_noise(rng, 14) * np.repeat([1.0, 2.2], 7), process_noise(rng, 14)
+        control[place] *= factor
+        assert positions(measured_changes([series], [None], [control])) == [[7]]
+
+    def test_a_steps_size_is_what_its_control_does_not_share(self):
+        control = np.repeat([100.0, 150.0], 10)
+        ((change,),) = measured_changes([control * np.repeat([1.0, 2.0], 10)], [None], [control])
+        assert (change.before, change.after) == (100.0, 300.0)
+        assert change.ratio == pytest.approx(2.0)
+
+    def test_a_step_whose_neighbour_is_rejected_is_tested_against_what_they_make_together(self):
+        rng = np.random.default_rng(3)
+        quiet = [process_noise(rng, 60) for _ in range(199)]
+        bump = np.full(60, 100.0)
+        bump[33:36] = 150.0
+        bump[:33:2] *= 1.2
+        found = measured_changes([bump, *quiet], [None] * 200)
+        assert len(found[0]) != 1
+
     def test_a_control_that_was_hardly_measured_excuses_nothing(self):
         series, control = np.repeat([100.0, 200.0], 8), np.full(16, NAN)
         control[[0, 1, 2, 14, 15]] = [100, 100, 100, 200, 200]

@@ -49,10 +49,11 @@ def test_long_histories_do_not_drift():
     assert found[:100].mean() == pytest.approx(found[-100:].mean(), rel=0.02)
 
 
-def test_commits_with_too_few_controls_have_none():
+def test_commits_without_a_control_have_none():
     controls = measured(np.ones(5), FEWEST_CONTROLS, np.random.default_rng(4))
-    controls[0, 2] = NAN
-    controls[1, 4] = 0.0
+    controls[:, 2] = NAN
+    controls[:, 4] = 0.0
+    controls[:2, 0] = NAN
     assert np.isnan(machine_pace(controls)).tolist() == [False, False, True, False, True]
 
 
