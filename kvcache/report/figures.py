@@ -55,8 +55,8 @@ _CHARACTER = 0.53 * _FONT / 72  # inches, of a label
 _DECADES_OF_LINES, _DECADES_OF_BARS = 3, 1.7  # up to which a logarithmic axis is labelled within decades too
 _MOST_HOVERS = 1000
 _LINES = ("line", "dashed")
-_NEAR = 0.01  # of a figure's height, within which lines lie on each other
-_HALO = 3  # points that a line is wider for each line that covers it
+_NEAR = 0.004  # of a figure's height, within which lines lie on each other
+_HALO, _MOST_HALOS = 2.5, 2  # points that a line is wider for each line that covers it
 _MARKED_POINTS = 60  # a line of more has no dots
 
 ElementTree.register_namespace("", _SVG)
@@ -96,7 +96,7 @@ def draw(plot: Plot, name: str) -> Drawing:
             widest = max(map(len, labels), default=0)
             left, below, above = max(0.3, _CHARACTER * (widest + 1) / _WIDTH), 0.55 / height, 0.1 / height
         axes = figure.add_axes((left, below, 0.97 - left, 1 - below - above))
-        covered = [_covered(plot.series, place) for place in range(len(plot.series))]
+        covered = [_covered(plot, place) for place in range(len(plot.series))]
         legend, points = _series(axes, plot, covered) if plot.series else _bars(axes, plot, labels)
         _dress(axes, plot)
         file = io.StringIO()
@@ -138,21 +138,25 @@ def _series(axes: Axes, plot: Plot, covered: Sequence[int]) -> tuple[list[tuple[
     return legend, points
 
 
-def _covered(lines: Sequence[Series], place: int) -> int:
-    """How many of the lines drawn over one run where it runs: it is drawn wider, so as to be seen beneath them."""
-    line = lines[place]
+def _covered(plot: Plot, place: int) -> int:
+    """How many of the lines drawn over one run where it runs, up to ``_MOST_HALOS``: it is drawn wider, to be seen."""
+    line, over = plot.series[place], plot.series[place + 1 :]
     if line.style not in _LINES:
         return 0
-    heights = [y for each in lines for y in each.y if not math.isnan(y)]
+    heights = [_height(y, plot.log_y) for each in plot.series for y in each.y if not math.isnan(y)]
     near = _NEAR * (max(heights, default=0.0) - min(heights, default=0.0))
     number = 0
-    for later in lines[place + 1 :]:
-        if later.style in _LINES:
-            there = dict(zip(later.x, later.y, strict=True))
-            both = [(y, there[x]) for x, y in zip(line.x, line.y, strict=True) if x in there]
-            gaps = [abs(a - b) for a, b in both if not math.isnan(a) and not math.isnan(b)]
-            number += 2 * sum(gap <= near for gap in gaps) >= len(gaps) > 0
-    return number
+    for later in (each for each in over if each.style in _LINES):
+        there = dict(zip(later.x, later.y, strict=True))
+        both = [(y, there[x]) for x, y in zip(line.x, line.y, strict=True) if x in there]
+        known = [(a, b) for a, b in both if not math.isnan(a) and not math.isnan(b)]
+        gaps = [abs(_height(a, plot.log_y) - _height(b, plot.log_y)) for a, b in known]
+        number += 2 * sum(gap <= near for gap in gaps) >= len(gaps) > 0
+    return min(number, _MOST_HALOS)
+
+
+def _height(y: float, is_log: bool) -> float:
+    return math.log10(y) if is_log else y
 
 
 def _thinned(series: Series, tops: Sequence[float]) -> _Hovers:

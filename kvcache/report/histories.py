@@ -17,6 +17,7 @@ from kvcache.report.text import file_name, number
 __all__ = ["history_panels", "pace_panels"]
 
 MOST_TICKS = 4  # for which there is room, of names of commits
+WIDEST = 10  # of the largest value over the smallest: where it is wider, steps of the small ones would not be seen
 MOST_LINES = 8  # of a figure: the colours of the palette
 LAST_VALUES = 20  # of a history that stand in its table; all of them are in its data
 FEWEST_POINTS = 2
@@ -62,12 +63,15 @@ def _panel(name: str, group: list[Series], steps: list[Step], history: History, 
     at = {int(place): position for position, place in enumerate(anything)}
     marked = {at[step.change.position]: step.commit[:8] for step in steps if step.series in drawn}
     every = -(-len(names) // MOST_TICKS) or 1
+    shown = np.array([by_series[series] for series in drawn])
+    lowest, highest = np.nanmin(shown), np.nanmax(shown)
     plot = Plot(
         "commit, oldest first",
         first.unit,
         lines,
         marks=[Mark(position - 0.5, text) for position, text in marked.items()],
         x_ticks=[(position, names[position][:8]) for position in places[::every]],
+        log_y=bool(lowest > 0 and highest > WIDEST * lowest),
     )
     headings = ("commit", "date", "subject", *(_label(each) for each in group))
     rows: list[list[Cell]] = [

@@ -24,8 +24,8 @@ STEP_HEADINGS = (
     "author", "machine", "measured before at", "unmeasured between",
 )  # fmt: skip
 COMMIT_HEADINGS = (
-    "commit", "subject", "author", "steps for the worse", "for the better", "the worst, or the best, %", "of metric",
-    "parameters",
+    "commit", "steps for the worse", "for the better", "subject", "the worst, or the best, %", "of metric",
+    "parameters", "author",
 )  # fmt: skip
 _SUREST = 99.99
 
@@ -138,8 +138,10 @@ def commit_table(steps: Sequence[Step], commits: Commits) -> Table:
         first = found[0]  # steps come with the worst first
         counts = [sum(step.verdict == verdict for step in found) for verdict in ("worse", "better")]
         rows.append(
-            [name[:8], first.subject, first.author, *counts, first.percent, first.series.metric, first.series.params]
-        )
+            [
+                name[:8], *counts, first.subject, first.percent, first.series.metric, first.series.params, first.author,
+            ]
+        )  # fmt: skip
     return Table(COMMIT_HEADINGS, rows)
 
 

@@ -155,3 +155,10 @@ def test_logarithmic_axes_have_as_many_labels_as_there_is_room_for(highest, with
     found = [text for text in texts(draw(plot, "figure")) if text and text.rstrip("kM").isdigit()]
     assert 2 < len(found) <= 10
     assert any(text.startswith(("2", "5")) and float(text.rstrip("kM")) > 2 for text in found) == within
+
+
+def test_on_a_logarithmic_axis_small_lines_cover_each_other_only_where_they_seem_to():
+    lines = [Series(str(place), [0, 1], [y, y]) for place, y in enumerate((0.001, 0.002, 1))]
+    for is_log in (False, True):
+        found = widths(draw(Plot("x", "y", lines, log_y=is_log), "figure"))
+        assert (found[0] > found[1]) is not is_log
