@@ -83,7 +83,7 @@ def _capacity_panel(file: ReplayFile, replays: Sequence[ReplayResult], asked: Fu
         f"Hit rate against capacity in {unit}",
         Table((f"recurrent pool, {unit}", *(f"{label}, %" for label, _ in told)), rows),
         f"{replay.trace} on {replay.device}, {replay.searches} searches. {note}"
-        "Stale hits (dashed) are no hits, and stand beside them. Hide a line to see the one under it.",
+        "Stale hits (dashed) are no hits, and stand beside them.",
         file.command,
         Plot(f"recurrent pool, {unit}", "lookups, %", lines, log_x=True, from_zero=True),
     )
