@@ -45,10 +45,10 @@ SORTED = """(() => {
   const cells = [...table.tBodies[0].rows[0].cells];
   const column = cells.findIndex((cell) => cell.dataset.value);
   const values = () => [...table.tBodies[0].rows].map((row) => row.cells[column].dataset.value).filter((v) => v !== "");
-  const button = table.tHead.rows[0].cells[column].querySelector("button");
+  const button = table.tHead.rows[0].cells[column].querySelector('[role="button"]');
   button.click();
   const up = values().map(Number);
-  button.click();
+  button.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true }));
   return [up, values().map(Number)];
 })()"""
 # What is broken over lines or scrolled within its own box is no overflow; the page itself must fit.
