@@ -109,9 +109,8 @@ def _spread(differences: np.ndarray) -> float:
     """Standard deviation of values whose neighbours differ so: a robust estimate, which steps hardly touch."""
     if not len(differences):
         return 0.0
-    return float(stats.median_abs_deviation(differences, center=lambda _, axis=None: 0.0, scale="normal")) / math.sqrt(
-        2
-    )
+    around_zero = stats.median_abs_deviation(differences, center=lambda _, axis=None: 0.0, scale="normal")
+    return float(around_zero) / math.sqrt(2)
 
 
 class _Segments:
@@ -132,7 +131,7 @@ class _Segments:
         self.chances: list[float] = []
         if len(self._places) >= 2 * FEWEST_VALUES:
             self._spread = max(spread, _spread(np.diff(self._logs)))
-            self._bounds = _segments(self._logs, self._spread)
+            self._bounds = _likeliest_bounds(self._logs, self._spread)
             self._test()
             while self.join(self.chances, LEVEL):
                 pass
@@ -206,7 +205,7 @@ class _Segments:
         return _chance(distances[0], distances[1], math.sqrt(2) * self._spread)
 
 
-def _segments(logs: np.ndarray, spread: float) -> list[int]:
+def _likeliest_bounds(logs: np.ndarray, spread: float) -> list[int]:
     """Where segments begin, and where the last one ends.
 
     They are found whatever their length, so that a step stands where it is and not where enough values follow; but only

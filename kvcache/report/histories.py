@@ -29,13 +29,10 @@ def history_panels(history: History, steps: Sequence[Step], commits: Commits, mo
     for series in history.series:
         if np.count_nonzero(~np.isnan(series.values)) >= FEWEST_POINTS:
             groups.setdefault(history_name(series), []).append(series)
-    stepping: dict[str, int] = {}
-    for place, step in enumerate(steps):
-        stepping.setdefault(history_name(step.series), place)
-    order = sorted(groups, key=lambda name: stepping.get(name, len(steps)))
     by_group: dict[str, list[Step]] = {}
-    for step in steps:
+    for step in steps:  # the worst first, and so are the groups
         by_group.setdefault(history_name(step.series), []).append(step)
+    order = list(dict.fromkeys([*by_group, *groups]))
     return [_panel(name, groups[name], by_group.get(name, []), history, commits) for name in order[:most]]
 
 
@@ -45,7 +42,6 @@ def _panel(name: str, group: list[Series], steps: list[Step], history: History, 
     drawn = sorted(group, key=lambda series: series not in stepping)[:MOST_LINES]
     drawn.sort(key=group.index)
     measured = history.commits[first.machine]
-    root = next(iter(commits.known), None)
     anything = np.flatnonzero(~np.isnan([each.values for each in group]).all(axis=0))
     names = [measured[place] for place in anything]
     values = np.array([each.values for each in group])[:, anything]
@@ -89,12 +85,16 @@ def _panel(name: str, group: list[Series], steps: list[Step], history: History, 
         f"{first.metric}{', ' if cell else ''}{cell}",
         Table(headings, latest),
         f"{first.benchmark} on {first.machine}; {kind}; {better}.{more}{left_out}",
-        f"tox -e asv -- {names[-1][:8]}"
-        if root and names[0] == root.name
-        else f"tox -e asv -- {names[0][:8]}^..{names[-1][:8]}",
+        _command(names, commits),
         plot,
         Table(headings, rows),
     )
+
+
+def _command(names: Sequence[str], commits: Commits) -> str:
+    """What measures all of these commits; a repository's first has no parent to begin behind."""
+    first, last = names[0], names[-1]
+    return f"tox -e asv -- {last[:8]}" if commits.places.get(first) == 0 else f"tox -e asv -- {first[:8]}^..{last[:8]}"
 
 
 def _label(series: Series) -> str:
