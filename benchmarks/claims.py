@@ -27,20 +27,28 @@ import xxhash
 from overhead import gate_laps, operation_laps, replay_laps
 from rich.progress import track
 
-from kvcache import GEOMETRIES, CacheConfig, EvictionStrategy, Geometry, KeysValues, KVCachePool, make_backend
-from kvcache.backend import CacheBackend
+from kvbench.measure.counters import OperationCounter
+from kvbench.measure.machine import Machine
+from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
+from kvbench.replay.content import Contents
+from kvbench.replay.drive import Latents
+from kvbench.replay.operations import operation_config, prepare_operation
+from kvbench.replay.passes import BackendReport, Replay, verify_replay
+from kvbench.replay.summary import ratio
+from kvbench.replay.verify import Outcome
+from kvbench.trace.reader import TraceReader
+from kvbench.trace.steps import Step, read_steps
+from kvcache import (
+    GEOMETRIES,
+    CacheBackend,
+    CacheConfig,
+    EvictionStrategy,
+    Geometry,
+    KeysValues,
+    KVCachePool,
+    make_backend,
+)
 from kvcache.kernels import Kernels
-from kvcache.trace.content import Contents
-from kvcache.trace.counters import OperationCounter
-from kvcache.trace.drive import Latents
-from kvcache.trace.machine import Machine
-from kvcache.trace.operations import operation_config, prepare_operation
-from kvcache.trace.reader import TraceReader
-from kvcache.trace.replay import BackendReport, Replay, verify_replay
-from kvcache.trace.steps import Step, read_steps
-from kvcache.trace.summary import ratio
-from kvcache.trace.synthetic import SyntheticSearch, write_synthetic_trace
-from kvcache.trace.verify import Outcome
 
 TRACE = Path(__file__).parent / "traces" / "cartpole-lightzero-0.2.0-seed0.parquet"
 SWEPT_SEARCHES = 8

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import click
 
-from kvcache.trace.machine import Machine
+from kvbench.measure.machine import Machine
 
 ROOT = Path(__file__).parents[1]
 PLANTED_IN = Path("kvcache") / "manager.py"
@@ -178,7 +178,7 @@ def _run(clone: Path, series: Series, method: str, budget: float) -> dict[str, o
     options = ["--budget", str(budget), "-k", keyword, *([] if series.with_times else ["--no-times"])]
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "kvcache", "gate", "--base", "HEAD", "--json", str(verdicts), *options],
+        [sys.executable, "-m", "kvbench", "gate", "--base", "HEAD", "--json", str(verdicts), *options],
         cwd=clone, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if not verdicts.exists():

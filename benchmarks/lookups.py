@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvcache.backend import MISS, CacheBackend, Scope
-from kvcache.legacy import LegacyCache
+from kvcache import MISS, CacheBackend, LegacyCache, Scope
 
 __all__ = ["Misses", "miss_like", "miss_where_stale", "watch_misses"]
 

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from lookups import Misses, miss_like, miss_where_stale, watch_misses
 
-from kvcache.geometry import GEOMETRIES, POSITIONS, Geometry
-from kvcache.world_model import SearchConfig, WorldModel, WorldModelConfig
-from kvcache.world_model.play import Played, play
+from kvcache import GEOMETRIES, POSITIONS, Geometry
+from kvcache.world_model import Played, SearchConfig, WorldModel, WorldModelConfig, play
 
 __all__ = [
     "capacities",

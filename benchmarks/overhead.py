@@ -11,12 +11,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from kvbench.measure.stopwatch import HostStopwatch
+from kvbench.replay.drive import OPERATIONS
+from kvbench.replay.operations import OPERATION_KINDS, Operation, operation_config, prepare_operation, time_operations
+from kvbench.replay.passes import Replay
+from kvbench.trace.steps import Step
 from kvcache import EMPTY, CacheBackend, CacheConfig, Geometry, KeysValues, make_backend
-from kvcache.trace.drive import OPERATIONS
-from kvcache.trace.operations import OPERATION_KINDS, Operation, operation_config, prepare_operation, time_operations
-from kvcache.trace.replay import Replay
-from kvcache.trace.steps import Step
-from kvcache.trace.stopwatch import HostStopwatch
 
 __all__ = ["EmptyBackend", "gate_laps", "operation_laps", "replay_laps"]
 

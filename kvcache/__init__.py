@@ -1,25 +1,39 @@
-"""KV caches for transformer world models under MCTS, and what it takes to trust one: traces, replays, counts."""
+"""KV caches for transformer world models under MCTS, and the legacy caches that they are measured against."""
 
 from kvcache._version import __version__
-from kvcache.backend import EMPTY, MISS, CacheBackend, CacheConfig, Scope
+from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
+from kvcache.build import BuildInfo, build_info
+from kvcache.config import CacheConfig
 from kvcache.eviction import EvictionStrategy
-from kvcache.geometry import GEOMETRIES, Geometry
+from kvcache.geometry import GEOMETRIES, POSITIONS, TOKENS_PER_STEP, Geometry
 from kvcache.hashing import hash_state, hash_states
+from kvcache.kernels import kernel_observers
 from kvcache.keys_values import Cache, KeysValues, KVCache
-from kvcache.legacy import LegacyCache, RecurrentMissError
+from kvcache.layout import AUTO
+from kvcache.legacy import LEGACY, LegacyCache, LegacyPool, RecurrentMissError
 from kvcache.manager import KVCacheManager
 from kvcache.pool import KVCachePool
 from kvcache.registry import BACKENDS, make_backend
+from kvcache.shadow import LOGGED_STALE_HITS, CacheMismatchError, ShadowCache
 from kvcache.stats import CacheStats
+from kvcache.storage import STORAGES
 
 __all__ = [
+    "AUTO",
     "BACKENDS",
     "EMPTY",
     "GEOMETRIES",
+    "LEGACY",
+    "LOGGED_STALE_HITS",
     "MISS",
+    "POSITIONS",
+    "STORAGES",
+    "TOKENS_PER_STEP",
+    "BuildInfo",
     "Cache",
     "CacheBackend",
     "CacheConfig",
+    "CacheMismatchError",
     "CacheStats",
     "EvictionStrategy",
     "Geometry",
@@ -28,10 +42,14 @@ __all__ = [
     "KVCachePool",
     "KeysValues",
     "LegacyCache",
+    "LegacyPool",
     "RecurrentMissError",
     "Scope",
+    "ShadowCache",
     "__version__",
+    "build_info",
     "hash_state",
     "hash_states",
     "make_backend",
+    "kernel_observers",
 ]

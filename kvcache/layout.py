@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from kvcache.backend import CacheConfig
 from kvcache.batch import Batch, RowBatch
+from kvcache.batch.resident import ResidentBatch
+from kvcache.batch.tokens import TokenBatch
+from kvcache.config import CacheConfig
 from kvcache.kernels import make_kernels
-from kvcache.storage import STORAGES, EntryLike, PagedStorage, Pages, Slab, SlabStorage, Storage
-from kvcache.token_batch import ResidentBatch, TokenBatch
+from kvcache.storage import STORAGES, EntrySpec, PagedStorage, Pages, Slab, SlabStorage, Storage
 
 __all__ = ["AUTO", "Layout", "chosen_storage", "make_layout"]
 
@@ -65,11 +66,11 @@ def make_layout(config: CacheConfig) -> Layout:
     return layouts.get(config.storage, _rows)(config)
 
 
-def _like(config: CacheConfig) -> EntryLike:
+def _like(config: CacheConfig) -> EntrySpec:
     geometry = config.geometry
     shape = (geometry.num_layers, 2, geometry.num_heads, geometry.context_length, geometry.head_dim)
     # A device as tensors name it: "cuda" is "cuda:0" there.
-    return EntryLike(shape, config.dtype, torch.empty(0, device=config.device).device)
+    return EntrySpec(shape, config.dtype, torch.empty(0, device=config.device).device)
 
 
 def _rows(config: CacheConfig) -> Layout:

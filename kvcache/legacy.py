@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kvcache.backend import EMPTY, MISS, CacheBackend, CacheConfig, Scope
+from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
+from kvcache.config import CacheConfig
 from kvcache.hashing import hash_state
 from kvcache.keys_values import KeysValues, memory
 from kvcache.stats import CacheStats

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from kvcache.backend import EMPTY, MISS, CacheBackend, CacheConfig, Scope
+from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
 from kvcache.batch import Found, Row
+from kvcache.config import CacheConfig
 from kvcache.geometry import Geometry
 from kvcache.hashing import hash_states
 from kvcache.keys_values import KeysValues
@@ -196,7 +197,7 @@ class KVCacheManager(CacheBackend):
         sizes = self.keys_values_wm_size_list
         assert MISS not in sizes, f"row {sizes.index(MISS)} missed and nothing was supplied for it"
         for row in self._rows:
-            assert type(row) is not Found or row.stands, f"{row.pool!r} was written to between lookup and assemble"
+            assert type(row) is not Found or row.is_current, f"{row.pool!r} was written to between lookup and assemble"
         self._batch.begin(len(sizes))
         self._batch.assemble(self._rows, sizes)
         self._assembled = True

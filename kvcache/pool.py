@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kvcache.eviction import EvictionStrategy, make_policy
 from kvcache.stats import CacheStats
-from kvcache.storage import DEFAULT_STORAGE, EntryLike, Storage, make_storage
+from kvcache.storage import DEFAULT_STORAGE, EntrySpec, Storage, make_storage
 
 __all__ = ["KVCachePool"]
 
@@ -44,7 +44,7 @@ class KVCachePool:
         name: str = "default",
         *,
         storage: str | Storage = DEFAULT_STORAGE,
-        like: EntryLike | None = None,
+        like: EntrySpec | None = None,
     ) -> None:
         if isinstance(pool_size, bool) or not isinstance(pool_size, int) or pool_size <= 0:
             raise ValueError(f"pool {name!r}: pool_size must be a positive integer, got {pool_size!r}")
@@ -177,7 +177,7 @@ class KVCachePool:
         self.check_priority(priority)
         self.writes += 1
         if self.storage.is_limited:
-            self.vacate(key)
+            self.free_memory(key)
             self.make_room(tokens)
         slot = self._slots.get(key)
         if slot is not None:
@@ -189,7 +189,7 @@ class KVCachePool:
         self._policy.insert(slot, priority)
         return slot
 
-    def vacate(self, key: Hashable) -> None:
+    def free_memory(self, key: Hashable) -> None:
         """What ``key`` holds, if anything, makes room for what it will hold: claim it next."""
         slot = self._slots.get(key)
         if slot is not None:
@@ -197,10 +197,10 @@ class KVCachePool:
 
     def make_room(self, tokens: int) -> None:
         """Let entries give way until the storage has room for that many new tokens, or none is left."""
-        while self.give_way(tokens):
+        while self.evict_for(tokens):
             pass
 
-    def give_way(self, tokens: int) -> bool:
+    def evict_for(self, tokens: int) -> bool:
         """Evict one entry if the storage has no room for that many new tokens: whether one was evicted."""
         if not self.storage.is_limited or not self._slots or not self.storage.lacks_room(tokens):
             return False

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from kvcache.backend import CacheBackend, CacheConfig
+from kvcache.backend import CacheBackend
+from kvcache.config import CacheConfig
 from kvcache.layout import AUTO
 from kvcache.legacy import LEGACY, LEGACY_0_2_0, LegacyCache, LegacyVariant
 from kvcache.manager import KVCacheManager

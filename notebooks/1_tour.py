@@ -26,14 +26,14 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from kvbench.measure.machine import Machine
+from kvbench.record.world_model import record_model
+from kvbench.replay.passes import Replay
+from kvbench.replay.summary import ratio, summarise
+from kvbench.trace.reader import TraceReader
+from kvbench.trace.steps import read_steps
 from kvcache import GEOMETRIES, CacheConfig
-from kvcache.trace.machine import Machine
-from kvcache.trace.reader import TraceReader
-from kvcache.trace.replay import Replay
-from kvcache.trace.steps import read_steps
-from kvcache.trace.summary import ratio, summarise
 from kvcache.world_model import WorldModelConfig
-from kvcache.world_model.record import record_model
 
 torch.set_num_threads(1)
 print(Machine.describe())
@@ -42,7 +42,7 @@ print(Machine.describe())
 # ## Record
 #
 # The weights are random: the search is a real one, at real shapes, and what it finds has no meaning. On the command
-# line this is `kvcache record synthetic-model --geometry cartpole --output my.parquet`, and `kvcache record
+# line this is `kvbench record synthetic-model --geometry cartpole --output my.parquet`, and `kvbench record
 # lightzero` for a trained UniZero.
 
 # %%
@@ -109,8 +109,8 @@ print(f"legacy / new: {paired['median']:.2f} (quartiles {paired['p25']:.2f} to {
 latency.round(1)
 
 # %% [markdown]
-# The same on the command line: `kvcache replay my.parquet --backend legacy --backend new --capacity recur=40`.
-# Where the time goes, call by call: `kvcache profile my.parquet`. How large the pool should be: notebook 3.
+# The same on the command line: `kvbench replay my.parquet --backend legacy --backend new --capacity recur=40`.
+# Where the time goes, call by call: `kvbench profile my.parquet`. How large the pool should be: notebook 3.
 
 # %%
 folder.cleanup()

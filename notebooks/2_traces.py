@@ -24,8 +24,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from kvcache.trace.reader import TraceReader
-from kvcache.trace.schema import KINDS
+from kvbench.trace.reader import TraceReader
+from kvbench.trace.schema import KINDS
 
 reader = TraceReader(Path("../benchmarks/traces/cartpole-lightzero-0.2.0-seed0.parquet"))
 header = reader.header

@@ -24,16 +24,16 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from kvcache import GEOMETRIES
-from kvcache.trace.capacity import (
+from kvbench.capacity.curves import (
     POLICIES,
     capacities_to_try,
     hit_rate_by_bytes,
     hit_rate_curves,
     most_entries,
 )
-from kvcache.trace.reader import TraceReader
-from kvcache.trace.steps import read_steps
+from kvbench.trace.reader import TraceReader
+from kvbench.trace.steps import read_steps
+from kvcache import GEOMETRIES
 
 reader = TraceReader(Path("../benchmarks/traces/cartpole-lightzero-0.2.0-seed0.parquet"))
 geometry = reader.header.geometry
@@ -94,7 +94,7 @@ shares.round(1)
 # ## What an entry weighs
 #
 # Layers x 2 x embedding x context x 4 bytes, and one entry for each node of a search: what a recurrent pool takes
-# in full slots. The recorded search above is cartpole's; a trace of another geometry comes from `kvcache record
+# in full slots. The recorded search above is cartpole's; a trace of another geometry comes from `kvbench record
 # synthetic-model`.
 
 # %%

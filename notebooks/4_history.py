@@ -14,14 +14,14 @@
 # %% [markdown]
 # # 4. A metric across commits
 #
-# asv measures commits and keeps the numbers in `benchmarks/results/`; `kvcache.results` reads them as one tidy
-# frame. On the command line: `kvcache results`. Numbers of one machine stand together: they say nothing beside
+# asv measures commits and keeps the numbers in `benchmarks/results/`; `kvbench.results.asv` reads them as one tidy
+# frame. On the command line: `kvbench results`. Numbers of one machine stand together: they say nothing beside
 # another's.
 
 # %%
 import matplotlib.pyplot as plt
 
-from kvcache.results import load_durations, load_results
+from kvbench.results.asv import load_durations, load_results
 
 results = load_results("../benchmarks/results")
 commits = results.drop_duplicates("commit")[["machine", "date", "commit"]].reset_index(drop=True)
@@ -75,7 +75,7 @@ changes.rename("change").to_frame().head(20)
 # ## Times
 #
 # Times move with the machine; the ratio to legacy, measured side by side in one run, moves less, and still more
-# than a small change of the code would. For a verdict on one commit there is `kvcache gate`, which measures both in
+# than a small change of the code would. For a verdict on one commit there is `kvbench gate`, which measures both in
 # turns.
 
 # %%

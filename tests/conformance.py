@@ -21,13 +21,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kvcache.backend import EMPTY, MISS, CacheBackend, CacheConfig, Scope
+from kvbench.measure.counters import OperationCounter
+from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
+from kvcache.config import CacheConfig
 from kvcache.geometry import Geometry
 from kvcache.hashing import hash_state
 from kvcache.keys_values import KeysValues
 from kvcache.pool import KVCachePool
 from kvcache.registry import make_backend
-from kvcache.trace.counters import OperationCounter
 
 LAYERS, HEADS, TOKENS, HEAD_DIM = 2, 2, 6, 3
 ENTRY_BYTES = LAYERS * 2 * HEADS * TOKENS * HEAD_DIM * 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from suite.checkout import put_harness_in_place
+from suite.bridge import put_suite_in_place
 
 PASSES = ("both", "metrics", "times")
 
@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    missing = put_harness_in_place()
+    missing = put_suite_in_place()
     if missing:
         for item in items:
             item.add_marker(pytest.mark.skip(reason=missing))

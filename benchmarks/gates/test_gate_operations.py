@@ -12,7 +12,7 @@ KINDS = ["hash", "lookup", "assemble_equal", "assemble_unequal", "retrieve", "st
 GEOMETRIES = ["cartpole", "pong", "visual-match", "multitask"]
 BACKENDS = ["new:private", "new:slab", "new:paged", "new:paged-resident"]
 # All storages hash and look up by the same code: of the others only what is their own, where it is cheap and where it
-# is not. A gate that watches more decides less in its time.
+# is not. A gate that kernel_observers more decides less in its time.
 OWN_KINDS = ["assemble_equal", "assemble_unequal", "store", "slide", "clear"]
 OWN_GEOMETRIES = ["pong", "visual-match"]
 CELLS = [*product(BACKENDS[:1], GEOMETRIES, KINDS), *product(BACKENDS[1:], OWN_GEOMETRIES, OWN_KINDS)]
@@ -27,10 +27,10 @@ FOOTINGS = 4
 
 @pytest.mark.parametrize(("backend", "geometry", "kind"), CELLS)
 def test_operation(benchmark, kind, geometry, backend, wants_metrics, wants_times):
-    from kvcache.geometry import GEOMETRIES as SHAPES
-    from kvcache.registry import BACKENDS as AVAILABLE
-    from kvcache.registry import make_backend
-    from kvcache.trace.operations import operation_config, prepare_operation
+    from kvbench.replay.operations import operation_config, prepare_operation
+    from kvcache import BACKENDS as AVAILABLE
+    from kvcache import GEOMETRIES as SHAPES
+    from kvcache import make_backend
 
     if backend not in AVAILABLE:
         pytest.skip(f"this commit has no backend {backend!r}")

@@ -43,10 +43,10 @@ CLOCK = BackendClock()
 @pytest.fixture(scope="session")
 def traces(tmp_path_factory):
     """The geometry and steps of each trace, read once."""
-    from kvcache.geometry import GEOMETRIES
-    from kvcache.trace.reader import TraceReader
-    from kvcache.trace.steps import read_steps
-    from kvcache.trace.synthetic import SyntheticSearch, write_synthetic_trace
+    from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
+    from kvbench.trace.reader import TraceReader
+    from kvbench.trace.steps import read_steps
+    from kvcache import GEOMETRIES
 
     known = {}
 
@@ -69,11 +69,10 @@ def traces(tmp_path_factory):
 @pytest.mark.parametrize("trace", TRACES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_replay(benchmark, trace, backend, traces, wants_metrics, wants_times):
-    from kvcache.backend import CacheConfig
-    from kvcache.registry import BACKENDS as AVAILABLE
-    from kvcache.registry import make_backend
-    from kvcache.trace.content import Contents
-    from kvcache.trace.drive import FillerContent, Latents, run_step
+    from kvbench.replay.content import Contents
+    from kvbench.replay.drive import FillerContent, Latents, run_step
+    from kvcache import BACKENDS as AVAILABLE
+    from kvcache import CacheConfig, make_backend
 
     if backend not in AVAILABLE:
         pytest.skip(f"this commit has no backend {backend!r}")
@@ -110,7 +109,7 @@ def test_replay(benchmark, trace, backend, traces, wants_metrics, wants_times):
 
 def _metrics(backend, steps, contents, latents):
     """Everything deterministic of one replay; a fault in what the backend returns fails the benchmark."""
-    from kvcache.trace.counters import Counts
+    from kvbench.measure.counters import Counts
 
     verification, outcomes = _verify(backend, steps, contents, latents, "")
     return {
@@ -125,8 +124,8 @@ def _outcomes(backend, steps, contents, latents, suffix):
 
 
 def _verify(backend, steps, contents, latents, suffix):
-    from kvcache.trace.replay import verify_replay
-    from kvcache.trace.verify import Outcome
+    from kvbench.replay.passes import verify_replay
+    from kvbench.replay.verify import Outcome
 
     backend.position_shift = contents.position_shift("cpu", backend.config.dtype)
     verification = verify_replay(backend, steps, contents, latents)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any, ClassVar
 
-from .checkout import put_harness_in_place
+from .bridge import put_suite_in_place
 
 __all__ = ["Cell", "Cells", "Place", "attempt", "declare", "lacking", "together"]
 
@@ -33,7 +33,7 @@ class Cells:
 
     def all_cells(self) -> dict[Place, Cell]:
         """``measure`` under the harness of this checkout, on one thread."""
-        missing = put_harness_in_place()
+        missing = put_suite_in_place()
         if missing:
             return dict.fromkeys(product(*self.params), missing)
         import torch
@@ -69,7 +69,7 @@ def lacking(backend: str, device: str) -> str | None:
     """Why this backend cannot be measured on this device; None where it can."""
     import torch
 
-    from kvcache.registry import BACKENDS
+    from kvcache import BACKENDS
 
     if device == "cuda" and not torch.cuda.is_available():
         return "skipped: no CUDA device"
@@ -80,7 +80,7 @@ def lacking(backend: str, device: str) -> str | None:
 
 def attempt(backend: str, measure: Callable[..., Any], *arguments: Any) -> Any:
     """What ``measure(*arguments)`` returns, or the error for which the backend's cells fail."""
-    from kvcache.trace.operations import WrongContentError
+    from kvbench.replay.operations import WrongContentError
 
     try:
         return measure(*arguments)

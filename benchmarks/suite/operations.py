@@ -47,9 +47,9 @@ def _measure(
     kind: str, geometry: Any, rows: int, slots: int | None, device: str, backends: list[str]
 ) -> dict[str, Cell]:
     """One kind of operation, for every backend; ``slots`` of the recurrent pool, None for two a row."""
-    from kvcache.registry import make_backend
-    from kvcache.trace.operations import Operation, operation_config, prepare_operation, time_operations
-    from kvcache.trace.stopwatch import make_stopwatch
+    from kvbench.measure.stopwatch import make_stopwatch
+    from kvbench.replay.operations import Operation, operation_config, prepare_operation, time_operations
+    from kvcache import make_backend
 
     config = operation_config(geometry, rows, slots, device)
     slots = config.recur_pool_size
@@ -102,7 +102,7 @@ class Operations(Cells):
     setup_cache.timeout = 600  # type: ignore[attr-defined]
 
     def measure(self) -> dict[Place, Cell]:
-        from kvcache.geometry import GEOMETRIES as SHAPES
+        from kvcache import GEOMETRIES as SHAPES
 
         cells: dict[Place, Cell] = {}
         kinds, geometries, batches, backends, devices = self.params
@@ -179,8 +179,8 @@ declare(
 
 def _shape(point: str) -> tuple[Any, int, int | None]:
     """Geometry, rows and recurrent slots (None: two a row) of a point such as ``layers=4``."""
-    from kvcache.geometry import GEOMETRIES as SHAPES
-    from kvcache.geometry import Geometry
+    from kvcache import GEOMETRIES as SHAPES
+    from kvcache import Geometry
 
     axis, _, text = point.partition("=")
     value = int(text)

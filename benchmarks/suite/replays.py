@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import product
 from typing import Any, ClassVar
 
+from .bridge import ROOT
 from .cells import Cell, Cells, Place, attempt, declare, lacking, together
-from .checkout import ROOT
 
 # Never changed, only appended: a history whose sampling changed would jump. What a commit or a machine does not have is
 # skipped, not left out.
@@ -27,10 +27,10 @@ def _steps(name: str, folder: str) -> tuple[Any, list[Any]]:
     from dataclasses import replace
     from pathlib import Path
 
-    from kvcache.geometry import GEOMETRIES
-    from kvcache.trace.reader import TraceReader
-    from kvcache.trace.steps import read_steps
-    from kvcache.trace.synthetic import SyntheticSearch, write_synthetic_trace
+    from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
+    from kvbench.trace.reader import TraceReader
+    from kvbench.trace.steps import read_steps
+    from kvcache import GEOMETRIES
 
     if name.startswith("synthetic-"):
         geometry = replace(GEOMETRIES[name.removeprefix("synthetic-")], num_simulations=SYNTHETIC_SIMULATIONS)
@@ -44,8 +44,8 @@ def _steps(name: str, folder: str) -> tuple[Any, list[Any]]:
 
 def _verified(backend: str, steps: list[Any], config: Any) -> Any:
     """What the checked pass of one backend found out. Raises WrongContentError for a fault."""
-    from kvcache.trace.operations import WrongContentError
-    from kvcache.trace.replay import Replay
+    from kvbench.replay.operations import WrongContentError
+    from kvbench.replay.passes import Replay
 
     verification = Replay(steps, config, [backend]).verify(backend)
     if verification.faults:
@@ -57,9 +57,9 @@ def _measure(trace: str, backends: list[str], device: str, folder: str) -> dict[
     """All numbers of one trace on one device, for every backend."""
     from dataclasses import replace
 
-    from kvcache.backend import CacheConfig
-    from kvcache.trace.replay import BackendReport, Replay
-    from kvcache.trace.summary import ratio, summarise
+    from kvbench.replay.passes import BackendReport, Replay
+    from kvbench.replay.summary import ratio, summarise
+    from kvcache import CacheConfig
 
     reasons = {backend: lacking(backend, device) for backend in backends}
     cells: dict[str, Cell] = {backend: reason for backend, reason in reasons.items() if reason}

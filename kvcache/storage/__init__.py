@@ -1,6 +1,6 @@
 """Where the contents of a pool's slots live."""
 
-from kvcache.storage.base import EntryLike, Storage
+from kvcache.storage.base import EntrySpec, Storage
 from kvcache.storage.paged import PagedStorage, Pages
 from kvcache.storage.private import PrivateStorage
 from kvcache.storage.reference import ReferenceStorage
@@ -10,7 +10,7 @@ from kvcache.storage.tokens import TokenMemory, TokenStorage
 __all__ = [
     "DEFAULT_STORAGE",
     "STORAGES",
-    "EntryLike",
+    "EntrySpec",
     "PagedStorage",
     "Pages",
     "PrivateStorage",
@@ -33,7 +33,7 @@ STORAGES: dict[str, type[Storage]] = {
 }
 
 
-def make_storage(name: str, pool_size: int, like: EntryLike | None = None) -> Storage:
+def make_storage(name: str, pool_size: int, like: EntrySpec | None = None) -> Storage:
     """A storage of that name for ``pool_size`` slots. Raises ValueError, naming the choices, for an unknown name."""
     try:
         factory = STORAGES[name]

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ZERO = 0, TRASH = 1 }; /* of kvcache/kernels.py; the module tells them, and a test compares */
+enum { ZERO_PAGE = 0, NULL_PAGE = 1 }; /* of kvcache/kernels.py; the module tells them, and a test compares */
 
 #define MOST_ARRAYS 8
 #define FEW_PAGES 32
@@ -26,7 +26,7 @@ typedef struct {
     int count;
 } Held;
 
-static void let_go(Held *held) {
+static void drop(Held *held) {
     while (held->count) PyBuffer_Release(&held->views[--held->count]);
 }
 
@@ -100,7 +100,7 @@ static PyObject *inherit(PyObject *self, PyObject *const *args, Py_ssize_t count
         goto failed;
     }
     if (!(new = PyList_New(rows))) goto failed;
-    memset(inherited.at, 0, (size_t)(rows * inherited.columns) * sizeof(int64_t)); /* ZERO is 0 */
+    memset(inherited.at, 0, (size_t)(rows * inherited.columns) * sizeof(int64_t)); /* ZERO_PAGE is 0 */
     for (Py_ssize_t row = 0; row < rows; row++) {
         int64_t parent, at, count, size;
         if (item(parents, row, &parent) || item(first, row, &at) || item(counts, row, &count) ||
@@ -120,13 +120,13 @@ static PyObject *inherit(PyObject *self, PyObject *const *args, Py_ssize_t count
     }
     for (Py_ssize_t place = 0; place < rows * inherited.columns; place++) {
         int64_t page = inherited.at[place];
-        if (page != ZERO) references.at[page]++;
+        if (page != ZERO_PAGE) references.at[page]++;
     }
-    let_go(&held);
+    drop(&held);
     return new;
 failed:
     Py_XDECREF(new);
-    let_go(&held);
+    drop(&held);
     return NULL;
 }
 
@@ -170,12 +170,12 @@ static PyObject *release(PyObject *self, PyObject *const *args, Py_ssize_t count
     Py_ssize_t length = references.rows < owners.rows ? references.rows : owners.rows;
     for (Py_ssize_t i = 0; i < pages.rows; i++) {
         if (is_index("page", pages.at[i], length) ||
-            (pages.at[i] != ZERO && is_index("owner", owners.at[pages.at[i]], charges.rows))) goto failed;
+            (pages.at[i] != ZERO_PAGE && is_index("owner", owners.at[pages.at[i]], charges.rows))) goto failed;
     }
     Py_ssize_t end = begin;
     for (Py_ssize_t i = 0; i < pages.rows; i++) {
         int64_t page = pages.at[i];
-        if (page == ZERO || --references.at[page]) continue;
+        if (page == ZERO_PAGE || --references.at[page]) continue;
         if (end == free_pages.rows) {
             PyErr_SetString(PyExc_IndexError, "more pages are free than there are");
             goto failed;
@@ -184,10 +184,10 @@ static PyObject *release(PyObject *self, PyObject *const *args, Py_ssize_t count
         charges.at[owners.at[page]]--;
     }
     sort_pages(free_pages.at + begin, end - begin);
-    let_go(&held);
+    drop(&held);
     return PyLong_FromSsize_t(end);
 failed:
-    let_go(&held);
+    drop(&held);
     return NULL;
 }
 
@@ -231,7 +231,7 @@ static PyObject *place(PyObject *self, PyObject *const *args, Py_ssize_t count_o
 
     for (Py_ssize_t line = 0; line < most; line++) {
         for (Py_ssize_t row = 0; row < rows; row++) {
-            int64_t fresh, entry, owner, page = TRASH;
+            int64_t fresh, entry, owner, page = NULL_PAGE;
             item(new, row, &fresh);
             if (line >= most - fresh) {
                 item(entries, row, &entry);
@@ -252,10 +252,10 @@ static PyObject *place(PyObject *self, PyObject *const *args, Py_ssize_t count_o
         memcpy(tables.at + entry * tables.columns, inherited.at + row * inherited.columns,
                (size_t)tables.columns * sizeof(int64_t));
     }
-    let_go(&held);
+    drop(&held);
     Py_RETURN_NONE;
 failed:
-    let_go(&held);
+    drop(&held);
     return NULL;
 }
 
@@ -278,7 +278,7 @@ static PyObject *find_changed(PyObject *self, PyObject *const *args, Py_ssize_t 
             is_index("size", size, last + 1)) goto failed;
         const int64_t *table = tables.at + entry * tables.columns + last - size;
         for (Py_ssize_t line = 0; line < index.rows; line++) {
-            int64_t page = line < size ? table[line] : ZERO;
+            int64_t page = line < size ? table[line] : ZERO_PAGE;
             if (is_index("page", page, serials.rows)) goto failed;
             index.at[line * rows + row] = page;
         }
@@ -290,10 +290,10 @@ static PyObject *find_changed(PyObject *self, PyObject *const *args, Py_ssize_t 
             there.at[place] = wanted;
         }
     }
-    let_go(&held);
+    drop(&held);
     return PyLong_FromSsize_t(count);
 failed:
-    let_go(&held);
+    drop(&held);
     return NULL;
 }
 
@@ -307,8 +307,8 @@ static PyMethodDef functions[] = {
 };
 
 static int fill(PyObject *module) {
-    if (PyModule_AddIntConstant(module, "ZERO", ZERO)) return -1;
-    return PyModule_AddIntConstant(module, "TRASH", TRASH);
+    if (PyModule_AddIntConstant(module, "ZERO_PAGE", ZERO_PAGE)) return -1;
+    return PyModule_AddIntConstant(module, "NULL_PAGE", NULL_PAGE);
 }
 
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, fill}, {0, NULL}};

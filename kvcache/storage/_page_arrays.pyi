@@ -3,5 +3,5 @@ from kvcache.storage.page_arrays import inherit as inherit
 from kvcache.storage.page_arrays import place as place
 from kvcache.storage.page_arrays import release as release
 
-ZERO: int
-TRASH: int
+ZERO_PAGE: int
+NULL_PAGE: int

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from kvcache.keys_values import KeysValues
 
-__all__ = ["EntryLike", "Storage", "check_entry", "refuse_unlike"]
+__all__ = ["EntrySpec", "Storage", "check_entry", "check_matches"]
 
 
 @dataclass(frozen=True)
-class EntryLike:
+class EntrySpec:
     """What every entry of a pool has in common.
 
     Attributes:
@@ -29,7 +29,7 @@ class EntryLike:
     device: torch.device
 
     @classmethod
-    def of(cls, row: Tensor) -> EntryLike:
+    def of(cls, row: Tensor) -> EntrySpec:
         """What an entry made of a row ``[L, 2, H, T, D]`` is like."""
         return cls(tuple(row.shape), row.dtype, row.device)
 
@@ -52,7 +52,7 @@ def check_entry(value: Any) -> None:
             raise ValueError(f"the layers of this entry differ in shape, dtype or device: {sorted(map(str, kinds))}")
 
 
-def refuse_unlike(like: EntryLike | None, given: EntryLike) -> None:
+def check_matches(like: EntrySpec | None, given: EntrySpec) -> None:
     """Raise ValueError if a pool whose entries are ``like`` (None: not decided yet) cannot hold one like ``given``."""
     if like is not None and given != like:
         raise ValueError(f"this pool holds entries of {like}; got {given}")
@@ -71,7 +71,7 @@ class Storage(ABC):
     is_limited = False
 
     @abstractmethod
-    def __init__(self, pool_size: int, like: EntryLike | None = None) -> None:
+    def __init__(self, pool_size: int, like: EntrySpec | None = None) -> None:
         """Room for ``pool_size`` slots, none of them in use; ``like`` says what entries look like, if that is known."""
 
     def check(self, value: Any) -> None:  # noqa: B027 - most storages take anything

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kvcache.kernels import TRASH, ZERO
+from kvcache.kernels import NULL_PAGE, ZERO_PAGE
 
 __all__ = ["find_changed", "inherit", "place", "release"]
 
@@ -33,7 +33,7 @@ def inherit(
         parents: the entries ``[n]`` that new ones grow from.
         first: the first token of each context that is kept.
         counts: how many tokens are.
-        inherited: ``[n, T_max + 1]``, written: a new entry's table, ``ZERO`` where its new tokens will be.
+        inherited: ``[n, T_max + 1]``, written: a new entry's table, ``ZERO_PAGE`` where its new tokens will be.
 
     Returns:
         How many tokens of each are new.
@@ -42,7 +42,7 @@ def inherit(
     # By how much a table moves on: what it moves into view is new.
     advances = [at + count - sizes[parent] for parent, at, count in zip(parents, first, counts, strict=True)]
     of_parents = tables.take(parents, 0)
-    inherited.fill(ZERO)
+    inherited.fill(ZERO_PAGE)
     for table, of_parent, advance, count in zip(inherited, of_parents, advances, counts, strict=True):
         begin = max(longest - count, -advance)
         end = longest - max(advance, 0)
@@ -50,7 +50,7 @@ def inherit(
             table[begin:end] = of_parent[begin + advance : end + advance]
     # One-dimensional: add.at is several times as fast then (NumPy 2.4).
     np.add.at(references, inherited[:, longest - most : longest].ravel(), 1)
-    references[ZERO] = 0
+    references[ZERO_PAGE] = 0
     return [min(max(advance, 0), count) for advance, count in zip(advances, counts, strict=True)]
 
 
@@ -65,7 +65,7 @@ def release(
     """Count one table less for each of these pages, and free those that no table holds any more.
 
     Args:
-        pages: ``[n]``; ``ZERO`` among them does not count.
+        pages: ``[n]``; ``ZERO_PAGE`` among them does not count.
         references: of all pages, ``[N]``.
         owners: who is charged for a page, ``[N]``.
         charges: for how many pages each owner is, ``[O]``.
@@ -76,9 +76,9 @@ def release(
         How many are free afterwards.
     """
     np.subtract.at(references, pages, 1)
-    references[ZERO] = 0
+    references[ZERO_PAGE] = 0
     freed = np.unique(pages[references[pages] == 0])
-    freed = freed[freed != ZERO][::-1]
+    freed = freed[freed != ZERO_PAGE][::-1]
     end = free_count + len(freed)
     free[free_count:end] = freed
     charges -= np.bincount(owners[freed], minlength=len(charges))
@@ -115,8 +115,8 @@ def place(
         free: a stack ``[N]``, with ``sum(new)`` pages at least.
         free_count: how many it has.
         serial: the first serial number that was never used.
-        targets: ``[max(new), n]``, written: pages of the new tokens, the last in the last line, ``TRASH`` above those
-            of an entry that has fewer. They are taken line by line.
+        targets: ``[max(new), n]``, written: pages of the new tokens, the last in the last line; above those of
+            an entry that has fewer, ``NULL_PAGE``. They are taken line by line.
     """
     most = len(targets)
     taken = np.arange(-most, 0)[:, None] >= -np.array(new)
@@ -127,7 +127,7 @@ def place(
     charged = np.array([owner_of[entry] for entry in entries])
     owners[pages] = np.broadcast_to(charged, taken.shape)[taken]
     charges += np.bincount(owners[pages], minlength=len(charges))
-    targets.fill(TRASH)
+    targets.fill(NULL_PAGE)
     targets[taken] = pages
     if most:
         block = inherited[:, -1 - most : -1].T
@@ -149,7 +149,7 @@ def find_changed(
     Args:
         tables: of all entries, ``[E, T_max + 1]``.
         serials: of all pages, ``[N]``.
-        entries: to be in the batch, ``[B]``, each from the first position on, ``ZERO`` behind it.
+        entries: to be in the batch, ``[B]``, each from the first position on, ``ZERO_PAGE`` behind it.
         sizes: their tokens.
         held: serial numbers of the pages that the batch's places hold, ``[T, B]``; its first ``t`` lines are written.
         index: ``[t, B]``, written: which pages the places are to hold.
@@ -158,7 +158,7 @@ def find_changed(
     Returns:
         How many of them there are.
     """
-    last = tables.shape[1] - 1  # the column behind a table's last is ZERO
+    last = tables.shape[1] - 1  # the column behind a table's last is ZERO_PAGE
     columns = np.minimum(np.arange(len(index))[:, None] + (last - np.array(sizes)), last)
     index[:] = tables[np.array(entries), columns]
     wanted, there = serials.take(index), held[: len(index)]

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from kvcache.geometry import TOKENS_PER_STEP
-from kvcache.kernels import ZERO
-from kvcache.storage.base import EntryLike
+from kvcache.kernels import ZERO_PAGE
+from kvcache.storage.base import EntrySpec
 from kvcache.storage.positions import Origins
-from kvcache.storage.tokens import NOBODYS_ROWS, TokenMemory, TokenStorage
+from kvcache.storage.tokens import NULL_PAGES, TokenMemory, TokenStorage
 
 try:
     import kvcache.storage._page_arrays as arrays
@@ -29,15 +29,15 @@ class Pages(TokenMemory):
     """Token memory whose rows are counted: free, or referred to by the tables of several pools.
 
     Attributes:
-        references: ``[N]``: how many tables hold the page; 0 is free. ``ZERO``'s are not counted.
-        serials: ``[N]``: a number for the page's present content that no other content ever has; 0 for ``ZERO``.
+        references: ``[N]``: how many tables hold the page; 0 is free. ``ZERO_PAGE``'s are not counted.
+        serials: ``[N]``: a number for the page's present content that no other content ever has; 0 for ``ZERO_PAGE``.
     """
 
-    def __init__(self, like: EntryLike | None = None) -> None:
+    def __init__(self, like: EntrySpec | None = None) -> None:
         super().__init__(like)
-        self.references = np.zeros(NOBODYS_ROWS, dtype=np.int64)
-        self.serials = np.zeros(NOBODYS_ROWS, dtype=np.int64)
-        self._owners = np.zeros(NOBODYS_ROWS, dtype=np.int64)  # who is charged for the page
+        self.references = np.zeros(NULL_PAGES, dtype=np.int64)
+        self.serials = np.zeros(NULL_PAGES, dtype=np.int64)
+        self._owners = np.zeros(NULL_PAGES, dtype=np.int64)  # who is charged for the page
         self._charges = np.zeros(0, dtype=np.int64)
         self._owner_of = [0]  # who is charged for what an entry needs
         self._free = np.zeros(0, dtype=np.int64)  # a stack
@@ -73,15 +73,15 @@ class Pages(TokenMemory):
         """As ``page_arrays.find_changed``."""
         return arrays.find_changed(self.tables, self.serials, entries, sizes, held, index, changed)
 
-    def disown(self, tables: np.ndarray) -> None:
-        self._dropped.append(tables[tables != ZERO])
+    def release_inherited(self, tables: np.ndarray) -> None:
+        self._dropped.append(tables[tables != ZERO_PAGE])
 
     def write(
         self, entries: Sequence[int], tables: np.ndarray, new: list[int], origins: Sequence[Origins]
     ) -> np.ndarray:
         self._begin()
         for entry in entries:
-            self.let_go(entry)
+            self.release(entry)
         count = sum(new)
         self._let_be_free(count)
         targets = np.empty((max(new), len(entries)), dtype=np.int64)
@@ -106,7 +106,7 @@ class Pages(TokenMemory):
             self._free[:missing] = np.arange(begin + missing - 1, begin - 1, -1)
             self._free_count = count
 
-    def let_go(self, entry: int) -> None:
+    def release(self, entry: int) -> None:
         """Its pages are free when they are next asked for, where no other table holds them."""
         size = self.sizes[entry]
         if size:
@@ -185,7 +185,7 @@ class PagedStorage(TokenStorage):
     def __init__(
         self,
         pool_size: int,
-        like: EntryLike | None = None,
+        like: EntrySpec | None = None,
         memory: Pages | None = None,
         reserves: bool = True,
         page_limit: int | None = None,

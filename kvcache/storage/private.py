@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kvcache.keys_values import KeysValues, memory, zeros
-from kvcache.storage.base import EntryLike, Storage, check_entry, refuse_unlike
+from kvcache.storage.base import EntrySpec, Storage, check_entry, check_matches
 
 __all__ = ["PrivateStorage"]
 
@@ -19,7 +19,7 @@ class PrivateStorage(Storage):
     All entries are alike; where ``like`` is not given, the first one decides.
     """
 
-    def __init__(self, pool_size: int, like: EntryLike | None = None) -> None:
+    def __init__(self, pool_size: int, like: EntrySpec | None = None) -> None:
         self._blocks: list[Tensor | None] = [None] * pool_size  # each [L, 2, H, T_max, D]
         self._sizes = [0] * pool_size
         self._like = like
@@ -28,13 +28,13 @@ class PrivateStorage(Storage):
 
     def check(self, value: Any) -> None:
         check_entry(value)
-        refuse_unlike(self._like, EntryLike(value.entry_shape, value.dtype, value.device))
+        check_matches(self._like, EntrySpec(value.entry_shape, value.dtype, value.device))
 
     def check_row(self, row: Tensor) -> None:
         # This runs for every row of every batch: the comparison that nearly always holds comes first, and is cheap.
         like = self._like
         if like is None or row.shape != like.shape or row.dtype != like.dtype or row.device != like.device:
-            refuse_unlike(like, EntryLike.of(row))
+            check_matches(like, EntrySpec.of(row))
 
     def write(self, slot: int, value: KeysValues) -> None:
         self.save_tokens(slot, value.block[0], 0, value.size, None)
@@ -64,7 +64,7 @@ class PrivateStorage(Storage):
     def load_tokens(self, slot: int, row: Tensor, first: int) -> None:
         block, size = self._block(slot), self._sizes[slot]
         if block.shape != row.shape:  # a copy would broadcast
-            raise ValueError(f"an entry of {EntryLike.of(block)} does not fit a batch of {EntryLike.of(row)}")
+            raise ValueError(f"an entry of {EntrySpec.of(block)} does not fit a batch of {EntrySpec.of(row)}")
         row.narrow(3, first, size).copy_(block.narrow(3, 0, size))
 
     def clear(self) -> None:
@@ -85,7 +85,7 @@ class PrivateStorage(Storage):
 
     def _allocate(self, slot: int, row: Tensor) -> Tensor:
         if self._like is None:
-            self._like = EntryLike.of(row)
+            self._like = EntrySpec.of(row)
         block = memory(self._like.shape, self._like.device, self._like.dtype)
         self._blocks[slot] = block
         self._allocated += 1

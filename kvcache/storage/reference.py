@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from kvcache.keys_values import KeysValues
-from kvcache.storage.base import EntryLike, Storage
+from kvcache.storage.base import EntrySpec, Storage
 
 __all__ = ["ReferenceStorage"]
 
@@ -19,7 +19,7 @@ class ReferenceStorage(Storage):
     overwritten by the next batch.
     """
 
-    def __init__(self, pool_size: int, like: EntryLike | None = None) -> None:
+    def __init__(self, pool_size: int, like: EntrySpec | None = None) -> None:
         self._values: list[Any] = [None] * pool_size
         self._allocated = 0
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kvcache.kernels import TRASH, ZERO
-from kvcache.storage.base import EntryLike
+from kvcache.kernels import NULL_PAGE, ZERO_PAGE
+from kvcache.storage.base import EntrySpec
 from kvcache.storage.positions import Origins
 from kvcache.storage.tokens import TokenMemory, TokenStorage
 
@@ -23,7 +23,7 @@ class Slab(TokenMemory):
         begins: of each entry, the first of its rows; 0 until it is first written.
     """
 
-    def __init__(self, like: EntryLike | None = None) -> None:
+    def __init__(self, like: EntrySpec | None = None) -> None:
         super().__init__(like)
         self.begins = [_NONE_YET]
 
@@ -49,7 +49,7 @@ class Slab(TokenMemory):
         written = targets
         if min(new) < most:
             taken = back >= -np.array(new)
-            targets, written = np.where(taken, targets, TRASH), np.where(taken, targets, ZERO)
+            targets, written = np.where(taken, targets, NULL_PAGE), np.where(taken, targets, ZERO_PAGE)
         tables[:, longest - most : longest] = written.T
         self.tables[np.array(entries)] = tables
         self._note(entries, origins)
@@ -72,7 +72,7 @@ class SlabStorage(TokenStorage):
     def __init__(
         self,
         pool_size: int,
-        like: EntryLike | None = None,
+        like: EntrySpec | None = None,
         memory: Slab | None = None,
         reserves: bool = True,
     ) -> None:

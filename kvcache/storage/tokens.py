@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kvcache.kernels import TRASH, ZERO
+from kvcache.kernels import NULL_PAGE, ZERO_PAGE
 from kvcache.keys_values import KeysValues, memory, zeros
-from kvcache.storage.base import EntryLike, Storage, check_entry, refuse_unlike
+from kvcache.storage.base import EntrySpec, Storage, check_entry, check_matches
 from kvcache.storage.positions import NO_TOKENS, Origins, PositionShifts
 
-__all__ = ["NOBODY", "NOBODYS_ROWS", "TokenMemory", "TokenStorage"]
+__all__ = ["NULL_ENTRY", "NULL_PAGES", "TokenMemory", "TokenStorage"]
 
-NOBODY = 0  # the entry of no slot: empty for ever
-NOBODYS_ROWS = max(ZERO, TRASH) + 1
+NULL_ENTRY = 0  # the entry of no slot: empty for ever
+NULL_PAGES = max(ZERO_PAGE, NULL_PAGE) + 1
 _GROWTH = 4  # a quarter more each time: what is copied, all in all, stays a few times what is held
 
 
@@ -26,8 +26,8 @@ class TokenMemory(ABC):
     """Rows ``[N, W]``, W = L x 2 x H x D, in one tensor, and the tables of the entries that are made of them.
 
     Entries are numbered through all the pools that share the memory. A table ends with its entry's last token and has
-    ``ZERO`` in front of the first one: side by side, the tables of some entries are the index by which a batch of them
-    is gathered, padding included. The memory grows and never shrinks.
+    ``ZERO_PAGE`` in front of the first one. So the tables of some entries, side by side, are the index by which a batch
+    of them is gathered, padding included. The memory grows and never shrinks.
 
     Tokens are kept as they stood in the batch that they were stored from. Where one stands elsewhere by now, because
     its window slid, it is corrected when it is read.
@@ -36,16 +36,16 @@ class TokenMemory(ABC):
         like: what entries look like; None until the first one decides.
         rows: the memory, allocated when it is first needed.
         used: rows handed out so far; those behind are untouched.
-        tables: ``[entries, T_max + 1]``: which row each token is; the last column is ``ZERO`` everywhere.
+        tables: ``[entries, T_max + 1]``: which row each token is; the last column is ``ZERO_PAGE`` everywhere.
         sizes: tokens of each entry.
         origins: of each entry, where its tokens were computed.
         shifts: corrections; None where none are needed (rotary positions).
     """
 
-    def __init__(self, like: EntryLike | None = None) -> None:
+    def __init__(self, like: EntrySpec | None = None) -> None:
         self.like = like
         self.rows: Tensor | None = None
-        self.used = NOBODYS_ROWS
+        self.used = NULL_PAGES
         self.tables = np.zeros((0, 0), dtype=np.int64)
         self.sizes = [0]
         self.origins = [NO_TOKENS]
@@ -82,14 +82,14 @@ class TokenMemory(ABC):
     def _grow(self, needed: int) -> None:
         old, size = self.rows, needed
         if old is None:
-            reserved = NOBODYS_ROWS + self._reserved_tokens + self._reserved_entries * self.longest
+            reserved = NULL_PAGES + self._reserved_tokens + self._reserved_entries * self.longest
             size = max(size, reserved)
         else:
             size = max(size, old.shape[0] + old.shape[0] // _GROWTH)
         assert self.like is not None
         self.rows = memory((size, self.width), self.like.device, self.like.dtype)
         if old is None:
-            self.rows[:NOBODYS_ROWS].zero_()
+            self.rows[:NULL_PAGES].zero_()
         else:
             self.rows[: old.shape[0]].copy_(old)
 
@@ -102,16 +102,16 @@ class TokenMemory(ABC):
         """What new entries have in common with those that they grew from.
 
         Args:
-            parents: the entries ``[n]`` that were looked up; ``NOBODY`` for a context that was not.
+            parents: the entries ``[n]`` that were looked up; ``NULL_ENTRY`` for a context that was not.
             first: the first token of each context that is kept.
             counts: how many tokens are.
 
         Returns:
-            tables ``[n, T_max + 1]`` of the rows in common, which stay as they are until ``write`` or ``disown`` is
-            called with them; and how many tokens behind those are new.
+            tables ``[n, T_max + 1]`` of the rows in common, which stay as they are until ``write`` or
+            ``release_inherited`` is called with them; and how many tokens behind those are new.
         """
 
-    def disown(self, tables: np.ndarray) -> None:  # noqa: B027 - nothing is held where nothing is in common
+    def release_inherited(self, tables: np.ndarray) -> None:  # noqa: B027 - nothing is held where nothing is in common
         """The new entries of these tables ``[n, T_max + 1]`` will not be written after all."""
 
     @abstractmethod
@@ -128,7 +128,7 @@ class TokenMemory(ABC):
 
         Returns:
             The rows ``[most, n]`` to write the new tokens to, ``most`` being ``max(new)``: each entry's last ones, the
-            last in the last line. ``TRASH`` stands above those of an entry that has fewer.
+            last in the last line. ``NULL_PAGE`` stands above those of an entry that has fewer.
         """
 
     def _note(self, entries: Sequence[int], origins: Sequence[Origins]) -> None:
@@ -143,7 +143,7 @@ class TokenMemory(ABC):
             tables[: len(self.tables), : self.tables.shape[1]] = self.tables
             self.tables = tables
 
-    def let_go(self, entry: int) -> None:  # noqa: B027 - most memory keeps an entry's rows for its next content
+    def release(self, entry: int) -> None:  # noqa: B027 - most memory keeps an entry's rows for its next content
         """``entry`` is not in use any more."""
 
     def set_position_shift(self, shift: Tensor | None) -> None:
@@ -236,21 +236,21 @@ class TokenStorage(Storage):
         assert len(memory.tables) > entry, f"slot {slot} is read before it was written"
         return memory.tables[entry, memory.longest - memory.sizes[entry] : memory.longest]
 
-    def decide(self, like: EntryLike) -> None:
+    def decide(self, like: EntrySpec) -> None:
         """The first entry, where none was promised: all others are like it."""
         self.memory.like = like
 
     def release(self, slot: int) -> None:
-        self.memory.let_go(self.first + slot)
+        self.memory.release(self.first + slot)
 
     # Row by row, for callers of the pool, and for batches that are not made of token memory.
 
     def check(self, value: Any) -> None:
         check_entry(value)
-        refuse_unlike(self.memory.like, EntryLike(value.entry_shape, value.dtype, value.device))
+        check_matches(self.memory.like, EntrySpec(value.entry_shape, value.dtype, value.device))
 
     def check_row(self, row: Tensor) -> None:
-        refuse_unlike(self.memory.like, EntryLike.of(row))
+        check_matches(self.memory.like, EntrySpec.of(row))
 
     def write(self, slot: int, value: KeysValues) -> None:
         self.save_tokens(slot, value.block[0], 0, value.size, None)
@@ -264,8 +264,8 @@ class TokenStorage(Storage):
 
     def save_tokens(self, slot: int, row: Tensor, first: int, count: int, shift: Tensor | None) -> None:
         if self.memory.like is None:
-            self.decide(EntryLike.of(row))
-        tables, new = self.memory.inherit([NOBODY], [0], [count])
+            self.decide(EntrySpec.of(row))
+        tables, new = self.memory.inherit([NULL_ENTRY], [0], [count])
         targets = self.memory.write([self.first + slot], tables, new, [NO_TOKENS.grown(0, count, count)])
         tokens = row.detach().narrow(3, first, count)
         if shift is not None:
@@ -278,8 +278,8 @@ class TokenStorage(Storage):
 
     def load_tokens(self, slot: int, row: Tensor, first: int) -> None:
         like, size = self.memory.like, self.size(slot)
-        if EntryLike.of(row) != like:  # a copy would broadcast
-            raise ValueError(f"an entry of {like} does not fit a batch of {EntryLike.of(row)}")
+        if EntrySpec.of(row) != like:  # a copy would broadcast
+            raise ValueError(f"an entry of {like} does not fit a batch of {EntrySpec.of(row)}")
         if size:
             row.narrow(3, first, size).copy_(self._tokens(slot))
 

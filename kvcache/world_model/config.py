@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from kvcache.backend import CacheBackend, CacheConfig
+from kvcache.backend import CacheBackend
+from kvcache.config import CacheConfig
 from kvcache.eviction import EvictionStrategy
 from kvcache.geometry import GEOMETRIES, TOKENS_PER_STEP, Geometry
 from kvcache.layout import chosen_storage

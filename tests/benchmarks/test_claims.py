@@ -9,11 +9,11 @@ import model_claims
 import pytest
 from overhead import EmptyBackend, gate_laps, operation_laps, replay_laps
 
+from kvbench.replay.drive import OPERATIONS
+from kvbench.replay.operations import OPERATION_KINDS
+from kvbench.replay.passes import Replay
+from kvbench.replay.summary import ratio
 from kvcache import GEOMETRIES, CacheConfig, EvictionStrategy, Geometry
-from kvcache.trace.drive import OPERATIONS
-from kvcache.trace.operations import OPERATION_KINDS
-from kvcache.trace.replay import Replay
-from kvcache.trace.summary import ratio
 
 
 @pytest.mark.parametrize("strategy", EvictionStrategy, ids=lambda each: each.value)

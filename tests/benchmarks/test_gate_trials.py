@@ -8,18 +8,18 @@ from types import ModuleType
 import gate_trials
 import pytest
 
+from kvbench.measure.counters import Counts
+from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
+from kvbench.replay.content import Contents
+from kvbench.replay.drive import Latents
+from kvbench.replay.operations import operation_config, prepare_operation
+from kvbench.replay.passes import verify_replay
+from kvbench.replay.verify import Outcome
+from kvbench.trace.reader import TraceReader
+from kvbench.trace.steps import read_steps
 from kvcache import manager
-from kvcache.backend import CacheConfig
+from kvcache.config import CacheConfig
 from kvcache.geometry import GEOMETRIES, Geometry
-from kvcache.trace.content import Contents
-from kvcache.trace.counters import Counts
-from kvcache.trace.drive import Latents
-from kvcache.trace.operations import operation_config, prepare_operation
-from kvcache.trace.reader import TraceReader
-from kvcache.trace.replay import verify_replay
-from kvcache.trace.steps import read_steps
-from kvcache.trace.synthetic import SyntheticSearch, write_synthetic_trace
-from kvcache.trace.verify import Outcome
 
 TINY = Geometry("tiny", 2, 2, 16, 8, 2, 6, "absolute")
 COPY = Counts(tensor_ops=1, bytes_copied=4)

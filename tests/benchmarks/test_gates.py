@@ -13,10 +13,10 @@ import pytest
 from gates import test_gate_operations as operations
 from gates import test_gate_replays as replays
 
+from kvbench.measure.counters import Counts
+from kvbench.replay.operations import OPERATION_KINDS
 from kvcache.geometry import GEOMETRIES
 from kvcache.registry import BACKENDS
-from kvcache.trace.counters import Counts
-from kvcache.trace.operations import OPERATION_KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 

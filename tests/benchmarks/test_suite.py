@@ -16,11 +16,11 @@ from suite import cells, operations, replays
 from suite.operations import Growth, Operations
 from suite.replays import Replays
 
+from kvbench.replay.operations import OPERATION_KINDS
 from kvcache import registry
 from kvcache.backend import CacheBackend
 from kvcache.geometry import GEOMETRIES
 from kvcache.manager import KVCacheManager
-from kvcache.trace.operations import OPERATION_KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,7 +38,7 @@ def run(code, *paths):
 def test_importing_the_suite_imports_neither_torch_nor_the_library():
     """asv imports all of it in every process: that must cost nothing and fail on no commit."""
     loaded = run(
-        "import sys, suite.replays, suite.operations, suite.checkout;"
+        "import sys, suite.replays, suite.operations, suite.bridge;"
         "print([n for n in ('torch', 'kvcache') if n in sys.modules])",
         ROOT / "benchmarks",
     )
@@ -49,8 +49,8 @@ def test_the_harness_is_the_checkouts_and_the_library_the_installed_one(tmp_path
     shutil.copytree(ROOT / "kvcache", tmp_path / "kvcache")
     places = json.loads(
         run(
-            "import json; from suite.checkout import put_harness_in_place as put; fault = put();"
-            "import kvcache.manager, kvcache.trace.replay as r, kvcache.trace.drive as d;"
+            "import json; from suite.bridge import put_suite_in_place as put; fault = put();"
+            "import kvcache.manager, kvbench.replay.passes as r, kvbench.replay.drive as d;"
             "print(json.dumps([fault, kvcache.manager.__file__, r.__file__, d.__file__]))",
             ROOT / "benchmarks",
             tmp_path,
@@ -58,15 +58,15 @@ def test_the_harness_is_the_checkouts_and_the_library_the_installed_one(tmp_path
     )
     assert places[0] is None
     assert Path(places[1]).is_relative_to(tmp_path)
-    assert [Path(each).parent for each in places[2:]] == [ROOT / "kvcache" / "trace"] * 2
+    assert [Path(each).parent for each in places[2:]] == [ROOT / "kvbench" / "replay"] * 2
 
 
 def test_a_library_that_does_not_fit_is_a_reason_and_no_error(tmp_path):
     (tmp_path / "kvcache").mkdir()
     for name in ("__init__", "backend"):
         (tmp_path / "kvcache" / f"{name}.py").write_text("")
-    said = run("from suite.checkout import put_harness_in_place as put; print(put())", ROOT / "benchmarks", tmp_path)
-    assert said.startswith("this commit's kvcache does not fit the harness: ")
+    said = run("from suite.bridge import put_suite_in_place as put; print(put())", ROOT / "benchmarks", tmp_path)
+    assert said.startswith("this commit's kvcache does not fit the suite: ")
 
 
 @pytest.mark.parametrize("module", ["__init__", "backend"])
@@ -75,7 +75,7 @@ def test_a_library_that_is_broken_is_an_error_and_no_reason_to_skip(tmp_path, mo
     shutil.copytree(ROOT / "kvcache", tmp_path / "kvcache")
     (tmp_path / "kvcache" / f"{module}.py").write_text(fault)
     with pytest.raises(AssertionError, match=r"no_such|NoneType"):
-        run("from suite.checkout import put_harness_in_place as put; put()", ROOT / "benchmarks", tmp_path)
+        run("from suite.bridge import put_suite_in_place as put; put()", ROOT / "benchmarks", tmp_path)
 
 
 @pytest.mark.parametrize(("suite", "count"), [(Replays, 20), (Operations, 6), (Growth, 3)])
@@ -96,10 +96,10 @@ class TestCells:
             suite().setup({("t", "new", "cpu"): RuntimeError("new returned wrong content: ...")}, "t", "new", "cpu")
 
     def test_a_library_that_does_not_fit_skips_every_cell(self, suite, monkeypatch):
-        monkeypatch.setattr(cells, "put_harness_in_place", lambda: "this commit's kvcache does not fit the harness")
+        monkeypatch.setattr(cells, "put_suite_in_place", lambda: "this commit's kvcache does not fit the suite")
         found = suite().setup_cache()
         assert list(found) == list(product(*suite.params))
-        with pytest.raises(NotImplementedError, match="does not fit the harness"):
+        with pytest.raises(NotImplementedError, match="does not fit the suite"):
             suite().setup(found, *next(iter(found)))
 
     def test_each_has_a_cache_of_its_own(self, suite):

@@ -1,0 +1,1 @@
+"""The benchmark suite of kvcache: record, replay, measure, judge and report."""

@@ -1,0 +1,1 @@
+"""How much a recorded search finds in pools of any size."""

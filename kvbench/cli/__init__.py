@@ -1,0 +1,5 @@
+"""The command line: ``kvbench``."""
+
+from kvbench.cli.main import main
+
+__all__ = ["main"]

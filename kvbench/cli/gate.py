@@ -1,0 +1,134 @@
+"""``kvbench gate``: is this working tree worse than a base commit?"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kvbench.cli.console import STDERR, STDOUT
+from kvbench.measure.machine import Machine
+from kvbench.trace.files import check_writable, whole_or_absent
+
+if TYPE_CHECKING:
+    from kvbench.gate import GateFixture, Thresholds
+
+__all__ = ["gate"]
+
+EXIT_WORSE, EXIT_NOT_MEASURED, EXIT_INCONCLUSIVE = 1, 2, 3
+
+
+class NotMeasuredError(click.ClickException):
+    """Nothing can be said of the commit: no verdict, but no pass either."""
+
+    exit_code = EXIT_NOT_MEASURED
+
+
+@click.command()
+@click.pass_context
+@click.option("--base", default="origin/main", show_default=True, help="Revision to compare the working tree with.")
+@click.option("--budget", type=click.FloatRange(min=0), default=300, show_default=True, help="Seconds for measuring.")
+@click.option(
+    "--keyword", "-k", default="", help="Only these benchmarks, as pytest's -k has it, e.g. 'store and pong'."
+)
+@click.option("--no-times", is_flag=True, help="Compare deterministic metrics only.")
+@click.option(
+    "--thresholds",
+    "thresholds_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("benchmarks/gates/thresholds.toml"),
+    show_default=True,
+    help="What counts as a change, within the checkout.",
+)
+@click.option(
+    "--summary", type=click.Path(path_type=Path, dir_okay=False), help="Append the verdicts here, as Markdown."
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all verdicts here.")
+def gate(
+    context: click.Context,
+    base: str,
+    budget: float,
+    keyword: str,
+    no_times: bool,
+    thresholds_file: Path,
+    summary: Path | None,
+    json_file: Path | None,
+) -> None:
+    """Measure this working tree against a base commit, and say what got better or worse.
+
+    Both libraries are measured by this checkout's benchmarks/gates, in alternating processes. Deterministic metrics are
+    compared exactly; times by a statistical test and a smallest effect, until they are decided or the budget is spent.
+
+    Exit code: 0 nothing got worse, 1 something did (or failed), 2 it could not be measured, 3 not decided within the
+    budget.
+    """
+    try:
+        import pytest_benchmark  # noqa: F401 (what measures imports it, in processes of its own)
+
+        from kvbench.gate import GateError, GateFixture, ThresholdsError, run_gate
+    except ImportError as error:
+        raise NotMeasuredError(f"the gate needs what 'pip install kvcache[gate]' brings: {error}") from None
+    from kvbench.cli.verdicts import verdict_markdown, verdict_table, verdict_text
+
+    checkout = Path.cwd()
+    try:
+        # Both are tried now, and not after minutes of measuring.
+        if summary is not None:
+            summary.open("a").close()
+        if json_file is not None:
+            check_writable(json_file)
+        with tempfile.TemporaryDirectory(prefix="kvcache-gate-") as folder:
+            fixture = GateFixture(checkout, base, Path(folder), keyword)
+            limits = _thresholds(fixture, thresholds_file)
+            report = run_gate(fixture.measure, limits, budget=budget, with_times=not no_times, progress=_say_how_far)
+    except (GateError, ThresholdsError, OSError) as error:
+        raise NotMeasuredError(str(error)) from None
+    title = f"the working tree against {base} ({fixture.commit[:8]})"
+    # The measuring processes have one thread each, whatever this one has.
+    machine = replace(Machine.describe(), threads=1)
+    STDOUT.print(verdict_table(title, report), f"{verdict_text(report)}\n{machine}", highlight=False, soft_wrap=True)
+    if summary is not None:
+        with summary.open("a") as file:
+            file.write(verdict_markdown(title, report))
+    if json_file is not None:
+        rows = [asdict(row) | {"verdict": row.verdict.value} for row in report.rows]
+        content = {
+            "base": fixture.commit,
+            "machine": machine.to_dict(),
+            "pairs": report.pairs,
+            "seconds": report.seconds,
+            "rows": rows,
+        }
+        with whole_or_absent(json_file) as beside:
+            beside.write_text(json.dumps(content, indent=1) + "\n")
+    if report.fails:
+        context.exit(EXIT_WORSE)
+    if not report.is_conclusive:
+        context.exit(EXIT_INCONCLUSIVE)
+
+
+def _thresholds(fixture: GateFixture, path: Path) -> Thresholds:
+    """The working tree's limits, without the meant changes that the base has already: those are spent."""
+    from kvbench.gate import GateError, Thresholds, ThresholdsError
+
+    try:
+        limits = Thresholds.parse((fixture.checkout / path).read_text(), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise GateError(f"{path}: cannot be read: {error}") from None
+    absolute = fixture.checkout / path
+    if not absolute.is_relative_to(fixture.checkout):
+        return limits
+    of_base = fixture.file_of_base(absolute.relative_to(fixture.checkout))
+    try:
+        return limits if of_base is None else limits.without(Thresholds.parse(of_base, f"{path} of the base"))
+    except ThresholdsError as error:  # the commit at hand may be the one that repairs it
+        STDERR.print(f"{error}: no meant change counts as spent", highlight=False)
+        return limits
+
+
+def _say_how_far(pairs: int, undecided: int, seconds: float) -> None:
+    STDERR.print(f"{pairs} pairs of processes, {seconds:.0f} s: {undecided} benchmarks to decide", highlight=False)

@@ -1,0 +1,174 @@
+"""``kvbench profile``: where the time of a replay goes, in files that other tools open."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+import torch
+from rich import box
+from rich.table import Table
+
+from kvbench.cli.capacity import DTYPES, Capacity, CapacityType
+from kvbench.cli.console import STDERR, STDOUT
+from kvbench.measure.machine import Machine
+from kvbench.profile.profiler import INDEX, INDEX_FORMAT, INDEX_SCHEMA_VERSION, BackendProfile, profile_backend
+from kvbench.profile.ranges import KINDS
+from kvbench.replay.summary import describe_trace
+from kvbench.trace.files import folder_whole_or_absent
+from kvbench.trace.reader import TraceReader
+from kvbench.trace.schema import TraceError
+from kvbench.trace.steps import Step, read_steps
+from kvcache import BACKENDS, CacheConfig, EvictionStrategy
+
+__all__ = ["profile"]
+
+
+@click.command()
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    type=click.Choice(list(BACKENDS)),
+    default=("legacy", "new"),
+    show_default=True,
+    help="What to profile; give it several times.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder to write; it must not exist.  [default: profiles/TRACE-TIME]",
+)
+@click.option(
+    "--searches",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Replay the first so many: a profiler sees every single call of them.",
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--capacity",
+    type=CapacityType(),
+    default=Capacity("default"),
+    show_default="default",
+    help="Slots or bytes of the pools, as in 'kvbench replay'; 'recur=50' makes the recording miss.",
+)
+@click.option(
+    "--eviction", type=click.Choice([each.value for each in EvictionStrategy]), default="fifo", show_default=True
+)
+@click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="torch's threads.")
+@click.option("--top", type=click.IntRange(min=1), default=12, show_default=True, help="Operations to print.")
+def profile(
+    trace: Path,
+    backends: tuple[str, ...],
+    output: Path | None,
+    searches: int,
+    device: str,
+    capacity: Capacity,
+    eviction: str,
+    dtype: str,
+    threads: int,
+    top: int,
+) -> None:
+    """Profile a replay of TRACE on each cache, and write a folder of what was seen.
+
+    For each cache: operations.csv; trace.json.gz, which opens in Perfetto, its ranges named after the operation kinds
+    (hash, lookup, supply, assemble, store, clear); flame.svg, which a browser opens, and stacks.txt behind it; on CUDA
+    NVTX ranges of the same names and memory.pickle. profile.json lists them.
+
+    What is profiled is slower than what 'kvbench replay' times, and not alike: compare shares, not times.
+    """
+    if len(set(backends)) != len(backends):
+        raise click.UsageError(f"a --backend is named twice: {', '.join(backends)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise click.ClickException("no CUDA device: nothing was profiled")
+    reader = TraceReader(trace)
+    steps = list(read_steps(reader.events(), searches))
+    if not steps:
+        raise TraceError(trace, "it has no events: there is nothing to profile")
+    config = capacity.of(reader.header).config(reader, eviction, device, dtype)
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    now = datetime.now(UTC).replace(microsecond=0)
+    folder = output or Path("profiles") / f"{trace.stem}-{now:%Y%m%dT%H%M%SZ}"
+    index: dict[str, Any] = {
+        "format": INDEX_FORMAT,
+        "schema_version": INDEX_SCHEMA_VERSION,
+        "created": now.isoformat(),
+        "command": sys.argv[1:],
+        "trace": describe_trace(reader, steps),
+        "settings": {
+            "device": device,
+            "dtype": dtype,
+            "eviction": eviction,
+            "capacity": asdict(capacity.of(reader.header)),
+            "searches": searches,
+            "threads": threads,
+        },
+        "machine": Machine.describe(device).to_dict(),
+    }
+    try:
+        with folder_whole_or_absent(folder) as beside:
+            profiles = _profile_all(backends, steps, config, beside)
+            index["profiles"] = [each.to_dict() for each in profiles]
+            (beside / INDEX).write_text(json.dumps(index, indent=1, allow_nan=False) + "\n")
+    except OSError as error:  # ours name the folder; the system's name a temporary one beside it
+        system = error.strerror
+        raise click.ClickException(f"{folder}: cannot be written: {system}" if system else str(error)) from None
+    for each in profiles:
+        STDOUT.print(_table(each, top, device), highlight=False, soft_wrap=True)
+    STDOUT.print(str(Machine.describe(device)), highlight=False, soft_wrap=True)
+    for each in profiles:
+        for file in each.files:
+            STDOUT.print(f"{folder / file.path}: {file.opens_with}", highlight=False, soft_wrap=True, markup=False)
+    STDOUT.print(f"{folder / INDEX}: all of these", highlight=False, soft_wrap=True, markup=False)
+
+
+def _profile_all(
+    backends: Sequence[str], steps: Sequence[Step], config: CacheConfig, folder: Path
+) -> list[BackendProfile]:
+    profiles = []
+    with STDERR.status("") as status:  # on a terminal only
+        for name in backends:
+
+            def say(what: str, name: str = name) -> None:
+                status.update(f"{name}: {what}")
+
+            profiles.append(profile_backend(name, steps, config, folder, progress=say))
+    return profiles
+
+
+def _table(profile: BackendProfile, top: int, device: str) -> Table:
+    """The operation kinds, then the most expensive operations in them."""
+    table = Table(title=profile.backend, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table.add_column("", overflow="fold")
+    for heading in ("calls", "self, us", "total, us", "us a call"):
+        table.add_column(heading, justify="right")
+    of_device = ["self device, us", "total device, us"] if device == "cuda" else []
+    for heading in of_device:
+        table.add_column(heading, justify="right")
+    frame = profile.operations
+    kinds = frame[frame["name"].isin(KINDS)]
+    for part in (kinds, frame[frame["kind"] != "range"].head(top)):
+        for _, row in part.iterrows():
+            table.add_row(*_cells(row, bool(of_device)))
+        table.add_section()
+    return table
+
+
+def _cells(row: pd.Series, with_device: bool) -> list[str]:
+    times = [row["self_cpu_us"], row["total_cpu_us"], row["total_cpu_us"] / row["calls"]]
+    if with_device:
+        times += [row["self_device_us"], row["total_device_us"]]
+    # Names of operations hold brackets, which rich would take for markup.
+    return [str(row["name"]).replace("[", r"\["), f"{row['calls']:,}", *(f"{time:,.0f}" for time in times)]

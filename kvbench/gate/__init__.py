@@ -1,0 +1,19 @@
+"""The regression gate: two commits measured side by side, and a verdict that can be trusted."""
+
+from kvbench.gate.processes import GATES, GateError, GateFixture
+from kvbench.gate.session import BUDGET, GateReport, run_gate
+from kvbench.gate.thresholds import Thresholds, ThresholdsError
+from kvbench.gate.verdicts import Row, Verdict
+
+__all__ = [
+    "BUDGET",
+    "GATES",
+    "GateError",
+    "GateReport",
+    "GateFixture",
+    "Row",
+    "Thresholds",
+    "ThresholdsError",
+    "Verdict",
+    "run_gate",
+]

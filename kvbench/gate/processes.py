@@ -1,0 +1,217 @@
+"""One side of a comparison measured in one process: pytest-benchmark run on the gates, around one commit's library."""
+
+from __future__ import annotations
+
+import compileall
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+__all__ = ["GATES", "GateError", "GateFixture", "Measured"]
+
+GATES = Path("benchmarks") / "gates"
+LIBRARY = "kvcache"
+BUILD = "setup.py"  # what the library compiles
+LONGEST_PROCESS = 600  # seconds: beyond that it hangs
+_BINARY = EXTENSION_SUFFIXES[-1]  # ".so"
+_PYTEST_RAN = (0, 1, 5)  # all passed; some failed; nothing was selected
+_MICROSECONDS = 1e6
+
+
+class GateError(RuntimeError):
+    """What could not be measured, why, and what to do."""
+
+
+@dataclass
+class Measured:
+    """What one process found out, by the benchmarks' names.
+
+    Attributes:
+        times: microseconds a round: the fastest of the process, since noise only ever adds.
+        metrics: deterministic numbers.
+        failures: why a benchmark failed.
+        skips: why one was skipped.
+        places: pytest's node identifiers.
+    """
+
+    times: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    skips: dict[str, str] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+
+
+class GateFixture:
+    """The libraries of both sides, each in a folder of its own, and the checkout whose gates measure them.
+
+    Args:
+        checkout: root of the repository; its working tree is the head.
+        base: revision to compare with.
+        folder: where the libraries are put.
+        keyword: pytest's ``-k``: which benchmarks.
+
+    Raises:
+        GateError: no such revision, or one without the library.
+    """
+
+    def __init__(self, checkout: Path, base: str, folder: Path, keyword: str = "") -> None:
+        if not (checkout / GATES).is_dir():
+            raise GateError(f"{checkout} has no {GATES}: run the gate in a checkout of kvcache")
+        self.checkout = checkout
+        self.commit = _git(
+            checkout, "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}", what=f"revision {base!r}"
+        )
+        self.keyword = keyword
+        # Names of one length: a path's length shifts what lies behind it in memory.
+        self.sides = {"base": folder / "base", "head": folder / "head"}
+        self._extract(self.commit, self.sides["base"])
+        # What was compiled in the checkout may be older than its source.
+        ignored = shutil.ignore_patterns("__pycache__", f"*{_BINARY}")
+        shutil.copytree(checkout / LIBRARY, self.sides["head"] / LIBRARY, ignore=ignored)
+        if (checkout / BUILD).exists():
+            shutil.copy(checkout / BUILD, self.sides["head"])
+        lacking = {name: _build(side) for name, side in self.sides.items()}
+        if None not in lacking.values() and bool(lacking["base"]) != bool(lacking["head"]):
+            name = "base" if lacking["base"] else "head"
+            raise GateError(f"only the {name} could not be compiled, so times would mean nothing:\n{lacking[name]}")
+        for side in self.sides.values():
+            compileall.compile_dir(side, quiet=2)
+
+    def file_of_base(self, path: Path) -> str | None:
+        """The text of a file as the base has it; None where it has none."""
+        done = _run_git(self.checkout, "show", f"{self.commit}:{path.as_posix()}")
+        return done.stdout.decode() if done.returncode == 0 else None
+
+    def measure(self, side: str, seed: int, what: str, places: Iterable[str] = ()) -> Measured:
+        """Measure one side in a new process.
+
+        Args:
+            side: ``base`` or ``head``.
+            seed: of the process's hashes.
+            what: ``both``, ``metrics`` or ``times``.
+            places: of the benchmarks to measure; all of them where there are none.
+
+        Raises:
+            GateError: the process measured nothing, or another library.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            numbers, outcomes = Path(folder) / "numbers.json", Path(folder) / "outcomes.xml"
+            chosen = [str(self.checkout / place) for place in places] or [str(self.checkout / GATES)]
+            command = [
+                sys.executable, "-m", "pytest", "-q", "--tb=short",
+                "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider",
+                f"--benchmark-json={numbers}", "--benchmark-disable-gc", f"--junitxml={outcomes}",
+                f"--gate-pass={what}", *(["-k", self.keyword] if self.keyword else []), *chosen,
+            ]  # fmt: skip
+            try:
+                done = subprocess.run(
+                    command,
+                    cwd=self.sides[side],
+                    env=_environment(self.sides[side], seed),
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    check=False,
+                    timeout=LONGEST_PROCESS,
+                )
+            except subprocess.TimeoutExpired:
+                raise GateError(f"a process of the {side} did not end within {LONGEST_PROCESS} s") from None
+            if done.returncode not in _PYTEST_RAN or not outcomes.exists():
+                raise GateError(
+                    f"pytest could not measure the {side} (exit code {done.returncode}):\n{done.stdout[-2000:]}"
+                )
+            measured = Measured()
+            _read_outcomes(outcomes, measured)
+            if numbers.exists() and numbers.stat().st_size:
+                self._read_numbers(numbers, side, measured)
+            return measured
+
+    def _read_numbers(self, path: Path, side: str, measured: Measured) -> None:
+        content = json.loads(path.read_text())
+        library = Path(content["commit_info"]["library"])
+        if not library.is_relative_to(self.sides[side]):
+            raise GateError(f"the {side} should have been measured, but {library} was: is PYTHONPATH taken over?")
+        for each in content["benchmarks"]:
+            name, extra = each["name"], each["extra_info"]
+            if measured.places.setdefault(name, each["fullname"]) != each["fullname"]:
+                raise GateError(
+                    f"two benchmarks are called {name!r}, in {measured.places[name]} and {each['fullname']}"
+                )
+            if name in measured.failures:
+                continue
+            if extra.get("timed", True):
+                measured.times[name] = each["stats"]["min"] * _MICROSECONDS
+            if "metrics" in extra:
+                measured.metrics[name] = extra["metrics"]
+
+    def _extract(self, commit: str, folder: Path) -> None:
+        build = [] if self.file_of_base(Path(BUILD)) is None else [BUILD]
+        done = _run_git(self.checkout, "archive", "--format=tar", commit, LIBRARY, *build)
+        if done.returncode:
+            raise GateError(f"{commit[:8]} has no {LIBRARY}/: there is nothing to compare with")
+        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+            archive.extractall(folder, filter="data")
+
+
+def _build(side: Path) -> str | None:
+    """Compile what the library has to compile, in place; what cannot be is left out, as in an installation.
+
+    Returns:
+        What the compiler said if something was left out; None where nothing is to be compiled.
+    """
+    sources = [] if not (side / BUILD).exists() else list(side.rglob("*.c"))
+    if not sources:
+        return None
+    command = [sys.executable, BUILD, "--quiet", "build_ext", "--inplace"]
+    done = subprocess.run(command, cwd=side, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        raise GateError(f"the {side.name}'s {BUILD} failed (exit code {done.returncode}):\n{done.stdout[-2000:]}")
+    is_whole = all(any(each.parent.glob(f"{each.stem}.*{_BINARY}")) for each in sources)
+    return "" if is_whole else done.stdout[-2000:]
+
+
+def _environment(side: Path, seed: int) -> dict[str, str]:
+    """Of a process that finds the side's library first, with one thread and nothing of the caller's pytest."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return kept | {
+        "PYTHONPATH": str(side),
+        "PYTHONHASHSEED": str(seed),
+        "OMP_NUM_THREADS": "1",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
+
+
+def _read_outcomes(path: Path, measured: Measured) -> None:
+    for case in ElementTree.parse(path).iter("testcase"):
+        name = str(case.get("name"))
+        for outcome in case:
+            message = str(outcome.get("message", "")).strip()
+            if outcome.tag in ("failure", "error"):
+                measured.failures[name] = message or "failed"
+            elif outcome.tag == "skipped":
+                measured.skips[name] = message
+
+
+def _git(checkout: Path, *arguments: str, what: str) -> str:
+    done = _run_git(checkout, *arguments)
+    if done.returncode:
+        raise GateError(f"git knows no {what} in {checkout}: fetch it first (a shallow clone has no history)")
+    return str(done.stdout.decode().strip())
+
+
+def _run_git(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[Any]:
+    try:
+        return subprocess.run(["git", "-C", str(checkout), *arguments], capture_output=True, check=False)
+    except FileNotFoundError:
+        raise GateError("the gate needs git, which is not installed") from None

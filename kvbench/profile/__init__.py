@@ -1,0 +1,1 @@
+"""Where the time of a replay goes, in files that other tools open."""

@@ -1,0 +1,1 @@
+"""Where traces come from: searches over models, and seeded trees without one."""

@@ -1,0 +1,388 @@
+"""LightZero 0.2.0: recording what a run asks of its world model's caches.
+
+``LightZeroRecorder`` observes an unmodified ``WorldModel`` from outside; nothing of LightZero is imported until it is
+needed. Source of everything assumed here: LightZero 0.2.0, ``unizero_world_models/world_model.py`` and
+``mcts/tree_search/mcts_ctree.py``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from kvbench.trace.schema import ASSEMBLE, CLEAR, GENERATE, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE
+from kvbench.trace.writer import TraceWriter
+from kvcache import Geometry
+
+__all__ = ["LIGHTZERO_VERSION", "LightZeroRecorder", "RecordingError", "geometry_of"]
+
+LIGHTZERO_VERSION = "0.2.0"
+
+_RECUR = NO_ENV  # the recurrent cache among the observed dicts; the init caches go by their environment
+_OBSERVED_METHODS = (
+    "forward_initial_inference",
+    "wm_forward_for_initial_infererence",
+    "forward_recurrent_inference",
+    "retrieve_or_generate_kvcache",
+    "trim_and_pad_kv_cache",
+    "update_cache_context",
+)
+_OBSERVED_ATTRIBUTES = ("past_kv_cache_init_infer_envs", "past_kv_cache_recurrent_infer", "env_num", "context_length")
+
+
+class RecordingError(RuntimeError):
+    """A recording that cannot be made, or that a trace could not say."""
+
+
+class _ObservedDict(defaultdict[str, Any]):
+    """A key dictionary that reports what is looked up, stored and cleared, and is otherwise the same."""
+
+    def __init__(self, original: defaultdict[str, Any], recorder: LightZeroRecorder, env: int) -> None:
+        super().__init__(original.default_factory, original)
+        self._recorder = recorder
+        self._env = env
+
+    def get(self, key: str, default: Any = None) -> Any:
+        found = super().get(key, default)
+        self._recorder._looked_up(self._env, key, found is not None)
+        return found
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        self._recorder._stored(self._env, key)
+
+    def clear(self) -> None:
+        super().clear()
+        self._recorder._cleared(self._env)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one inference has asked for so far."""
+
+    root: bool
+    observed: bool  # part of the trace: a search's root or one of its simulations
+    lookups: dict[int, tuple[int, bool]] = field(default_factory=dict)  # env -> key, hit
+    sizes: list[int] | None = None  # live tokens of each row when the rows were assembled
+    stores: dict[int, int] = field(default_factory=dict)  # env -> key
+    tokens: int = 0
+    depths: list[int] = field(default_factory=list)
+    cleared: set[int] = field(default_factory=set)
+
+
+class LightZeroRecorder:
+    """Records a world model's cache requests while the block runs; the run's results do not change.
+
+    The key dictionaries and the inference methods are replaced on the instance, ``batch_traverse`` in its module, and
+    everything is put back at the end, also when the run raises. The model must not be copied meanwhile. The writer
+    stays the caller's to close.
+
+    A trace begins with empty caches. If they are not empty at the start, recording begins at the first search that
+    finds them all empty. Left out, as no search of an environment: initial inferences for training targets (no
+    current observation, or more rows than environments; the clearing of the recurrent cache after them is recorded)
+    and recurrent inferences of the reanalyze phase, which look nothing up.
+
+    Args:
+        world_model: a LightZero 0.2.0 ``WorldModel``, as built.
+        writer: of a trace with this model's geometry (``geometry_of``).
+        searches: record so many searches, then no more; None records to the end of the block.
+        tree: the module whose ``batch_traverse`` the search calls; by default the one of LightZero's MCTS.
+        on_search: called before every search with the number of searches recorded so far; what it raises ends the run.
+
+    Attributes:
+        searches: searches recorded so far, the current one included.
+        finished: whether the limit was reached and the next search has begun.
+
+    Raises:
+        RecordingError: the object lacks what a LightZero 0.2.0 world model has, or is being observed already.
+        ValueError: ``searches`` is not positive.
+    """
+
+    def __init__(
+        self,
+        world_model: Any,
+        writer: TraceWriter,
+        *,
+        searches: int | None = None,
+        tree: Any = None,
+        on_search: Callable[[int], None] | None = None,
+    ) -> None:
+        if searches is not None and searches < 1:
+            raise ValueError(f"searches must be positive, got {searches!r}")
+        missing = [name for name in (*_OBSERVED_METHODS, *_OBSERVED_ATTRIBUTES) if not hasattr(world_model, name)]
+        if missing:
+            raise RecordingError(
+                f"{type(world_model).__name__} is no world model of LightZero {LIGHTZERO_VERSION}: it lacks "
+                f"{', '.join(missing)}"
+            )
+        self.searches = 0
+        self.finished = False
+        self._world_model = world_model
+        self._writer = writer
+        self._limit = searches
+        self._tree = tree
+        self._on_search = on_search
+        self._started = False
+        self._fault: str | None = None
+        self._batch: _Batch | None = None
+        self._batches = 0
+        self._simulation = 0
+        self._cleared_outside: set[int] = set()
+        self._traversed: list[tuple[int, int]] | None = None  # row -> the node that its lookup means
+        self._init_rows: dict[tuple[int, int], int] = {}  # (env, key) -> row of its last init store
+        self._search_rows: list[dict[int, int]] = []  # root, simulation 0, 1, ...: env -> row of its store
+
+    def __enter__(self) -> LightZeroRecorder:
+        model = self._world_model
+        if isinstance(model.past_kv_cache_recurrent_infer, _ObservedDict):
+            raise RecordingError("the world model is being observed by another recorder")
+        if self._tree is None:
+            self._tree = importlib.import_module("lzero.mcts.tree_search.mcts_ctree").tree_muzero
+        self._original_traverse = self._tree.batch_traverse
+        self._original_init = list(model.past_kv_cache_init_infer_envs)
+        self._original_recur = model.past_kv_cache_recurrent_infer
+        model.past_kv_cache_init_infer_envs[:] = [
+            _ObservedDict(original, self, env) for env, original in enumerate(self._original_init)
+        ]
+        model.past_kv_cache_recurrent_infer = _ObservedDict(self._original_recur, self, _RECUR)
+        for name in _OBSERVED_METHODS:
+            setattr(model, name, partial(getattr(self, f"_{name}"), getattr(model, name)))
+        self._tree.batch_traverse = self._batch_traverse
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._restore()
+        self._write_outside_clears()
+        if self._fault and kind is None:
+            raise RecordingError(self._fault)
+
+    def _restore(self) -> None:
+        model = self._world_model
+        self._tree.batch_traverse = self._original_traverse
+        for name in _OBSERVED_METHODS:
+            delattr(model, name)
+        observed = model.past_kv_cache_init_infer_envs
+        for original, now in zip(self._original_init, observed, strict=True):
+            _replace(original, now)
+        observed[:] = self._original_init
+        _replace(self._original_recur, model.past_kv_cache_recurrent_infer)
+        model.past_kv_cache_recurrent_infer = self._original_recur
+
+    # What the world model calls, each with the method it stands for first.
+
+    def _forward_initial_inference(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._write_outside_clears()
+        with self._inference(_Batch(root=True, observed=False)):
+            return original(*args, **kwargs)
+
+    def _wm_forward_for_initial_infererence(
+        self,
+        original: Callable[..., Any],
+        last_obs_embeddings: Any,
+        batch_action: Any = None,
+        current_obs_embeddings: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        searches = len(last_obs_embeddings) <= self._world_model.env_num and current_obs_embeddings is not None
+        if self._batch is not None and searches:
+            self._batch.observed = self._begin_search()
+        return original(last_obs_embeddings, batch_action, current_obs_embeddings, *args, **kwargs)
+
+    def _forward_recurrent_inference(
+        self,
+        original: Callable[..., Any],
+        state_action_history: Any,
+        simulation_index: int = 0,
+        search_depth: Any = (),
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        self._write_outside_clears()
+        batch = _Batch(root=False, observed=self._recording and not self._reanalyzes, depths=list(search_depth))
+        with self._inference(batch):
+            return original(state_action_history, simulation_index, search_depth, *args, **kwargs)
+
+    def _retrieve_or_generate_kvcache(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._batch is not None and self._batch.observed and self._traversed is None:
+            self._give_up("a recurrent inference without batch_traverse: which node it means is not known")
+        return original(*args, **kwargs)
+
+    def _trim_and_pad_kv_cache(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._batch is not None:
+            self._batch.sizes = [int(size) for size in self._world_model.keys_values_wm_size_list]
+        return original(*args, **kwargs)
+
+    def _update_cache_context(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._batch is not None:
+            before = max(self._batch.sizes or [0])
+            self._batch.tokens = int(self._world_model.keys_values_wm.size) - before
+        return original(*args, **kwargs)
+
+    def _batch_traverse(self, *args: Any, **kwargs: Any) -> Any:
+        found = self._original_traverse(*args, **kwargs)
+        self._traversed = list(zip(found[0], found[1], strict=True))
+        return found
+
+    # What the key dictionaries report.
+
+    def _looked_up(self, env: int, key: str, hit: bool) -> None:
+        batch = self._batch
+        if batch is None or not batch.observed:
+            return
+        if env == _RECUR:  # asked after the environment's init cache missed, for the same row
+            env = next(reversed(batch.lookups))
+        batch.lookups[env] = (int(key, 16), hit)
+
+    def _stored(self, env: int, key: str) -> None:
+        batch = self._batch
+        if batch is None or not batch.observed:
+            return
+        if batch.cleared:
+            self._give_up("the world model stores after it clears, within one inference: a trace cannot say that")
+        batch.stores[len(batch.stores) if env == _RECUR else env] = int(key, 16)
+
+    def _cleared(self, env: int) -> None:
+        (self._cleared_outside if self._batch is None else self._batch.cleared).add(env)
+
+    # From reports to events.
+
+    @property
+    def _recording(self) -> bool:
+        return self._started and not self.finished and self._fault is None
+
+    @property
+    def _reanalyzes(self) -> bool:
+        return bool(getattr(self._world_model, "reanalyze_phase", False))
+
+    def _give_up(self, fault: str) -> None:
+        # Not raised here: the run goes on as if nobody watched, and hears of it at the end.
+        self._fault = self._fault or fault
+        if self._batch is not None:
+            self._batch.observed = False
+
+    def _begin_search(self) -> bool:
+        """Whether the root inference that now begins is recorded."""
+        if self._started and self.searches == self._limit:
+            self.finished = True
+        if not self._started and self._nothing_cached():
+            self._started = True
+        if self._on_search is not None:
+            self._on_search(self.searches)
+        if not self._recording:
+            return False
+        self._writer.flush()  # a kill costs one search, not more
+        self.searches += 1
+        self._simulation = 0
+        self._search_rows = []
+        self._traversed = None
+        return True
+
+    def _nothing_cached(self) -> bool:
+        model = self._world_model
+        return not model.past_kv_cache_recurrent_infer and not any(model.past_kv_cache_init_infer_envs)
+
+    @contextmanager
+    def _inference(self, batch: _Batch) -> Iterator[None]:
+        self._batch = batch
+        try:
+            yield
+        finally:
+            self._batch = None
+            if self._recording:
+                self._write(batch)
+                if not batch.root:
+                    self._simulation += 1
+            self._traversed = None
+
+    def _write_outside_clears(self) -> None:
+        """One batch for all clears since the last inference: a reset clears dict after dict, row after row."""
+        cleared, self._cleared_outside = self._cleared_outside, set()
+        if cleared and self._recording:
+            self._write(_Batch(root=True, observed=False, cleared=cleared))
+
+    def _write(self, batch: _Batch) -> None:
+        scope = "root" if batch.root else "node"
+        clears = self._clear_scope(batch.cleared)
+        if not batch.observed and clears is None:
+            return
+        number, self._batches = self._batches, self._batches + 1
+        search = max(self.searches - 1, 0)
+        simulation = ROOT_SIMULATION if batch.root else self._simulation
+
+        def add(kind: str, scope: str, env: int, **values: Any) -> int:
+            return self._writer.add(kind, scope, env, number, search, simulation, **values)
+
+        if batch.observed:
+            for env, (key, hit) in batch.lookups.items():
+                node = self._init_rows.get((env, key)) if batch.root else self._node(env)
+                add(LOOKUP, scope, env, key=key, node=node, hit=hit, depth=_depth(batch, env))
+            if batch.sizes is not None:  # rows are assembled only once all that missed were generated
+                for env, (key, hit) in batch.lookups.items():
+                    if not hit:
+                        add(GENERATE, scope, env, key=key)
+                for env, size in enumerate(batch.sizes):
+                    add(ASSEMBLE, scope, env, size=size)
+            rows: dict[int, int] = {}
+            for env, key in batch.stores.items():
+                parent = batch.lookups[env][0] if env in batch.lookups else None
+                rows[env] = add(
+                    STORE, "init" if batch.root else "recur", env,
+                    key=key, parent=parent, tokens=batch.tokens, depth=_depth(batch, env),
+                )  # fmt: skip
+                if batch.root:
+                    self._init_rows[env, key] = rows[env]
+            self._search_rows.append(rows)
+        if clears is not None:
+            add(CLEAR, clears, NO_ENV)
+
+    def _node(self, env: int) -> int | None:
+        """Row of the store that made the node which row ``env`` of the present simulation extends."""
+        assert self._traversed is not None
+        step, row = self._traversed[env]
+        return self._search_rows[step].get(row)
+
+    def _clear_scope(self, cleared: set[int]) -> str | None:
+        model = self._world_model
+        init = cleared - {_RECUR}
+        if not init:
+            return "recur" if cleared else None
+        left = [env for env, cache in enumerate(model.past_kv_cache_init_infer_envs) if env not in init and cache]
+        if left:
+            self._give_up(f"the init caches of environments {sorted(init)} were cleared, those of {left} were not")
+            return None
+        return "all" if _RECUR in cleared else "init"
+
+
+def _depth(batch: _Batch, env: int) -> int | None:
+    if batch.root:
+        return 0
+    return int(batch.depths[env]) if env < len(batch.depths) else None
+
+
+def _replace(target: dict[str, Any], content: dict[str, Any]) -> None:
+    target.clear()
+    target.update(content)
+
+
+def geometry_of(world_model: Any, name: str, num_simulations: int) -> Geometry:
+    """The geometry of a LightZero world model that is searched with so many simulations."""
+    config = world_model.config
+    return Geometry(
+        name=name,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        embed_dim=config.embed_dim,
+        context_length=world_model.context_length,
+        env_num=world_model.env_num,
+        num_simulations=num_simulations,
+        positions="rotary" if config.rotary_emb else "absolute",
+    )

@@ -1,0 +1,345 @@
+"""LightZero 0.2.0: training a model and recording its search, from nothing to a trace file.
+
+``record_run`` trains with LightZero's own entry, collects with its own collector under observation, and leaves a trace.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import platform
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kvbench.record.lightzero import LIGHTZERO_VERSION, LightZeroRecorder, RecordingError, geometry_of
+from kvbench.trace.reader import TraceReader
+from kvbench.trace.schema import TraceHeader
+from kvbench.trace.writer import TraceWriter, journal_path
+
+__all__ = ["ENVIRONMENTS", "record_run"]
+
+
+@dataclass(frozen=True)
+class _Environment:
+    """Where LightZero keeps an environment's UniZero configuration.
+
+    Attributes:
+        name: as the environment's library calls it.
+        config: module with ``main_config`` and ``create_config``.
+        geometry: name of the geometry.
+    """
+
+    name: str
+    config: str
+    geometry: str
+
+
+ENVIRONMENTS: dict[str, _Environment] = {
+    "cartpole": _Environment(
+        "CartPole-v0", "zoo.classic_control.cartpole.config.cartpole_unizero_config", "cartpole"
+    ),
+}  # fmt: skip
+
+
+def record_run(
+    environment: str,
+    output: str | Path,
+    *,
+    seed: int,
+    train_steps: int,
+    searches: int,
+    threads: int = 1,
+    progress: Callable[[str], None] = lambda line: None,
+) -> TraceHeader:
+    """Train UniZero with LightZero 0.2.0 on the CPU, collect with it, and record the collecting as a trace.
+
+    Args:
+        environment: one of ``ENVIRONMENTS``.
+        output: the trace file; it must not exist.
+        seed: given to LightZero. It does not make a run repeatable: 0.2.0's compiled tree seeds itself from the clock
+            in every traversal, and its CartPole resets without a seed.
+        train_steps: environment steps to train for, with LightZero's own ``train_unizero``; 0 records untrained
+            weights. Training ends with the first collection that reaches it.
+        searches: to record.
+        threads: of torch.
+        progress: called with a line of text now and then.
+
+    Returns:
+        The header of the written trace.
+
+    Raises:
+        ValueError: an argument is out of range, or the environment is unknown.
+        FileExistsError: the trace or its journal exists.
+        OSError: the output's folder cannot be written to.
+        RecordingError: LightZero 0.2.0 is not installed, or its run failed (with the end of its log).
+    """
+    _check_arguments(environment, seed, train_steps, searches, threads)
+    output = Path(output).absolute()
+    _require_lightzero()
+    _check_output(output)
+    with tempfile.TemporaryDirectory(prefix="kvcache-lightzero-") as folder, _inside(folder), _torch_threads(threads):
+        log = Path(folder) / "run.log"
+        try:
+            with _quietly(log, progress) as (tell, evaluations):
+                run = _Run(ENVIRONMENTS[environment], seed)
+                run.train(train_steps, tell, evaluations)
+                header = run.record(output, searches, tell)
+        except (Exception, SystemExit) as error:
+            raise RecordingError(
+                f"the LightZero run failed: {type(error).__name__}: {error}\nThe end of its log:\n{_tail(log)}"
+            ) from error
+    TraceReader(output).check()
+    return header
+
+
+def _check_arguments(environment: str, seed: int, train_steps: int, searches: int, threads: int) -> None:
+    if environment not in ENVIRONMENTS:
+        raise ValueError(f"unknown environment {environment!r}: choose one of {', '.join(ENVIRONMENTS)}")
+    for name, value, least in (
+        ("seed", seed, 0), ("train_steps", train_steps, 0), ("searches", searches, 1), ("threads", threads, 1)
+    ):  # fmt: skip
+        if value < least:
+            raise ValueError(f"{name} must be {least} or more, got {value}")
+
+
+def _check_output(output: Path) -> None:
+    # The writer would say the same, but only after the training.
+    if output.exists():
+        raise FileExistsError(f"{output} exists: choose another name, traces are not overwritten")
+    if journal_path(output).exists():
+        raise FileExistsError(
+            f"{journal_path(output)} is left from a recording that was cut off: run 'kvbench trace recover {output}', "
+            "or delete it"
+        )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(output.parent, os.W_OK):
+        raise PermissionError(f"{output.parent} cannot be written to")
+
+
+def _require_lightzero() -> None:
+    how = "run this in 'tox -e lightzero', or install it with 'pip install \"kvcache[lightzero]\"' on Python 3.11"
+    if importlib.util.find_spec("lzero") is None:
+        raise RecordingError(f"LightZero {LIGHTZERO_VERSION} is not installed: {how}")
+    version = importlib.metadata.version("lightzero")
+    if version != LIGHTZERO_VERSION:
+        raise RecordingError(f"LightZero {version} is installed, but the recorder is for {LIGHTZERO_VERSION}: {how}")
+
+
+class _EndOfRecordingError(Exception):
+    """Leaves LightZero's collector once enough searches are recorded: it has no other way out."""
+
+
+class _Run:
+    """A LightZero run on the CPU, in the working folder."""
+
+    def __init__(self, environment: _Environment, seed: int) -> None:
+        self.environment = environment
+        self.seed = seed
+        self.policy: Any = None
+        self.training: dict[str, Any] = {}
+        self._module = importlib.import_module(environment.config)
+
+    def _configs(self) -> tuple[Any, Any]:
+        # Fresh copies: LightZero writes into what it is given.
+        main, create = copy.deepcopy(self._module.main_config), copy.deepcopy(self._module.create_config)
+        main.policy.cuda = False
+        main.policy.device = "cpu"
+        main.policy.model.world_model_cfg.device = "cpu"
+        main.exp_name = "run"
+        create.env_manager.type = "base"
+        return main, create
+
+    def _compiled(self) -> Any:
+        main, create = self._configs()
+        compile_config = importlib.import_module("ding.config").compile_config
+        return compile_config(main, seed=self.seed, env=None, auto=True, create_cfg=create, save_cfg=False)
+
+    def train(self, steps: int, tell: Callable[[str], None], evaluations: dict[int, float]) -> None:
+        """Make the policy: trained for ``steps`` environment steps, or untrained for 0."""
+        if not steps:
+            importlib.import_module("ding.utils").set_pkg_seed(self.seed, use_cuda=False)
+            self.policy = importlib.import_module("ding.policy").create_policy(
+                self._compiled().policy, enable_field=["learn", "collect", "eval"]
+            )
+            return
+        tell(f"training on {self.environment.name} for {steps} environment steps")
+        start = time.monotonic()
+        self.policy = importlib.import_module("lzero.entry").train_unizero(
+            self._configs(), seed=self.seed, max_env_step=steps
+        )
+        self.training = {
+            "max_env_step": steps,
+            "train_iterations": max(
+                int(path.name.split("_")[1].split(".")[0]) for path in Path().glob("run*/ckpt/iteration_*.pth.tar")
+            ),
+            "wall_seconds": round(time.monotonic() - start, 1),
+            "evaluation_return_means": {str(iteration): mean for iteration, mean in evaluations.items()},
+        }
+
+    def collector(self) -> Any:
+        """LightZero's collector for the policy, on environments of its own."""
+        config = self._compiled()
+        envs = importlib.import_module("ding.envs")
+        make, collector_configs, _ = envs.get_vec_env_setting(config.env)
+        env = envs.create_env_manager(config.env.manager, [partial(make, cfg=each) for each in collector_configs])
+        env.seed(self.seed)
+        importlib.import_module("ding.utils").set_pkg_seed(self.seed, use_cuda=False)
+        return importlib.import_module("lzero.worker").MuZeroCollector(
+            env=env, policy=self.policy.collect_mode, exp_name=config.exp_name, policy_config=self.policy._cfg
+        )
+
+    @property
+    def world_model(self) -> Any:
+        return self.policy._collect_model.world_model
+
+    @property
+    def policy_kwargs(self) -> dict[str, float]:
+        """What ``train_unizero`` gives the collector at this point of the training."""
+        config = self.policy._cfg
+        temperature = importlib.import_module("lzero.policy").visit_count_temperature(
+            config.manual_temperature_decay,
+            config.fixed_temperature_value,
+            config.threshold_training_steps_for_final_temperature,
+            trained_steps=self.training.get("train_iterations", 0),
+        )
+        return {"temperature": temperature, "epsilon": 0.0}
+
+    def record(self, output: Path, searches: int, tell: Callable[[str], None]) -> TraceHeader:
+        """Collect until ``searches`` searches are in the trace ``output``."""
+        header = self.header()
+        collector = self.collector()
+
+        def on_search(recorded: int) -> None:
+            if recorded == searches:
+                raise _EndOfRecordingError
+            if recorded % 10 == 0:
+                tell(f"recorded {recorded} of {searches} searches")
+
+        with TraceWriter(output, header) as writer:
+            try:
+                with LightZeroRecorder(self.world_model, writer, searches=searches, on_search=on_search):
+                    # More episodes than the searches can end: an environment that is done starts again at once, so
+                    # that every search has all its rows.
+                    episodes = header.geometry.env_num * (searches + 1)
+                    while True:
+                        collector.collect(n_episode=episodes, policy_kwargs=self.policy_kwargs)
+            except _EndOfRecordingError:
+                pass
+            finally:
+                collector.close()
+        tell(f"recorded {searches} searches, {writer.rows} events")
+        return header
+
+    def header(self) -> TraceHeader:
+        """Of a trace of this run, training included."""
+        world_model = self.world_model
+        return TraceHeader.create(
+            geometry_of(world_model, self.environment.geometry, self.policy._cfg.num_simulations),
+            {
+                "library": "LightZero",
+                "version": LIGHTZERO_VERSION,
+                "environment": self.environment.name,
+                "seed": self.seed,
+                "trained": bool(self.training),
+                "training": self.training,
+                "packages": {name: importlib.metadata.version(name) for name in ("torch", "numpy")},
+                "python": platform.python_version(),
+            },
+            synthetic=False,
+            backend=f"legacy-{LIGHTZERO_VERSION}",
+            pools={"init": world_model.shared_pool_size_init, "recur": world_model.shared_pool_size},
+        )
+
+
+@contextmanager
+def _inside(folder: str) -> Iterator[None]:
+    """Work in ``folder``: LightZero writes beside where it is started."""
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+@contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _LogFile(logging.FileHandler):
+    """LightZero's log, and the evaluations that it tells of."""
+
+    _EVALUATION = re.compile(r"Training iteration (\d+): Evaluation completed.*'eval_episode_return_mean': ([\d.]+)")
+
+    def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
+        super().__init__(path)
+        self.evaluations: dict[int, float] = {}  # train iteration -> mean return
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
+        found = self._EVALUATION.search(record.getMessage())
+        if found:
+            self.evaluations[int(found[1])] = round(float(found[2]), 1)
+            self._tell(f"train iteration {found[1]}: mean evaluation return {float(found[2]):.1f}")
+
+
+@contextmanager
+def _quietly(log: Path, progress: Callable[[str], None]) -> Iterator[tuple[Callable[[str], None], dict[int, float]]]:
+    """Send what is printed and logged to ``log``: yields ``progress`` with the terminal, and the evaluations seen."""
+    stdout, stderr = sys.stdout, sys.stderr
+
+    def tell(line: str) -> None:
+        with redirect_stdout(stdout), redirect_stderr(stderr):
+            progress(line)
+
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    known = {name: list(logger.handlers) for name, logger in _loggers()}
+    log_file = _LogFile(log, tell)
+    root.handlers = [log_file]
+    root.setLevel(logging.INFO)
+    try:
+        with open(log, "a", buffering=1) as printed, redirect_stdout(printed), redirect_stderr(printed):
+            yield tell, log_file.evaluations
+    finally:
+        for name, logger in _loggers():
+            for handler in logger.handlers[:]:
+                if handler not in known.get(name, []):
+                    logger.removeHandler(handler)
+                    handler.close()
+        for handler in root.handlers:
+            if handler not in handlers:
+                handler.close()
+        root.handlers = handlers
+        root.setLevel(level)
+
+
+def _loggers() -> list[tuple[str, logging.Logger]]:
+    return [
+        (name, logger) for name, logger in logging.root.manager.loggerDict.items() if isinstance(logger, logging.Logger)
+    ]
+
+
+def _tail(log: Path, lines: int = 30) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else "(no log)"

@@ -1,0 +1,1 @@
+"""Replaying a trace: what drives a backend, what each token holds, and what a lookup returned."""

@@ -1,0 +1,124 @@
+"""From what a replay found out to the numbers that people and machines read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from kvbench.measure.counters import Counts
+from kvbench.replay.passes import BackendReport
+from kvbench.replay.verify import Outcome
+from kvbench.trace.reader import TraceReader
+from kvbench.trace.steps import Step
+
+__all__ = ["describe_trace", "median_step", "ratio", "summarise"]
+
+PERCENTILES = (50, 95, 99)
+DISTRIBUTION = tuple(range(101))
+_MICROSECOND = 1000.0
+
+
+def describe_trace(reader: TraceReader, steps: Sequence[Step]) -> dict[str, Any]:
+    """The trace that a result is about, and how much of it (``steps``) was replayed, as JSON has it."""
+    header = reader.header
+    return {
+        "file": reader.path.name,
+        "sha256": hashlib.sha256(reader.path.read_bytes()).hexdigest(),
+        "events": reader.rows,
+        "searches": len({step.search for step in steps}),
+        "recurrent_steps": sum(step.is_recurrent for step in steps),
+        "geometry": header.geometry.to_dict(),
+        "source": header.source,
+        "synthetic": header.synthetic,
+        "backend": header.backend,
+    }
+
+
+def summarise(report: BackendReport) -> dict[str, Any]:
+    """All numbers of one backend, as JSON has them; what was not measured is None. Units are in the names.
+
+    ``latency_us`` holds for each operation ``p50``, ``p95``, ``p99``, ``samples`` and, since version 2 of the file's
+    schema, ``percentiles``: 101 numbers, from the fastest call to the slowest. ``timeline``, of version 2 as well, is
+    what ``Timeline.to_dict`` says.
+    """
+    verification, times = report.verification, report.times
+    return {
+        "name": report.name,
+        "latency_us": None if times is None else _latency(times.host, times.step),
+        "device_latency_us": None if times is None or not times.device else _latency(times.device, times.step_device),
+        "outcomes": None
+        if verification is None
+        else {
+            "root": _rates(verification.outcomes.root),
+            "node": _rates(verification.outcomes.node),
+            "total": _rates(verification.outcomes.total),
+            "recorded_lookups": verification.outcomes.recorded,
+            "disagreements_with_recorded_run": verification.outcomes.disagreements,
+            "faults": verification.faults,
+        },
+        "evictions": None if verification is None else verification.evictions,
+        "bytes_reserved": None if verification is None else verification.bytes_reserved,
+        "peak_bytes": report.peak_bytes,
+        "counts": None
+        if verification is None
+        else {operation: asdict(counts) for operation, counts in verification.counts.items()},
+        "counts_per_recurrent_step_median": None if verification is None else median_step(verification.step_counts),
+        "timeline": None if report.timeline is None else report.timeline.to_dict(),
+    }
+
+
+def ratio(baseline: BackendReport, other: BackendReport) -> dict[str, float] | None:
+    """How many times faster ``other`` is than ``baseline`` on a recurrent step, from pairs timed one after the other.
+
+    Returns:
+        ``median`` of the paired ratios baseline / other over all recurrent steps of all repetitions; their quartiles
+        ``p25`` and ``p75``; ``lowest_repetition`` and ``highest_repetition``, medians of single repetitions. None when
+        nothing was timed.
+    """
+    if baseline.times is None or other.times is None or not baseline.times.step or not baseline.times.step[0]:
+        return None
+    paired = np.asarray(baseline.times.step, dtype=float) / np.asarray(other.times.step, dtype=float)
+    medians = np.median(paired, axis=1)
+    return {
+        "median": float(np.median(paired)),
+        "p25": float(np.percentile(paired, 25)),
+        "p75": float(np.percentile(paired, 75)),
+        "lowest_repetition": float(medians.min()),
+        "highest_repetition": float(medians.max()),
+    }
+
+
+def median_step(counts: Sequence[Counts]) -> dict[str, float] | None:
+    """Median of each counter over recurrent steps; None without any."""
+    if not counts:
+        return None
+    return {name: float(np.median([getattr(each, name) for each in counts])) for name in Counts.__dataclass_fields__}
+
+
+def _latency(by_operation: dict[str, list[Any]], steps: list[list[Any]]) -> dict[str, dict[str, Any]]:
+    samples = {**by_operation, "recurrent_step": [lap for repetition in steps for lap in repetition]}
+    return {
+        operation: {
+            **{f"p{percentile}": float(np.percentile(laps, percentile)) / _MICROSECOND for percentile in PERCENTILES},
+            "samples": len(laps),
+            "percentiles": [float(lap) / _MICROSECOND for lap in np.percentile(laps, DISTRIBUTION)],
+        }
+        for operation, laps in samples.items()
+        if laps
+    }
+
+
+def _rates(outcomes: Counter[Outcome]) -> dict[str, float | None]:
+    """Counts, and rates over all lookups. A stale hit or a mismatch is never part of the hit rate."""
+    lookups = sum(outcomes.values())
+    named = {outcome.value.replace(" ", "_"): outcomes[outcome] for outcome in Outcome}
+    return {
+        "lookups": lookups,
+        **named,
+        **{f"{name}_rate": count / lookups if lookups else None for name, count in named.items()},
+    }

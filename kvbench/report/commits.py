@@ -1,0 +1,111 @@
+"""Commits of a repository, as git tells them: order, author, subject, and what is new since one of them."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kvbench.report.errors import ReportError
+from kvbench.report.text import clean
+
+__all__ = ["Commit", "Commits", "read_commits"]
+
+DEFAULT_NUMBER = 10  # of commits that count as new where nothing was tagged
+_FIELDS = "%H%x00%an%x00%s"  # no text of a commit holds a NUL
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One commit.
+
+    Attributes:
+        name: its full hash.
+        author: name.
+        subject: first line of the message.
+    """
+
+    name: str
+    author: str
+    subject: str
+
+
+@dataclass(frozen=True)
+class Commits:
+    """A repository's history.
+
+    Attributes:
+        known: every commit, parents before children.
+        new: names of those that count as new.
+        described: which those are, in words: "since v1.0", "in the last 10 commits".
+    """
+
+    known: tuple[Commit, ...] = ()
+    new: frozenset[str] = frozenset()
+    described: str = ""
+    places: dict[str, int] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.places.update({commit.name: place for place, commit in enumerate(self.known)})
+
+    def find(self, name: str) -> Commit | None:
+        """The commit of that full hash."""
+        place = self.places.get(name)
+        return None if place is None else self.known[place]
+
+    def behind(self, name: str) -> int | None:
+        """How many commits came after one; None where the repository does not know it."""
+        place = self.places.get(name)
+        return None if place is None else len(self.known) - 1 - place
+
+    def is_new(self, name: str) -> bool:
+        """Whether a commit counts as new; one that is not in the repository does not."""
+        return name in self.new
+
+
+def read_commits(repository: str | Path, since: str = "") -> Commits:
+    """What git knows of a checkout's history; nothing where there is no repository.
+
+    Args:
+        repository: a folder in the checkout.
+        since: a tag or another revision, or a number of commits; empty for the last tag, and where there is none for
+            the last ``DEFAULT_NUMBER`` commits.
+
+    Raises:
+        ReportError: ``since`` is no revision of the repository, and no number of commits from 1 on.
+    """
+    if since.isdecimal() and not int(since):
+        raise ReportError(repository, "the last 0 commits are none: --since wants a number from 1 on, or a revision")
+    log = _git(repository, "log", "-z", "--topo-order", "--reverse", "--no-show-signature", f"--format={_FIELDS}")
+    if log is None:
+        if since and not since.isdecimal():
+            raise ReportError(repository, f"no git repository: there is no {since!r} in it")
+        return Commits()
+    texts = log.split("\0")
+    known = tuple(map(Commit, texts[::3], map(clean, texts[1::3]), map(clean, texts[2::3])))
+    number = DEFAULT_NUMBER
+    if since.isdecimal():
+        number = int(since)
+    else:
+        tag = since or (_git(repository, "describe", "--tags", "--abbrev=0") or "").strip()
+        if tag:
+            name = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{tag}^{{commit}}")
+            # What is no ancestor of HEAD has commits of its own, which say nothing of those that HEAD has and it lacks.
+            new = None if name is None else _git(repository, "rev-list", f"{name.strip()}..HEAD")
+            if new is None:
+                raise ReportError(repository, f"{tag!r} is no tag, commit or number of commits")
+            return Commits(known, frozenset(new.split()), f"since {clean(tag)}")
+    new_ones = frozenset(commit.name for commit in known[-number:])
+    if number >= len(known):
+        number = len(known)
+        return Commits(known, new_ones, f"in all of its {number} commits" if number > 1 else "in its only commit")
+    return Commits(known, new_ones, "in the last commit" if number == 1 else f"in the last {number} commits")
+
+
+def _git(repository: str | Path, *arguments: str) -> str | None:
+    """What git prints; None where it fails or is not there."""
+    try:
+        done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None

@@ -1,0 +1,111 @@
+"""What single operations take, and how the cost of a step grows: from pytest-benchmark and asv."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvbench.measure.machine import short_commit
+from kvbench.report.history import History
+from kvbench.report.panels import Cell, Panel, Table
+from kvbench.report.plots import Category, Plot, Series
+from kvbench.report.pytest_benchmarks import STATISTICS, BenchmarkFile, BenchmarkResult
+from kvbench.report.text import file_name, number
+
+__all__ = ["benchmark_panels", "growth_panels"]
+
+_GROWTH = "operations.Growth."
+_METRICS = {"time": "us", "tensor_operations": "", "bytes_reserved": ""}  # and their units, where the name says less
+_FEWEST_SIZES = 3
+_AXES = {
+    "context": "context length, tokens",
+    "environments": "batch size, environments",
+    "layers": "layers",
+    "slots": "slots of the recurrent pool",
+}
+
+
+def growth_panels(history: History) -> list[Panel]:
+    """What a recurrent batch costs against each size, at the last commit at which asv measured that.
+
+    A commit of which one point or two were measured, as a run of some benchmarks does, shows no growth.
+    """
+    panels: list[Panel] = []
+    for machine in history.commits:
+        for metric, unit in _METRICS.items():
+            shown: dict[tuple[str, str], Panel] = {}
+            for commit, values in history.at(machine, f"{_GROWTH}track_{metric}"):
+                for (axis, device), by_backend in _points(values).items():
+                    if (axis, device) not in shown and any(len(each) >= _FEWEST_SIZES for each in by_backend.values()):
+                        shown[axis, device] = _growth_panel(machine, commit, metric, unit, axis, device, by_backend)
+            panels += shown.values()
+    order = list(_AXES)
+    return sorted(panels, key=lambda panel: order.index(panel.name.split("-")[1]))
+
+
+def _points(values: dict[str, float]) -> dict[tuple[str, str], dict[str, dict[int, float]]]:
+    """Values by size, of each backend, for each axis and device."""
+    points: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
+    for params, value in values.items():
+        cell = dict(part.partition("=")[::2] for part in params.split(", "))
+        axis, _, size = cell.get("point", "").partition("=")
+        if axis in _AXES and size.isdecimal():
+            by_backend = points.setdefault((axis, cell.get("device", "")), {})
+            by_backend.setdefault(cell.get("backend", ""), {})[int(size)] = value
+    return points
+
+
+def _growth_panel(
+    machine: str, commit: str, metric: str, unit: str, axis: str, device: str, by_backend: dict[str, dict[int, float]]
+) -> Panel:
+    counted = unit or metric.replace("_", " ")
+    sizes = sorted({size for values in by_backend.values() for size in values})
+    lines = [
+        Series(
+            backend, sorted(values), [values[size] for size in sorted(values)],
+            [f"{number(values[size])} {counted}\n{backend}\n{axis} {size}" for size in sorted(values)],
+        )
+        for backend, values in by_backend.items()
+    ]  # fmt: skip
+    rows: list[list[Cell]] = [[size, *(values.get(size) for values in by_backend.values())] for size in sizes]
+    title = metric.replace("_", " ").capitalize()
+    label = f"{title.lower()}, {unit}" if unit else title.lower()
+    return Panel(
+        file_name("growth", axis, machine, device, metric),
+        f"{title} against {_AXES[axis].partition(',')[0]}",
+        Table((_AXES[axis], *(f"{backend}, {counted}" for backend in by_backend)), rows),
+        f"A recurrent batch (lookup, assemble, store) without the model, {device} of {machine}, commit {commit[:8]}.",
+        f"tox -e asv -- {commit[:8]}^!",
+        Plot(_AXES[axis], label, lines, log_x=True, log_y=all(value > 0 for line in lines for value in line.y)),
+    )
+
+
+def benchmark_panels(file: BenchmarkFile) -> list[Panel]:
+    """The spread of each timed benchmark of pytest-benchmark, slowest first: a panel for each operation."""
+    groups: dict[str, list[tuple[str, BenchmarkResult]]] = {}
+    for each in sorted(file.benchmarks, key=lambda each: -each.microseconds["median"]):
+        operation, label = _operation(each.name)
+        groups.setdefault(operation, []).append((label, each))
+    return [_benchmark_panel(file, operation, groups[operation]) for operation in sorted(groups)]
+
+
+def _operation(name: str) -> tuple[str, str]:
+    """Operation, and what it was measured of: of ``test_operation[backend-geometry-operation]``, as pytest has it."""
+    head, opened, inside = name.partition("test_operation[")
+    of, _, operation = inside.removesuffix("]").rpartition("-")
+    return (operation, of) if opened and of and not head else ("", name.removeprefix("test_"))
+
+
+def _benchmark_panel(file: BenchmarkFile, operation: str, found: Sequence[tuple[str, BenchmarkResult]]) -> Panel:
+    categories = [Category(label, tuple(each.microseconds[name] for name in STATISTICS)) for label, each in found]
+    rows: list[list[Cell]] = [
+        [each.name, *(each.microseconds[name] for name in STATISTICS), each.rounds] for _, each in found
+    ]
+    return Panel(
+        file_name("benchmark", file.path.stem, operation, beside=str(file.path)),
+        f"{operation.replace('_', ' ').capitalize() or 'Single operations'}: {file.name}",
+        Table(("benchmark", *(f"{name}, us" for name in STATISTICS), "rounds"), rows),
+        f"{file.created}, {file.machine}, commit {short_commit(file.commit) or 'unknown'}. From the fastest round "
+        "to the slowest, quartiles thick, the median marked.",
+        "pytest benchmarks/gates --benchmark-json",
+        Plot("us", categories=categories, log_x=all(each.microseconds["min"] > 0 for _, each in found)),
+    )

@@ -1,0 +1,310 @@
+"""Drawing plots as SVG that is part of a page: with the page's colours, text that is text, points to be pointed at.
+
+Matplotlib draws with stand-in colours, which become CSS: ``currentColor`` for text and axes, a variable for the grid
+and one for each colour of the palette, so that a picture follows a page from light to dark.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+
+from kvbench.report.plots import Mark, Plot, Series
+from kvbench.report.text import number
+
+__all__ = ["COLOURS", "Drawing", "draw"]
+
+COLOURS = 8  # of the palette, in report.css
+_SVG = "http://www.w3.org/2000/svg"
+_LINK = "{http://www.w3.org/1999/xlink}href"
+_TEXT, _GRID = "#010203", "#010204"
+_PALETTE = [f"#0102{0x10 + place:02x}" for place in range(COLOURS)]
+_CSS = {_TEXT: "currentColor", _GRID: "var(--grid)"} | {
+    colour: f"var(--series-{place})" for place, colour in enumerate(_PALETTE)
+}
+_FONT = 11  # points: some 10 pixels on a phone, 15 on a desk
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    # Names come from files: a dollar sign in them begins no formula.
+    "text.parse_math": False,
+    "font.size": _FONT,
+    "axes.linewidth": 0.6,
+    "path.simplify": True,
+} | dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _TEXT)
+
+_POINTS_PER_INCH = 72  # what matplotlib's SVG counts in
+_WIDTH, _HEIGHT = 5.0, 2.8  # inches: narrow enough for its text to be read on a phone
+_LINE_OF_BARS = 0.3
+_LABEL_LENGTH, _LONGEST_LABEL = 32, 36
+_MARK_FONT, _ROOM_FOR_MARKS = 9, 0.1  # points; of a figure's height, above what else it shows
+_MARK_CHARACTER, _MARK_GAP = 0.64 * _MARK_FONT, 4  # points, of a mark's text
+_CHARACTER = 0.53 * _FONT / 72  # inches, of a label
+_DECADES_OF_LINES, _DECADES_OF_BARS = 3, 1.7  # up to which a logarithmic axis is labelled within decades too
+_MOST_HOVERS = 1000
+_LINES = ("line", "dashed")
+_NEAR = 0.004  # of a figure's height, within which lines lie on each other
+_HALO, _MOST_HALOS = 2.5, 2  # points that a line is wider for each line that covers it
+_MARKED_POINTS = 60  # a line of more has no dots
+
+ElementTree.register_namespace("", _SVG)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawn plot.
+
+    Attributes:
+        svg: an ``<svg>`` element; parts of a series carry its number as ``data-series``.
+        legend: names of the series, their colours' numbers, and whether they are dashed.
+        points: ``[x, y, text]`` of each series' points, in the coordinates of the SVG.
+        covers: whether lines run over others.
+    """
+
+    svg: Markup
+    legend: list[tuple[str, int, bool]]
+    points: list[list[tuple[float, float, str]]]
+    covers: bool
+
+
+def draw(plot: Plot, name: str) -> Drawing:
+    """Draw a plot.
+
+    Args:
+        plot: what to show.
+        name: unique on the page, of letters, digits and dashes: what the drawing's own ids begin with.
+    """
+    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
+        height = _HEIGHT if not plot.categories else 0.8 + _LINE_OF_BARS * len(plot.categories)
+        figure = Figure(figsize=(_WIDTH, height), dpi=_POINTS_PER_INCH)
+        labels = _shortened([each.name for each in plot.categories])
+        if plot.series:
+            left, below, above = 0.13, 0.54 / height, 0.36 / height
+        else:
+            widest = max(map(len, labels), default=0)
+            left, below, above = max(0.3, _CHARACTER * (widest + 1) / _WIDTH), 0.55 / height, 0.1 / height
+        axes = figure.add_axes((left, below, 0.97 - left, 1 - below - above))
+        covered = [_covered(plot, place) for place in range(len(plot.series))]
+        legend, points = _series(axes, plot, covered) if plot.series else _bars(axes, plot, labels)
+        _dress(axes, plot)
+        file = io.StringIO()
+        figure.savefig(
+            file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
+        placed = [_placed(axes, each, _POINTS_PER_INCH * height) for each in points]
+    return Drawing(_as_part_of_a_page(file.getvalue(), name), legend, placed, any(covered))
+
+
+_Hovers = list[tuple[float, float, str]]
+
+
+def _series(axes: Axes, plot: Plot, covered: Sequence[int]) -> tuple[list[tuple[str, int, bool]], list[_Hovers]]:
+    legend, points = [], []
+    floors: dict[float, float] = {}
+    gaps = [b - a for series in plot.series for a, b in zip(series.x, series.x[1:], strict=False)]
+    for place, series in enumerate(plot.series):
+        colour = (place if series.colour is None else series.colour) % COLOURS
+        legend.append((series.name, colour, series.style == "dashed"))
+        ink: dict[str, Any] = {"color": _PALETTE[colour], "gid": f"series:{place}"}
+        tops = list(series.y)
+        if series.style == "bars":
+            low = [floors.get(x, 0.0) for x in series.x]
+            for bar in axes.bar(series.x, series.y, 0.85 * min(gaps, default=1), low, color=_PALETTE[colour]):
+                bar.set_gid(f"series:{place}")
+            tops = [start + value for start, value in zip(low, series.y, strict=True)]
+            floors |= dict(zip(series.x, tops, strict=True))
+        elif series.style == "points":
+            axes.plot(series.x, series.y, linestyle="none", marker="o", markersize=4, **ink)
+        else:
+            wider = _HALO * covered[place]
+            dots: dict[str, Any] = {}
+            if len(series.x) <= _MARKED_POINTS:
+                dots = {"marker": "o", "markersize": 2.6 + wider}
+            dashes = (0, (3, 2)) if series.style == "dashed" else "solid"
+            axes.plot(series.x, series.y, linewidth=1.3 + wider, linestyle=dashes, **dots, **ink)
+        points.append(_thinned(series, tops))
+    return legend, points
+
+
+def _covered(plot: Plot, place: int) -> int:
+    """How many of the lines drawn over one run where it runs, up to ``_MOST_HALOS``: it is drawn wider, to be seen."""
+    line, over = plot.series[place], plot.series[place + 1 :]
+    if line.style not in _LINES:
+        return 0
+    heights = [_height(y, plot.log_y) for each in plot.series for y in each.y if not math.isnan(y)]
+    near = _NEAR * (max(heights, default=0.0) - min(heights, default=0.0))
+    number = 0
+    for later in (each for each in over if each.style in _LINES):
+        there = dict(zip(later.x, later.y, strict=True))
+        both = [(y, there[x]) for x, y in zip(line.x, line.y, strict=True) if x in there]
+        known = [(a, b) for a, b in both if not math.isnan(a) and not math.isnan(b)]
+        gaps = [abs(_height(a, plot.log_y) - _height(b, plot.log_y)) for a, b in known]
+        number += 2 * sum(gap <= near for gap in gaps) >= len(gaps) > 0
+    return min(number, _MOST_HALOS)
+
+
+def _height(y: float, is_log: bool) -> float:
+    return math.log10(y) if is_log else y
+
+
+def _thinned(series: Series, tops: Sequence[float]) -> _Hovers:
+    hovers = [
+        (x, y, text)
+        for x, y, text in zip(series.x, tops, series.hovers, strict=False)
+        if not math.isnan(x) and not math.isnan(y)
+    ]
+    return hovers[:: -(-len(hovers) // _MOST_HOVERS) or 1]
+
+
+def _bars(axes: Axes, plot: Plot, labels: Sequence[str]) -> tuple[list[tuple[str, int, bool]], list[_Hovers]]:
+    legend: list[tuple[str, int, bool]] = []
+    points: list[_Hovers] = []
+    lines = range(len(plot.categories))
+    left = [0.0] * len(plot.categories)
+    for place, band in enumerate(plot.bands):
+        colour = (place if band.colour is None else band.colour) % COLOURS
+        legend.append((band.name, colour, False))
+        for bar in axes.barh(lines, band.widths, 0.72, left, color=_PALETTE[colour]):
+            bar.set_gid(f"series:{place}")
+        middles = [start + width / 2 for start, width in zip(left, band.widths, strict=True)]
+        points.append([each for each in zip(middles, lines, band.hovers, strict=True) if each[2]])
+        left = [start + width for start, width in zip(left, band.widths, strict=True)]
+    for line, category in enumerate(plot.categories):
+        if category.spread is not None:
+            lowest, first, middle, third, highest = category.spread
+            axes.hlines(line, lowest, highest, colors=_PALETTE[0], linewidth=0.8)
+            axes.hlines(line, first, third, colors=_PALETTE[0], linewidth=6)
+            axes.plot([middle], [line], marker="|", markersize=9, color=_TEXT)
+            points.append([(middle, line, f"{category.name}\nmedian {number(middle)} {plot.x_label}")])
+    axes.set_yticks(lines, labels)
+    axes.set_ylim(len(plot.categories) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    return legend, points
+
+
+def _shortened(names: Sequence[str]) -> list[str]:
+    """Names as long as there is room for; more of them where they could not be told apart otherwise."""
+    for length in (_LABEL_LENGTH, _LONGEST_LABEL):
+        half = length // 2
+        found = [name if len(name) <= length else f"{name[: half - 4]}…{name[-half - 3 :]}" for name in names]
+        if len(set(found)) == len(set(names)):
+            return found
+    # Alike at both ends: numbered, as the table is.
+    return [f"{name[: _LONGEST_LABEL - 6]}… {number}" for number, name in enumerate(names, 1)]
+
+
+def _dress(axes: Axes, plot: Plot) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x" if plot.categories else "y", color=_GRID, linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(plot.x_label, labelpad=2)
+    if plot.y_label:
+        # Above the axis, where it is read without turning the head and costs no width.
+        axes.set_title(plot.y_label, loc="left", fontsize=_FONT, x=-0.12, y=1.0, pad=9)
+    for axis, is_log in ((axes.xaxis, plot.log_x), (axes.yaxis, plot.log_y)):
+        if is_log:
+            (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
+            low, high = axis.get_view_interval()
+            # Less than a decade or two has too few powers of ten to be read by; bars leave less room than lines.
+            few = math.log10(high / low) < (_DECADES_OF_BARS if plot.categories else _DECADES_OF_LINES)
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=8))
+        elif axis is axes.xaxis or plot.series:
+            # What one series counts is counted in whole numbers, also where another one has the mean of it.
+            whole = any(all(map(_is_whole, each.x if axis is axes.xaxis else each.y)) for each in plot.series if each.x)
+            axis.set_major_locator(MaxNLocator(6, integer=bool(plot.series) and whole))
+        if axis is axes.xaxis or plot.series:
+            axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+            if is_log:
+                axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    if plot.x_ticks:
+        axes.set_xticks([place for place, _ in plot.x_ticks], [text for _, text in plot.x_ticks])
+    if plot.from_zero or (plot.categories and not plot.log_x):
+        (axes.set_xlim if plot.categories else axes.set_ylim)(0)
+    if plot.marks:
+        _mark(axes, plot.marks)
+
+
+def _mark(axes: Axes, marks: Sequence[Mark]) -> None:
+    """Lines in one path, however many; a text where the one before it leaves room."""
+    ends = [(mark.x, y) for mark in marks for y in (0, 1)]
+    path = Path(ends, [Path.MOVETO, Path.LINETO] * len(marks))
+    dots: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (1, 2))}
+    axes.add_artist(PathPatch(path, fill=False, edgecolor=_TEXT, transform=axes.get_xaxis_transform(), **dots))
+    low, high = axes.get_ylim()  # settles what the series ask for
+    to, back = axes.yaxis.get_transform().transform, axes.yaxis.get_transform().inverted().transform
+    axes.set_ylim(low, float(back(to(high) + _ROOM_FOR_MARKS * (to(high) - to(low)))))
+    free = -math.inf
+    for mark in sorted(marks, key=lambda each: each.x):
+        place = axes.transData.transform((mark.x, 0))[0]
+        if place < free:
+            continue
+        free = place + _MARK_GAP + _MARK_CHARACTER * len(mark.text)
+        axes.annotate(
+            mark.text, (mark.x, 1), xycoords=("data", "axes fraction"), xytext=(2, -1), textcoords="offset points",
+            fontsize=_MARK_FONT, va="top",
+        )  # fmt: skip
+
+
+def _is_whole(value: float) -> bool:
+    return math.isnan(value) or float(value).is_integer()
+
+
+_PREFIXES = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))  # from where on, of how many, called what
+
+
+def _tick(value: float) -> str:
+    for least, size, prefix in _PREFIXES:
+        if abs(value) >= least:
+            return f"{value / size:.4g}{prefix}"
+    return number(round(value, 10)).replace(",", "")
+
+
+def _placed(axes: Axes, points: _Hovers, height: float) -> _Hovers:
+    """Points in the coordinates of the SVG, whose y runs downwards."""
+    if not points:
+        return []
+    places = axes.transData.transform([(x, y) for x, y, _ in points])
+    return [
+        (round(float(x), 1), round(height - float(y), 1), text)
+        for (x, y), (_, _, text) in zip(places, points, strict=True)
+        if math.isfinite(x) and math.isfinite(y)
+    ]
+
+
+def _as_part_of_a_page(svg: str, name: str) -> Markup:
+    root = ElementTree.fromstring(svg)
+    for attribute in ("width", "height", "version"):
+        root.attrib.pop(attribute, None)
+    root.set("role", "img")
+    root.set("aria-labelledby", f"{name}-title")
+    parents = {child: parent for parent in root.iter() for child in parent}
+    for element in list(root.iter()):
+        if element.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
+            parents[element].remove(element)
+            continue
+        own = element.attrib.pop("id", "")
+        if own.startswith("series:"):
+            element.set("data-series", own.removeprefix("series:"))
+        elif element.tag in (f"{{{_SVG}}}clipPath", f"{{{_SVG}}}path") and own:
+            element.set("id", f"{name}-{own}")
+        for attribute, value in list(element.attrib.items()):
+            if attribute == _LINK:
+                del element.attrib[attribute]
+                element.set("href", f"#{name}-{value[1:]}")  # a page knows no prefixes of namespaces
+            elif attribute in ("style", "fill", "stroke", "clip-path"):
+                own = re.sub(r" ?font-family: [^;]*;", "", value.replace("url(#", f"url(#{name}-"))
+                element.set(attribute, re.sub(r"#0102[0-9a-f]{2}", lambda match: _CSS[match[0]], own))
+    # Written out by a serialiser that escapes all text: what it returns is safe to be put on a page.
+    return Markup(ElementTree.tostring(root, encoding="unicode"))

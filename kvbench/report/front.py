@@ -1,0 +1,166 @@
+"""The front page's tables: what changed, what was not measured and why, and on what all of it ran."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from kvbench.measure.machine import short_commit
+from kvbench.report.changes import FEWEST_VALUES
+from kvbench.report.commits import Commits
+from kvbench.report.history import History
+from kvbench.report.panels import Cell, Link, Table
+from kvbench.report.pytest_benchmarks import BenchmarkFile
+from kvbench.report.replays import COMMIT, ReplayFile
+from kvbench.report.steps import MACHINE, Step, step_table
+from kvbench.report.text import clean
+from kvbench.report.verdicts import Verdict
+from kvcache import GEOMETRIES
+
+__all__ = ["changed_table", "machine_table", "not_measured_table", "profile_table"]
+
+DEVICES = ("cpu", "cuda")
+MOST_CHANGES = 20
+_SUITE_SKIPS = (
+    "asv keeps no reason; the suite skips a device that is not there, a backend that the commit lacks, a pool too large"
+)
+
+
+def changed_table(
+    steps: Sequence[Step], commits: Commits, history: History, pages: dict[str, str]
+) -> tuple[str, Table]:
+    """What stepped in the commits that count as new: a sentence, and the largest steps."""
+    new = [step for step in steps if step.is_new and step.verdict != MACHINE]
+    sentence = _measured(commits, {name for names in history.commits.values() for name in names})
+    if new:
+        count = Counter(step.verdict for step in new)
+        unknown = f", {count['']} of which nobody said whether lower is better" if count[""] else ""
+        at = len({step.commit for step in new})
+        sentence += (
+            f" {count['worse']} steps for the worse, {count['better']} for the better{unknown}, at {at} commits."
+        )
+    elif any(commits.is_new(name) for names in history.commits.values() for name in names):
+        sentence += " No steps."
+    if any(commits.is_new(name) for names in history.commits.values() for name in names[1 - FEWEST_VALUES :]):
+        sentence += (
+            f" Counts are compared at every commit; of times, what came with the last {FEWEST_VALUES - 1} measured "
+            "commits is not told yet."
+        )
+    if len(new) > MOST_CHANGES:
+        sentence += f" The table has the {MOST_CHANGES} largest, worse ones first."
+    return sentence, step_table(new[:MOST_CHANGES], pages)
+
+
+def _measured(commits: Commits, measured: Container[str]) -> str:
+    """How many of the commits that count as new were measured: without one, no step says nothing."""
+    new = [each.name for each in commits.known if commits.is_new(each.name)]
+    if not new:
+        return "No commit is."
+    number = sum(name in measured for name in new)
+    if number:
+        return f"{number} of these {len(new)} commits measured." if len(new) > 1 else "It was measured."
+    last = next((each.name for each in reversed(commits.known) if each.name in measured), None)
+    where = "no commit of this repository was" if last is None else f"the last measured is {_with_age(last, commits)}"
+    none = f"None of these {len(new)} commits was measured" if len(new) > 1 else "It was not measured"
+    return f"{none}; {where}."
+
+
+def _with_age(commit: str, commits: Commits) -> str:
+    """A commit's short name, and how far it lies behind the repository's newest."""
+    name, changed, _ = commit.partition("-")
+    behind = commits.behind(name)
+    if behind is None:
+        age = "not in this repository" if commits.known else ""
+    elif behind:
+        age = f"{behind} commit{'s' if behind > 1 else ''} ago"
+    else:
+        age = "newest"
+    told = [text for text in (age, "with changes" if changed else "") if text]
+    return ", ".join([short_commit(name), *told]) if name else ""
+
+
+def not_measured_table(
+    verdicts: Sequence[Verdict], files: Iterable[ReplayFile], history: History, absent: Iterable[tuple[str, str]]
+) -> Table:
+    """What has no number, and the reason.
+
+    Args:
+        verdicts: of everything that was compared.
+        files: whose replays say what they skipped.
+        history: whose values were skipped, or failed.
+        absent: kinds of input that were not given, and what makes them.
+    """
+    rows: list[list[Cell]] = []
+    reasons: dict[str, str] = {}
+    for file in files:
+        for device, reason in file.not_measured:
+            reasons.setdefault(device, reason)
+            rows.append([f"replays on {device}", reason, file.name])
+    compared = {(verdict.geometry, verdict.device) for verdict in verdicts}
+    skipped = Counter({(machine, device): 0 for machine, _, device, _ in history.skipped})
+    for machine, _, device, number in history.skipped:
+        skipped[machine, device] += number
+    nothing_on = {device for device in DEVICES if not any(found == device for _, found in compared)}
+    for device in DEVICES:
+        missing = [name for name in GEOMETRIES if (name, device) not in compared]
+        if missing:
+            what = "every geometry" if device in nothing_on else ", ".join(missing)
+            unknown = "no replay of it was given, and asv has none"
+            rows.append([f"new against legacy, {what}, {device}", reasons.get(device, unknown), "replays, asv"])
+    for (machine, device), number in sorted(skipped.items()):
+        on = f" with device={device}" if device else ""
+        rows.append([f"{number:,} values{on} on {machine}", reasons.get(device, _SUITE_SKIPS), "asv"])
+    for series in history.series:
+        known = np.flatnonzero(series.failed | ~np.isnan(series.values))
+        if len(known) and series.failed[known[-1]]:
+            commit = history.commits[series.machine][int(known[-1])][:8]
+            rows.append([f"{series.metric}, {series.params} on {series.machine}", f"failed at {commit}", "asv"])
+    if history.is_empty:
+        rows.append(["asv's history", "no value of the benchmarks that its benchmarks.json describes", "asv"])
+    rows += [[what, f"not given: {remedy}", "the command"] for what, remedy in absent]
+    return Table(("what", "why", "according to"), rows)
+
+
+def machine_table(
+    files: Iterable[ReplayFile],
+    benchmarks: Iterable[BenchmarkFile],
+    machines: Mapping[str, Mapping[str, str]],
+    history: History,
+    commits: Commits,
+) -> Table:
+    """Machines, and versions of what ran on them, and of which commit; ``machines`` are asv's."""
+    rows: list[list[Cell]] = []
+    for file in files:
+        settings = ", ".join(f"{name} {value}" for name, value in file.settings.items())
+        for device, machine in file.machines.items():
+            described = ", ".join(f"{name} {value}" for name, value in machine.items() if name != COMMIT)
+            commit = _with_age(machine.get(COMMIT, ""), commits)
+            rows.append([file.name, device, commit, f"{described}; {settings}", file.created, file.command])
+    for benchmark in benchmarks:
+        commit = _with_age(benchmark.commit, commits)
+        rows.append([benchmark.name, "cpu", commit, benchmark.machine, benchmark.created, "pytest --benchmark-json"])
+    for name, versions in machines.items():
+        text = clean(", ".join(f"{key} {value}" for key, value in versions.items()))
+        last = next(reversed(history.commits.get(clean(name), ())), "")
+        rows.append(
+            [f"asv, {clean(name)}", "", f"up to {_with_age(last, commits)}" if last else "", text, "", "tox -e asv"]
+        )
+    return Table(("source", "device", "commit", "machine and versions", "when", "command"), rows)
+
+
+def profile_table(folder: Path, index: Mapping[str, Any], output: Path) -> Table:
+    """What ``kvbench profile`` wrote: its files by address relative to the report's folder, ``output``."""
+    rows: list[list[Cell]] = []
+    trace = index["trace"]
+    for profile in index["profiles"]:
+        for file in profile["files"]:
+            address = quote(Path(os.path.relpath(folder / file["path"], output)).as_posix())
+            about = f"{file['kind']} of {profile['backend']}".replace("_", " ")
+            rows.append([Link(clean(about), address), clean(file["opens_with"]), clean(trace["file"]), file["bytes"]])
+    return Table(("file", "opens with", "trace", "bytes"), rows)

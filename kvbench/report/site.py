@@ -1,0 +1,212 @@
+"""Writing pages: each one file that needs no other, no server and no network, and the data of its plots beside it."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from kvbench.report.errors import ReportError
+from kvbench.report.figures import Drawing, draw
+from kvbench.report.panels import Cell, Link, Panel, Table
+from kvbench.report.text import number
+from kvbench.trace.files import whole_or_absent
+
+__all__ = ["LARGEST_PAGE", "Group", "PageLink", "Site", "as_csv"]
+
+LARGEST_PAGE = 1_500_000  # bytes of panels; what is around them is small
+DATA = "data"
+TEMPLATES = "templates"
+LISTING = "files.txt"  # of what a report wrote
+_PAGE = r"(index|(regressions|backends|histories)(-\d+)?|trace-[a-z0-9-]+)\.html"
+_OWN_FILE = rf"[a-z0-9-]+\.html|{DATA}/[a-z0-9-]+\.csv"
+
+
+@dataclass(frozen=True)
+class PageLink:
+    """A page in the navigation: its file and what it is called."""
+
+    file: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Panels under a heading; ``note`` stands in front of them, or in their place."""
+
+    title: str
+    panels: Sequence[Panel] = ()
+    note: str = ""
+
+
+@dataclass
+class Site:
+    """A folder of pages.
+
+    Args:
+        folder: to be written to.
+        title: of all pages.
+        made: how and when the report was made, for the foot of each page.
+    """
+
+    folder: Path
+    title: str
+    made: str
+    navigation: list[PageLink] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._environment = Environment(
+            loader=PackageLoader("kvbench.report", TEMPLATES),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._environment.filters["number"] = number
+        self._environment.tests["link"] = lambda cell: isinstance(cell, Link)
+        loader = self._environment.loader
+        assert loader is not None
+        script, style = (loader.get_source(self._environment, name)[0] for name in ("report.js", "report.css"))
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        # Files of ours, put into each page; the policy lets no other script run, whatever a page may hold.
+        self._environment.globals |= {"script": Markup(script), "style": Markup(style), "script_digest": digest}
+
+    def panel(self, panel: Panel) -> Markup:
+        """A panel as it stands on a page; its data is written."""
+        drawing: Drawing | None = None if panel.plot is None else draw(panel.plot, panel.name)
+        file = f"{DATA}/{panel.name}.csv"
+        as_csv(self.folder / file, panel.data or panel.table)
+        self.written.append(file)
+        template = self._environment.get_template("panel.html")
+        return Markup(template.render(panel=panel, drawing=drawing, csv=file))
+
+    def page(self, file: str, template: str, heading: str, **content: Any) -> None:
+        """Write a page."""
+        text = self._environment.get_template(template).render(site=self, heading=heading, file=file, **content)
+        self.written.append(file)
+        self._list({*self._listed(), *self.written})  # before it is there: an interrupted report knows its own pages
+        with whole_or_absent(self.folder / file) as beside:
+            beside.write_text(text, encoding="utf-8")
+
+    def check(self) -> None:
+        """Make sure that nothing of somebody else's is in the way.
+
+        Raises:
+            ReportError: the folder holds a page by one of a report's names that no report wrote, or a file where the
+                data is to lie.
+        """
+        own = set(self._listed())
+        foreign = [path.name for path in sorted(self.folder.glob("*.html")) if re.fullmatch(_PAGE, path.name)]
+        foreign = [name for name in foreign if name not in own]
+        if foreign:
+            raise ReportError(self.folder / foreign[0], "no report wrote this: give another folder, or move it away")
+        if (self.folder / DATA).exists() and not (self.folder / DATA).is_dir():
+            raise ReportError(self.folder / DATA, "is a file, where a report has its folder of data")
+
+    def _listed(self) -> list[str]:
+        listing = self.folder / LISTING
+        return listing.read_text(encoding="utf-8", errors="replace").splitlines() if listing.is_file() else []
+
+    def _list(self, names: Iterable[str]) -> None:
+        with whole_or_absent(self.folder / LISTING) as beside:
+            beside.write_text("".join(f"{name}\n" for name in sorted(names)), encoding="utf-8")
+
+    def finish(self) -> list[str]:
+        """Remove what an earlier report left and this one did not write anew; the pages that were written."""
+        for name in set(self._listed()) - set(self.written):
+            if re.fullmatch(_OWN_FILE, name):
+                (self.folder / name).unlink(missing_ok=True)
+        self._list(self.written)
+        return sorted((name for name in self.written if name.endswith(".html")), key=self._place)
+
+    def _place(self, name: str) -> tuple[int, str]:
+        files = [link.file for link in self.navigation]
+        return (files.index(name) if name in files else len(files)), name
+
+    def pages(
+        self,
+        stem: str,
+        heading: str,
+        groups: Sequence[Group],
+        lead: Sequence[str] = (),
+        before: Sequence[PageLink] = (),
+        after: Sequence[PageLink] = (),
+    ) -> dict[str, str]:
+        """Write panels, on as many pages as keep each small enough to be opened on a phone.
+
+        Args:
+            stem: of the pages' names: ``stem.html``, ``stem-2.html``, ...
+            heading: of each page.
+            groups: panels under headings; where there are several, each page begins with links to all of them.
+            lead: paragraphs at the top of the first page.
+            before, after: other pages that belong to these.
+
+        Returns:
+            The address of each panel by its name.
+        """
+        pages: list[list[tuple[Group, list[Markup]]]] = [[]]
+        where: dict[str, str] = {}
+        size = 0
+        for group in groups:
+            pages[-1].append((group, []))
+            for panel in group.panels:
+                drawn = self.panel(panel)
+                length = len(drawn.encode())
+                if size and size + length > LARGEST_PAGE:
+                    pages.append([(group, [])])
+                    size = 0
+                size += length
+                pages[-1][-1][1].append(drawn)
+                where[panel.name] = f"{_numbered(stem, len(pages))}#{panel.name}"
+        contents: dict[str, PageLink] = {}
+        for place, page in enumerate(pages, 1):
+            for group, panels in page:
+                if group.title and (panels or group.note):
+                    address = f"{_numbered(stem, place)}#{_anchor(group)}"
+                    contents.setdefault(group.title, PageLink(address, group.title))
+        names = [heading] if len(pages) == 1 else [f"{heading} {number}" for number in range(1, len(pages) + 1)]
+        own = [PageLink(_numbered(stem, number), name) for number, name in enumerate(names, 1)]
+        parts = [*before, *own, *after]
+        for link, page in zip(own, pages, strict=True):
+            self.page(
+                link.file,
+                "panels.html",
+                link.title,
+                lead=lead if link is own[0] else (),
+                parts=parts if len(parts) > 1 else (),
+                contents=list(contents.values()) if len(contents) > 1 else (),
+                groups=[(group, _anchor(group), drawn) for group, drawn in page if drawn or group.note],
+            )
+        return where
+
+
+def _numbered(stem: str, number: int) -> str:
+    return f"{stem}.html" if number == 1 else f"{stem}-{number}.html"
+
+
+def _anchor(group: Group) -> str:
+    return re.sub(r"[^a-z]+", "-", f"part {group.title}".lower())
+
+
+def as_csv(path: Path, table: Table) -> None:
+    """Write a table's exact numbers; what has none is an empty cell."""
+    with whole_or_absent(path) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(table.headings)
+        writer.writerows([[_exact(cell) for cell in row] for row in table.rows])
+
+
+def _exact(cell: Cell) -> str:
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return ""
+    return repr(float(cell)) if isinstance(cell, float) else str(cell)  # one of numpy's names its type in its repr

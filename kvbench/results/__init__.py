@@ -1,0 +1,1 @@
+"""Files of results, read and written by one definition each."""

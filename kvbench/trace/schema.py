@@ -1,0 +1,164 @@
+"""What a trace file holds: the columns of its events, its header, and what is wrong with a bad one.
+
+A trace is one Parquet file. Each row is one event of one environment; the header is JSON in the file's metadata. Rows
+of one inference share a ``batch`` number and stand together, in this order: lookups, generates, assembles, stores,
+clears.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from kvcache import Geometry, __version__
+
+__all__ = [
+    "COLUMNS",
+    "EVENT_SCHEMA",
+    "FORMAT",
+    "HEADER_DIGEST_KEY",
+    "HEADER_KEY",
+    "KINDS",
+    "NO_ENV",
+    "ROOT_SIMULATION",
+    "SCHEMA_VERSION",
+    "SCOPES",
+    "TraceError",
+    "TraceHeader",
+]
+
+FORMAT = "kvcache-trace"
+SCHEMA_VERSION = 1
+HEADER_KEY = b"kvcache"
+HEADER_DIGEST_KEY = b"kvcache.sha256"  # of the header's text; files of kvcache 0.1.0's first days lack it
+
+# The simulation number of the root inference, and the environment of an event that is of no single one.
+ROOT_SIMULATION = -1
+NO_ENV = -1
+
+LOOKUP, GENERATE, ASSEMBLE, STORE, CLEAR = KINDS = ("lookup", "generate", "assemble", "store", "clear")
+
+# What may stand in ``scope`` beside each kind.
+SCOPES: dict[str, tuple[str, ...]] = {
+    LOOKUP: ("root", "node"),
+    GENERATE: ("root", "node"),
+    ASSEMBLE: ("root", "node"),
+    STORE: ("init", "recur"),
+    CLEAR: ("recur", "init", "all"),
+}
+
+_NAMES = pa.dictionary(pa.int8(), pa.string())
+
+# A null stands where a column says nothing about an event's kind.
+EVENT_SCHEMA = pa.schema(
+    [
+        pa.field("kind", _NAMES, nullable=False),  # one of KINDS
+        pa.field("scope", _NAMES, nullable=False),  # one of SCOPES[kind]
+        pa.field("env", pa.int32(), nullable=False),  # row of the batch that asks; NO_ENV for a clear
+        pa.field("batch", pa.int64(), nullable=False),  # inference, counted from 0
+        pa.field("search", pa.int64(), nullable=False),  # search, counted from 0
+        pa.field("simulation", pa.int32(), nullable=False),  # of the search; ROOT_SIMULATION for its root
+        pa.field("key", pa.uint64()),  # lookup, generate, store: hash of the latent
+        pa.field("parent", pa.uint64()),  # store: key of the context it extends; null starts from nothing
+        pa.field("node", pa.int64()),  # lookup: row number of the store whose node is meant; null: never stored
+        pa.field("size", pa.int32()),  # assemble: live tokens of the environment's row
+        pa.field("tokens", pa.int32()),  # store: tokens that the model appended to the row
+        pa.field("hit", pa.bool_()),  # lookup: what the recorded run saw; null in a synthetic trace
+        pa.field("depth", pa.int32()),  # lookup, store: steps of the new latent below the root
+    ]
+)
+COLUMNS: tuple[str, ...] = tuple(EVENT_SCHEMA.names)
+
+
+_HEADER_TYPES: dict[str, tuple[type, ...]] = {
+    "source": (dict,),
+    "synthetic": (bool,),
+    "backend": (str, type(None)),
+    "created": (str,),
+    "recorder": (str,),
+}
+
+
+class TraceError(ValueError):
+    """A trace that cannot be used: which file, where in it, and what is wrong.
+
+    Attributes:
+        path: the file.
+        row: number of the faulty row, from 0; None where the fault is not in a row.
+    """
+
+    def __init__(self, path: str | Path, fault: str, row: int | None = None) -> None:
+        self.path = Path(path)
+        self.row = row
+        where = f"{path}" if row is None else f"{path}: row {row}"
+        super().__init__(f"{where}: {fault}")
+
+
+@dataclass(frozen=True)
+class TraceHeader:
+    """Where a trace comes from and what it was made for.
+
+    Attributes:
+        geometry: of the recorded model and search.
+        source: library, version, environment, seed, training and packages, as far as they apply.
+        synthetic: whether a generator made it, so that no real search stands behind it.
+        backend: name of the backend that the recorded run used; None for a synthetic trace.
+        pools: slots of the recorded run's pools, ``init`` (each) and ``recur``; empty for a synthetic trace.
+        created: when, ISO 8601, UTC.
+        recorder: version of kvcache that wrote it.
+        schema_version: of the columns and of this header.
+    """
+
+    geometry: Geometry
+    source: dict[str, Any]
+    synthetic: bool
+    backend: str | None = None
+    pools: dict[str, int] = field(default_factory=dict)
+    created: str = ""
+    recorder: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    @classmethod
+    def create(cls, geometry: Geometry, source: dict[str, Any], **others: Any) -> TraceHeader:
+        """A header of now, by this version of kvcache."""
+        now = datetime.now(UTC).replace(microsecond=0).isoformat()
+        return cls(geometry, source, created=now, recorder=f"kvcache {__version__}", **others)
+
+    def to_json(self) -> str:
+        return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: bytes | str) -> TraceHeader:
+        """Raises ValueError, saying what is wrong, for text that is no header of this schema version."""
+        try:
+            values = json.loads(text)
+        except ValueError:
+            raise ValueError("the header is not JSON") from None
+        if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+            raise ValueError(f"the header does not say that this is a {FORMAT}")
+        version = values.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ValueError(
+                f"schema version {version!r}, but this kvcache reads version {SCHEMA_VERSION}: "
+                "use the kvcache that wrote it, or record it anew"
+            )
+        names = {each.name for each in fields(cls)}
+        if set(values) != names:
+            raise ValueError(
+                f"header fields missing: {sorted(names - set(values))}, unknown: {sorted(set(values) - names)}"
+            )
+        for name, kinds in _HEADER_TYPES.items():
+            if not isinstance(values[name], kinds):
+                raise ValueError(f"the header's {name} has the wrong type, {type(values[name]).__name__}")
+        geometry, pools = values.pop("geometry"), values.pop("pools")
+        if not isinstance(geometry, dict):
+            raise ValueError("the header's geometry is not an object")
+        sizes = pools.values() if isinstance(pools, dict) else [None]
+        if any(not isinstance(size, int) or isinstance(size, bool) or size < 1 for size in sizes):
+            raise ValueError("the header's pools are not an object of positive sizes")
+        return cls(Geometry.from_dict(geometry), pools=pools, **values)

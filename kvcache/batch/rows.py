@@ -1,0 +1,89 @@
+"""Batches made row by row, for storages that know nothing of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from kvcache.batch.base import Batch, Found, Row
+from kvcache.geometry import Geometry
+from kvcache.keys_values import KeysValues, zeros
+from kvcache.pool import KVCachePool
+
+__all__ = ["RowBatch"]
+
+
+class RowBatch(Batch):
+    """One row after the other, for storages that know nothing of batches: ``[B, L, 2, H, T, D]``.
+
+    Args:
+        geometry: shapes; its number of environments is the size of the first batch.
+        device: where the batch lives.
+        dtype: of its elements.
+    """
+
+    def __init__(self, geometry: Geometry, device: Any, dtype: Any) -> None:
+        super().__init__(geometry)
+        self._like = {"device": device, "dtype": dtype}
+        self._batches: dict[int, tuple[KeysValues, Tensor]] = {}
+        self._memory = self._allocate(geometry.env_num)
+        self.begin(geometry.env_num)
+
+    def _allocate(self, rows: int) -> Tensor:
+        shape = self.geometry
+        return zeros((rows, shape.num_layers, 2, shape.num_heads, shape.context_length, shape.head_dim), **self._like)
+
+    def begin(self, rows: int) -> None:
+        if rows > self._memory.shape[0]:
+            self._memory = self._allocate(rows)
+            self._batches.clear()
+        known = self._batches.get(rows)
+        if known is None or not known[0].is_view_of(known[1]):
+            block = self._memory[:rows]
+            known = self._batches[rows] = KeysValues.from_block(block), block
+        self.keys_values, _ = known
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: without the views of its memory, which would be no views of the copy's."""
+        return {name: value for name, value in self.__dict__.items() if name != "_batches"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        before, self._batches = self.keys_values, {}
+        self.begin(before.num_samples)
+        self.keys_values.block.copy_(before.block)
+        self.keys_values.size = before.size
+
+    def assemble(self, rows: Sequence[Row], sizes: Sequence[int]) -> None:
+        longest, shortest = max(sizes), min(sizes)
+        memory = self._memory[: len(sizes)]
+        if longest > shortest:
+            memory.narrow(4, 0, longest - shortest).zero_()
+        for row, size, target in zip(rows, sizes, memory.unbind(0), strict=True):
+            if isinstance(row, Found):
+                row.pool.storage.load_tokens(row.slot, target, longest - size)
+            elif row is not None:
+                target.narrow(3, longest - size, size).copy_(row.block[0].narrow(3, 0, size))
+        self.keys_values.size = longest
+
+    def store(
+        self,
+        rows: Sequence[Row],
+        sizes: Sequence[int],
+        pools: Sequence[KVCachePool],
+        keys: Sequence[Any],
+        priorities: Sequence[float | None],
+    ) -> None:
+        longest = max(sizes)
+        appended = self.keys_values.size - longest
+        contents = self.keys_values.block.unbind(0)
+        for content, size, pool, key, priority in zip(contents, sizes, pools, keys, priorities, strict=True):
+            first, count = self.geometry.window(size + appended)
+            shift = self.position_shift if first else None
+            pool.save_tokens(key, content, longest - size + first, count, shift, priority)
+
+    @property
+    def nbytes(self) -> int:
+        return self._memory.nbytes

@@ -1,0 +1,140 @@
+"""What a cache is built from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from kvcache.geometry import Geometry
+
+__all__ = ["CacheConfig"]
+
+SMALLEST_INIT_POOL = 256
+
+_POOL_SIZES = ("init_pool_size", "recur_pool_size", "init_pool_bytes", "recur_pool_bytes")
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """Everything a backend is built from.
+
+    Attributes:
+        geometry: shapes, number of environments and simulations.
+        game_segment_length: decides the init pools' default size, where it is set.
+        init_pool_size: slots of each environment's init pool; None leaves it to the backend.
+        recur_pool_size: slots of the recurrent pool; None leaves it to the backend.
+        init_pool_bytes: instead of ``init_pool_size``: as many entries as fit. What is found in such a pool is copied
+            into others, and not shared with them: its pages would be held, and charged, for longer than it holds them.
+        recur_pool_bytes: instead of ``recur_pool_size``: as many entries as fit.
+        eviction_strategy: of the new backend's pools.
+        storage: of the new backend's pools: a name from ``kvcache.storage.STORAGES``, or "auto": "paged", with a
+            resident batch where contexts are long.
+        resident_batch: whether the new backend's batch keeps what it holds from one inference to the next.
+        device: where contents live.
+        dtype: of the contents.
+        checks_entries: whether every entry must have the geometry's shape; if not, a pool's first entry decides, and
+            where pools share their memory (slab, paged) the first of them all.
+
+    Raises:
+        ValueError: a pool size is not a positive integer, is given twice, or is too small for one entry.
+    """
+
+    geometry: Geometry
+    game_segment_length: int | None = None
+    init_pool_size: int | None = None
+    recur_pool_size: int | None = None
+    init_pool_bytes: int | None = None
+    recur_pool_bytes: int | None = None
+    eviction_strategy: str = "fifo"
+    storage: str = "paged"
+    resident_batch: bool = False
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
+    checks_entries: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("game_segment_length", *_POOL_SIZES):
+            size = getattr(self, name)
+            if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+                raise ValueError(f"{name} must be a positive integer or None, got {size!r}")
+        for pool in ("init", "recur"):
+            size, limit = getattr(self, f"{pool}_pool_size"), getattr(self, f"{pool}_pool_bytes")
+            if size is not None and limit is not None:
+                raise ValueError(f"{pool}_pool_size and {pool}_pool_bytes are both set: one of them decides")
+            if limit is not None and limit < self.entry_bytes:
+                raise ValueError(f"{pool}_pool_bytes is {limit}: one entry takes {self.entry_bytes} bytes")
+
+    @property
+    def entry_bytes(self) -> int:
+        """Bytes of one full entry."""
+        return self.geometry.entry_bytes(self.dtype.itemsize)
+
+    @property
+    def init_entries(self) -> int:
+        """Slots of each environment's init pool, where a slot has room for a full entry."""
+        if self.init_pool_bytes is not None:
+            return self.init_pool_bytes // self.entry_bytes
+        return self.init_pool_size or self.default_init_pool_size
+
+    @property
+    def recur_entries(self) -> int:
+        """Slots of the recurrent pool, where a slot has room for a full entry."""
+        if self.recur_pool_bytes is not None:
+            return self.recur_pool_bytes // self.entry_bytes
+        return self.recur_pool_size or self.default_recur_pool_size
+
+    @property
+    def default_init_pool_size(self) -> int:
+        """SPEC 3: ``game_segment_length`` where it is set, else max(256, 2 x num_simulations)."""
+        return self.game_segment_length or max(SMALLEST_INIT_POOL, 2 * self.geometry.num_simulations)
+
+    @property
+    def default_recur_pool_size(self) -> int:
+        """SPEC 3: one slot for every node of a search, num_simulations x env_num."""
+        return self.geometry.num_simulations * self.geometry.env_num
+
+    @classmethod
+    def from_object(cls, config: Any, env_num: int) -> CacheConfig:
+        """Read a world model's configuration: any object with attributes; a missing one takes its default.
+
+        Attributes read: ``num_layers``, ``num_heads``, ``embed_dim``, ``context_length``, ``num_simulations``,
+        ``rotary_emb``, ``game_segment_length``, ``init_pool_size``, ``recur_pool_size``, ``init_pool_bytes``,
+        ``recur_pool_bytes``, ``eviction_strategy``, ``cache_storage``, ``cache_resident_batch``, ``device`` and
+        ``dtype``. Shapes default to UniZero's
+        (LightZero 0.2.0, ``policy/unizero.py``); where one is missing, entries may have any shape.
+
+        Raises:
+            ValueError: a value is out of range, named.
+        """
+        if config and isinstance(config, dict) and not any(hasattr(config, str(key)) for key in config):
+            raise ValueError(
+                "the configuration is a plain dict, whose keys are no attributes: wrap it in an EasyDict, say"
+            )
+        shape = ("num_layers", "num_heads", "embed_dim", "context_length", "num_simulations")
+        return cls(
+            Geometry(
+                env_num=env_num,
+                positions="rotary" if _attribute(config, "rotary_emb", False) else "absolute",
+                **{name: _attribute(config, name, getattr(Geometry, name)) for name in shape},
+            ),
+            storage=_attribute(config, "cache_storage", cls.storage),
+            resident_batch=_attribute(config, "cache_resident_batch", cls.resident_batch),
+            checks_entries=all(getattr(config, name, None) is not None for name in shape[:-1]),
+            **{
+                name: _attribute(config, name, getattr(cls, name))
+                for name in (
+                    "game_segment_length",
+                    *_POOL_SIZES,
+                    "eviction_strategy",
+                    "device",
+                    "dtype",
+                )
+            },
+        )
+
+
+def _attribute(config: Any, name: str, default: Any) -> Any:
+    value = getattr(config, name, default)
+    return default if value is None else value

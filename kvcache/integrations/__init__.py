@@ -1,1 +1,0 @@
-"""Where the cache meets the libraries that use one."""

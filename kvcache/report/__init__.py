@@ -1,6 +1,0 @@
-"""Pages that people read: made from asv's results, replays, pytest-benchmark and traces; no server, no network."""
-
-from kvcache.report.build import MOST_HISTORIES, Inputs, build_report
-from kvcache.report.errors import ReportError
-
-__all__ = ["MOST_HISTORIES", "Inputs", "ReportError", "build_report"]

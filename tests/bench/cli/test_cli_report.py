@@ -1,0 +1,118 @@
+"""``kvbench report``: its options, and what it says to the person at the keyboard."""
+
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from kvbench.cli import main
+from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
+from kvcache.geometry import GEOMETRIES
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, ["report", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory):
+    path = tmp_path_factory.mktemp("trace") / "trace.parquet"
+    list(write_synthetic_trace(path, SyntheticSearch(GEOMETRIES["cartpole"], 1, 0)))
+    return path
+
+
+def test_a_report_of_a_trace(trace, tmp_path):
+    result = invoke("--trace", trace, "--output", tmp_path / "html", "--command", "make it so")
+    assert result.exit_code == 0, result.output
+    assert str(tmp_path / "html" / "index.html") in result.stdout
+    assert "make it so" in (tmp_path / "html" / "index.html").read_text()
+    assert list((tmp_path / "html").glob("trace-*.html"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["--results", "{}/cut.json"], "is a file"),
+        (["--results", "{}/nothing"], "no such file: is this asv's results_dir"),
+        (["--replay", "{}/nothing.json"], "no such file"),
+        (["--replay", "{}/cut.json"], "not JSON, or cut off"),
+        (["--benchmark", "{}/cut.json"], "not JSON, or cut off"),
+        (["--trace", "{}/nothing.parquet"], "no such file"),
+        (["--trace", "{}/cut.json"], "not a Parquet file"),
+        (["--trace", "{trace}", "--profile", "{}/cut.json"], "is a file"),
+        (["--trace", "{trace}", "--profile", "{}/none"], "no folder of profiles"),
+        (["--trace", "{trace}", "--since", "0"], "wants a number from 1 on"),
+        (["--trace", "{trace}", "--since", "no-such-tag"], "no git repository"),
+        (["--trace", "{trace}", "--output", "{}/cut.json"], "is a file"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_line(trace, tmp_path, arguments, fault):
+    (tmp_path / "cut.json").write_text('{"format": "kvcache-rep')
+    given = [each.replace("{trace}", str(trace)).replace("{}", str(tmp_path)) for each in arguments]
+    if "--output" not in given:
+        given += ["--output", tmp_path / "html"]
+    result = invoke(*given, "--repository", tmp_path)
+    assert result.exit_code == (2 if fault == "is a file" else 1)
+    assert fault in result.stderr
+    assert "Traceback" not in result.output
+    assert not isinstance(result.exception, ValueError)
+    assert not (tmp_path / "html").exists()
+
+
+def test_what_an_earlier_report_left_stays(tmp_path):
+    (tmp_path / "html").mkdir()
+    assert invoke("--replay", tmp_path / "none.json", "--output", tmp_path / "html" / "a" / "b").exit_code == 1
+    assert list(tmp_path.rglob("*")) == [tmp_path / "html"]
+
+
+@pytest.mark.parametrize("name", ["index.html", "backends-2.html", "trace-mine.html", "data"])
+def test_what_somebody_else_put_there_stays(trace, tmp_path, name):
+    (tmp_path / "html").mkdir()
+    (tmp_path / "html" / name).write_text("MINE")
+    result = invoke("--trace", trace, "--repository", tmp_path, "--output", tmp_path / "html")
+    assert result.exit_code == 1
+    assert str(tmp_path / "html" / name) in result.stderr
+    assert [path.name for path in (tmp_path / "html").iterdir()] == [name]
+    assert (tmp_path / "html" / name).read_text() == "MINE"
+
+
+def test_a_report_replaces_its_own_pages_also_where_its_listing_was_spoiled(trace, tmp_path):
+    arguments = ("--trace", trace, "--repository", tmp_path, "--output", tmp_path / "html")
+    assert invoke(*arguments).exit_code == 0
+    listing = tmp_path / "html" / "files.txt"
+    listing.write_bytes(listing.read_bytes() + b"\xff\xfe\n")
+    result = invoke(*arguments)
+    assert result.exit_code == 0, result.output
+
+
+def test_a_profile_alone_is_something_to_report(trace, tmp_path):
+    profile = ["profile", str(trace), "--backend", "new", "--searches", "1", "--output", str(tmp_path / "profile")]
+    assert CliRunner().invoke(main, profile).exit_code == 0
+    result = invoke("--profile", tmp_path / "profile", "--repository", tmp_path, "--output", tmp_path / "html")
+    assert result.exit_code == 0, result.output
+    assert "../profile/" in (tmp_path / "html" / "index.html").read_text()
+
+
+def test_nothing_to_report(tmp_path):
+    result = invoke("--output", tmp_path / "html")
+    assert result.exit_code == 2
+    assert "give --results, --replay, --benchmark, --trace or --profile" in result.stderr
+
+
+def test_the_command_line_starts_without_the_reports_libraries():
+    """They are an extra: other commands do without them."""
+    code = (
+        "import kvbench.cli, sys; print([name for name in ('matplotlib', 'jinja2', 'ruptures') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_missing_libraries_are_named(trace, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("kvbench.report")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ruptures", None)
+    result = invoke("--trace", trace, "--output", tmp_path / "html")
+    assert result.exit_code == 1
+    assert "pip install kvcache[report]" in result.stderr

@@ -1,0 +1,91 @@
+"""``kvbench search``: what it prints and writes, and what it refuses."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from kvbench.cli import main
+from kvbench.cli.search import _CacheClock
+from kvcache.geometry import GEOMETRIES
+from kvcache.world_model import WorldModel, WorldModelConfig
+
+SMALL = ["--geometry", "cartpole", "--searches", "4", "--simulations", "5", "--env-num", "2"]
+
+
+def run(*options, expected=0):
+    result = CliRunner().invoke(main, ["search", *SMALL, *map(str, options)])
+    assert result.exit_code == expected, result.output
+    return result.output
+
+
+def test_each_backend_has_a_column_and_finds_the_same(tmp_path):
+    path = tmp_path / "search.json"
+    names = ["legacy", "new:reference", "new:private", "new:slab", "new:paged", "new:auto"]
+    output = run(*(option for name in names for option in ("--backend", name)), "--json", path)
+    assert all(name in output for name in names)
+    assert "of it cache work, ms, median" in output
+    numbers = json.loads(path.read_text())
+    assert (numbers["format"], numbers["searches"], numbers["geometry"]["env_num"]) == ("kvcache-search", 4, 2)
+    for each in numbers["backends"]:
+        assert each["searches_with_the_same_actions"] == each["searches_with_the_same_visits"] == 4
+        assert each["largest_difference_of_values"] == 0  # cartpole's positions are rotary
+        assert (each["hits"], each["misses"]) == (4 * 5 * 2, 0)
+        assert 0 < each["cache_share_median"] < 1
+        assert each["search_ms_median"] > each["cache_ms_median"] > 0
+
+
+def test_a_small_legacy_pool_finds_something_else_and_validation_says_why(tmp_path):
+    path = tmp_path / "search.json"
+    output = run("--recur-slots", 2, "--validate", "--json", path, "--simulations", 12)
+    assert "legacy's stale hits" in output
+    assert "of it cache work of both caches and comparing them, ms, median" in output
+    legacy, new = json.loads(path.read_text())["backends"]
+    for each in (legacy, new):
+        count = each["validation"]["stale_hits"]
+        assert count > 5
+        assert f"{each['name']}: {count} stale hits of legacy, of which the first 5 were logged" in output
+    assert new["misses"] > legacy["misses"] == 0
+    assert new["searches_with_the_same_visits"] < 4
+
+
+def test_cache_work_is_the_time_of_all_that_an_inference_asks_of_a_cache():
+    """A clock that counts its readings: each call takes one second, on the cache or in it."""
+    model = WorldModel(WorldModelConfig(replace(GEOMETRIES["cartpole"], env_num=2), recur_pool_size=1))
+    asked = []
+    for name in ("hash_states", "lookup", "supply", "assemble", "store", "clear_recur_cache", "clear_all"):
+        original = getattr(model.cache, name)
+        setattr(model.cache, name, lambda *args, name=name, original=original: asked.append(name) or original(*args))
+    clock = _CacheClock(model.cache, itertools.count().__next__)
+    roots = model.forward_initial_inference(np.ones((2, 4)))
+    for _ in range(2):
+        model.forward_recurrent_inference(roots.latents + 1, [0, 1])
+    assert "supply" in asked
+    assert clock.seconds == len(asked)
+
+
+def test_a_seed_is_a_result(tmp_path):
+    def found(seed, name):
+        run("--seed", seed, "--json", tmp_path / name, "--positions", "absolute")
+        return [
+            {key: value for key, value in each.items() if "ms" not in key and "share" not in key and "times" not in key}
+            for each in json.loads((tmp_path / name).read_text())["backends"]
+        ]
+
+    assert found(1, "a") == found(1, "b")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--backend", "legacy", "--backend", "legacy"], "a backend is named twice"),
+        (["--backend", "disk"], "'disk' is not one of"),
+        (["--env-num", "0"], "0 is not in the range"),
+        (["--positions", "none"], "'none' is not one of"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_without_a_traceback(options, message):
+    assert message in run(*options, expected=2)

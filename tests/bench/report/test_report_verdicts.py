@@ -1,0 +1,157 @@
+"""New against legacy in a line: which word, which line for a geometry, and where legacy lies."""
+
+from dataclasses import replace
+
+import pytest
+from asv_files import write_results
+
+from kvbench.report.commits import Commits
+from kvbench.report.history import read_history
+from kvbench.report.verdicts import Verdict, from_history, headlines, verdict_table, where_legacy_lies
+
+VERDICT = Verdict(
+    "pong", "cpu", "a.parquet", "recorded", "default", "new", 3.0, (2.5, 3.5), 4.0, (100.0, 100.0), (0.0, 0.0),
+    "a.json", (0.0, 0.0), (0.0, 0.0), (0.0, 0.0), 4e9,
+)  # fmt: skip
+SLOW = {"faster": 0.5, "quartiles": (0.4, 0.6)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({}, "better"),
+        (SLOW, "mixed"),
+        ({**SLOW, "smaller": 0.5}, "worse"),
+        ({**SLOW, "smaller": 0.5, "stale": (0.0, 40.0)}, "mixed"),
+        ({"stale": (1.0, 0.0)}, "mixed"),
+        # Wrong content outweighs everything; as much of it as legacy returns does not.
+        ({"wrong": (0.5, 0.0)}, "worse"),
+        ({"wrong": (0.5, 0.5)}, "better"),
+        # No stale hits because it never hits.
+        ({"hit": (0.0, 51.0), "stale": (0.0, 40.0), "miss": (100.0, 9.0)}, "mixed"),
+        ({"hit": (51.0, 51.0), "stale": (0.0, 40.0), "miss": (49.0, 9.0)}, "better"),
+        # A time decides by its quartiles, and by 5 % or more.
+        ({"faster": 1.1, "quartiles": (0.9, 1.3), "smaller": 1.0}, "time undecided"),
+        ({"faster": 1.1, "quartiles": (0.9, 1.3)}, "better in memory; time undecided"),
+        ({"faster": 1.1, "quartiles": (0.9, 1.3), "stale": (0, 4)}, "better in memory and stale hits; time undecided"),
+        ({"faster": 1.04, "quartiles": (1.02, 1.06)}, "better in memory; time undecided"),
+        ({"faster": 0.96, "quartiles": (0.95, 0.98), "smaller": 0.5}, "worse in memory; time undecided"),
+        ({"faster": 2.0, "quartiles": None, "smaller": None}, "time undecided"),
+        ({"faster": None, "quartiles": None}, "better in memory; not timed"),
+        # Memory is counted: by however little.
+        ({"smaller": 0.999}, "mixed"),
+        ({"smaller": 1.0}, "better"),
+        ({**SLOW, "smaller": 1.0}, "worse"),
+        ({**SLOW, "smaller": 1.001}, "mixed"),
+    ],
+)  # fmt: skip
+def test_the_word_says_what_all_metrics_say(changes, word):
+    changed = replace(VERDICT, **changes)
+    assert changed.word == word
+    assert changed.tone == (word if word in ("better", "worse") else "mixed")
+
+
+def test_the_sentence_has_the_numbers():
+    sentence = replace(VERDICT, stale=(0.0, 40.08), miss=(40.08, 0.0)).sentence
+    for part in (
+        "3 times as fast (quartiles 2.5 to 3.5);", "4 times fewer bytes", "stale hits 0 % (legacy 40.08 %)",
+        "misses 40.08 % (legacy 0 %)",
+    ):  # fmt: skip
+        assert part in sentence
+    assert "wrong content" not in sentence
+    assert "mismatches" not in sentence
+    assert "context mismatches 9 % (legacy 8 %)" in replace(VERDICT, mismatch=(9.0, 8.0)).sentence
+    assert "1.25 times as many bytes reserved" in replace(VERDICT, smaller=0.8).sentence
+    assert "as many bytes reserved" in replace(VERDICT, smaller=1.0).sentence
+    assert "synthetic" not in sentence
+    assert "synthetic a.parquet" in replace(VERDICT, kind="synthetic").sentence
+    assert "wrong content 2 % (legacy 0 %)" in replace(VERDICT, wrong=(2.0, 0.0)).sentence
+    assert "not timed" in replace(VERDICT, faster=None, quartiles=None).sentence
+    assert "(quartiles 0.9 to 3.5: undecided)" in replace(VERDICT, quartiles=(0.9, 3.5)).sentence
+    assert "(no spread is known: undecided)" in replace(VERDICT, quartiles=None).sentence
+
+
+def test_one_line_for_each_geometry_and_device():
+    synthetic = replace(VERDICT, kind="synthetic", faster=9.0)
+    small = replace(VERDICT, capacity="recur=50", faster=8.0)
+    slab = replace(VERDICT, backend="new:slab", faster=7.0)
+    asv = replace(VERDICT, source="asv, vm, abc", faster=6.0)
+    other = replace(VERDICT, geometry="cartpole")
+    device = replace(VERDICT, device="cuda", capacity="recur=50")
+    found = headlines([synthetic, small, slab, asv, VERDICT, device, other])
+    assert [(each.geometry, each.device, each.faster) for each in found] == [
+        ("cartpole", "cpu", 3.0), ("pong", "cpu", 3.0), ("pong", "cuda", 3.0),
+    ]  # fmt: skip
+
+
+def test_the_largest_pools_in_which_legacy_has_stale_hits():
+    some = replace(VERDICT, capacity="recur=50KB", size=5e4, stale=(0.0, 40.0), hit=(51.0, 51.0), miss=(49.0, 9.0))
+    more = replace(VERDICT, capacity="recur=20", size=2e4, stale=(0.0, 60.0), hit=(30.0, 31.0))
+    none = replace(VERDICT, capacity="recur=100", size=1e5)
+    other = replace(more, backend="new:slab", size=9e4)
+    elsewhere = replace(some, capacity="recur=80", source="b.json", size=8e4)
+    everything = [VERDICT, elsewhere, more, some, none, other]
+    assert where_legacy_lies(VERDICT, everything) == (
+        "With pools recur=50KB: hits 51 % (legacy 51 %), misses 49 % (legacy 9 %), stale hits 0 % (legacy 40 %)."
+    )
+    assert where_legacy_lies(VERDICT, [VERDICT, elsewhere]).startswith("With pools recur=80: ")
+    assert where_legacy_lies(VERDICT, [VERDICT]) == ""
+    assert where_legacy_lies(replace(VERDICT, stale=(0.0, 1.0)), [replace(VERDICT, stale=(0.0, 1.0)), some]) == ""
+
+
+NAMES = ("step_time_over_legacy", "bytes_reserved", "miss_rate", "stale_hit_rate", "context_mismatch_rate")
+COMMITS = [f"{number:x}" * 40 for number in range(1, 4)]
+NEW, LEGACY = (0.25, 100.0, 40.0, 0.0, 9.0), (1.0, 400.0, 0.0, 40.0, 9.0)
+
+
+def from_asv(folder, commits):
+    """Verdicts of a history: by trace, what each commit measured of legacy and of new (None of one it left out)."""
+    values = {}
+    for trace, measured in commits.items():
+        for place, backend in enumerate(("legacy", "new:paged")):
+            rows = [pair[place] or [float("nan")] * len(NAMES) for pair in measured]
+            for name, numbers in zip(NAMES, zip(*rows, strict=True), strict=True):
+                values[f"replays.Replays.track_{name}", f"{trace}, backend={backend}, device=cpu"] = list(numbers)
+    units = {
+        f"replays.Replays.track_{name}": unit
+        for name, unit in zip(NAMES, ("ratio", "bytes", "%", "%", "%"), strict=True)
+    }
+    return from_history(
+        read_history(write_results(folder, values, commits=COMMITS, units=units, param="trace"), Commits())
+    )
+
+
+def test_from_asv_where_no_replay_is(tmp_path):
+    (verdict,) = from_asv(tmp_path, {"synthetic-visual-match": [((5.0,) * 5, (5.0,) * 5), (LEGACY, NEW), (None, None)]})
+    assert (verdict.geometry, verdict.device, verdict.kind) == ("visual-match", "cpu", "synthetic")
+    assert (verdict.faster, verdict.smaller, verdict.quartiles) == (4.0, 4.0, None)
+    assert verdict.hit == (51.0, 51.0)
+    assert verdict.stale == (0.0, 40.0)
+    assert verdict.miss == (40.0, 0.0)
+    assert verdict.word == "better in memory and stale hits; time undecided"
+    assert "no spread is known" in verdict.sentence
+
+
+def test_asv_numbers_are_of_one_commit_and_a_run_of_a_part_hides_nothing(tmp_path):
+    nan = float("nan")
+    untimed = ((nan, 800.0, *LEGACY[2:]), (nan, 100.0, *NEW[2:]))
+    found = from_asv(
+        tmp_path, {"pong": [(LEGACY, NEW), (None, None), untimed], "cartpole": [(LEGACY, NEW), (LEGACY, NEW), untimed]}
+    )
+    assert {each.geometry: each.source for each in found} == {
+        "pong": "asv, vm, commit 11111111", "cartpole": "asv, vm, commit 22222222",
+    }  # fmt: skip
+    for each in found:
+        assert each.smaller == 4.0  # not the last commit's bytes beside an earlier one's time
+        assert each.source in each.sentence
+
+
+def test_asv_without_a_whole_commit_gives_no_verdict(tmp_path):
+    assert from_asv(tmp_path, {"pong": [(LEGACY, None), (None, NEW), (None, None)]}) == []
+
+
+def test_the_table_has_every_number():
+    table = verdict_table([VERDICT])
+    row = dict(zip(table.headings, table.rows[0], strict=True))
+    assert (row["times faster"], row["p25"], row["p75"], row["times fewer bytes"]) == (3.0, 2.5, 3.5, 4.0)
+    assert row["verdict"] == "better"

@@ -1,0 +1,237 @@
+"""Writing traces: whole files, and journals that survive a kill."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from traces import batch_of, good_events, header
+
+from kvbench.trace import writer as writer_module
+from kvbench.trace.reader import TraceReader
+from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, HEADER_KEY, TraceError
+from kvbench.trace.writer import TraceWriter, journal_path, recover_trace, write_trace
+
+
+def add_all(writer, events):
+    return [writer.add(**{name: value for name, value in each.items() if value is not None}) for each in events]
+
+
+def test_what_goes_in_comes_out(tmp_path):
+    path = tmp_path / "trace.parquet"
+    top = header(backend="legacy", pools={"init": 3})
+    with TraceWriter(path, top) as writer:
+        assert add_all(writer, good_events()) == list(range(len(good_events())))
+    reader = TraceReader(path)
+    assert reader.header == top
+    assert reader.rows == len(good_events())
+    assert list(reader.events()) == good_events()
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_trace_without_events_is_a_file(tmp_path):
+    path = tmp_path / "trace.parquet"
+    TraceWriter(path, header()).close()
+    assert list(TraceReader(path).events()) == []
+
+
+def test_the_file_is_typed_parquet_with_a_json_header(tmp_path):
+    path = tmp_path / "trace.parquet"
+    write_trace(path, header(), [batch_of(good_events()).cast(EVENT_SCHEMA)])
+    schema = pq.read_schema(path)
+    assert schema.names == list(COLUMNS)
+    assert schema.types == EVENT_SCHEMA.types
+    assert schema.metadata[HEADER_KEY].startswith(b"{")
+    assert b"pickle" not in path.read_bytes()
+    assert pq.ParquetFile(path).metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+@pytest.mark.parametrize("events_of_a_batch", [1, 7, 18])
+def test_row_groups_are_written_as_they_fill(tmp_path, monkeypatch, events_of_a_batch):
+    monkeypatch.setattr(writer_module, "ROW_GROUP_ROWS", 7)
+    path, events = tmp_path / "trace.parquet", good_events()
+    batches = [
+        batch_of(events[first : first + events_of_a_batch]).cast(EVENT_SCHEMA)
+        for first in range(0, len(events), events_of_a_batch)
+    ]
+    assert write_trace(path, header(), batches) == 18
+    metadata = pq.ParquetFile(path).metadata
+    assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [7, 7, 4]
+    assert list(TraceReader(path).events()) == events
+
+
+def test_row_groups_leave_no_mark_on_the_digest(tmp_path, monkeypatch):
+    batch = batch_of(good_events()).cast(EVENT_SCHEMA)
+    write_trace(tmp_path / "one", header(), [batch])
+    monkeypatch.setattr(writer_module, "ROW_GROUP_ROWS", 5)
+    write_trace(tmp_path / "many", header(), [batch])
+    assert TraceReader(tmp_path / "one").digest() == TraceReader(tmp_path / "many").digest()
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "trace.parquet"
+    path.write_text("old")
+
+    def batches():
+        yield batch_of(good_events()).cast(EVENT_SCHEMA)
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        write_trace(path, header(), batches())
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+class TestRecorder:
+    def test_refuses_to_overwrite(self, tmp_path):
+        path = tmp_path / "trace.parquet"
+        path.write_text("precious")
+        with pytest.raises(FileExistsError, match=r"trace\.parquet exists"):
+            TraceWriter(path, header())
+        assert path.read_text() == "precious"
+        assert not journal_path(path).exists()
+
+    def test_names_a_journal_that_is_left_and_the_way_out(self, tmp_path):
+        path = tmp_path / "trace.parquet"
+        TraceWriter(path, header()).abandon()
+        left = journal_path(path).read_bytes()
+        with pytest.raises(FileExistsError, match=r"trace\.parquet\.journal is left .*: run .kvbench trace recover"):
+            TraceWriter(path, header())
+        assert journal_path(path).read_bytes() == left
+
+    def test_makes_the_folder(self, tmp_path):
+        path = tmp_path / "a" / "b" / "trace.parquet"
+        TraceWriter(path, header()).close()
+        assert path.is_file()
+
+    def test_an_error_in_the_block_leaves_all_events_in_the_journal(self, tmp_path):
+        path = tmp_path / "trace.parquet"
+
+        def record():
+            with TraceWriter(path, header()) as writer:
+                add_all(writer, good_events())
+                raise RuntimeError("the search broke")
+
+        with pytest.raises(RuntimeError, match="the search broke"):
+            record()
+        assert not path.exists()
+        assert recover_trace(path) == 18
+        assert list(TraceReader(path).events()) == good_events()
+        assert not journal_path(path).exists()
+
+    def test_closing_twice_is_closing_once(self, tmp_path):
+        path = tmp_path / "trace.parquet"
+        writer = TraceWriter(path, header())
+        add_all(writer, good_events())
+        writer.close()
+        written = path.read_bytes()
+        writer.close()
+        assert path.read_bytes() == written
+
+    def test_flushes_every_so_many_events(self, tmp_path):
+        path = tmp_path / "trace.parquet"
+        writer = TraceWriter(path, header(), flush_rows=5)
+        sizes = []
+        for each in good_events()[:10]:
+            add_all(writer, [each])
+            sizes.append(journal_path(path).stat().st_size)
+        grown = [number for number in range(1, 10) if sizes[number] > sizes[number - 1]]
+        assert grown == [4, 9]
+
+    def test_a_kind_that_does_not_exist_is_not_written(self, tmp_path):
+        writer = TraceWriter(tmp_path / "trace.parquet", header())
+        writer.add("guess", "root", 0, 0, 0, 0)
+        with pytest.raises(KeyError, match="guess"):
+            writer.flush()
+
+
+KILLED = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from traces import good_events, header
+from kvbench.trace.writer import TraceWriter
+writer = TraceWriter({path!r}, header(), flush_rows=6)
+for each in good_events()[:17]:
+    writer.add(**{{name: value for name, value in each.items() if value is not None}})
+print("written", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_killed_recorder_leaves_what_it_flushed(tmp_path):
+    path = tmp_path / "trace.parquet"
+    script = KILLED.format(tests=str(Path(__file__).parents[2]), path=str(path))
+    recorder = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert recorder.stdout.readline() == "written\n"
+        recorder.send_signal(signal.SIGKILL)
+        assert recorder.wait(timeout=30) == -signal.SIGKILL
+    finally:
+        recorder.kill()
+        recorder.stdout.close()
+    assert not path.exists()
+    done = subprocess.run(
+        [sys.executable, "-m", "kvbench", "trace", "recover", str(path)], capture_output=True, text=True, check=True
+    )
+    assert "12 events recovered" in done.stdout
+    assert list(TraceReader(path).events()) == good_events()[:12]
+    assert os.listdir(tmp_path) == [path.name]
+
+
+class TestRecovery:
+    @pytest.fixture
+    def journal(self, tmp_path):
+        path = tmp_path / "trace.parquet"
+        writer = TraceWriter(path, header(), flush_rows=6)
+        add_all(writer, good_events())
+        writer.abandon()
+        return journal_path(path)
+
+    def test_a_journal_cut_anywhere_gives_a_prefix_or_a_clear_error(self, journal, tmp_path):
+        whole = journal.read_bytes()
+        events, recovered = good_events(), []
+        for size in [*range(0, len(whole), 17), *range(len(whole) - 16, len(whole) + 1)]:
+            path = tmp_path / "cut.parquet"
+            journal_path(path).write_bytes(whole[:size])
+            try:
+                rows = recover_trace(path)
+            except TraceError as error:
+                rows, message = -1, str(error)
+            if rows == -1:
+                assert message.startswith(f"{journal_path(path)}: ")
+                assert "nothing was flushed" in message
+                assert not path.exists()
+                assert journal_path(path).stat().st_size == size
+            else:
+                assert list(TraceReader(path).events()) == events[:rows]
+                path.unlink()
+            recovered.append(rows)
+        assert recovered == sorted(recovered)
+        assert set(recovered) == {-1, 0, 6, 12, 18}
+
+    def test_without_a_journal(self, tmp_path):
+        with pytest.raises(TraceError, match=r"there is no journal trace\.journal"):
+            recover_trace(tmp_path / "trace")
+
+    def test_beside_an_existing_trace(self, journal):
+        path = journal.with_suffix("")
+        path.write_text("precious")
+        with pytest.raises(FileExistsError, match="move it away"):
+            recover_trace(path)
+        assert path.read_text() == "precious"
+        assert journal.exists()
+
+    def test_of_a_file_that_is_no_journal(self, tmp_path):
+        journal_path(tmp_path / "trace").write_text("once upon a time")
+        with pytest.raises(TraceError, match="beginning cannot be read"):
+            recover_trace(tmp_path / "trace")
+
+    def test_of_an_arrow_stream_without_a_header(self, tmp_path):
+        with pa.ipc.new_stream(journal_path(tmp_path / "trace"), EVENT_SCHEMA) as stream:
+            stream.write_batch(batch_of(good_events()).cast(EVENT_SCHEMA))
+        with pytest.raises(TraceError, match="beginning cannot be read"):
+            recover_trace(tmp_path / "trace")

@@ -1,0 +1,237 @@
+"""The legacy caches' own faults, each shown; what they do right is in the conformance suite."""
+
+import pytest
+import torch
+from conformance import ENVS, GEOMETRY, Twins, entry, live, same_bits
+
+from kvcache.backend import EMPTY, MISS, Scope
+from kvcache.config import CacheConfig
+from kvcache.legacy import LEGACY, LEGACY_0_2_0, LegacyCache, LegacyPool, RecurrentMissError
+
+VARIANTS = [LEGACY, LEGACY_0_2_0]
+each_variant = pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+
+
+def cache(variant=LEGACY, **options):
+    return LegacyCache(CacheConfig(GEOMETRY, **options), variant)
+
+
+def store(backend, key, value, scope=Scope.ROOT, env=0):
+    """One inference of one row that starts empty and whose two tokens are all ``value``."""
+    backend.lookup([env], [None], scope)
+    backend.assemble()
+    for layer in backend.keys_values_wm:
+        tokens = torch.full((1, GEOMETRY.num_heads, 2, GEOMETRY.head_dim), float(value))
+        layer.update(tokens, tokens)
+    backend.store([env], [key], scope)
+
+
+def content(backend, key, scope=Scope.ROOT, env=0):
+    """The one value of the tokens found under ``key``; None for a miss."""
+    try:
+        sizes = backend.lookup([env], [key], scope)
+    except RecurrentMissError:
+        sizes = [MISS]
+    if sizes == [MISS]:
+        return None
+    backend.assemble()
+    (value,) = live(backend.keys_values_wm).unique().tolist()
+    return value
+
+
+@each_variant
+def test_a_recurrent_slot_that_is_overwritten_answers_for_its_former_key(variant):
+    backend = cache(variant, recur_pool_size=2)
+    for key in (1, 2, 3):
+        store(backend, key, 10 * key, Scope.NODE)
+    assert content(backend, 1, Scope.NODE) == 30  # stale: the content of key 3
+    assert content(backend, 2, Scope.NODE) == 20
+    assert content(backend, 3, Scope.NODE) == 30
+    assert (backend.recur_pool.stats.hits, backend.recur_pool.stats.misses) == (3, 0)  # it does not know
+
+
+@pytest.mark.parametrize(("variant", "found"), [(LEGACY, None), (LEGACY_0_2_0, 30)], ids=["legacy", "legacy-0.2.0"])
+def test_only_the_later_legacy_evicts_on_init(variant, found):
+    backend = cache(variant, init_pool_size=2)
+    for key in (1, 2, 3):
+        store(backend, key, 10 * key)
+    assert content(backend, 1) == found
+    assert (content(backend, 2), content(backend, 3)) == (20, 30)
+
+
+@each_variant
+@pytest.mark.parametrize("scope", Scope)
+def test_an_entry_that_lost_its_slot_counts_as_one_eviction(variant, scope):
+    backend = cache(variant, init_pool_size=2, recur_pool_size=2)
+    for key in (1, 2, 3, 4, 5):
+        store(backend, key, key, scope)
+    pool = backend.recur_pool if scope is Scope.NODE else backend.init_pools[0]
+    assert pool.stats.evictions == 3
+
+
+@pytest.mark.parametrize(
+    ("variant", "options", "size"),
+    [
+        (LEGACY, {}, 256),
+        (LEGACY, {"game_segment_length": 20}, 20),
+        (LEGACY, {"init_pool_size": 5, "game_segment_length": 20}, 5),
+        (LEGACY_0_2_0, {}, 2),
+        (LEGACY_0_2_0, {"game_segment_length": 20}, 2),
+        (LEGACY_0_2_0, {"init_pool_size": 5}, 5),
+    ],
+)
+def test_slots_of_the_init_pools(variant, options, size):
+    backend = cache(variant, **options)
+    assert [pool.size for pool in backend.init_pools] == [size] * GEOMETRY.env_num
+    assert backend.recur_pool.size == GEOMETRY.num_simulations * GEOMETRY.env_num
+
+
+def test_active_eviction_deletes_a_key_that_lives_on_in_another_slot():
+    """A spurious miss: the key was stored again in the meantime, and its content is still there."""
+    backend = cache(init_pool_size=3)
+    for key, value in ((1, 10), (2, 20), (1, 11)):  # key 1 moved from slot 0 to slot 2
+        store(backend, key, value)
+    assert content(backend, 1) == 11
+    store(backend, 3, 30)  # slot 0, which key 1 owned once
+    assert content(backend, 1) is None
+    slot = backend.init_pools[0].slots[2]
+    assert slot.size == 2
+    assert (slot[0].get()[0] == 11).all()
+
+
+def test_where_nothing_is_evicted_a_key_that_was_stored_again_is_found_in_its_new_slot():
+    backend = cache(LEGACY_0_2_0, init_pool_size=3)
+    for key, value in ((1, 10), (2, 20), (1, 11), (3, 30)):
+        store(backend, key, value)
+    assert [content(backend, key) for key in (1, 2, 3)] == [11, 20, 30]
+    assert backend.init_pools[0].stats.evictions == 0  # slot 0 was nobody's any more
+
+
+def test_an_update_takes_another_slot():
+    backend = cache(recur_pool_size=3)
+    for value in (1, 2):
+        store(backend, 7, value, Scope.NODE)
+    assert backend.recur_pool.index == {7: 1}
+    assert backend.recur_pool.position == 2
+
+
+@each_variant
+@pytest.mark.parametrize("clear", ["clear_recur_cache", "clear_init_caches", "clear_all"])
+def test_a_clear_forgets_keys_but_not_slots_nor_the_write_position(variant, clear):
+    backend = cache(variant, init_pool_size=4, recur_pool_size=4)
+    scope = Scope.NODE if clear == "clear_recur_cache" else Scope.ROOT
+    pool = backend.recur_pool if scope is Scope.NODE else backend.init_pools[0]
+    for key in (1, 2, 3):
+        store(backend, key, key, scope)
+    slots, reserved = list(pool.slots), pool.bytes_reserved
+    getattr(backend, clear)()
+    assert not pool.index
+    assert pool.position == 3
+    assert all(now is then for now, then in zip(pool.slots, slots, strict=True))
+    assert pool.bytes_reserved == reserved == 3 * GEOMETRY.entry_bytes()
+    store(backend, 4, 4, scope)
+    assert pool.index == {4: 3}
+    assert pool.position == 0
+
+
+def test_after_a_clear_a_pool_goes_on_to_slots_it_never_used():
+    """Why a legacy pool grows to its full size however little of it one search needs."""
+    backend = cache(recur_pool_size=6)
+    for search in range(3):
+        for key in (1, 2):
+            store(backend, 10 * search + key, key, Scope.NODE)
+        backend.clear_recur_cache()
+    assert backend.bytes_reserved["recur"] == 6 * GEOMETRY.entry_bytes()
+
+
+def test_a_key_cleared_away_costs_the_slots_next_owner_nothing():
+    backend = cache(init_pool_size=2)
+    for key in (1, 2):
+        store(backend, key, key)
+    backend.clear_all()
+    store(backend, 2, 20)  # slot 0, owned by key 1 before the clear
+    store(backend, 3, 30)  # slot 1, owned by key 2 before the clear: key 2 goes, though it lives in slot 0 now
+    assert content(backend, 2) is None
+    assert content(backend, 3) == 30
+
+
+def test_a_recurrent_miss_is_a_type_error_in_0_2_0_only():
+    backend = cache(LEGACY_0_2_0)
+    store(backend, 1, 10, Scope.NODE)
+    with pytest.raises(TypeError, match="NoneType") as raised:
+        backend.lookup([0, 1, 2, 0], [1, 8, None, 9], Scope.NODE)
+    assert type(raised.value) is RecurrentMissError
+    assert raised.value.rows == [1, 3]
+    assert backend.keys_values_wm_size_list == [2, MISS, EMPTY, MISS]  # a replay goes on from here
+    assert backend.lookup([0], [8], Scope.ROOT) == [MISS]
+
+    assert cache(LEGACY).lookup([0, 1], [8, None], Scope.NODE) == [MISS, EMPTY]
+
+
+@each_variant
+def test_without_an_overwrite_both_variants_are_right_at_full_capacity(variant):
+    twins = Twins(
+        cache(variant, init_pool_size=4, recur_pool_size=4), RecurrentMissError if variant is LEGACY_0_2_0 else None
+    )
+    for key in range(4):
+        twins.infer(Scope.NODE, [(0, None, key)])
+    for key in range(4):
+        assert twins.look_up([0], [key], Scope.NODE) == [2]
+
+
+class TestPool:
+    def test_needs_slots(self):
+        for size in (0, -1):
+            with pytest.raises(ValueError, match="positive number of slots"):
+                LegacyPool(size, evicts=False)
+
+    def test_writes_in_a_circle_whatever_the_keys(self):
+        pool = LegacyPool(3, evicts=False)
+        written = []
+        for value in range(7):
+            pool.store(5, entry(value))
+            written.append(pool.index[5])
+        assert written == [0, 1, 2, 0, 1, 2, 0]
+
+    def test_a_slot_is_allocated_once_and_copied_into_afterwards(self):
+        pool = LegacyPool(1, evicts=True)
+        pool.store(1, entry(1))
+        first = pool.slots[0]
+        pool.store(2, entry(2, size=3))
+        assert pool.slots[0] is first
+        assert same_bits(live(first), live(entry(2, size=3)))
+
+    def test_the_whole_context_is_copied_dead_positions_too(self):
+        pool, kv = LegacyPool(1, evicts=True), entry(1, size=2)
+        pool.store(1, kv)
+        assert same_bits(pool.slots[0].block, kv.block)
+
+    def test_what_is_found_is_the_slot_itself(self):
+        pool = LegacyPool(2, evicts=True)
+        pool.store(1, entry(1))
+        assert pool.find(1) is pool.slots[0]
+        assert pool.find(2) is None
+
+    def test_an_owner_that_is_written_again_into_its_own_slot_is_not_evicted(self):
+        pool = LegacyPool(1, evicts=True)
+        for value in range(3):
+            pool.store(1, entry(value))
+        assert pool.stats.evictions == 0
+        assert list(pool.index) == [1]
+
+
+@pytest.mark.parametrize("variant", [LEGACY, LEGACY_0_2_0], ids=lambda each: each.name)
+def test_a_batch_with_more_hits_than_environments_overwrites_its_own_rows(variant):
+    """The scratch pool is a circle of env_num slots too; no search asks for so much, a reanalysis looks nothing up."""
+    cache = LegacyCache(CacheConfig(GEOMETRY, init_pool_size=50), variant)
+    for key in range(ENVS + 1):
+        cache.lookup([0], [None], Scope.ROOT)
+        cache.assemble()
+        tokens = torch.full((1, GEOMETRY.num_heads, 1, GEOMETRY.head_dim), float(key))
+        for layer in cache.keys_values_wm:
+            layer.update(tokens, tokens)
+        cache.store([0], [key], Scope.ROOT)
+    cache.lookup([0] * (ENVS + 1), list(range(ENVS + 1)), Scope.ROOT)
+    cache.assemble()
+    found = cache.keys_values_wm[0].get()[0][:, 0, 0, 0].tolist()
+    assert found == [float(ENVS), *map(float, range(1, ENVS + 1))]

@@ -1,0 +1,133 @@
+"""Two caches side by side: what is the same, what is reported, what raises."""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conformance import GEOMETRY, entry
+
+from kvcache.backend import MISS, Scope
+from kvcache.config import CacheConfig
+from kvcache.registry import make_backend
+from kvcache.shadow import LOGGED_STALE_HITS, CacheMismatchError, ShadowCache
+
+NEW = ["new:private", "new:slab", "new:paged", "new:paged-resident"]
+pairs = pytest.mark.parametrize("names", [*(("legacy", name) for name in NEW), *((name, "legacy") for name in NEW)])
+
+
+def shadowed(names, positions="absolute", **options):
+    config = CacheConfig(replace(GEOMETRY, positions=positions), **options)
+    cache = ShadowCache(*(make_backend(name, config) for name in names))
+    if positions == "absolute":
+        generator = torch.Generator().manual_seed(0)
+        cache.position_shift = torch.randn(2, 2, 2, GEOMETRY.slid_size, 3, generator=generator)
+    return cache
+
+
+def infer(cache, scope, rows, value=1.0):
+    """Rows are (environment, parent, key)."""
+    envs, parents, keys = map(list, zip(*rows, strict=True))
+    for row, size in enumerate(cache.lookup(envs, parents, scope)):
+        if size == MISS:
+            cache.supply(row, entry(7, 1, tokens=GEOMETRY.context_length))
+    sizes = cache.assemble()
+    for number, layer in enumerate(cache.keys_values_wm):
+        tokens = torch.arange(len(rows) * 12.0).view(len(rows), 2, 2, 3) * value + number
+        layer.update(tokens, -tokens)
+    cache.store(envs, keys, scope)
+    return sizes
+
+
+def search(cache, steps=6, searches=4):
+    for number in range(searches):
+        infer(cache, Scope.ROOT, [(env, 100 * number or None, 100 * (number + 1)) for env in range(3)], number + 0.3)
+        cache.clear_recur_cache()
+        nodes = [[100 * (number + 1)] for _ in range(3)]
+        for step in range(steps):
+            # Every other step goes down, the others go back to a node of long ago.
+            parents = [of_env[-1] if step % 2 else of_env[step // 2] for of_env in nodes]
+            for env, of_env in enumerate(nodes):
+                of_env.append(10_000 * (env + 1) + 100 * number + step)
+            infer(cache, Scope.NODE, [(env, parents[env], nodes[env][-1]) for env in range(3)])
+
+
+@pairs
+@pytest.mark.parametrize("positions", ["rotary", "absolute"])
+def test_caches_that_agree(names, positions):
+    cache = shadowed(names, positions)
+    search(cache)
+    report = cache.report
+    assert report.compared == report.lookups > 50
+    assert (report.stale_hits, report.only_primary, report.only_shadow) == (0, 0, 0)
+    if positions == "rotary" or "paged" not in "".join(names):
+        assert report.largest_difference == 0
+    else:
+        assert 0 < report.largest_difference < 1e-3
+
+
+@pairs
+def test_legacys_stale_hits_are_reported_as_such(names, caplog):
+    cache = shadowed(names, recur_pool_size=4)
+    with caplog.at_level(logging.WARNING, logger="kvcache.shadow"):
+        search(cache)
+    assert cache.report.stale_hits > LOGGED_STALE_HITS
+    assert cache.report.compared > 0
+    assert len(caplog.messages) == LOGGED_STALE_HITS
+    assert all(f"{cache.name}: stale hit: legacy finds under key 0x" in each for each in caplog.messages)
+    assert ["not logged" in each for each in caplog.messages] == [False] * (LOGGED_STALE_HITS - 1) + [True]
+
+
+@pairs
+@pytest.mark.parametrize("which", ["primary", "shadow"])
+def test_another_content_raises_and_says_where(names, which):
+    cache = shadowed(names)
+    infer(cache, Scope.ROOT, [(env, None, 5) for env in range(3)])
+    spoilt = getattr(cache, which)
+    if spoilt.name == "legacy":
+        spoilt.init_pools[1].slots[0][1]._v_cache._cache[..., 0, 0] += 0.5
+    else:
+        content = spoilt.hierarchical_get(1, 5)
+        content[1]._v_cache._cache[..., 0, 0] += 0.5
+        spoilt.set_init_cache(1, 5, content)
+    with pytest.raises(CacheMismatchError, match=r"key 0x0000000000000005 of environment 1, layer 1: .* differ by 0.5"):
+        infer(cache, Scope.ROOT, [(env, 5, 6) for env in range(3)])
+
+
+@pairs
+def test_another_size_raises(names):
+    cache = shadowed(names)
+    infer(cache, Scope.ROOT, [(env, None, 5) for env in range(3)])
+    new = cache.primary if cache.primary.name != "legacy" else cache.shadow
+    new.set_init_cache(2, 5, entry(1, 3, tokens=GEOMETRY.context_length))
+    with pytest.raises(CacheMismatchError, match=r"environment 2: .* a context of [23] tokens, .* one of [23]"):
+        infer(cache, Scope.ROOT, [(env, 5, 6) for env in range(3)])
+
+
+@pairs
+def test_what_only_one_finds_is_counted_and_both_go_on_from_the_same(names):
+    cache = shadowed(names)
+    infer(cache, Scope.ROOT, [(env, None, 5) for env in range(3)])
+    cache.shadow.clear_all()
+    infer(cache, Scope.ROOT, [(env, 5, 6) for env in range(3)])
+    assert (cache.report.only_primary, cache.report.only_shadow, cache.report.compared) == (3, 0, 0)
+    cache.primary.clear_all()
+    infer(cache, Scope.ROOT, [(env, 6, 7) for env in range(3)])
+    assert (cache.report.only_primary, cache.report.only_shadow, cache.report.compared) == (3, 3, 0)
+    infer(cache, Scope.ROOT, [(env, 7, 8) for env in range(3)])
+    assert cache.report.compared == 3
+
+
+def test_what_a_model_sees_is_the_primarys():
+    cache = shadowed(("new:slab", "legacy"))
+    search(cache)
+    alone = make_backend("new:slab", cache.config)
+    alone.position_shift = cache.position_shift
+    search(alone)
+    assert cache.get_stats_summary() == alone.get_stats_summary()
+    assert cache.bytes_reserved == alone.bytes_reserved
+    cache.reset_stats()
+    assert cache.report.lookups == cache.shadow.hierarchy_stats.total_queries == 0
+    cache.clear_all()
+    assert np.array_equal(cache.lookup([0], [400], Scope.ROOT), [MISS])
