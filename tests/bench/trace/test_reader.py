@@ -227,7 +227,7 @@ BROKEN_RULES = {
         "it looks up key 0x0000000000000064 but means row 3, which stored 0x0000000000000065",
     ),
     "generate of a key not looked up": (spoilt(13, key=998), 13, "which env 0 did not look up in this batch"),
-    "batches out of order": (spoilt(11, batch=0), 11, "batch 0 after batch 1: batches stand in order"),
+    "batches out of order": (spoilt(11, batch=0), 11, "batch 0 after batch 1: batches come in order"),
     "lookup after a store": (moved(6, 9), 9, "a lookup after a store of the same batch"),
     "assemble before lookup": (moved(7, 5), 6, "lookup after a"),
     "two lookups of an env": (spoilt(6, env=0), 6, "a second lookup of env 0 in batch 1"),
