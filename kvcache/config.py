@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -97,7 +98,7 @@ class CacheConfig:
 
     @classmethod
     def from_object(cls, config: Any, env_num: int) -> CacheConfig:
-        """Read a world model's configuration: any object with attributes; a missing one takes its default.
+        """Read a world model's configuration: a dict or any object with attributes; a missing one takes its default.
 
         Attributes read: ``num_layers``, ``num_heads``, ``embed_dim``, ``context_length``, ``num_simulations``,
         ``rotary_emb``, ``game_segment_length``, ``init_pool_size``, ``recur_pool_size``, ``init_pool_bytes``,
@@ -108,10 +109,8 @@ class CacheConfig:
         Raises:
             ValueError: a value is out of range, named.
         """
-        if config and isinstance(config, dict) and not any(hasattr(config, str(key)) for key in config):
-            raise ValueError(
-                "the configuration is a plain dict, whose keys are no attributes: wrap it in an EasyDict, say"
-            )
+        if isinstance(config, dict):  # an EasyDict too: its keys are its attributes
+            config = SimpleNamespace(**{str(name): value for name, value in config.items()})
         shape = ("num_layers", "num_heads", "embed_dim", "context_length", "num_simulations")
         return cls(
             Geometry(

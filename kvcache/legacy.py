@@ -79,9 +79,9 @@ class LegacyPool:
         """What now lies in the slot that the dict names for ``key``: after an overwrite, another key's content."""
         slot = self.index.get(key)
         if slot is None:
-            self.stats.misses += 1
+            self.stats.count(0, 1)
             return None
-        self.stats.hits += 1
+        self.stats.count(1, 0)
         return self.slots[slot]
 
     def owner(self, key: int) -> int | None:
@@ -200,10 +200,7 @@ class LegacyCache(CacheBackend):
             return found
         if found is None:
             found = self.recur_pool.find(key)
-        if found is None:
-            self.hierarchy_stats.misses += 1
-        else:
-            self.hierarchy_stats.hits += 1
+        self.hierarchy_stats.count(found is not None, found is None)
         return found
 
     def is_stale(self, env: int, key: int, scope: Scope) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
 from kvcache.batch import Found, Row
 from kvcache.config import CacheConfig
+from kvcache.eviction import EvictionStrategy
 from kvcache.geometry import Geometry
 from kvcache.hashing import hash_states
 from kvcache.keys_values import KeysValues
@@ -29,9 +31,11 @@ class KVCacheManager(CacheBackend):
     ways; or batch by batch (see ``CacheBackend``), where contents go from their slots straight into the batch.
 
     Args:
-        config: any object with attributes (see ``CacheConfig.from_object``), or a ``CacheConfig``.
+        config: a dict or any object with attributes (see ``CacheConfig.from_object``), or a ``CacheConfig``.
         env_num: environments of one batch; may be left out with a ``CacheConfig``, which knows it.
         enable_stats: whether queries and evictions are counted.
+        storage: of the pools, instead of the configuration's.
+        eviction_strategy: of the pools, instead of the configuration's.
 
     Raises:
         ValueError: a size in ``config`` is out of range, or a strategy or storage has an unknown name.
@@ -42,13 +46,26 @@ class KVCacheManager(CacheBackend):
     recur_pool: KVCachePool
     wm_pool: KVCachePool
 
-    def __init__(self, config: Any, env_num: int | None = None, enable_stats: bool = True) -> None:
+    def __init__(
+        self,
+        config: Any,
+        env_num: int | None = None,
+        enable_stats: bool = True,
+        storage: str | None = None,
+        eviction_strategy: EvictionStrategy | str | None = None,
+    ) -> None:
         if not isinstance(config, CacheConfig):
             if env_num is None:
                 raise ValueError("KVCacheManager needs env_num, the number of environments of one batch")
             config = CacheConfig.from_object(config, env_num)
         elif env_num not in (None, config.geometry.env_num):
             raise ValueError(f"env_num is {env_num}, but the configuration is for {config.geometry.env_num}")
+        if storage is not None:
+            # A resident batch was asked for beside the configuration's storage: another one may know none.
+            resident = config.resident_batch and storage == config.storage
+            config = replace(config, storage=storage, resident_batch=resident)
+        if eviction_strategy is not None:
+            config = replace(config, eviction_strategy=EvictionStrategy.parse(eviction_strategy).value)
         self.config: CacheConfig = config
         self.geometry: Geometry = config.geometry
         self.env_num = config.geometry.env_num
@@ -153,8 +170,7 @@ class KVCacheManager(CacheBackend):
 
     def _count(self, hits: int, misses: int) -> None:
         if self.stats_enabled:
-            self.hierarchy_stats.hits += hits
-            self.hierarchy_stats.misses += misses
+            self.hierarchy_stats.count(hits, misses)
 
     # Batch by batch.
 

@@ -95,10 +95,10 @@ class KVCachePool:
         slot = self._slots.get(key)
         if slot is None:
             if self.stats_enabled:
-                self.stats.misses += 1
+                self.stats.count(0, 1)
             return None
         if self.stats_enabled:
-            self.stats.hits += 1
+            self.stats.count(1, 0)
         self._policy.touch(slot)
         return slot
 

@@ -12,20 +12,17 @@ class CacheStats:
     """What a pool was asked and what it answered since it was made or last reset.
 
     Attributes:
-        hits: lookups that found their key. What a pool returns under a key is that key's; a legacy pool's hits
-            include its stale ones, which only a replay can tell.
-        misses: lookups that did not.
-        evictions: entries that lost their slot to another key. Updating a key and clearing a pool are none.
+        hits: lookups that found their key. What a pool returns under a key is that key's. A legacy pool's hits
+            include its stale ones, which only a replay can tell apart.
+        misses: lookups that did not find their key.
+        evictions: entries that lost their slot to another key. Updating a key is no eviction, nor is clearing a pool.
+        total_queries: lookups answered.
     """
 
     hits: int = 0
     misses: int = 0
     evictions: int = 0
-
-    @property
-    def total_queries(self) -> int:
-        """Lookups answered: hits and misses."""
-        return self.hits + self.misses
+    total_queries: int = 0
 
     @property
     def hit_rate(self) -> float:
@@ -34,13 +31,21 @@ class CacheStats:
 
     @property
     def miss_rate(self) -> float:
-        """Misses over queries, 0.0 where there was no query."""
-        return self.misses / self.total_queries if self.total_queries else 0.0
+        """``1 - hit_rate``: 1.0 where there was no query."""
+        return 1.0 - self.hit_rate
+
+    def count(self, hits: int, misses: int) -> None:
+        """Count lookups that were answered."""
+        self.hits += hits
+        self.misses += misses
+        self.total_queries += hits + misses
 
     def reset(self) -> None:
-        self.hits = self.misses = self.evictions = 0
+        """Set every counter to zero."""
+        self.hits = self.misses = self.evictions = self.total_queries = 0
 
     def to_dict(self) -> dict[str, float]:
+        """Counters and rates by name."""
         return {
             "hits": self.hits,
             "misses": self.misses,

@@ -73,9 +73,11 @@ def test_missing_attributes_take_their_defaults(config):
     assert CacheConfig.from_object(config, 3) == DEFAULTS
 
 
-def test_a_plain_dict_is_refused_rather_than_ignored():
-    with pytest.raises(ValueError, match="plain dict"):
-        CacheConfig.from_object({"num_layers": 3}, 3)
+def test_a_plain_dict_is_read_by_its_keys():
+    config = CacheConfig.from_object({"num_layers": 3, "cache_storage": "slab", "unrelated": 1}, 3)
+    assert config == CacheConfig.from_object(SimpleNamespace(num_layers=3, cache_storage="slab"), 3)
+    assert config.geometry.num_layers == 3
+    assert CacheConfig.from_object({}, 3) == DEFAULTS
 
 
 @each_kind

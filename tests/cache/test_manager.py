@@ -25,9 +25,10 @@ from hypothesis import strategies as st
 from kvbench.measure.counters import OperationCounter
 from kvcache.backend import EMPTY, MISS, Scope
 from kvcache.config import CacheConfig
+from kvcache.eviction import EvictionStrategy
 from kvcache.keys_values import KeysValues
 from kvcache.manager import KVCacheManager
-from kvcache.storage import STORAGES
+from kvcache.storage import STORAGES, PrivateStorage
 
 CONFIG = SimpleNamespace(num_layers=2, num_heads=2, embed_dim=6, context_length=6, num_simulations=5)
 
@@ -96,6 +97,26 @@ class TestConstruction:
         with pytest.raises(ValueError, match="env_num"):
             manager(env_num=0)
         assert KVCacheManager(CacheConfig(GEOMETRY)).env_num == ENVS
+
+    @pytest.mark.parametrize("config", [CONFIG, {"cache_storage": "slab", "eviction_strategy": "lru"}])
+    def test_a_keyword_wins_over_the_configuration(self, config):
+        manager = KVCacheManager(config, 3, storage="private", eviction_strategy="priority")
+        for pool in (*manager.init_pools, manager.recur_pool, manager.wm_pool):
+            assert isinstance(pool.storage, PrivateStorage)
+            assert pool.eviction_strategy is EvictionStrategy.PRIORITY
+        assert manager.config.storage == "private"
+        assert manager.config.eviction_strategy == "priority"
+
+    def test_the_configuration_decides_where_no_keyword_is_given(self):
+        manager = KVCacheManager({"cache_storage": "slab", "eviction_strategy": "lru"}, 3)
+        assert manager.config.storage == "slab"
+        assert manager.recur_pool.eviction_strategy is EvictionStrategy.LRU
+
+    def test_a_keyword_of_an_unknown_name_is_refused(self):
+        with pytest.raises(ValueError, match="unknown storage 'disk'"):
+            KVCacheManager({}, 3, storage="disk")
+        with pytest.raises(ValueError, match="unknown eviction strategy 'newest'"):
+            KVCacheManager({}, 3, eviction_strategy="newest")
 
 
 class TestEntries:
@@ -191,7 +212,7 @@ class TestEnvironments:
         assert same(cache.get_init_cache(1, 7), 1)
 
 
-NOTHING = {"hits": 0, "misses": 0, "evictions": 0, "total_queries": 0, "hit_rate": 0.0, "miss_rate": 0.0}
+NOTHING = {"hits": 0, "misses": 0, "evictions": 0, "total_queries": 0, "hit_rate": 0.0, "miss_rate": 1.0}
 
 
 class TestStatistics:
