@@ -66,7 +66,7 @@ def make_layout(config: CacheConfig) -> Layout:
     return layouts.get(config.storage, _rows)(config)
 
 
-def _like(config: CacheConfig) -> EntrySpec:
+def _entry_spec(config: CacheConfig) -> EntrySpec:
     geometry = config.geometry
     shape = (geometry.num_layers, 2, geometry.num_heads, geometry.context_length, geometry.head_dim)
     # A device as tensors name it: "cuda" is "cuda:0" there.
@@ -74,37 +74,37 @@ def _like(config: CacheConfig) -> EntrySpec:
 
 
 def _rows(config: CacheConfig) -> Layout:
-    like = _like(config) if config.checks_entries else None
+    spec = _entry_spec(config) if config.checks_entries else None
     storage = STORAGES[config.storage]
     init, recur, wm = config.init_entries, config.recur_entries, config.geometry.env_num
     return Layout(
         RowBatch(config.geometry, config.device, config.dtype),
         init,
         recur,
-        lambda: storage(init, like),
-        lambda: storage(recur, like),
-        lambda: storage(wm, like),
+        lambda: storage(init, spec),
+        lambda: storage(recur, spec),
+        lambda: storage(wm, spec),
     )
 
 
 def _slab(config: CacheConfig) -> Layout:
-    like = _like(config)
-    memory = Slab(like if config.checks_entries else None)
+    spec = _entry_spec(config)
+    memory = Slab(spec if config.checks_entries else None)
     init, recur, wm = config.init_entries, config.recur_entries, config.geometry.env_num
     return Layout(
-        TokenBatch(config.geometry, memory, like, make_kernels(config.device)),
+        TokenBatch(config.geometry, memory, spec, make_kernels(config.device)),
         init,
         recur,
         # An init pool is mostly larger than it is ever full.
-        lambda: SlabStorage(init, like, memory, reserves=False),
-        lambda: SlabStorage(recur, like, memory),
-        lambda: SlabStorage(wm, like, memory, reserves=False),
+        lambda: SlabStorage(init, spec, memory, reserves=False),
+        lambda: SlabStorage(recur, spec, memory),
+        lambda: SlabStorage(wm, spec, memory, reserves=False),
     )
 
 
 def _paged(config: CacheConfig) -> Layout:
-    like = _like(config)
-    memory = Pages(like if config.checks_entries else None)
+    spec = _entry_spec(config)
+    memory = Pages(spec if config.checks_entries else None)
     batch = ResidentBatch if config.resident_batch else TokenBatch
     page_bytes = config.geometry.entry_bytes(config.dtype.itemsize) // config.geometry.context_length
 
@@ -116,10 +116,10 @@ def _paged(config: CacheConfig) -> Layout:
     recur = config.recur_entries if recur_pages is None else recur_pages
     wm = config.geometry.env_num
     return Layout(
-        batch(config.geometry, memory, like, make_kernels(config.device)),
+        batch(config.geometry, memory, spec, make_kernels(config.device)),
         init,
         recur,
-        lambda: PagedStorage(init, like, memory, False, init_pages),
-        lambda: PagedStorage(recur, like, memory, True, recur_pages),
-        lambda: PagedStorage(wm, like, memory, False),
+        lambda: PagedStorage(init, spec, memory, False, init_pages),
+        lambda: PagedStorage(recur, spec, memory, True, recur_pages),
+        lambda: PagedStorage(wm, spec, memory, False),
     )

@@ -106,14 +106,14 @@ class KVCacheManager(CacheBackend):
 
     @property
     def position_shift(self) -> Tensor | None:
-        """As in ``CacheBackend``."""
+        """As in ``CacheBackend``. Setting another one clears all pools: what they hold is of other weights."""
         return self._batch.position_shift
 
     @position_shift.setter
     def position_shift(self, shift: Tensor | None) -> None:
-        self._batch.set_position_shift(shift)
-        for pool in (*self.init_pools, self.recur_pool, self.wm_pool):
-            pool.make_room(0)  # what slid before keeps its own correction, and shares less by that
+        if self._batch.set_position_shift(shift):
+            for pool in (*self.init_pools, self.recur_pool, self.wm_pool):
+                pool.clear()
 
     # Entry by entry: copies both ways.
 

@@ -30,7 +30,7 @@ class KVCachePool:
         enable_stats: whether lookups and evictions are counted in ``stats``.
         name: how errors, logs and reports call the pool.
         storage: where contents live: a name from ``kvcache.storage.STORAGES``, or one made for ``pool_size`` slots.
-        like: what all entries look like; None lets the first one decide.
+        spec: of all entries; None lets the first one decide.
 
     Raises:
         ValueError: ``pool_size`` is not a positive integer; an unknown strategy or storage.
@@ -44,7 +44,7 @@ class KVCachePool:
         name: str = "default",
         *,
         storage: str | Storage = DEFAULT_STORAGE,
-        like: EntrySpec | None = None,
+        spec: EntrySpec | None = None,
     ) -> None:
         if isinstance(pool_size, bool) or not isinstance(pool_size, int) or pool_size <= 0:
             raise ValueError(f"pool {name!r}: pool_size must be a positive integer, got {pool_size!r}")
@@ -53,7 +53,7 @@ class KVCachePool:
         self.name = name
         self.stats_enabled = enable_stats
         self.stats = CacheStats()
-        self.storage = make_storage(storage, pool_size, like) if isinstance(storage, str) else storage
+        self.storage = make_storage(storage, pool_size, spec) if isinstance(storage, str) else storage
         self.writes = 0  # claims and clears so far: a slot found before the last of them may be another key's by now
         self._policy = make_policy(self.eviction_strategy)
         self._slots: dict[Hashable, int] = {}

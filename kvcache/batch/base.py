@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from kvcache.geometry import Geometry
@@ -83,8 +84,11 @@ class Batch(ABC):
         """Where in the batch a row of ``size`` tokens begins."""
         return longest - size
 
-    def set_position_shift(self, shift: Tensor | None) -> None:
+    def set_position_shift(self, shift: Tensor | None) -> bool:
         """From now on windows slide by this correction, as in ``CacheBackend.position_shift``.
+
+        Returns:
+            Whether it is another one than before: entries that were stored until then are of other weights.
 
         Raises:
             ValueError: it is of another shape than ``[L, 2, H, context_length - 3, D]``.
@@ -95,7 +99,11 @@ class Batch(ABC):
             raise ValueError(
                 f"a position shift of this geometry is [L, 2, H, T - 3, D] = {list(wanted)}, got {list(shift.shape)}"
             )
-        self.position_shift = shift
+        before, self.position_shift = self.position_shift, shift
+        if shift is None or before is None:
+            return shift is not before
+        is_alike = (shift.dtype, shift.device) == (before.dtype, before.device)
+        return not (is_alike and torch.equal(shift, before))
 
     @property
     @abstractmethod

@@ -36,15 +36,17 @@ class ResidentBatch(TokenBatch):
 
     _memory: Pages
 
-    def __init__(self, geometry: Geometry, memory: Pages, like: EntrySpec, kernels: Kernels) -> None:
+    def __init__(self, geometry: Geometry, memory: Pages, spec: EntrySpec, kernels: Kernels) -> None:
         self._holds = np.empty((0, 0), dtype=np.int64)  # [T, B]: serial numbers of what is there
         self._version = 0
         self._scratch: Tensor | None = None
-        super().__init__(geometry, memory, like, kernels)
+        super().__init__(geometry, memory, spec, kernels)
 
-    def set_position_shift(self, shift: Tensor | None) -> None:
-        super().set_position_shift(shift)
-        self._forget()
+    def set_position_shift(self, shift: Tensor | None) -> bool:
+        changes = super().set_position_shift(shift)
+        if changes:
+            self._forget()
+        return changes
 
     def begin(self, rows: int) -> None:
         before = self._buffer
@@ -88,8 +90,8 @@ class ResidentBatch(TokenBatch):
         super().assemble(rows, sizes)
         self._version = self._flat._version
 
-    def _stand_together(self, new: int, appended: int) -> bool:
-        return new <= appended  # what was there before stands in front of the padding
+    def _is_consecutive(self, new: int, appended: int) -> bool:
+        return new <= appended  # what was there before lies in front of the padding
 
     def _fill(self, entries: Sequence[int], sizes: Sequence[int], longest: int) -> None:
         pages, width = self._memory, len(entries)
@@ -116,7 +118,7 @@ class ResidentBatch(TokenBatch):
         """Move pages ``[n, 1]`` to flat places ``[n]`` of the batch, with these corrections ``[n, 1]``."""
         pages, count = self._memory, len(places)
         if self._scratch is None or len(self._scratch) < count:
-            self._scratch = memory((2 * count, self._width), self._like.device, self._like.dtype)
+            self._scratch = memory((2 * count, self._width), self._spec.device, self._spec.dtype)
         moved = self._scratch[:count]
         self._gather(rows, moves, moved.unsqueeze(1))
         copy_rows(self._flat, pages.index(places), moved)

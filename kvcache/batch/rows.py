@@ -26,14 +26,16 @@ class RowBatch(Batch):
 
     def __init__(self, geometry: Geometry, device: Any, dtype: Any) -> None:
         super().__init__(geometry)
-        self._like = {"device": device, "dtype": dtype}
+        self._options = {"device": device, "dtype": dtype}
         self._batches: dict[int, tuple[KeysValues, Tensor]] = {}
         self._memory = self._allocate(geometry.env_num)
         self.begin(geometry.env_num)
 
     def _allocate(self, rows: int) -> Tensor:
         shape = self.geometry
-        return zeros((rows, shape.num_layers, 2, shape.num_heads, shape.context_length, shape.head_dim), **self._like)
+        return zeros(
+            (rows, shape.num_layers, 2, shape.num_heads, shape.context_length, shape.head_dim), **self._options
+        )
 
     def begin(self, rows: int) -> None:
         if rows > self._memory.shape[0]:

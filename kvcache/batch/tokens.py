@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from kvcache.batch.admission import Admission, NewEntries
 from kvcache.batch.base import Batch, Found, Row
 from kvcache.geometry import Geometry
-from kvcache.kernels import NULL_PAGE, ZERO_PAGE, Kernels
+from kvcache.kernels import NULL_PAGE, Kernels
 from kvcache.keys_values import Journal, KeysValues, zeros
 from kvcache.pool import KVCachePool
 from kvcache.storage import EntrySpec, TokenMemory
@@ -18,14 +19,12 @@ from kvcache.storage.tokens import NULL_ENTRY
 
 __all__ = ["TokenBatch"]
 
-_UNKNOWN = -1
 _VIEWS = ("_batches", "_buffer", "_viewed", "_journal")
-_FEW_MORE = 2  # moving a token by way of the scratch memory takes as long as moving two
 
 
 def _entries(rows: Sequence[Row]) -> list[int]:
     """The entries in which rows were found; ``NULL_ENTRY`` for those that were not."""
-    return [row.pool.storage.first + row.slot if type(row) is Found else NULL_ENTRY for row in rows]  # type: ignore[attr-defined]
+    return [row.pool.storage.first + row.slot if type(row) is Found else NULL_ENTRY for row in rows]
 
 
 class TokenBatch(Batch):
@@ -36,14 +35,14 @@ class TokenBatch(Batch):
     Args:
         geometry: shapes; its number of environments is the size of the first batch.
         memory: of all pools that rows are found in and stored to.
-        like: what an entry of this geometry looks like.
+        spec: of an entry of this geometry.
         kernels: that suit the memory's device.
     """
 
-    def __init__(self, geometry: Geometry, memory: TokenMemory, like: EntrySpec, kernels: Kernels) -> None:
+    def __init__(self, geometry: Geometry, memory: TokenMemory, spec: EntrySpec, kernels: Kernels) -> None:
         super().__init__(geometry)
         self._memory = memory
-        self._like = like
+        self._spec = spec
         self._kernels = kernels
         self._width = 2 * geometry.num_layers * geometry.embed_dim
         self._tokens = geometry.context_length
@@ -53,12 +52,14 @@ class TokenBatch(Batch):
         self._buffer = self._flat  # [T, B, W] of the batch in use
         self.begin(geometry.env_num)
 
-    def set_position_shift(self, shift: Tensor | None) -> None:
-        super().set_position_shift(shift)
-        self._memory.set_position_shift(shift)
+    def set_position_shift(self, shift: Tensor | None) -> bool:
+        changes = super().set_position_shift(shift)
+        if changes:
+            self._memory.set_position_shift(shift)
+        return changes
 
     def _allocate(self, rows: int) -> Tensor:
-        return zeros((rows * self._tokens, self._width), self._like.device, self._like.dtype)
+        return zeros((rows * self._tokens, self._width), self._spec.device, self._spec.dtype)
 
     def begin(self, rows: int) -> None:
         tokens = self._tokens
@@ -74,7 +75,7 @@ class TokenBatch(Batch):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies: without the views of its memory, which would be no views of the copy's."""
-        self._take_in()
+        self._adopt_given_tensors()
         return {name: value for name, value in self.__dict__.items() if name not in _VIEWS}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -85,7 +86,7 @@ class TokenBatch(Batch):
 
     def _block(self, buffer: Tensor) -> Tensor:
         """``[T, B, W]`` seen as ``[B, L, 2, H, T, D]``."""
-        layers, kinds, heads, _, head_dim = self._like.shape
+        layers, kinds, heads, _, head_dim = self._spec.shape
         return buffer.view(*buffer.shape[:2], layers, kinds, heads, head_dim).permute(1, 2, 3, 4, 0, 5)
 
     # Where a row's tokens are.
@@ -106,8 +107,8 @@ class TokenBatch(Batch):
 
     def assemble(self, rows: Sequence[Row], sizes: Sequence[int]) -> None:
         memory, longest = self._memory, max(sizes)
-        if memory.rows is not None and memory.like != self._like:  # a copy would broadcast
-            raise ValueError(f"an entry of {memory.like} does not fit a batch of {self._like}")
+        if memory.rows is not None and memory.spec != self._spec:  # a copy would broadcast
+            raise ValueError(f"an entry of {memory.spec} does not fit a batch of {self._spec}")
         if longest:
             if memory.rows is None:
                 self._buffer[:longest].zero_()
@@ -166,14 +167,32 @@ class TokenBatch(Batch):
         keys: Sequence[Any],
         priorities: Sequence[float | None],
     ) -> None:
+        self._adopt_given_tensors()
+        self._check_spec(pools[0])
+        entries = self._new_entries(rows, sizes, pools)
+        admission = Admission(self._memory, pools, keys, priorities)
+        try:
+            entries = admission.admit(entries)
+            targets = self._memory.write(entries.numbers, entries.tables, entries.new, entries.origins)
+            admission.written()
+            if len(targets):
+                self._scatter(targets, entries, sizes)
+        except BaseException:
+            admission.roll_back()
+            raise
+
+    def _check_spec(self, pool: KVCachePool) -> None:
+        """The first entry decides what all are, unless that is known: raise ValueError if this batch's differ."""
+        spec = self._memory.spec
+        if spec is None:
+            pool.storage.decide(self._spec)
+        elif spec != self._spec:
+            raise ValueError(f"this pool holds entries of {spec}; got {self._spec}")
+
+    def _new_entries(self, rows: Sequence[Row], sizes: Sequence[int], pools: Sequence[KVCachePool]) -> NewEntries:
+        """What the rows are to become, and what that shares with what they were found as."""
         memory = self._memory
-        self._take_in()
-        if memory.like is None:
-            pools[0].storage.decide(self._like)  # type: ignore[attr-defined]
-        elif memory.like != self._like:
-            raise ValueError(f"this pool holds entries of {memory.like}; got {self._like}")
-        longest, end = max(sizes), self.keys_values.size
-        appended = end - longest
+        appended = self.keys_values.size - max(sizes)
         windows = [self._windows[size + appended] for size in sizes]
         first, counts = [window[0] for window in windows], [window[1] for window in windows]
         parents = [self._parent(row, pool) for row, pool in zip(rows, pools, strict=True)]
@@ -182,115 +201,47 @@ class TokenBatch(Batch):
             memory.origins[parent].grown(at, at + count, added)
             for parent, at, count, added in zip(parents, first, counts, new, strict=True)
         ]
-        claimed: list[int] = []
-        standing: Sequence[int] = range(len(rows))
-        limited = any(pool.storage.is_limited for pool in pools)
-        owed = tables.copy() if limited else tables
-        try:
-            for pool, priority in zip(pools, priorities, strict=True):
-                pool.check_priority(priority)
-            if limited:
-                self._make_room_and_claim(pools, keys, priorities, owed, new, claimed)
-            else:
-                claimed += [pool.claim(*each) for pool, *each in zip(pools, keys, priorities, strict=True)]
-            entries = [pool.storage.first + slot for pool, slot in zip(pools, claimed, strict=True)]  # type: ignore[attr-defined]
-            last = dict(zip(entries, standing, strict=True))
-            if limited or len(last) < len(rows):
-                # A later row may have taken the slot, by an eviction or with the same key.
-                standing = [row for row in sorted(last.values()) if pools[row].owns(keys[row], claimed[row])]
-                memory.release_inherited(np.delete(owed, standing, axis=0))
-                owed = tables = tables[standing]
-                entries, first, counts, new = (
-                    [each[row] for row in standing] for each in (entries, first, counts, new)
-                )
-                origins = [origins[row] for row in standing]
-            targets = memory.write(entries, tables, new, origins)
-            owed = tables[:0]
-            if len(targets):
-                in_line = len(standing) == len(rows) and all(
-                    at + count == size + appended for at, count, size in zip(first, counts, sizes, strict=True)
-                )
-                if not in_line or not self._stand_together(max(new), appended):
-                    targets = self._placed(targets, standing, sizes, first, counts, new, longest, end)
-                assert memory.rows is not None
-                written = self._buffer[end - len(targets) : end]
-                self._kernels.scatter(memory.rows, memory.index(targets), written)
-        except BaseException:
-            memory.release_inherited(owed)
-            for pool, key in zip(pools, keys[: len(claimed)], strict=False):
-                if key in pool:
-                    pool.release(key)
-            raise
+        return NewEntries(range(len(rows)), first, counts, new, tables, origins)
 
     def _parent(self, row: Row, pool: KVCachePool) -> int:
         """The entry that a row's new one in ``pool`` will share rows with; ``NULL_ENTRY`` where it cannot."""
         if type(row) is not Found or not row.is_current or self._journal.dropped:
             return NULL_ENTRY
-        storage: Any = row.pool.storage
+        storage = row.pool.storage
         if storage.is_limited and row.pool is not pool:
             return NULL_ENTRY
-        return storage.first + row.slot  # type: ignore[no-any-return]
+        return storage.first + row.slot
 
-    def _make_room_and_claim(
-        self,
-        pools: Sequence[KVCachePool],
-        keys: Sequence[Any],
-        priorities: Sequence[float | None],
-        owed: np.ndarray,
-        new: Sequence[int],
-        claimed: list[int],
-    ) -> None:
-        """Claim a slot for each row where bytes are limited: entries give way, earlier rows of the batch among them.
+    def _scatter(self, targets: np.ndarray, entries: NewEntries, sizes: Sequence[int]) -> None:
+        """Write the new tokens of entries to the memory's rows ``targets`` (see ``TokenMemory.write``)."""
+        memory, end = self._memory, self.keys_values.size
+        appended = end - max(sizes)
+        # Mostly each row's new tokens are the batch's last positions: then ``targets`` is the index already.
+        at_the_end = len(entries.rows) == len(sizes) and all(
+            at + count == size + appended for at, count, size in zip(entries.first, entries.counts, sizes, strict=True)
+        )
+        if not at_the_end or not self._is_consecutive(max(entries.new), appended):
+            targets = self._targets_by_position(targets, entries, sizes)
+        assert memory.rows is not None
+        self._kernels.scatter(memory.rows, memory.index(targets), self._buffer[end - len(targets) : end])
 
-        Args:
-            pools: where each row goes.
-            keys: under which.
-            priorities: as in ``KVCachePool.set``.
-            owed: tables of what the rows inherit, ``[n, T_max + 1]``; of rows that gave way they are cleared.
-            new: tokens that each row needs besides.
-            claimed: the slots, appended one by one.
-        """
-        lost: set[int] = set()
-        for row, (pool, key, priority) in enumerate(zip(pools, keys, priorities, strict=True)):
-            pool.free_memory(key)
-            while pool.evict_for(sum(new[each] for each in range(row + 1) if pools[each] is pool and each not in lost)):
-                for earlier in range(row):
-                    if earlier not in lost and not pools[earlier].owns(keys[earlier], claimed[earlier]):
-                        lost.add(earlier)
-                        self._memory.release_inherited(owed[earlier : earlier + 1])
-                        owed[earlier] = ZERO_PAGE
-            claimed.append(pool.claim(key, priority))
-
-    def _stand_together(self, new: int, appended: int) -> bool:
-        """Whether a row's last ``new`` tokens stand side by side in the batch, where ``appended`` were appended."""
+    def _is_consecutive(self, new: int, appended: int) -> bool:
+        """Whether a row's last ``new`` tokens are consecutive in the batch, where ``appended`` were appended."""
         return True
 
-    def _placed(
-        self,
-        targets: np.ndarray,
-        rows: Sequence[int],
-        sizes: Sequence[int],
-        first: Sequence[int],
-        counts: Sequence[int],
-        new: Sequence[int],
-        longest: int,
-        end: int,
-    ) -> np.ndarray:
-        """Which of the memory's rows each of the batch's last positions up to ``end`` goes to, ``[t, B]``.
+    def _targets_by_position(self, targets: np.ndarray, entries: NewEntries, sizes: Sequence[int]) -> np.ndarray:
+        """Which of the memory's rows each of the batch's last positions goes to, ``[t, B]``.
 
         Args:
             targets: where the new tokens of the stored rows go, ``[most, n]`` (see ``TokenMemory.write``).
-            rows: those that are stored.
+            entries: that are stored.
             sizes: of all rows, before anything was appended.
-            first: of the stored rows, the first token that is stored.
-            counts: how many are.
-            new: how many of these are written.
-            longest: of all rows.
-            end: where what was appended ends.
         """
+        end, longest = self.keys_values.size, max(sizes)
         index = np.full((end, len(sizes)), NULL_PAGE, dtype=np.int64)
         lowest = end
-        for column, (row, at, count, written) in enumerate(zip(rows, first, counts, new, strict=True)):
+        columns = zip(entries.rows, entries.first, entries.counts, entries.new, strict=True)
+        for column, (row, at, count, written) in enumerate(columns):
             taken = len(targets) - written
             for place, length in self._places(sizes[row], longest, at + count - written, written):
                 index[place : place + length, row] = targets[taken : taken + length, column]
@@ -299,8 +250,8 @@ class TokenBatch(Batch):
                     lowest = place
         return index[lowest:]
 
-    def _take_in(self) -> None:
-        """Where somebody has put other tensors into the batch cache, copy what they hold to where it belongs."""
+    def _adopt_given_tensors(self) -> None:
+        """Copy in what other tensors hold that a caller has put into the batch cache."""
         if not self.keys_values.is_view_of(self._viewed):
             given = self.keys_values.block.detach()
             if given.shape != self._viewed.shape:

@@ -33,10 +33,10 @@ STORAGES: dict[str, type[Storage]] = {
 }
 
 
-def make_storage(name: str, pool_size: int, like: EntrySpec | None = None) -> Storage:
+def make_storage(name: str, pool_size: int, spec: EntrySpec | None = None) -> Storage:
     """A storage of that name for ``pool_size`` slots. Raises ValueError, naming the choices, for an unknown name."""
     try:
         factory = STORAGES[name]
     except KeyError:
         raise ValueError(f"unknown storage {name!r}: choose one of {', '.join(STORAGES)}") from None
-    return factory(pool_size, like)
+    return factory(pool_size, spec)

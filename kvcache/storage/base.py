@@ -52,10 +52,10 @@ def check_entry(value: Any) -> None:
             raise ValueError(f"the layers of this entry differ in shape, dtype or device: {sorted(map(str, kinds))}")
 
 
-def check_matches(like: EntrySpec | None, given: EntrySpec) -> None:
-    """Raise ValueError if a pool whose entries are ``like`` (None: not decided yet) cannot hold one like ``given``."""
-    if like is not None and given != like:
-        raise ValueError(f"this pool holds entries of {like}; got {given}")
+def check_matches(spec: EntrySpec | None, given: EntrySpec) -> None:
+    """Raise ValueError if a pool whose entries are ``spec`` (None: not decided yet) cannot hold one like ``given``."""
+    if spec is not None and given != spec:
+        raise ValueError(f"this pool holds entries of {spec}; got {given}")
 
 
 class Storage(ABC):
@@ -66,16 +66,21 @@ class Storage(ABC):
 
     Attributes:
         is_limited: whether ``lacks_room`` may ever say so.
+        first: number of slot 0's entry in memory that several storages share; 0 where nothing is shared.
     """
 
     is_limited = False
+    first = 0
 
     @abstractmethod
-    def __init__(self, pool_size: int, like: EntrySpec | None = None) -> None:
-        """Room for ``pool_size`` slots, none of them in use; ``like`` says what entries look like, if that is known."""
+    def __init__(self, pool_size: int, spec: EntrySpec | None = None) -> None:
+        """Room for ``pool_size`` slots, none of them in use; ``spec`` is of all entries, if that is known."""
 
     def check(self, value: Any) -> None:  # noqa: B027 - most storages take anything
         """Raise TypeError or ValueError if ``value`` cannot be stored: asked before anything is evicted for it."""
+
+    def decide(self, spec: EntrySpec) -> None:  # noqa: B027 - most storages decide at their first entry
+        """All entries are like this, where that was not known yet."""
 
     def check_row(self, row: Tensor) -> None:  # noqa: B027
         """Raise ValueError if tokens of ``row`` ``[L, 2, H, T, D]`` cannot be stored, before anything is evicted."""

@@ -33,8 +33,8 @@ class Pages(TokenMemory):
         serials: ``[N]``: a number for the page's present content that no other content ever has; 0 for ``ZERO_PAGE``.
     """
 
-    def __init__(self, like: EntrySpec | None = None) -> None:
-        super().__init__(like)
+    def __init__(self, spec: EntrySpec | None = None) -> None:
+        super().__init__(spec)
         self.references = np.zeros(NULL_PAGES, dtype=np.int64)
         self.serials = np.zeros(NULL_PAGES, dtype=np.int64)
         self._owners = np.zeros(NULL_PAGES, dtype=np.int64)  # who is charged for the page
@@ -83,7 +83,7 @@ class Pages(TokenMemory):
         for entry in entries:
             self.release(entry)
         count = sum(new)
-        self._let_be_free(count)
+        self._make_free(count)
         targets = np.empty((max(new), len(entries)), dtype=np.int64)
         arrays.place(
             self.tables, tables, entries, new, self._owner_of, self.references, self.serials, self._owners,
@@ -94,7 +94,7 @@ class Pages(TokenMemory):
         self._note(entries, origins)
         return targets
 
-    def _let_be_free(self, count: int) -> None:
+    def _make_free(self, count: int) -> None:
         """Let at least that many pages be free."""
         self._collect()
         if self._free_count < count:
@@ -113,7 +113,7 @@ class Pages(TokenMemory):
             self._dropped.append(self.tables[entry, self.longest - size : self.longest].copy())
             self.sizes[entry] = 0
 
-    def let_all_go(self, first: int, end: int) -> None:
+    def release_all(self, first: int, end: int) -> None:
         """No entry from ``first`` to ``end`` is in use any more."""
         self._collect()
         size = max(self.sizes[first:end], default=0)
@@ -137,22 +137,6 @@ class Pages(TokenMemory):
             pages, self.references, self._owners, self._charges, self._free, self._free_count
         )
 
-    def _rows_instead(self, rows: np.ndarray) -> np.ndarray:
-        count = len(rows)
-        self._let_be_free(count)
-        left = self._free_count - count
-        pages = self._free[left : self._free_count].copy()
-        self._free_count = left
-        self.serials[pages] = np.arange(self._next_serial, self._next_serial + count)
-        self._next_serial += count
-        owners = self._owners[pages] = self._owners[rows]
-        np.add.at(self._charges, owners, 1)
-        return pages  # counted when they stand in tables
-
-    def _replace(self, old: np.ndarray, new: np.ndarray) -> None:
-        np.add.at(self.references, new, 1)
-        self._dropped.append(old)
-
     def _lengthen(self) -> None:
         """Let the columns be as long as the memory."""
         assert self.rows is not None
@@ -174,7 +158,7 @@ class PagedStorage(TokenStorage):
 
     Args:
         pool_size: slots.
-        like: what entries look like, if it is known.
+        spec: of all entries, if it is known.
         memory: pages shared with other pools; None makes them.
         reserves: whether there is room for one step's tokens in each slot from the first entry on.
         page_limit: most pages that this storage may be charged for; None sets no limit.
@@ -185,12 +169,12 @@ class PagedStorage(TokenStorage):
     def __init__(
         self,
         pool_size: int,
-        like: EntrySpec | None = None,
+        spec: EntrySpec | None = None,
         memory: Pages | None = None,
         reserves: bool = True,
         page_limit: int | None = None,
     ) -> None:
-        self.memory = Pages(like) if memory is None else memory
+        self.memory = Pages(spec) if memory is None else memory
         self.first = self.memory.register(pool_size)
         self._pool_size = pool_size
         self._reserved = pool_size * TOKENS_PER_STEP if reserves else 0
@@ -209,12 +193,12 @@ class PagedStorage(TokenStorage):
         return self._page_limit is not None and self.charge + tokens > self._page_limit
 
     def clear(self) -> None:
-        self.memory.let_all_go(self.first, self.first + self._pool_size)
+        self.memory.release_all(self.first, self.first + self._pool_size)
 
     @property
     def slots_allocated(self) -> int:
         """Pages are no slots: what was handed out so far, in entries of full length."""
-        return 0 if self.memory.like is None else self.memory.used // self.memory.longest
+        return 0 if self.memory.spec is None else self.memory.used // self.memory.longest
 
     @property
     def bytes_reserved(self) -> int:

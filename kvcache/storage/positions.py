@@ -95,13 +95,6 @@ class PositionShifts:
         self.rows[row].copy_(self._steps[new:old:TOKENS_PER_STEP].sum(0))
         self._known[old, new] = row
 
-    def corrects_like(self, other: PositionShifts | None) -> bool:
-        """Whether both correct alike."""
-        if other is None:
-            return False
-        kinds = {(each.rows.dtype, each.rows.device) for each in (self, other)}
-        return len(kinds) == 1 and torch.equal(self._steps, other._steps)
-
     @property
     def nbytes(self) -> int:
         return self.rows.nbytes

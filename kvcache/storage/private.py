@@ -16,25 +16,25 @@ __all__ = ["PrivateStorage"]
 class PrivateStorage(Storage):
     """Private copies: what was stored is copied in, what is read is copied out, live tokens only.
 
-    All entries are alike; where ``like`` is not given, the first one decides.
+    All entries are alike; where ``spec`` is not given, the first one decides.
     """
 
-    def __init__(self, pool_size: int, like: EntrySpec | None = None) -> None:
+    def __init__(self, pool_size: int, spec: EntrySpec | None = None) -> None:
         self._blocks: list[Tensor | None] = [None] * pool_size  # each [L, 2, H, T_max, D]
         self._sizes = [0] * pool_size
-        self._like = like
+        self._spec = spec
         self._allocated = 0
         self._bytes = 0
 
     def check(self, value: Any) -> None:
         check_entry(value)
-        check_matches(self._like, EntrySpec(value.entry_shape, value.dtype, value.device))
+        check_matches(self._spec, EntrySpec(value.entry_shape, value.dtype, value.device))
 
     def check_row(self, row: Tensor) -> None:
         # This runs for every row of every batch: the comparison that nearly always holds comes first, and is cheap.
-        like = self._like
-        if like is None or row.shape != like.shape or row.dtype != like.dtype or row.device != like.device:
-            check_matches(like, EntrySpec.of(row))
+        spec = self._spec
+        if spec is None or row.shape != spec.shape or row.dtype != spec.dtype or row.device != spec.device:
+            check_matches(spec, EntrySpec.of(row))
 
     def write(self, slot: int, value: KeysValues) -> None:
         self.save_tokens(slot, value.block[0], 0, value.size, None)
@@ -84,9 +84,9 @@ class PrivateStorage(Storage):
         return block
 
     def _allocate(self, slot: int, row: Tensor) -> Tensor:
-        if self._like is None:
-            self._like = EntrySpec.of(row)
-        block = memory(self._like.shape, self._like.device, self._like.dtype)
+        if self._spec is None:
+            self._spec = EntrySpec.of(row)
+        block = memory(self._spec.shape, self._spec.device, self._spec.dtype)
         self._blocks[slot] = block
         self._allocated += 1
         self._bytes += block.nbytes

@@ -19,7 +19,7 @@ class ReferenceStorage(Storage):
     overwritten by the next batch.
     """
 
-    def __init__(self, pool_size: int, like: EntrySpec | None = None) -> None:
+    def __init__(self, pool_size: int, spec: EntrySpec | None = None) -> None:
         self._values: list[Any] = [None] * pool_size
         self._allocated = 0
 

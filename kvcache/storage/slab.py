@@ -23,8 +23,8 @@ class Slab(TokenMemory):
         begins: of each entry, the first of its rows; 0 until it is first written.
     """
 
-    def __init__(self, like: EntrySpec | None = None) -> None:
-        super().__init__(like)
+    def __init__(self, spec: EntrySpec | None = None) -> None:
+        super().__init__(spec)
         self.begins = [_NONE_YET]
 
     def register(self, entries: int) -> int:
@@ -61,7 +61,7 @@ class SlabStorage(TokenStorage):
 
     Args:
         pool_size: slots.
-        like: what entries look like, if it is known.
+        spec: of all entries, if it is known.
         memory: shared with other pools; None makes one.
         reserves: whether room for all slots is there from the first entry on. Without it memory grows as slots come
             into use, for pools that are larger than they are ever full.
@@ -72,11 +72,11 @@ class SlabStorage(TokenStorage):
     def __init__(
         self,
         pool_size: int,
-        like: EntrySpec | None = None,
+        spec: EntrySpec | None = None,
         memory: Slab | None = None,
         reserves: bool = True,
     ) -> None:
-        self.memory = Slab(like) if memory is None else memory
+        self.memory = Slab(spec) if memory is None else memory
         self.first = self.memory.register(pool_size)
         self._pool_size = pool_size
         self._reserves = reserves

@@ -33,7 +33,7 @@ class TokenMemory(ABC):
     its window slid, it is corrected when it is read.
 
     Attributes:
-        like: what entries look like; None until the first one decides.
+        spec: of all entries; None until the first one decides.
         rows: the memory, allocated when it is first needed.
         used: rows handed out so far; those behind are untouched.
         tables: ``[entries, T_max + 1]``: which row each token is; the last column is ``ZERO_PAGE`` everywhere.
@@ -42,8 +42,8 @@ class TokenMemory(ABC):
         shifts: corrections; None where none are needed (rotary positions).
     """
 
-    def __init__(self, like: EntrySpec | None = None) -> None:
-        self.like = like
+    def __init__(self, spec: EntrySpec | None = None) -> None:
+        self.spec = spec
         self.rows: Tensor | None = None
         self.used = NULL_PAGES
         self.tables = np.zeros((0, 0), dtype=np.int64)
@@ -68,8 +68,8 @@ class TokenMemory(ABC):
     @property
     def longest(self) -> int:
         """Most tokens of an entry, T_max."""
-        assert self.like is not None, "the first entry decides what rows look like"
-        return self.like.shape[3]
+        assert self.spec is not None, "the first entry decides what rows look like"
+        return self.spec.shape[3]
 
     def take(self, count: int) -> int:
         """The first of ``count`` rows in a line that nobody had before."""
@@ -86,8 +86,8 @@ class TokenMemory(ABC):
             size = max(size, reserved)
         else:
             size = max(size, old.shape[0] + old.shape[0] // _GROWTH)
-        assert self.like is not None
-        self.rows = memory((size, self.width), self.like.device, self.like.dtype)
+        assert self.spec is not None
+        self.rows = memory((size, self.width), self.spec.device, self.spec.dtype)
         if old is None:
             self.rows[:NULL_PAGES].zero_()
         else:
@@ -147,61 +147,21 @@ class TokenMemory(ABC):
         """``entry`` is not in use any more."""
 
     def set_position_shift(self, shift: Tensor | None) -> None:
-        """From now on windows slide by this correction (see ``PositionShifts``); what slid before keeps its own."""
-        shifts = None if shift is None else PositionShifts(shift)
-        if shifts is self.shifts or (shifts is not None and shifts.corrects_like(self.shifts)):
-            return
-        entries = [entry for entry, size in enumerate(self.sizes) if size]
-        if entries:
-            self._correct_for_good(entries)
-        self.shifts = shifts
-
-    def _correct_for_good(self, entries: Sequence[int]) -> None:
-        """Let all tokens of ``entries`` be as if they had been computed where they stand."""
-        assert self.rows is not None
-        # A row that several entries share is corrected once for all of them that have it in one place.
-        instead: dict[tuple[int, int, int], list[tuple[int, int]]] = {}  # row, from where, to where: its tables
-        for entry in entries:
-            begin = self.longest - self.sizes[entry]
-            for new, old in enumerate(self.origins[entry].positions):
-                if old != new:
-                    instead.setdefault((int(self.tables[entry, begin + new]), old, new), []).append(
-                        (entry, begin + new)
-                    )
-            self.origins[entry] = NO_TOKENS.grown(0, self.sizes[entry], self.sizes[entry])
-        if not instead:
-            return
-        rows = np.array([row for row, _, _ in instead])
-        tokens = self.rows[self.index(rows)]
-        if self.shifts is not None:
-            moves = np.array([self.shifts.row(old, new) for _, old, new in instead])
-            tokens = (tokens + self.shifts.rows[self.index(moves)]).to(self.rows.dtype)
-        targets = self._rows_instead(rows)
-        self.rows[self.index(targets)] = tokens
-        which = np.repeat(np.arange(len(rows)), [len(places) for places in instead.values()])
-        places = tuple(np.array([place for places in instead.values() for place in places]).T)
-        self._replace(self.tables[places], targets[which])
-        self.tables[places] = targets[which]
-
-    def _rows_instead(self, rows: np.ndarray) -> np.ndarray:
-        """Where to write ``rows`` ``[n]`` when they are corrected."""
-        return rows
-
-    def _replace(self, old: np.ndarray, new: np.ndarray) -> None:  # noqa: B027
-        """In as many places of tables ``new`` rows ``[m]`` stand where ``old`` ones did."""
+        """From now on windows slide by this correction (see ``PositionShifts``). No entry is in use."""
+        self.shifts = None if shift is None else PositionShifts(shift)
 
     # The memory.
 
     @property
     def width(self) -> int:
         """Elements of a row, W."""
-        assert self.like is not None
-        layers, kinds, heads, _, head_dim = self.like.shape
+        assert self.spec is not None
+        layers, kinds, heads, _, head_dim = self.spec.shape
         return layers * kinds * heads * head_dim
 
     @property
     def row_bytes(self) -> int:
-        return 0 if self.like is None else self.width * self.like.dtype.itemsize
+        return 0 if self.spec is None else self.width * self.spec.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
@@ -209,11 +169,11 @@ class TokenMemory(ABC):
 
     def index(self, rows: np.ndarray) -> Tensor:
         """Row numbers on the memory's device, handed over without waiting for it."""
-        assert self.like is not None
+        assert self.spec is not None
         index = torch.from_numpy(rows)
-        if self.like.device.type == "cpu":
+        if self.spec.device.type == "cpu":
             return index
-        return index.pin_memory().to(self.like.device, non_blocking=True)
+        return index.pin_memory().to(self.spec.device, non_blocking=True)
 
 
 class TokenStorage(Storage):
@@ -236,9 +196,9 @@ class TokenStorage(Storage):
         assert len(memory.tables) > entry, f"slot {slot} is read before it was written"
         return memory.tables[entry, memory.longest - memory.sizes[entry] : memory.longest]
 
-    def decide(self, like: EntrySpec) -> None:
+    def decide(self, spec: EntrySpec) -> None:
         """The first entry, where none was promised: all others are like it."""
-        self.memory.like = like
+        self.memory.spec = spec
 
     def release(self, slot: int) -> None:
         self.memory.release(self.first + slot)
@@ -247,23 +207,23 @@ class TokenStorage(Storage):
 
     def check(self, value: Any) -> None:
         check_entry(value)
-        check_matches(self.memory.like, EntrySpec(value.entry_shape, value.dtype, value.device))
+        check_matches(self.memory.spec, EntrySpec(value.entry_shape, value.dtype, value.device))
 
     def check_row(self, row: Tensor) -> None:
-        check_matches(self.memory.like, EntrySpec.of(row))
+        check_matches(self.memory.spec, EntrySpec.of(row))
 
     def write(self, slot: int, value: KeysValues) -> None:
         self.save_tokens(slot, value.block[0], 0, value.size, None)
 
     def read(self, slot: int) -> KeysValues:
-        like, size = self.memory.like, self.size(slot)
-        assert like is not None
-        block = zeros((1, *like.shape), like.device, like.dtype)
+        spec, size = self.memory.spec, self.size(slot)
+        assert spec is not None
+        block = zeros((1, *spec.shape), spec.device, spec.dtype)
         self.load_tokens(slot, block[0], 0)
         return KeysValues.from_block(block, size)
 
     def save_tokens(self, slot: int, row: Tensor, first: int, count: int, shift: Tensor | None) -> None:
-        if self.memory.like is None:
+        if self.memory.spec is None:
             self.decide(EntrySpec.of(row))
         tables, new = self.memory.inherit([NULL_ENTRY], [0], [count])
         targets = self.memory.write([self.first + slot], tables, new, [NO_TOKENS.grown(0, count, count)])
@@ -277,18 +237,18 @@ class TokenStorage(Storage):
             pool.view(-1, *tokens.shape[1:]).index_copy_(0, self.memory.index(targets[:, 0]), tokens)
 
     def load_tokens(self, slot: int, row: Tensor, first: int) -> None:
-        like, size = self.memory.like, self.size(slot)
-        if EntrySpec.of(row) != like:  # a copy would broadcast
-            raise ValueError(f"an entry of {like} does not fit a batch of {EntrySpec.of(row)}")
+        spec, size = self.memory.spec, self.size(slot)
+        if EntrySpec.of(row) != spec:  # a copy would broadcast
+            raise ValueError(f"an entry of {spec} does not fit a batch of {EntrySpec.of(row)}")
         if size:
             row.narrow(3, first, size).copy_(self._tokens(slot))
 
     def _tokens(self, slot: int) -> Tensor:
         """A slot's tokens as they are to be read, ``[L, 2, H, size, D]``."""
         memory, rows = self.memory, np.ascontiguousarray(self.rows_of(slot))
-        assert memory.like is not None
+        assert memory.spec is not None
         assert memory.rows is not None
-        layers, kinds, heads, _, head_dim = memory.like.shape
+        layers, kinds, heads, _, head_dim = memory.spec.shape
         tokens = memory.rows.index_select(0, memory.index(rows))
         moves = None if memory.shifts is None else memory.shifts.moves(memory.origins[self.first + slot])
         if moves is not None:

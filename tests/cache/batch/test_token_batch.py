@@ -441,12 +441,28 @@ def a_slid_chain(name):
     return twins
 
 
-@pytest.mark.parametrize("name", FUSED)
-@pytest.mark.parametrize("factor", [3, None])
-def test_another_position_shift_is_that_of_later_slides(name, factor):
+OF_OTHER_WEIGHTS = {"factor": lambda shift: 3 * shift, "none": lambda shift: None, "a little": lambda shift: shift - 1}
+
+
+@pytest.mark.parametrize("name", ["new:private", "new:reference", *FUSED])
+@pytest.mark.parametrize("change", OF_OTHER_WEIGHTS.values(), ids=OF_OTHER_WEIGHTS)
+def test_what_other_weights_computed_is_not_served(name, change):
     twins = a_slid_chain(name)
-    shift = None if factor is None else factor * twins.naive.shift
-    twins.naive.shift = twins.backend.position_shift = shift
+    cache = twins.backend
+    twins.infer(Scope.NODE, [(0, 6, 7)])
+    cache.set_wm_cache(1, entry(1, 3, tokens=GEOMETRY.context_length))
+    twins.naive.shift = cache.position_shift = change(cache.position_shift)
+    assert not any(len(pool) for pool in (*cache.init_pools, cache.recur_pool, cache.wm_pool))
+    twins.naive.clear_all()
+    for key in range(6, 14):  # until its window slides by the new correction
+        twins.infer(Scope.ROOT, [(0, key, key + 1)])
+
+
+@pytest.mark.parametrize("name", ["new:private", "new:reference", *FUSED])
+def test_an_equal_position_shift_changes_nothing(name):
+    twins = a_slid_chain(name)
+    twins.backend.position_shift = twins.backend.position_shift.clone()
+    assert len(twins.backend.init_pools[0]) == 6
     for key in range(6, 9):
         twins.infer(Scope.ROOT, [(0, key, key + 1)])
 

@@ -74,13 +74,6 @@ def test_copies_of_origins_are_the_same_ones():
     assert pickle.loads(pickle.dumps(grown)) is grown
 
 
-def test_shifts_are_the_same_where_they_correct_alike():
-    assert PositionShifts(given()).corrects_like(PositionShifts(given()))
-    assert not PositionShifts(given()).corrects_like(PositionShifts(2 * given()))
-    assert not PositionShifts(given()).corrects_like(PositionShifts(given().double()))
-    assert not PositionShifts(given()).corrects_like(None)
-
-
 @pytest.mark.parametrize("origin", [1, 3])
 def test_no_slide_moves_a_token_by_half_a_step(origin):
     with pytest.raises(AssertionError, match=f"no number of slides moves a token from {origin} to 0"):

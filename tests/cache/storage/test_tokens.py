@@ -89,30 +89,6 @@ def test_what_grows_from_an_entry_starts_with_its_rows_where_rows_are_shared(mak
     assert memory.tables[first + 2, : TOKENS - 2].tolist() == [ZERO_PAGE] * (TOKENS - 2)
 
 
-@each_memory
-def test_what_slid_is_corrected_for_good_before_another_shift_is_set(make):
-    memory = make(LIKE)
-    memory.set_position_shift(torch.full((LAYERS, 2, HEADS, TOKENS - 3, HEAD_DIM), 1.0))
-    first, last = memory.register(3), TOKENS - 1
-    parents = [first, NULL_ENTRY]
-    memory.write([first], *memory.inherit([NULL_ENTRY], [0], [4]), [NO_TOKENS.grown(0, 4, 4)])
-    inherited, new = memory.inherit(parents, [2, 0], [last - 2, 2])
-    memory.write([first + 1, first + 2], inherited, new, [
-        memory.origins[parent].grown(at, end, count)
-        for parent, at, end, count in zip(parents, [2, 0], [last, 2], new, strict=True)
-    ])  # fmt: skip
-    memory.rows[NULL_PAGES:] = 5
-    kept = memory.tables.copy()
-    memory.set_position_shift(None)
-    values = memory.rows[torch.from_numpy(memory.tables[first : first + 3, :TOKENS])][..., 0]
-    slid = TOKENS - 3
-    assert values.tolist() == [
-        [0.0] * (TOKENS - 4) + [5.0] * 4, [0.0] * 3 + [6.0] * slid, [0.0] * (TOKENS - 2) + [5.0] * 2
-    ]  # fmt: skip
-    assert (memory.tables[first] == kept[first]).all()
-    assert memory.origins[first + 1].positions == tuple(range(slid))
-
-
 @each_storage
 def test_two_pools_in_one_memory_do_not_mix(make):
     memory = (Slab if make is SlabStorage else Pages)(LIKE)
