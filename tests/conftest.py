@@ -8,6 +8,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("conformance")
+pytest_plugins = ["required"]
 
 torch.set_num_threads(1)
 

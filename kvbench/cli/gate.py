@@ -58,7 +58,7 @@ def gate(
     summary: Path | None,
     json_file: Path | None,
 ) -> None:
-    """Measure this working tree against a base commit, and say what got better or worse.
+    """Measure the working tree against a base commit, and print what got better or worse.
 
     Both libraries are measured by this checkout's benchmarks/gates, in alternating processes. Deterministic metrics are
     compared exactly; times by a statistical test and a smallest effect, until they are decided or the budget is spent.
@@ -71,7 +71,7 @@ def gate(
 
         from kvbench.gate import GateError, GateFixture, ThresholdsError, run_gate
     except ImportError as error:
-        raise NotMeasuredError(f"the gate needs what 'pip install kvcache[gate]' brings: {error}") from None
+        raise NotMeasuredError(f"the gate needs what 'pip install kvcache[bench]' brings: {error}") from None
     from kvbench.cli.verdicts import verdict_markdown, verdict_table, verdict_text
 
     checkout = Path.cwd()

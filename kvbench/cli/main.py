@@ -1,36 +1,50 @@
-"""The command group, and how errors reach the person at the keyboard."""
+"""The command group: it imports a command when that is asked for, and prints errors as one line."""
 
 from __future__ import annotations
 
 import errno
+import importlib
 from typing import Any
 
 import click
 
-from kvbench.cli.gate import gate
-from kvbench.cli.profile import profile
-from kvbench.cli.record import record
-from kvbench.cli.replay import replay
-from kvbench.cli.report import report
-from kvbench.cli.results import results
-from kvbench.cli.search import search
-from kvbench.cli.trace import trace
-from kvbench.profile.profiler import ProfileError
-from kvbench.record.lightzero import RecordingError
-from kvbench.results.asv import ResultsError
-from kvbench.trace.schema import TraceError
-from kvcache import CacheMismatchError, __version__
+from kvbench.errors import KvbenchError
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main"]
+
+# Each command's module in this package is named like it. Written here, so that "--help" imports none of them.
+COMMANDS = {
+    "gate": "Measure the working tree against a base commit, and print what got better or worse.",
+    "profile": "Profile a replay of TRACE on each cache, and write files that other tools open.",
+    "record": "Record a search as a trace.",
+    "replay": "Replay TRACES against several caches, and show what each costs and returns.",
+    "report": "Make HTML pages of measurements; they need no network and no server.",
+    "results": "Show asv's results in FOLDER as a table: a row each benchmark, a column each commit.",
+    "search": "Run whole searches on each cache in turns, and compare what they find and take.",
+    "trace": "Show, check, recover and make traces.",
+}
 
 
-class _Group(click.Group):
+class _LazyGroup(click.Group):
     """Faults that name themselves are printed without a traceback: exit code 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"kvbench.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (TraceError, RecordingError, ResultsError, ProfileError, CacheMismatchError) as error:
+        except KvbenchError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # whoever read our output has gone: click ends quietly
@@ -38,17 +52,17 @@ class _Group(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.version_option(__version__, prog_name="kvbench")
+def _print_version(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        from kvcache import __version__
+
+        click.echo(f"kvbench, version {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
+)
 def main() -> None:
-    """The KV-cache of transformer world models under MCTS: record and replay searches, compare caches and commits."""
-
-
-main.add_command(replay)
-main.add_command(profile)
-main.add_command(search)
-main.add_command(record)
-main.add_command(trace)
-main.add_command(results)
-main.add_command(gate)
-main.add_command(report)
+    """Record and replay searches of world models, compare their caches, and judge commits."""

@@ -80,7 +80,7 @@ def profile(
     threads: int,
     top: int,
 ) -> None:
-    """Profile a replay of TRACE on each cache, and write a folder of what was seen.
+    """Profile a replay of TRACE on each cache, and write files that other tools open.
 
     For each cache: operations.csv; trace.json.gz, which opens in Perfetto, its ranges named after the operation kinds
     (hash, lookup, supply, assemble, store, clear); flame.svg, which a browser opens, and stacks.txt behind it; on CUDA

@@ -89,7 +89,7 @@ def replay(
     threads: int,
     json_file: Path | None,
 ) -> None:
-    """Replay TRACES against several caches and show what each costs and returns.
+    """Replay TRACES against several caches, and show what each costs and returns.
 
     Every context that a cache returns is checked, token by token, in a pass of its own; then all caches are timed side
     by side. A replay is open-loop: it asks each cache the same recorded requests, and does not show how the search

@@ -11,9 +11,7 @@ from pathlib import Path
 import click
 
 from kvbench.cli.console import STDERR
-from kvbench.results.asv import ResultsError
 from kvbench.trace.files import check_writable
-from kvbench.trace.schema import TraceError
 
 __all__ = ["report"]
 
@@ -54,28 +52,21 @@ def report(
     histories: int | None,
     command: str,
 ) -> None:
-    """Make pages of what was measured: a front page, regressions, backends, and a page for each trace.
+    """Make HTML pages of measurements; they need no network and no server.
 
-    They work from a file, with no network and no server.
+    There is a front page, and pages of regressions, of backends and of each trace.
     """
-    try:
-        from kvbench.report import MOST_HISTORIES, Inputs, ReportError, build_report
-    except ImportError as error:
-        raise click.ClickException(f"the report needs what 'pip install kvcache[report]' brings: {error}") from None
+    from kvbench.report import MOST_HISTORIES, Inputs, build_report
+
     if results is None and profile is None and not (replays or benchmarks or traces):
         raise click.UsageError("nothing to report: give --results, --replay, --benchmark, --trace or --profile")
     inputs = Inputs(
         results, replays, benchmarks, traces, profile, repository, since,
         MOST_HISTORIES if histories is None else histories, command or shlex.join(["kvbench", *sys.argv[1:]]),
     )  # fmt: skip
-    try:
-        with _no_empty_folder(output):
-            check_writable(output / "index.html")
-            pages = build_report(
-                inputs, output, lambda what: STDERR.print(f"{what} ...", highlight=False, markup=False)
-            )
-    except (ReportError, ResultsError, TraceError) as error:
-        raise click.ClickException(str(error)) from error
+    with _no_empty_folder(output):
+        check_writable(output / "index.html")
+        pages = build_report(inputs, output, lambda what: STDERR.print(f"{what} ...", highlight=False, markup=False))
     click.echo(f"{pages[0]}: {len(pages)} pages")
 
 

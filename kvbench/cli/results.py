@@ -27,7 +27,7 @@ LABEL_WIDTH = 24
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all rows here instead.")
 @click.option("--durations", is_flag=True, help="Show instead how long asv took for each commit.")
 def results(folder: Path, benchmark: str, params: str, machine: str, csv_file: Path | None, durations: bool) -> None:
-    """Show asv's results in FOLDER (its results_dir): a row each benchmark and its parameters, a column each commit."""
+    """Show asv's results in FOLDER as a table: a row each benchmark, a column each commit."""
     if durations:
         STDOUT.print(_duration_table(_of_machine(load_durations(folder), machine)))
         return

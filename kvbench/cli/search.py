@@ -18,7 +18,7 @@ from kvbench.cli.console import STDOUT
 from kvbench.cli.shapes import shape_of
 from kvbench.measure.machine import Machine
 from kvbench.trace.files import whole_or_absent
-from kvcache import AUTO, GEOMETRIES, LOGGED_STALE_HITS, POSITIONS, STORAGES, CacheBackend
+from kvcache import AUTO, GEOMETRIES, LOGGED_STALE_HITS, POSITIONS, STORAGES, CacheBackend, CacheMismatchError
 from kvcache.world_model import LARGEST_SEED, Played, SearchConfig, WorldModel, WorldModelConfig, play
 
 __all__ = ["search"]
@@ -116,7 +116,7 @@ def search(
     threads: int,
     json_path: Path | None,
 ) -> None:
-    """Search with a world model of random weights on each cache, in turns, and compare what is found.
+    """Run whole searches on each cache in turns, and compare what they find and take.
 
     The model, its environments and all noise come from the seed: what differs is the cache's doing. A search is the
     roots' inference and all simulations; times are of whole searches, the backends taking turns search by search.
@@ -132,7 +132,10 @@ def search(
         ]
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    _play(runs, searches, seed, SearchConfig(num_simulations=shape.num_simulations))
+    try:
+        _play(runs, searches, seed, SearchConfig(num_simulations=shape.num_simulations))
+    except CacheMismatchError as error:
+        raise click.ClickException(str(error)) from error
     numbers = {
         "format": "kvcache-search",
         "geometry": shape.to_dict(),

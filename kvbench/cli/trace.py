@@ -22,7 +22,7 @@ _FILE = click.Path(path_type=Path)
 
 @click.group()
 def trace() -> None:
-    """Look at traces, check, recover and make them."""
+    """Show, check, recover and make traces."""
 
 
 @trace.command()

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from kvbench.errors import KvbenchError
+
 __all__ = ["GATES", "GateError", "GateFixture", "Measured"]
 
 GATES = Path("benchmarks") / "gates"
@@ -29,7 +31,7 @@ _PYTEST_RAN = (0, 1, 5)  # all passed; some failed; nothing was selected
 _MICROSECONDS = 1e6
 
 
-class GateError(RuntimeError):
+class GateError(KvbenchError):
     """What could not be measured, why, and what to do."""
 
 

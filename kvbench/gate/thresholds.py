@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from kvbench.errors import KvbenchError
+
 __all__ = ["TIME", "Limit", "Meant", "Thresholds", "ThresholdsError"]
 
 TIME = "time"
 DIRECTIONS = ("lower", "higher", "none")
 
 
-class ThresholdsError(ValueError):
+class ThresholdsError(KvbenchError):
     """A thresholds file that cannot be used: where, and what is wrong."""
 
 

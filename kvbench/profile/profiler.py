@@ -22,6 +22,7 @@ import torch
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
+from kvbench.errors import KvbenchError
 from kvbench.profile.chrome_trace import fold_stacks, format_stacks, read_chrome_trace
 from kvbench.profile.flame_graph import render_flame_graph
 from kvbench.profile.ranges import INFERENCES, KINDS, MODEL, Annotate, Ranges, make_annotate
@@ -61,7 +62,7 @@ _HISTORY_ENTRIES = 1_000_000  # allocator events of a memory snapshot; older one
 Progress = Callable[[str], None]  # what is going on
 
 
-class ProfileError(ValueError):
+class ProfileError(KvbenchError):
     """A profile that cannot be used: which file, and what is wrong with it."""
 
 

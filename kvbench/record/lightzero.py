@@ -16,6 +16,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
+from kvbench.errors import KvbenchError
 from kvbench.trace.schema import ASSEMBLE, CLEAR, GENERATE, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE
 from kvbench.trace.writer import TraceWriter
 from kvcache import Geometry
@@ -36,7 +37,7 @@ _OBSERVED_METHODS = (
 _OBSERVED_ATTRIBUTES = ("past_kv_cache_init_infer_envs", "past_kv_cache_recurrent_infer", "env_num", "context_length")
 
 
-class RecordingError(RuntimeError):
+class RecordingError(KvbenchError):
     """A recording that cannot be made, or that a trace could not say."""
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kvbench.errors import KvbenchError
+
 __all__ = ["ReportError"]
 
 
-class ReportError(ValueError):
+class ReportError(KvbenchError):
     """An input that cannot be used: which file, and what is wrong with it."""
 
     def __init__(self, path: str | Path, fault: str) -> None:

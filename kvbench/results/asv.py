@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from kvbench.errors import KvbenchError
+
 __all__ = ["COLUMNS", "DURATION_COLUMNS", "ResultsError", "load_durations", "load_machines", "load_results"]
 
 COLUMNS = ("machine", "environment", "commit", "date", "benchmark", "params", "value", "unit", "state")
@@ -19,7 +21,7 @@ DURATION_COLUMNS = ("machine", "commit", "date", "build", "benchmarks")
 RESULTS_VERSION = 2  # of asv's result files (asv 0.6)
 
 
-class ResultsError(ValueError):
+class ResultsError(KvbenchError):
     """Results that cannot be read: which file, and what is wrong."""
 
     def __init__(self, path: Path, fault: str) -> None:

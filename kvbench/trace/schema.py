@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from kvbench.errors import KvbenchError
 from kvcache import Geometry, __version__
 
 __all__ = [
@@ -84,7 +85,7 @@ _HEADER_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-class TraceError(ValueError):
+class TraceError(KvbenchError):
     """A trace that cannot be used: which file, where in it, and what is wrong.
 
     Attributes:

@@ -140,7 +140,7 @@ class TestExitCodes:
         monkeypatch.setitem(sys.modules, missing, None)
         result = gate(repository, "--base", "HEAD")
         assert result.exit_code == NOT_MEASURED
-        assert "the gate needs what 'pip install kvcache[gate]' brings: " in result.stderr
+        assert "the gate needs what 'pip install kvcache[bench]' brings: " in result.stderr
         assert missing in result.stderr
 
 

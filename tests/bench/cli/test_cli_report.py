@@ -107,12 +107,3 @@ def test_the_command_line_starts_without_the_reports_libraries():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_missing_libraries_are_named(trace, tmp_path, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("kvbench.report")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "ruptures", None)
-    result = invoke("--trace", trace, "--output", tmp_path / "html")
-    assert result.exit_code == 1
-    assert "pip install kvcache[report]" in result.stderr
