@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from kvbench.cli.console import STDERR, STDOUT
+from kvbench.files import check_writable, whole_or_absent
 from kvbench.measure.machine import Machine
-from kvbench.trace.files import check_writable, whole_or_absent
 
 if TYPE_CHECKING:
     from kvbench.gate import GateFixture, Thresholds

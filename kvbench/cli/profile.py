@@ -18,11 +18,11 @@ from rich.table import Table
 
 from kvbench.cli.capacity import DTYPES, Capacity, CapacityType
 from kvbench.cli.console import STDERR, STDOUT
+from kvbench.files import folder_whole_or_absent
 from kvbench.measure.machine import Machine
 from kvbench.profile.profiler import INDEX, INDEX_FORMAT, INDEX_SCHEMA_VERSION, BackendProfile, profile_backend
 from kvbench.profile.ranges import KINDS
 from kvbench.replay.summary import describe_trace
-from kvbench.trace.files import folder_whole_or_absent
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import TraceError
 from kvbench.trace.steps import Step, read_steps

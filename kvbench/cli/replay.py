@@ -18,10 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kvbench.cli.capacity import DTYPES, Capacity, CapacityType
 from kvbench.cli.console import STDERR, STDOUT
 from kvbench.cli.table import replay_table
+from kvbench.files import check_writable, whole_or_absent
 from kvbench.measure.machine import Machine
 from kvbench.replay.passes import Replay
 from kvbench.replay.summary import describe_trace, ratio, summarise
-from kvbench.trace.files import check_writable, whole_or_absent
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import TraceError
 from kvbench.trace.steps import Step, read_steps

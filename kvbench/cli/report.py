@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from kvbench.cli.console import STDERR
-from kvbench.trace.files import check_writable
+from kvbench.files import check_writable
 
 __all__ = ["report"]
 

@@ -11,8 +11,8 @@ from rich import box
 from rich.table import Table
 
 from kvbench.cli.console import STDERR, STDOUT
+from kvbench.files import whole_or_absent
 from kvbench.results.asv import load_durations, load_results
-from kvbench.trace.files import whole_or_absent
 
 __all__ = ["results"]
 

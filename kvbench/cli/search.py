@@ -16,8 +16,8 @@ from rich.table import Table
 
 from kvbench.cli.console import STDOUT
 from kvbench.cli.shapes import shape_of
+from kvbench.files import whole_or_absent
 from kvbench.measure.machine import Machine
-from kvbench.trace.files import whole_or_absent
 from kvcache import AUTO, GEOMETRIES, LOGGED_STALE_HITS, POSITIONS, STORAGES, CacheBackend, CacheMismatchError
 from kvcache.world_model import LARGEST_SEED, Played, SearchConfig, WorldModel, WorldModelConfig, play
 

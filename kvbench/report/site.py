@@ -15,11 +15,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from kvbench.files import whole_or_absent
 from kvbench.report.errors import ReportError
 from kvbench.report.figures import Drawing, draw
 from kvbench.report.panels import Cell, Link, Panel, Table
 from kvbench.report.text import number
-from kvbench.trace.files import whole_or_absent
 
 __all__ = ["LARGEST_PAGE", "Group", "PageLink", "Site", "as_csv"]
 

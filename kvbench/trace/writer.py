@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kvbench.trace.files import check_writable, whole_or_absent
+from kvbench.files import check_writable, whole_or_absent
 from kvbench.trace.schema import (
     COLUMNS,
     EVENT_SCHEMA,

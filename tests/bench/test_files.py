@@ -1,6 +1,6 @@
 import pytest
 
-from kvbench.trace.files import folder_whole_or_absent, whole_or_absent
+from kvbench.files import folder_whole_or_absent, whole_or_absent
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path):
