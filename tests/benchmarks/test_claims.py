@@ -30,6 +30,7 @@ def test_a_recurrent_step_of_the_new_cache_is_no_slower_than_legacys(geometry):
     assert ratio(replay.reports["legacy"], replay.reports["new"])["median"] >= 1
 
 
+@pytest.mark.slow
 def test_the_harness_adds_less_than_a_microsecond_to_an_operation():
     geometry = replace(GEOMETRIES["cartpole"], num_simulations=5)  # short searches: many clears
     steps = claims.synthetic(geometry, seed=3, searches=40)
@@ -44,6 +45,7 @@ def test_the_harness_adds_less_than_a_microsecond_to_an_operation():
             assert empty < new, operation  # it is new that works, and the empty one not
 
 
+@pytest.mark.slow
 def test_the_gate_adds_less_than_a_microsecond_to_a_call():
     runs = [gate_laps() for _ in range(2)]
     for what in ("operation", "call_of_a_replay"):
@@ -93,6 +95,7 @@ def test_windows_slide_in_the_claim_that_says_so(small_models, capsys):
     assert re.findall(r"(\d+) of 16 roots had a window that slid", capsys.readouterr().out) == ["7", "7"]
 
 
+@pytest.mark.slow
 def test_capacities_go_down_to_where_legacy_has_stale_hits(small_models, capsys):
     claims.main(["capacities"])
     output = capsys.readouterr().out

@@ -21,6 +21,8 @@ from kvcache import manager
 from kvcache.config import CacheConfig
 from kvcache.geometry import GEOMETRIES, Geometry
 
+pytestmark = pytest.mark.slow
+
 TINY = Geometry("tiny", 2, 2, 16, 8, 2, 6, "absolute")
 COPY = Counts(tensor_ops=1, bytes_copied=4)
 ALLOCATION = Counts(tensor_ops=1, allocations=1, bytes_allocated=4)

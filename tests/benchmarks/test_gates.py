@@ -18,6 +18,8 @@ from kvbench.replay.operations import OPERATION_KINDS
 from kvcache.geometry import GEOMETRIES
 from kvcache.registry import BACKENDS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # Appended to a copy of the manager: its three ways of being broken, each at one geometry.

@@ -232,6 +232,7 @@ class TestTogether:
         assert cells.together([], lambda names: 1 / 0) == {}
 
 
+@pytest.mark.slow
 class TestReplays:
     @pytest.fixture
     def measure(self, monkeypatch):

@@ -72,6 +72,7 @@ class TestCurvesAreWhatReplaysCount:
         for budget, row in zip(budgets, curve[COUNTS].values.tolist(), strict=True):
             assert row == verified(steps, backend, eviction_strategy=eviction, recur_pool_bytes=budget)
 
+    @pytest.mark.slow
     def test_the_committed_recording_at_50_slots(self):
         # The README's row: 51.04 / 40.08 / 8.88 / 0 for legacy, 51.04 / 0 / 8.88 / 40.08 for new.
         reader = TraceReader(COMMITTED)
@@ -110,6 +111,7 @@ def any_steps(draw):
     return steps
 
 
+@pytest.mark.slow
 class TestWhateverIsAsked:
     @given(any_steps(), st.sampled_from(["fifo", "lru", "priority", "legacy"]), st.booleans(), st.integers(1, 3))
     @settings(max_examples=300)

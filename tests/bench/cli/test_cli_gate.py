@@ -90,6 +90,7 @@ class TestWorse:
         assert "wrong content" in rows["test_operation[lookup]", ""]["reason"]
 
 
+@pytest.mark.slow
 class TestExitCodes:
     def test_nothing_worse(self, repository):
         result = gate(repository, "--base", "HEAD", "-k", "store")
@@ -149,6 +150,7 @@ def limits(repository, folder):
     return _thresholds(GateFixture(repository, "HEAD", folder), Path(THRESHOLDS))
 
 
+@pytest.mark.slow
 class TestThresholds:
     def test_a_bad_file_of_the_working_tree(self, repository):
         edit(repository, THRESHOLDS, '"lower" }', '"down" }')

@@ -295,6 +295,7 @@ def test_a_metric_of_unknown_direction_is_neither_better_nor_worse(tmp_path):
     assert "Nothing in asv's results compares a backend with legacy." in Page(pages[0]).text
 
 
+@pytest.mark.slow
 def test_many_commits_and_benchmarks(tmp_path):
     """500 commits x 200 benchmarks in under 60 s (of the processor: others may be busy too), no page of 3 MB."""
     rng = np.random.default_rng(0)
@@ -314,6 +315,7 @@ def test_many_commits_and_benchmarks(tmp_path):
     assert largest < 3_000_000
 
 
+@pytest.mark.slow
 def test_everything_steps_at_every_commit(tmp_path):
     """200 series that step at all of 500 commits, in under 60 s of the processor."""
     units = {f"suite.track_bytes_{number}": "bytes" for number in range(200)}

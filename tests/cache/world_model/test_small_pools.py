@@ -16,6 +16,8 @@ from kvcache.shadow import ShadowCache
 from kvcache.world_model import SearchConfig
 from kvcache.world_model.play import play
 
+pytestmark = pytest.mark.slow
+
 SLOTS = 4  # of 8 x 3 that a search fills
 
 each_new = pytest.mark.parametrize("name", sorted(set(CACHES) - {"legacy"}))
