@@ -8,10 +8,11 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
+from suite.bridge import storages
 
 # Written out, as in test_gate_operations.py.
 TRACES = ["cartpole-lightzero-0.2.0-seed0", "synthetic-pong", "synthetic-visual-match"]
-BACKENDS = ["legacy", "new:private", "new:slab", "new:paged", "new:paged-resident"]
+BACKENDS = storages(["legacy", "new:private", "new:slab", "new:paged", "new:paged-resident"])
 NOT_TIMED = ["legacy"]  # what it returns must not drift, since everything is measured against it; it is slow, too
 
 COMMITTED = Path(__file__).parents[1] / "traces"

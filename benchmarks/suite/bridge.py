@@ -9,14 +9,47 @@ the oldest lack some. Later commits need nothing of ``OLD_HOMES``.
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ROOT", "put_suite_in_place"]
+__all__ = ["METRICS", "ROOT", "put_suite_in_place", "storages"]
 
 ROOT = Path(__file__).resolve().parents[2]
+NOT_WATCHED = ("new:reference",)  # it shares what it stores: it is there for comparison
+
+
+def _metrics() -> Any:
+    """This checkout's ``kvbench.metrics``, by its path: when asv imports the benchmarks, no package is in place yet."""
+    spec = importlib.util.spec_from_file_location("_metrics_of_the_suite", ROOT / "kvbench" / "metrics.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+METRICS = _metrics()
+
+
+def storages(listed: list[str]) -> list[str]:
+    """Backends: those that are listed, and behind them one for each further storage of this checkout.
+
+    Read from its text, since asv imports the benchmarks without torch.
+    """
+    tree = ast.parse((ROOT / "kvcache" / "storage" / "__init__.py").read_text())
+    table = next(
+        node.value for node in tree.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "STORAGES"
+    )  # fmt: skip
+    assert isinstance(table, ast.Dict)
+    names = [f"new:{ast.literal_eval(key)}" for key in table.keys if key is not None]
+    return [*listed, *(name for name in names if name not in (*listed, *NOT_WATCHED))]
+
 
 # Where libraries up to 75dd4e3 keep what the suite imports from ``kvcache`` itself.
 OLD_HOMES = {

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any, ClassVar
 
-from .bridge import put_suite_in_place
+from .bridge import METRICS, put_suite_in_place
 
-__all__ = ["Cell", "Cells", "Place", "attempt", "declare", "lacking", "together"]
+__all__ = ["Cell", "Cells", "Place", "attempt", "lacking", "together", "track", "track_counters"]
 
 Place = tuple[Any, ...]  # one value of each parameter
 
@@ -56,13 +56,25 @@ class Cells:
         self.cell = cell
 
 
-def declare(benchmark: type[Cells], units: dict[str, str]) -> None:
-    """Give every ``track_*`` method its unit and its version."""
-    for name, unit in units.items():
-        method = getattr(benchmark, name)
-        method.unit = unit
-        # Explicit, so that an edit of the text does not throw the history away; raised when what it means changes.
-        method.version = "1"
+def track(benchmark: type[Cells], name: str, unit: str, value: Callable[[Cell], float]) -> None:
+    """Give a benchmark the method ``track_NAME``: what ``value`` finds in a cell."""
+
+    def method(self: Any, cells: Any, *place: Any) -> float:
+        return value(self.cell)
+
+    method.unit = unit  # type: ignore[attr-defined]
+    # Explicit, so that an edit of the text does not throw the history away; raised when what it means changes.
+    method.version = "1"  # type: ignore[attr-defined]
+    method.__name__ = f"track_{name}"
+    setattr(benchmark, method.__name__, method)
+
+
+def track_counters(benchmark: type[Cells], per: str, value: Callable[[Cell, str], float], *only: str) -> None:
+    """``track`` every published counter of ``kvbench.metrics``, or only some of them, by its name in a cell."""
+    for counter in METRICS.COUNTERS:
+        if counter.published and (not only or counter.name in only):
+            unit = f"{counter.unit} per {per}"
+            track(benchmark, counter.slug, unit, lambda cell, name=counter.name: value(cell, name))
 
 
 def lacking(backend: str, device: str) -> str | None:

@@ -7,14 +7,15 @@ from itertools import product
 from statistics import median
 from typing import Any, ClassVar
 
-from .cells import Cell, Cells, Place, attempt, declare, lacking, together
+from .bridge import storages
+from .cells import Cell, Cells, Place, attempt, lacking, together, track, track_counters
 
 # Never changed, only appended: a history whose sampling changed would jump. What a commit or a machine does not have is
 # skipped, not left out.
 KINDS = ["hash", "lookup", "assemble_equal", "assemble_unequal", "retrieve", "store", "slide", "clear"]
 GEOMETRIES = ["cartpole", "lunarlander", "pong", "visual-match", "multitask", "wide"]
 BATCHES = [1, 8, 64]
-BACKENDS = ["legacy", "new:private", "new:slab", "new:paged", "new:paged-resident"]
+BACKENDS = storages(["legacy", "new:private", "new:slab", "new:paged", "new:paged-resident"])
 DEVICES = ["cpu", "cuda"]
 POINTS = [
     "environments=1", "environments=2", "environments=4", "environments=8", "environments=16", "environments=32",
@@ -111,33 +112,10 @@ class Operations(Cells):
                 cells[kind, geometry, batch, backend, device] = cell
         return cells
 
-    def track_time(self, cells, *place):
-        return self.cell["time"]
 
-    def track_time_over_legacy(self, cells, *place):
-        return self.cell["time_over_legacy"]
-
-    def track_tensor_operations(self, cells, *place):
-        return self.cell["tensor_ops"]
-
-    def track_bytes_copied(self, cells, *place):
-        return self.cell["bytes_copied"]
-
-    def track_allocations(self, cells, *place):
-        return self.cell["allocations"]
-
-    def track_synchronisations(self, cells, *place):
-        return self.cell["synchronisations"]
-
-
-declare(
-    Operations,
-    {
-        "track_time": "us", "track_time_over_legacy": "ratio", "track_tensor_operations": "operations per call",
-        "track_bytes_copied": "bytes per call", "track_allocations": "allocations per call",
-        "track_synchronisations": "synchronisations per call",
-    },
-)  # fmt: skip
+track(Operations, "time", "us", lambda cell: cell["time"])
+track(Operations, "time_over_legacy", "ratio", lambda cell: cell["time_over_legacy"])
+track_counters(Operations, "call", lambda cell, name: cell[name])
 
 
 class Growth(Cells):
@@ -161,20 +139,10 @@ class Growth(Cells):
                 cells[point, backend, device] = _sum([part[backend] for part in parts])
         return cells
 
-    def track_time(self, cells, *place):
-        return self.cell["time"]
 
-    def track_tensor_operations(self, cells, *place):
-        return self.cell["tensor_ops"]
-
-    def track_bytes_reserved(self, cells, *place):
-        return self.cell["bytes_reserved"]
-
-
-declare(
-    Growth,
-    {"track_time": "us", "track_tensor_operations": "operations per batch", "track_bytes_reserved": "bytes"},
-)
+track(Growth, "time", "us", lambda cell: cell["time"])
+track(Growth, "bytes_reserved", "bytes", lambda cell: cell["bytes_reserved"])
+track_counters(Growth, "batch", lambda cell, name: cell[name], "tensor_ops")
 
 
 def _shape(point: str) -> tuple[Any, int, int | None]:

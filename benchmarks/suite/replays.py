@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import product
 from typing import Any, ClassVar
 
-from .bridge import ROOT
-from .cells import Cell, Cells, Place, attempt, declare, lacking, together
+from .bridge import METRICS, ROOT, storages
+from .cells import Cell, Cells, Place, attempt, lacking, together, track, track_counters
 
 # Never changed, only appended: a history whose sampling changed would jump. What a commit or a machine does not have is
 # skipped, not left out.
 TRACES = ["cartpole-lightzero-0.2.0-seed0", "synthetic-pong", "synthetic-visual-match", "synthetic-wide"]
-BACKENDS = ["legacy", "legacy-0.2.0", "new:private", "new:slab", "new:paged", "new:paged-resident"]
+BACKENDS = storages(["legacy", "legacy-0.2.0", "new:private", "new:slab", "new:paged", "new:paged-resident"])
 DEVICES = ["cpu", "cuda"]
 BASELINE = "legacy"
 
@@ -115,90 +115,31 @@ class Replays(Cells):
                     cells[trace, backend, device] = cell
         return cells
 
-    def _rate(self, outcome: str) -> float:
-        return 100 * self.cell["outcomes"]["total"][f"{outcome}_rate"]
 
-    def _share_in_small_pool(self, outcome: str) -> float:
-        return 100 * self.cell["small"].get(outcome, 0) / sum(self.cell["small"].values())
-
-    def _p50(self, operation: str) -> float:
-        return self.cell["latency_us"][operation]["p50"]
-
-    def _count(self, name: str) -> float:
-        return self.cell["counts_per_recurrent_step_median"][name]
-
-    def track_step_time(self, cells, *cell):
-        return self._p50("recurrent_step")
-
-    def track_hash_time(self, cells, *cell):
-        return self._p50("hash")
-
-    def track_lookup_time(self, cells, *cell):
-        return self._p50("lookup")
-
-    def track_assemble_time(self, cells, *cell):
-        return self._p50("assemble")
-
-    def track_store_time(self, cells, *cell):
-        return self._p50("store")
-
-    def track_clear_time(self, cells, *cell):
-        return self._p50("clear")
-
-    def track_step_time_over_legacy(self, cells, *cell):
-        # asv reads NaN as skipped, here and below.
-        return 1 / self.cell["ratio"]["median"] if self.cell["ratio"] else float("nan")
-
-    def track_miss_rate(self, cells, *cell):
-        return self._rate("miss")
-
-    def track_stale_hit_rate(self, cells, *cell):
-        return self._rate("stale_hit")
-
-    def track_context_mismatch_rate(self, cells, *cell):
-        return self._rate("context_mismatch")
-
-    def track_miss_rate_in_small_pool(self, cells, *cell):
-        return self._share_in_small_pool("miss")
-
-    def track_stale_hit_rate_in_small_pool(self, cells, *cell):
-        return self._share_in_small_pool("stale hit")
-
-    def track_context_mismatch_rate_in_small_pool(self, cells, *cell):
-        return self._share_in_small_pool("context mismatch")
-
-    def track_evictions(self, cells, *cell):
-        return sum(self.cell["evictions"].values())
-
-    def track_bytes_reserved(self, cells, *cell):
-        return sum(self.cell["bytes_reserved"].values())
-
-    def track_tensor_operations(self, cells, *cell):
-        return self._count("tensor_ops")
-
-    def track_bytes_copied(self, cells, *cell):
-        return self._count("bytes_copied")
-
-    def track_allocations(self, cells, *cell):
-        return self._count("allocations")
-
-    def track_synchronisations(self, cells, *cell):
-        return self._count("synchronisations")
-
-    def track_peak_memory(self, cells, *cell):
-        return self.cell["peak_bytes"]
+def _rate(cell, outcome):
+    return 100 * cell["outcomes"]["total"][f"{outcome}_rate"]
 
 
-declare(
-    Replays,
-    {
-        "track_step_time": "us", "track_hash_time": "us", "track_lookup_time": "us", "track_assemble_time": "us",
-        "track_store_time": "us", "track_clear_time": "us", "track_step_time_over_legacy": "ratio",
-        "track_miss_rate": "%", "track_stale_hit_rate": "%", "track_context_mismatch_rate": "%",
-        "track_miss_rate_in_small_pool": "%", "track_stale_hit_rate_in_small_pool": "%",
-        "track_context_mismatch_rate_in_small_pool": "%", "track_evictions": "evictions",
-        "track_bytes_reserved": "bytes", "track_tensor_operations": "operations per step",
-        "track_bytes_copied": "bytes per step", "track_allocations": "allocations per step",
-        "track_synchronisations": "synchronisations per step", "track_peak_memory": "bytes",
-    },
-)  # fmt: skip
+def _share_in_small_pool(cell, outcome):
+    return 100 * cell["small"].get(outcome, 0) / sum(cell["small"].values())
+
+
+def _over_legacy(cell):
+    # asv reads NaN as skipped.
+    return 1 / cell["ratio"]["median"] if cell["ratio"] else float("nan")
+
+
+for _each in METRICS.LATENCIES:
+    track(Replays, _each.slug, _each.unit, lambda cell, name=_each.name: cell["latency_us"][name]["p50"])
+track(Replays, "step_time_over_legacy", "ratio", _over_legacy)
+for _each in METRICS.OUTCOMES:
+    if _each.published:
+        track(Replays, f"{_each.slug}_rate", "%", lambda cell, name=_each.name: _rate(cell, name))
+        track(
+            Replays, f"{_each.slug}_rate_in_small_pool", "%",
+            lambda cell, name=_each.label: _share_in_small_pool(cell, name),
+        )  # fmt: skip
+track(Replays, "evictions", "evictions", lambda cell: sum(cell["evictions"].values()))
+track(Replays, "bytes_reserved", "bytes", lambda cell: sum(cell["bytes_reserved"].values()))
+track(Replays, "peak_memory", "bytes", lambda cell: cell["peak_bytes"])
+track_counters(Replays, "step", lambda cell, name: cell["counts_per_recurrent_step_median"][name])

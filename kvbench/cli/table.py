@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from kvbench.metrics import COUNTERS, OUTCOMES
 from kvbench.replay.drive import OPERATIONS
 
 __all__ = ["replay_table"]
@@ -29,7 +30,7 @@ def replay_table(replay: dict[str, Any]) -> Table:
         "latency, us: p50 / p95 / p99": _latency(replay, "latency_us"),
         "latency on the device, us: p50 / p95 / p99": _latency(replay, "device_latency_us"),
         f"recurrent step, times faster than {replay['baseline']}": _ratios(replay),
-        "what lookups came to": _outcomes(replay),
+        "lookup outcomes": _outcomes(replay),
         "bytes reserved": _memory(backends),
         "in a recurrent step, median": _counts(backends),
     }
@@ -72,8 +73,9 @@ def _outcomes(replay: dict[str, Any]) -> list[Row]:
     backends = replay["backends"]
     outcomes = [backend["outcomes"] for backend in backends]
     rows = [("lookups", [f"{each['total']['lookups']:,}" for each in outcomes])]
-    for name in ("hit", "stale_hit", "context_mismatch", "miss", "wrong_content"):
-        rows.append((f"{name.replace('_', ' ')}, %", [_percent(each["total"][f"{name}_rate"]) for each in outcomes]))
+    for outcome in OUTCOMES:
+        rates = [each["total"][f"{outcome.name}_rate"] for each in outcomes]
+        rows.append((f"{outcome.label}, %", [_percent(rate) for rate in rates]))
     # At other sizes than the recorded run's it would only say that they are other sizes.
     if replay["capacity"]["label"] in ("default", "recorded") and any(each["recorded_lookups"] for each in outcomes):
         differing = [f"{each['disagreements_with_recorded_run']:,}" for each in outcomes]
@@ -95,8 +97,7 @@ def _memory(backends: list[Backend]) -> list[Row]:
 def _counts(backends: list[Backend]) -> list[Row]:
     counts = [backend["counts_per_recurrent_step_median"] for backend in backends]
     return [
-        (name.replace("_ops", " operations").replace("_", " "), [_count(each, name) for each in counts])
-        for name in ("tensor_ops", "bytes_copied", "allocations", "synchronisations")
+        (counter.label, [_count(each, counter.name) for each in counts]) for counter in COUNTERS if counter.published
     ]
 
 

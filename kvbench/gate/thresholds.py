@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from kvbench.errors import KvbenchError
+from kvbench.metrics import METRICS, direction_of
 
 __all__ = ["TIME", "Limit", "Meant", "Thresholds", "ThresholdsError"]
 
@@ -70,7 +71,7 @@ class Thresholds:
 
     Attributes:
         time: of times.
-        metrics: of deterministic metrics, by name.
+        metrics: of deterministic metrics, by name, where the file says something of them.
         meant: changes that are meant.
     """
 
@@ -104,19 +105,26 @@ class Thresholds:
             raise ThresholdsError(f"{name}: [time]: direction can only be 'lower', got {time.direction!r}")
         return cls(
             time,
-            {metric: _limit(values, f"{name}: metric {metric!r}") for metric, values in metrics.items()},
+            {metric: _limit(values, f"{name}: metric {metric!r}", metric) for metric, values in metrics.items()},
             tuple(
-                _meant(values, {*metrics, TIME}, f"{name}: [[meant]] {number}")
+                _meant(values, {*metrics, *METRICS, TIME}, f"{name}: [[meant]] {number}")
                 for number, values in enumerate(meant, 1)
             ),
         )
+
+    def limit_of(self, metric: str) -> Limit | None:
+        """What the file says of a metric, or no room in its direction (``kvbench.metrics``); None for an unknown one."""
+        direction = direction_of(metric)
+        return self.metrics.get(metric) or (None if direction is None else Limit(direction))
 
     def without(self, spent: Thresholds) -> Thresholds:
         """These limits without the meant changes that ``spent`` (the base's file) has already."""
         return Thresholds(self.time, self.metrics, tuple(each for each in self.meant if each not in spent.meant))
 
 
-def _limit(values: Any, where: str) -> Limit:
+def _limit(values: Any, where: str, metric: str = "") -> Limit:
+    if isinstance(values, dict) and (direction := direction_of(metric)):
+        values = {"direction": direction} | values
     _check(values, {"direction": str, "relative": float, "absolute": float}, {"direction"}, where)
     if values["direction"] not in DIRECTIONS:
         raise ThresholdsError(f"{where}: direction must be one of {', '.join(DIRECTIONS)}, got {values['direction']!r}")

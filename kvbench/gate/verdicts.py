@@ -113,10 +113,10 @@ def compare_metrics(
     """Judge deterministic metrics: any change counts, unless the thresholds say otherwise."""
     rows = []
     for metric in (*base, *(name for name in head if name not in base)):
-        limit = thresholds.metrics.get(metric)
+        limit = thresholds.limit_of(metric)
         before, after = base.get(metric), head.get(metric)
         if limit is None:
-            reason = "no limit of this name in the thresholds file: add one"
+            reason = "kvbench/metrics.py has no metric of this name: add it, or a limit to the thresholds file"
             rows.append(Row(benchmark, metric, Verdict.FAILED, before, after, reason=reason))
         elif before is None:
             rows.append(Row(benchmark, metric, Verdict.NEW, before, after))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from kvbench.metrics import COUNTERS
 from kvbench.replay.drive import OPERATIONS, STEP_OPERATIONS
 from kvbench.report.panels import Cell, Panel, Table
 from kvbench.report.plots import Band, Category, Plot, Series
@@ -34,12 +35,7 @@ ReplayOfFile = tuple[ReplayFile, ReplayResult]  # a replay, and the file that it
 
 OUTCOME_COLOURS = {"hit": 2, "context_mismatch": 3, "stale_hit": 7, "miss": 6, "wrong_content": 1}
 _HASHES_OF_A_STEP = 2  # of the parents' latents, and of the new ones
-_WORK = {
-    "tensor_ops": "tensor operations",
-    "allocations": "allocations",
-    "synchronisations": "synchronisations",
-    "bytes_copied": "bytes copied",
-}
+_WORK = {counter.name: counter.label for counter in COUNTERS if counter.published}
 
 
 def _of(replay: ReplayResult) -> str:

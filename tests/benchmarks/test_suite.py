@@ -85,6 +85,23 @@ def test_every_metric_has_a_unit_and_a_version(suite, count):
     assert all(each.unit and each.version == "1" for each in tracks)
 
 
+def test_names_units_and_versions_are_those_of_the_committed_history():
+    """A history goes on only under the same name, and in the same unit."""
+    committed = json.loads((ROOT / "benchmarks" / "results" / "benchmarks.json").read_text())
+    known = {
+        name: (each["unit"], each["version"], each["param_names"])
+        for name, each in committed.items()
+        if name != "version"
+    }
+    ours = {}
+    for module, suite in (("replays", Replays), ("operations", Operations), ("operations", Growth)):
+        for name in dir(suite):
+            if name.startswith("track_"):
+                method = getattr(suite, name)
+                ours[f"{module}.{suite.__name__}.{name}"] = method.unit, method.version, suite.param_names
+    assert ours == known
+
+
 @pytest.mark.parametrize("suite", [Replays, Operations, Growth])
 class TestCells:
     def test_what_cannot_run_is_skipped_with_its_reason(self, suite):

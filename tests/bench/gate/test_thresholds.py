@@ -77,8 +77,8 @@ def test_directions(direction):
         (f"meant = [3]\n{TIMES}", "limits.toml: [[meant]] 1: must be a table, got 3"),
         (f'{TIMES}[[meant]]\nmetric = "time"', "limits.toml: [[meant]] 1: unknown [], missing ['why']"),
         (
-            f'{GOOD}[[meant]]\nmetric = "hit"\nwhy = "so"',
-            "limits.toml: [[meant]] 2: there is no metric 'hit': choose one of ['copies', 'hits', 'time']",
+            f'{GOOD}[[meant]]\nmetric = "heat"\nwhy = "so"',
+            "limits.toml: [[meant]] 2: there is no metric 'heat': choose one of [",
         ),
         (
             f'{GOOD}[[meant]]\nmetric = "hits"\nwhy = ""\nbenchmark = 1',
@@ -150,11 +150,19 @@ class TestSpent:
         assert parse(GOOD).without(parse(TIMES)) == parse(GOOD)
 
 
-def test_the_committed_file_has_a_limit_for_every_metric_of_the_gates():
+def test_every_metric_of_the_gates_has_a_direction():
     outcomes = {*(each.value.replace(" ", "_") for each in Outcome), "evictions"}
     counters = {*(each.name for each in fields(Counts)), "bytes_reserved"}
     limits = Thresholds.parse(COMMITTED.read_text(), str(COMMITTED))
-    assert set(limits.metrics) == counters | outcomes | {f"{each}_in_small_pool" for each in outcomes}
-    assert {limits.metrics[each].direction for each in counters} == {"lower"}
-    assert {limits.metrics[each].direction for each in set(limits.metrics) - counters} == {"none"}
-    assert {limit.room(1000) for limit in limits.metrics.values()} == {0}
+    assert {limits.limit_of(each) for each in counters} == {Limit("lower")}
+    both = outcomes | {f"{each}_in_small_pool" for each in outcomes}
+    assert {limits.limit_of(each) for each in both} == {Limit("none")}
+    assert limits.limit_of("copies") is None
+    assert limits.limit_of("recurrent_step") is None  # a time
+
+
+def test_a_limit_needs_no_direction_where_the_metric_has_one():
+    limits = parse(f"{TIMES}[metrics]\nbytes_copied.relative = 0.5\nhit_in_small_pool.absolute = 1")
+    assert limits.limit_of("bytes_copied") == Limit("lower", 0.5)
+    assert limits.limit_of("hit_in_small_pool") == Limit("none", 0.0, 1)
+    assert limits.limit_of("hit") == Limit("none")
