@@ -113,7 +113,7 @@ class Thresholds:
         )
 
     def limit_of(self, metric: str) -> Limit | None:
-        """What the file says of a metric, or no room in its direction (``kvbench.metrics``); None for an unknown one."""
+        """The file's limit of a metric, or none at all in its direction (``kvbench.metrics``); None: an unknown one."""
         direction = direction_of(metric)
         return self.metrics.get(metric) or (None if direction is None else Limit(direction))
 
