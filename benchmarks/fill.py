@@ -1,128 +1,121 @@
-"""What the fill of the contexts decides: legacy over new at the start of an episode, and where every window slides.
+"""How much faster a recurrent step is than legacy's, by how full the contexts are: ``python benchmarks/fill.py``.
 
-``python benchmarks/fill.py`` prints a row for each geometry. A search is synthetic: a root for each environment, then
-simulations whose parents form a binary tree. Timed are lookup, assemble and store of each recurrent step, and its share
-of the clear that ends a search; the backends take turns at every step. Contents are compared in ``kvbench replay``.
+A step is what one simulation asks of the cache: hash, look up, assemble, hash, store, and its share of the clear that
+begins a search. The model's own work is left out. Contents are random and not checked; ``kvbench replay`` checks them.
 """
 
 from __future__ import annotations
 
-import gc
-import itertools
-import time
-from collections.abc import Callable
-from typing import Any
+import argparse
+from collections.abc import Callable, Sequence
+from time import perf_counter
 
-import click
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from kvbench.measure.machine import Machine
-from kvbench.replay.content import Contents
 from kvcache import GEOMETRIES, TOKENS_PER_STEP, CacheBackend, CacheConfig, Geometry, Scope, make_backend
 
-START_TOKENS = 5  # of a root some steps into an episode
-FILLS = ("start", "sliding")
 BACKENDS = ("legacy", "new:paged", "new:slab")
-SIMULATIONS, SEARCHES, WARM_UP = 16, 6, 2
+FILLS = ("start", "unequal", "sliding")
+SIMULATIONS = 25
+INIT_SLOTS = 4  # only the last root is looked up
+
+
+def root_steps(geometry: Geometry, fill: str) -> list[int]:
+    """Steps that each environment has behind it: ``start`` 1, ``sliding`` enough to slide, ``unequal`` all between."""
+    full = geometry.context_length // TOKENS_PER_STEP + 2
+    rows = geometry.env_num
+    return {"start": [1] * rows, "sliding": [full] * rows}.get(fill) or [
+        max(1, full * (row + 1) // rows) for row in range(rows)
+    ]
 
 
 class Driver:
-    """One backend, driven through searches.
+    """Drives one backend with the requests that the other backends get too."""
 
-    Args:
-        name: of the backend.
-        geometry: of model and search.
-        fill: ``start``: roots of ``START_TOKENS``; ``sliding``: roots as long as a window that has slid.
-    """
+    def __init__(self, name: str, geometry: Geometry) -> None:
+        self.backend: CacheBackend = make_backend(name, CacheConfig(geometry, init_pool_size=INIT_SLOTS))
+        shape = (geometry.num_heads, geometry.context_length - 3, geometry.head_dim)
+        if geometry.positions == "absolute":
+            self.backend.position_shift = torch.ones(geometry.num_layers, 2, *shape)
+        self.new = torch.randn(geometry.env_num, geometry.num_heads, TOKENS_PER_STEP, geometry.head_dim)
+        self.seconds = 0.0
 
-    def __init__(self, name: str, geometry: Geometry, fill: str) -> None:
-        self.backend: CacheBackend = make_backend(name, CacheConfig(geometry))
-        self.backend.position_shift = Contents(geometry).position_shift("cpu", torch.float32)
-        self._geometry = geometry
-        self._fill = fill
-        self._envs = list(range(geometry.env_num))
-        self._keys = itertools.count(1)
-        self._tokens: dict[int, torch.Tensor] = {}
-        self._nodes: list[list[int]] = []
+    def timed(self, call: Callable[[], object]) -> None:
+        began = perf_counter()
+        call()
+        self.seconds += perf_counter() - began
 
-    def root(self) -> None:
-        """A new search: nothing of it is timed."""
-        first = START_TOKENS if self._fill == "start" else self._geometry.context_length - TOKENS_PER_STEP
-        self._nodes = [self._step(None, Scope.ROOT, first)[0]]
-        if self._fill == "sliding":  # until the window has slid
-            self._nodes = [self._step(self._nodes[0], Scope.ROOT, TOKENS_PER_STEP)[0]]
+    def infer(self, envs: Sequence[int], parents: np.ndarray | None, latents: np.ndarray, scope: Scope) -> float:
+        """One inference, from the parents (None: from nothing) to the new latents. Returns seconds of the cache."""
+        self.seconds, backend = 0.0, self.backend
 
-    def simulate(self) -> int:
-        """One recurrent step: nanoseconds of the cache."""
-        parent = self._nodes[(len(self._nodes) - 1) // 2]
-        keys, spent = self._step(parent, Scope.NODE, TOKENS_PER_STEP)
-        self._nodes.append(keys)
-        return spent
+        def retrieve() -> None:
+            keys = [None] * len(envs) if parents is None else backend.hash_states(parents)
+            found = backend.lookup(envs, keys, scope)
+            assert parents is None or min(found) > 0, "the fill must not miss"
+            backend.assemble()
 
-    def clear(self) -> int:
-        """The end of a search: nanoseconds."""
-        return _timed(self.backend.clear_recur_cache)
-
-    def _step(self, parents: list[int] | None, scope: Scope, tokens: int) -> tuple[list[int], int]:
-        backend, keys = self.backend, [next(self._keys) for _ in self._envs]
-        asked: list[Any] = [None] * len(keys) if parents is None else list(parents)
-        spent = _timed(backend.lookup, self._envs, asked, scope) + _timed(backend.assemble)
-        for layer in backend.keys_values_wm:
-            layer.update(self._random(tokens), self._random(tokens))
-        return keys, spent + _timed(backend.store, self._envs, keys, scope)
-
-    def _random(self, tokens: int) -> torch.Tensor:
-        if tokens not in self._tokens:
-            shape = (len(self._envs), self._geometry.num_heads, tokens, self._geometry.head_dim)
-            self._tokens[tokens] = torch.randn(shape)
-        return self._tokens[tokens]
+        self.timed(retrieve)
+        tokens = 1 if parents is None else TOKENS_PER_STEP
+        for layer in range(len(backend.keys_values_wm)):
+            new = self.new[: len(envs), :, :tokens]
+            backend.keys_values_wm[layer].update(new, new)
+        self.timed(lambda: backend.store(envs, backend.hash_states(latents), scope))
+        return self.seconds
 
 
-def _timed(call: Callable[..., Any], *arguments: Any) -> int:
-    start = time.perf_counter_ns()
-    call(*arguments)
-    return time.perf_counter_ns() - start
-
-
-def measure(geometry: Geometry, fill: str) -> dict[str, np.ndarray]:
-    """Nanoseconds of every recurrent step, by backend: ``[steps]``, in the same order for all."""
-    drivers = [Driver(name, geometry, fill) for name in BACKENDS]
-    laps: dict[str, list[float]] = {name: [] for name in BACKENDS}
-    for search in range(WARM_UP + SEARCHES):
-        gc.collect()
+def measure(geometry: Geometry, fill: str, searches: int) -> np.ndarray:
+    """Seconds of each recurrent step ``[searches * SIMULATIONS, backends]``, the backends in turns."""
+    random = np.random.default_rng(0)
+    latents = random.standard_normal((geometry.context_length + 2 * SIMULATIONS, geometry.env_num, geometry.embed_dim))
+    latents = latents.astype(np.float32)
+    drivers = [Driver(name, geometry) for name in BACKENDS]
+    steps = root_steps(geometry, fill)
+    for step in range(max(steps)):
+        # The shorter contexts begin later, so that all end with the same latents.
+        begun = [env for env in range(geometry.env_num) if step >= max(steps) - steps[env]]
+        first = [env for env in begun if step == max(steps) - steps[env]]
+        grown = [env for env in begun if env not in first]
         for driver in drivers:
-            driver.root()
-        rows: list[list[int]] = [[] for _ in drivers]
-        for step in range(SIMULATIONS):
-            for number in range(len(drivers)) if step % 2 == 0 else reversed(range(len(drivers))):
-                rows[number].append(drivers[number].simulate())
-        for name, row, driver in zip(BACKENDS, rows, drivers, strict=True):
-            share = driver.clear() / SIMULATIONS
-            if search >= WARM_UP:
-                laps[name] += [lap + share for lap in row]
-    return {name: np.array(each) for name, each in laps.items()}
+            if first:
+                driver.infer(first, None, latents[step, first], Scope.ROOT)
+            if grown:
+                driver.infer(grown, latents[step - 1, grown], latents[step, grown], Scope.ROOT)
+    root, envs, rows = max(steps) - 1, list(range(geometry.env_num)), []
+    for search in range(searches + 1):  # the first one allocates, and is not counted
+        for driver in drivers:
+            driver.seconds = 0.0
+            driver.timed(driver.backend.clear_recur_cache)
+        clear = np.array([driver.seconds for driver in drivers]) / SIMULATIONS
+        for leaf in range(root + 1, root + 1 + SIMULATIONS):
+            parents = latents[random.integers(root, leaf, len(envs)), envs]  # a node of the tree, each row its own
+            order = np.roll(np.arange(len(drivers)), leaf)
+            row = np.zeros(len(drivers))
+            for which in order:
+                row[which] = drivers[which].infer(envs, parents, latents[leaf], Scope.NODE)
+            if search:
+                rows.append(row + clear)
+    return np.array(rows)
 
 
-@click.command()
-@click.option("--geometry", "names", multiple=True, default=tuple(GEOMETRIES), type=click.Choice(list(GEOMETRIES)))
-def main(names: tuple[str, ...]) -> None:
-    """Print how many times faster a recurrent step is than legacy's, by geometry, fill and storage."""
+def main() -> None:
+    parser = argparse.ArgumentParser(description="times a recurrent step by the fill of the contexts")
+    parser.add_argument("--geometry", nargs="*", default=list(GEOMETRIES), choices=list(GEOMETRIES))
+    parser.add_argument("--searches", type=int, default=8)
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    gc.disable()
-    table = Table("geometry", "fill", "legacy, us", *(f"legacy / {name}" for name in BACKENDS[1:]))
-    for name, fill in itertools.product(names, FILLS):
-        laps = measure(GEOMETRIES[name], fill)
-        legacy = laps[BACKENDS[0]]
-        ratios = [np.percentile(legacy / laps[each], (50, 25, 75)) for each in BACKENDS[1:]]
-        cells = [f"{median:.1f} ({low:.1f} to {high:.1f})" for median, low, high in ratios]
-        table.add_row(name, fill, f"{np.median(legacy) / 1000:,.0f}", *cells)
-    console = Console(width=100)
-    console.print(table)
-    console.print(str(Machine.describe()), highlight=False)
+    print(f"| geometry | fill | legacy, us | {' | '.join(f'{name}: times faster' for name in BACKENDS[1:])} |")
+    print("|---|---|---|" + "---|" * (len(BACKENDS) - 1))
+    for name in arguments.geometry:
+        for fill in FILLS:
+            seconds = measure(GEOMETRIES[name], fill, arguments.searches)
+            ratios = np.percentile(seconds[:, :1] / seconds[:, 1:], (25, 50, 75), axis=0).T
+            shown = " | ".join(f"{middle:.1f} ({low:.1f} to {high:.1f})" for low, middle, high in ratios)
+            print(f"| {name} | {fill} | {np.median(seconds[:, 0]) * 1e6:.0f} | {shown} |", flush=True)
+    print(Machine.describe())
 
 
 if __name__ == "__main__":

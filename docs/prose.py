@@ -17,7 +17,7 @@ README_WORDS = 700
 _CODE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 _NO_PROSE = re.compile(r"^\s*(\||#|:::|!\[|\[!\[|options:|members:|- [A-Z]\w+$).*$", re.MULTILINE)
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
-_END = re.compile(r"(?<=[.?!:])\s+(?=[A-Z`*\"(])")
+_END = re.compile(r"(?<=[.?!])\s+(?=[A-Z`*\"(])")
 
 
 def documents() -> list[Path]:
