@@ -26,6 +26,7 @@ import torch
 import xxhash
 from overhead import gate_laps, operation_laps, replay_laps
 from rich.progress import track
+from suite import bridge
 
 from kvbench.measure.counters import OperationCounter
 from kvbench.measure.machine import Machine
@@ -52,7 +53,10 @@ from kvcache.kernels import Kernels
 
 TRACE = Path(__file__).parent / "traces" / "cartpole-lightzero-0.2.0-seed0.parquet"
 SWEPT_SEARCHES = 8
-STORAGES = ("new:slab", "new:paged", "new:paged-resident")
+# And whatever storage is added; private copies row by row, and is no candidate for the default.
+STORAGES = tuple(
+    each for each in bridge.storages(["new:slab", "new:paged", "new:paged-resident"]) if each != "new:private"
+)
 WHOLE_TRACE_SLOTS = (1, 2, 5, 10, 20, 50, 100, 150, 200)
 
 

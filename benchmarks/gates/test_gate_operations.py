@@ -13,7 +13,7 @@ KINDS = ["hash", "lookup", "assemble_equal", "assemble_unequal", "retrieve", "st
 GEOMETRIES = ["cartpole", "pong", "visual-match", "multitask"]
 BACKENDS = storages(["new:private", "new:slab", "new:paged", "new:paged-resident"])
 # All storages hash and look up by the same code: of the others only what is their own, where it is cheap and where it
-# is not. A gate that kernel_observers more decides less in its time.
+# is not. A gate that measures more decides less in its time.
 OWN_KINDS = ["assemble_equal", "assemble_unequal", "store", "slide", "clear"]
 OWN_GEOMETRIES = ["pong", "visual-match"]
 CELLS = [*product(BACKENDS[:1], GEOMETRIES, KINDS), *product(BACKENDS[1:], OWN_GEOMETRIES, OWN_KINDS)]

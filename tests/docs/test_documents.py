@@ -60,7 +60,8 @@ def _anchors(page: Path) -> set[str]:
 @pytest.fixture(scope="module")
 def prose() -> ModuleType:
     spec = importlib.util.spec_from_file_location("prose", ROOT / "docs" / "prose.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

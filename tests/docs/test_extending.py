@@ -1,0 +1,198 @@
+"""A storage, an eviction policy, a trace source and a metric are added to a copy of the packages, as docs/extending.md
+says: in the files that it names, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+STORAGE = '''
+"""Private copies that count how often they are read."""
+
+from kvcache.storage.private import PrivateStorage
+
+
+class MirroredStorage(PrivateStorage):
+    """Private copies, for an example."""
+'''
+
+POLICY = '''
+class NewestPolicy(FifoPolicy):
+    """The newest slot is evicted first."""
+
+    def victim(self) -> int:
+        return next(reversed(self._order))
+
+
+_POLICIES[EvictionStrategy.NEWEST] = NewestPolicy
+'''
+
+SOURCE = '''
+"""One search of one node."""
+
+from kvbench.trace.schema import TraceHeader
+from kvbench.trace.writer import TraceWriter
+from kvcache import Geometry
+
+
+def record_one(path):
+    header = TraceHeader.create(Geometry(env_num=1, num_simulations=1), {"library": "example"}, synthetic=True)
+    with TraceWriter(path, header) as writer:
+        place = (0, 0, 0)  # batch, search, simulation
+        writer.add("assemble", "node", 0, *place, size=0)
+        writer.add("store", "recur", 0, *place, key=1, parent=None, tokens=1, depth=1)
+'''
+
+COMMAND = '''
+
+@record.command()
+@click.argument("output", type=click.Path(path_type=Path))
+def one(output: Path) -> None:
+    """Record one search."""
+    from kvbench.record.one import record_one
+
+    record_one(output)
+'''
+
+CHECK_STORAGE = """
+from kvbench.replay.operations import OPERATION_KINDS, operation_config, prepare_operation
+from kvcache import BACKENDS, GEOMETRIES, make_backend
+
+assert "new:mirrored" in BACKENDS
+config = operation_config(GEOMETRIES["cartpole"], rows=2)
+for kind in OPERATION_KINDS:
+    prepare_operation(kind, make_backend("new:mirrored", config)).counts()  # raises where the content is wrong
+import sys
+sys.path.insert(0, "benchmarks")
+from suite import operations, replays
+assert "new:mirrored" in operations.BACKENDS
+assert "new:mirrored" in replays.BACKENDS
+sys.path.insert(0, "benchmarks/gates")
+import test_gate_operations as gate
+assert "new:mirrored" in gate.BACKENDS
+import claims
+assert "new:mirrored" in claims.STORAGES
+"""
+
+CHECK_POLICY = """
+from kvcache import KVCachePool
+pool = KVCachePool(2, "newest", storage="reference")
+for key in (1, 2, 3):
+    pool.set(key, object())
+assert pool.get(1) is not None and pool.get(2) is None and pool.get(3) is not None
+from kvbench.cli.replay import replay
+assert "newest" in next(each for each in replay.params if each.name == "eviction").type.choices
+"""
+
+CHECK_SOURCE = """
+from click.testing import CliRunner
+from kvbench.cli import main
+from kvbench.trace.reader import TraceReader
+ran = CliRunner().invoke(main, ["record", "one", "one.parquet"], catch_exceptions=False)
+assert ran.exit_code == 0, ran.output
+TraceReader("one.parquet").check()
+ran = CliRunner().invoke(main, ["replay", "one.parquet", "--repetitions", "0"], catch_exceptions=False)
+assert ran.exit_code == 0, ran.output
+"""
+
+CHECK_METRIC = """
+from click.testing import CliRunner
+from kvbench.cli import main
+trace = "benchmarks/traces/cartpole-lightzero-0.2.0-seed0.parquet"
+command = ["replay", trace, "--searches", "2", "--repetitions", "0", "--json", "out.json"]
+ran = CliRunner().invoke(main, command, catch_exceptions=False, env={"COLUMNS": "120"})
+assert "largest write" in ran.output, ran.output
+import json
+assert "largest_write" in json.dumps(json.load(open("out.json")))
+from kvbench.gate.thresholds import Thresholds
+from pathlib import Path
+path = Path("benchmarks/gates/thresholds.toml")
+limit = Thresholds.parse(path.read_text(), path.name).limit_of("largest_write")
+assert limit is not None and limit.direction == "lower"
+import sys
+sys.path.insert(0, "benchmarks")
+from suite import operations, replays
+assert hasattr(operations.Operations, "track_largest_write")
+assert hasattr(replays.Replays, "track_largest_write")
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of what docs/extending.md speaks of, with the compiled parts that this environment has."""
+    for name in ("kvcache", "kvbench"):
+        package = __import__(name).__path__[0]
+        shutil.copytree(package, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("suite", "gates", "traces"):
+        shutil.copytree(ROOT / "benchmarks" / name, tmp_path / "benchmarks" / name)
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        shutil.copy(path, tmp_path / "benchmarks")
+    return tmp_path
+
+
+def _append(path: Path, text: str) -> None:
+    path.write_text(path.read_text() + text)
+
+
+def _replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(old) == 1, f"{path.name} has {text.count(old)} of {old!r}"
+    path.write_text(text.replace(old, new))
+
+
+def _run(checkout: Path, program: str) -> None:
+    environment = os.environ | {"PYTHONPATH": str(checkout)}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=checkout, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr + ran.stdout
+
+
+def test_a_storage_takes_two_files(checkout):
+    package = checkout / "kvcache" / "storage"
+    (package / "mirrored.py").write_text(STORAGE.lstrip())
+    _replace(
+        package / "__init__.py",
+        "\nSTORAGES: dict[str, type[Storage]] = {\n",
+        "\nfrom kvcache.storage.mirrored import MirroredStorage\n\n"
+        'STORAGES: dict[str, type[Storage]] = {\n    "mirrored": MirroredStorage,\n',
+    )
+    _run(checkout, CHECK_STORAGE)
+
+
+def test_an_eviction_policy_takes_one_file(checkout):
+    path = checkout / "kvcache" / "eviction.py"
+    _replace(path, '    PRIORITY = "priority"\n', '    PRIORITY = "priority"\n    NEWEST = "newest"\n')
+    _append(path, POLICY)
+    _run(checkout, CHECK_POLICY)
+
+
+def test_a_trace_source_takes_two_files_and_its_test(checkout):
+    (checkout / "kvbench" / "record" / "one.py").write_text(SOURCE.lstrip())
+    _append(checkout / "kvbench" / "cli" / "record.py", COMMAND)
+    _run(checkout, CHECK_SOURCE)
+
+
+def test_a_metric_takes_two_files(checkout):
+    _replace(
+        checkout / "kvbench" / "metrics.py",
+        '    Metric("synchronisations", "synchronisations", "synchronisations"),\n',
+        '    Metric("synchronisations", "synchronisations", "synchronisations"),\n'
+        '    Metric("largest_write", "largest write", "bytes"),\n',
+    )
+    counters = checkout / "kvbench" / "measure" / "counters.py"
+    _replace(counters, "    synchronisations: int = 0\n", "    synchronisations: int = 0\n    largest_write: int = 0\n")
+    _replace(
+        counters,
+        "        counts.tensor_ops += 1\n        counts.allocations",
+        "        counts.largest_write = max([counts.largest_write, *(each.nbytes for each in outputs)])\n"
+        "        counts.tensor_ops += 1\n        counts.allocations",
+    )
+    _run(checkout, CHECK_METRIC)
