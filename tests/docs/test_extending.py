@@ -4,6 +4,7 @@ says: in the files that it names, and nowhere else."""
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,53 +14,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-STORAGE = '''
-"""Private copies that count how often they are read."""
-
-from kvcache.storage.private import PrivateStorage
-
-
-class MirroredStorage(PrivateStorage):
-    """Private copies, for an example."""
-'''
-
-POLICY = '''
-class NewestPolicy(FifoPolicy):
-    """The newest slot is evicted first."""
-
-    def victim(self) -> int:
-        return next(reversed(self._order))
-
-
-_POLICIES[EvictionStrategy.NEWEST] = NewestPolicy
-'''
-
-SOURCE = '''
-"""One search of one node."""
-
-from kvbench.trace.schema import TraceHeader
-from kvbench.trace.writer import TraceWriter
-from kvcache import Geometry
-
-
-def record_one(path):
-    header = TraceHeader.create(Geometry(env_num=1, num_simulations=1), {"library": "example"}, synthetic=True)
-    with TraceWriter(path, header) as writer:
-        place = (0, 0, 0)  # batch, search, simulation
-        writer.add("assemble", "node", 0, *place, size=0)
-        writer.add("store", "recur", 0, *place, key=1, parent=None, tokens=1, depth=1)
-'''
-
-COMMAND = '''
-
-@record.command()
-@click.argument("output", type=click.Path(path_type=Path))
-def one(output: Path) -> None:
-    """Record one search."""
-    from kvbench.record.one import record_one
-
-    record_one(output)
-'''
+_BLOCK = re.compile(r"^```(?:python|text)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+(
+    STORAGE,
+    STORAGES_LINE,
+    STRATEGY_LINE,
+    POLICY,
+    POLICIES_LINE,
+    SOURCE,
+    COMMAND,
+    METRIC_LINE,
+    COUNTS_LINE,
+    COUNTED_LINE,
+) = _BLOCK.findall((ROOT / "docs" / "extending.md").read_text())
 
 CHECK_STORAGE = """
 from kvbench.replay.operations import OPERATION_KINDS, operation_config, prepare_operation
@@ -137,14 +104,11 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _append(path: Path, text: str) -> None:
-    path.write_text(path.read_text() + text)
-
-
-def _replace(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert text.count(old) == 1, f"{path.name} has {text.count(old)} of {old!r}"
-    path.write_text(text.replace(old, new))
+def _insert(path: Path, before: str, text: str) -> None:
+    """Put ``text`` in front of ``before``, which the file has once."""
+    found = path.read_text()
+    assert found.count(before) == 1, f"{path.name} has {found.count(before)} of {before!r}"
+    path.write_text(found.replace(before, text + before))
 
 
 def _run(checkout: Path, program: str) -> None:
@@ -157,42 +121,30 @@ def _run(checkout: Path, program: str) -> None:
 
 def test_a_storage_takes_two_files(checkout):
     package = checkout / "kvcache" / "storage"
-    (package / "mirrored.py").write_text(STORAGE.lstrip())
-    _replace(
-        package / "__init__.py",
-        "\nSTORAGES: dict[str, type[Storage]] = {\n",
-        "\nfrom kvcache.storage.mirrored import MirroredStorage\n\n"
-        'STORAGES: dict[str, type[Storage]] = {\n    "mirrored": MirroredStorage,\n',
-    )
+    (package / "mirrored.py").write_text(STORAGE)
+    table = package / "__init__.py"
+    _insert(table, "from kvcache.storage.paged", "from kvcache.storage.mirrored import MirroredStorage\n")
+    _insert(table, '    "private": PrivateStorage,\n', STORAGES_LINE)
     _run(checkout, CHECK_STORAGE)
 
 
 def test_an_eviction_policy_takes_one_file(checkout):
     path = checkout / "kvcache" / "eviction.py"
-    _replace(path, '    PRIORITY = "priority"\n', '    PRIORITY = "priority"\n    NEWEST = "newest"\n')
-    _append(path, POLICY)
+    _insert(path, "    PRIORITY = ", STRATEGY_LINE)
+    _insert(path, "_POLICIES: ", POLICY + "\n\n")
+    _insert(path, "    EvictionStrategy.PRIORITY: ", POLICIES_LINE)
     _run(checkout, CHECK_POLICY)
 
 
 def test_a_trace_source_takes_two_files_and_its_test(checkout):
-    (checkout / "kvbench" / "record" / "one.py").write_text(SOURCE.lstrip())
-    _append(checkout / "kvbench" / "cli" / "record.py", COMMAND)
+    (checkout / "kvbench" / "record" / "one.py").write_text(SOURCE)
+    _insert(checkout / "kvbench" / "cli" / "record.py", '@record.command()\n@click.option("--env",', COMMAND + "\n\n")
     _run(checkout, CHECK_SOURCE)
 
 
 def test_a_metric_takes_two_files(checkout):
-    _replace(
-        checkout / "kvbench" / "metrics.py",
-        '    Metric("synchronisations", "synchronisations", "synchronisations"),\n',
-        '    Metric("synchronisations", "synchronisations", "synchronisations"),\n'
-        '    Metric("largest_write", "largest write", "bytes"),\n',
-    )
+    _insert(checkout / "kvbench" / "metrics.py", '    Metric("synchronisations",', METRIC_LINE)
     counters = checkout / "kvbench" / "measure" / "counters.py"
-    _replace(counters, "    synchronisations: int = 0\n", "    synchronisations: int = 0\n    largest_write: int = 0\n")
-    _replace(
-        counters,
-        "        counts.tensor_ops += 1\n        counts.allocations",
-        "        counts.largest_write = max([counts.largest_write, *(each.nbytes for each in outputs)])\n"
-        "        counts.tensor_ops += 1\n        counts.allocations",
-    )
+    _insert(counters, "\n    def __add__", COUNTS_LINE)
+    _insert(counters, "        counts.tensor_ops += 1\n        counts.allocations", COUNTED_LINE)
     _run(checkout, CHECK_METRIC)
