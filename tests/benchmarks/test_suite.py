@@ -78,15 +78,15 @@ def test_a_library_that_is_broken_is_an_error_and_no_reason_to_skip(tmp_path, mo
         run("from suite.bridge import put_suite_in_place as put; put()", ROOT / "benchmarks", tmp_path)
 
 
-@pytest.mark.parametrize(("suite", "count"), [(Replays, 20), (Operations, 6), (Growth, 3)])
-def test_every_metric_has_a_unit_and_a_version(suite, count):
+@pytest.mark.parametrize(("suite", "fewest"), [(Replays, 20), (Operations, 6), (Growth, 3)])
+def test_every_metric_has_a_unit_and_a_version(suite, fewest):
     tracks = [getattr(suite, name) for name in dir(suite) if name.startswith("track_")]
-    assert len(tracks) == count
+    assert len(tracks) >= fewest
     assert all(each.unit and each.version == "1" for each in tracks)
 
 
 def test_names_units_and_versions_are_those_of_the_committed_history():
-    """A history goes on only under the same name, and in the same unit."""
+    """A history goes on only under the same name, and in the same unit. A new metric has no history yet."""
     committed = json.loads((ROOT / "benchmarks" / "results" / "benchmarks.json").read_text())
     known = {
         name: (each["unit"], each["version"], each["param_names"])
@@ -99,7 +99,7 @@ def test_names_units_and_versions_are_those_of_the_committed_history():
             if name.startswith("track_"):
                 method = getattr(suite, name)
                 ours[f"{module}.{suite.__name__}.{name}"] = method.unit, method.version, suite.param_names
-    assert ours == known
+    assert {name: ours.get(name) for name in known} == known
 
 
 @pytest.mark.parametrize("suite", [Replays, Operations, Growth])

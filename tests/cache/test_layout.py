@@ -29,7 +29,7 @@ def test_names(storage, resident, batch):
 
 
 def test_an_unknown_storage():
-    with pytest.raises(ValueError, match="unknown storage 'disk': choose one of private, reference, slab, paged, auto"):
+    with pytest.raises(ValueError, match=r"unknown storage 'disk': choose one of .*paged, auto"):
         make_layout(CacheConfig(GEOMETRY, storage="disk"))
 
 
