@@ -12,9 +12,10 @@ from kvcache.keys_values import Cache, KeysValues, KVCache
 from kvcache.layout import AUTO
 from kvcache.legacy import LEGACY, LegacyCache, LegacyPool, RecurrentMissError
 from kvcache.manager import KVCacheManager
+from kvcache.observed import ObservedCache, Observer
 from kvcache.pool import KVCachePool
 from kvcache.registry import BACKENDS, make_backend
-from kvcache.shadow import LOGGED_STALE_HITS, CacheMismatchError, ShadowCache
+from kvcache.shadow import LOGGED_STALE_HITS, CacheMismatchError, ShadowCache, ShadowReport
 from kvcache.stats import CacheStats
 from kvcache.storage import STORAGES
 
@@ -43,9 +44,12 @@ __all__ = [
     "KeysValues",
     "LegacyCache",
     "LegacyPool",
+    "ObservedCache",
+    "Observer",
     "RecurrentMissError",
     "Scope",
     "ShadowCache",
+    "ShadowReport",
     "__version__",
     "build_info",
     "hash_state",

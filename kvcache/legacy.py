@@ -1,19 +1,19 @@
 """The caches that the new one is measured against, faults included.
 
-A description in our own words of what LightZero does: 0.2.0 as released on PyPI
+They are written anew from the behaviour of LightZero: 0.2.0 as released on PyPI
 (``lzero/model/unizero_world_models/world_model.py``), and the later state in which init writes evict actively.
-Its costs are part of it: one ``copy_`` per layer and per K/V at full ``context_length``, row by row.
+The costs are the same too: one ``copy_`` per layer and per K/V at full ``context_length``, row by row.
 
-Two things differ from 0.2.0 on purpose, where SPEC 3.3 says so. A root row is stored without its front padding, by its
-own size; 0.2.0 keeps the padding and goes by the batch's size, which shows where root rows of one batch differ in size.
-And the positional correction leaves the batch cache alone, at the same cost; 0.2.0 writes it through where no padding
-is cut.
+Two things differ from 0.2.0 on purpose (SPEC 3.3). A root row is stored by its own size, without its front padding;
+0.2.0 keeps the padding and uses the batch's size. The positional correction does not change the batch cache, at the
+same cost; 0.2.0 writes it through where no padding is cut.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ __all__ = ["LEGACY", "LEGACY_0_2_0", "LegacyCache", "LegacyVariant", "RecurrentM
 
 @dataclass(frozen=True)
 class LegacyVariant:
-    """What tells one state of the legacy code from another.
+    """How one state of the legacy code differs from another.
 
     Attributes:
         name: of the backend.
@@ -51,7 +51,7 @@ LEGACY_0_2_0 = LegacyVariant("legacy-0.2.0", evicts_on_init=False, fails_on_recu
 
 
 class RecurrentMissError(TypeError):
-    """What a recurrent miss is in LightZero 0.2.0, where it ends the run; the rows that missed are in ``rows``."""
+    """A recurrent miss in LightZero 0.2.0, which ends the run; the rows that missed are in ``rows``."""
 
     def __init__(self, rows: list[int]) -> None:
         self.rows = rows
@@ -62,21 +62,32 @@ class RecurrentMissError(TypeError):
 
 
 class LegacyPool:
-    """A dict from key to slot, and slots written in a circle, whatever the dict says of them."""
+    """A dict from key to slot, and slots that are written in a circle, whether or not the dict still names them.
 
-    def __init__(self, size: int, evicts: bool) -> None:
-        if size <= 0:
-            raise ValueError(f"a legacy pool needs a positive number of slots, got {size!r}")
-        self.size = size
+    Args:
+        pool_size: number of slots.
+        evicts: whether a write first removes the key that owned the slot.
+        copies: whether an entry is copied into its slot's own memory, as in LightZero; otherwise the slot holds the
+            object that was stored, of any type.
+
+    Raises:
+        ValueError: ``pool_size`` is not positive.
+    """
+
+    def __init__(self, pool_size: int, evicts: bool, *, copies: bool = True) -> None:
+        if pool_size <= 0:
+            raise ValueError(f"a legacy pool needs a positive number of slots, got {pool_size!r}")
+        self.pool_size = pool_size
         self.evicts = evicts
+        self.copies = copies
         self.index: dict[int, int] = {}
-        self.slots: list[KeysValues | None] = [None] * size
-        self.owners: list[int | None] = [None] * size
+        self.slots: list[Any | None] = [None] * pool_size
+        self.owners: list[int | None] = [None] * pool_size
         self.position = 0
         self.stats = CacheStats()
 
-    def find(self, key: int) -> KeysValues | None:
-        """What now lies in the slot that the dict names for ``key``: after an overwrite, another key's content."""
+    def get(self, key: int) -> Any | None:
+        """The present content of the slot that the dict names for ``key``: after an overwrite, another key's."""
         slot = self.index.get(key)
         if slot is None:
             self.stats.misses += 1
@@ -85,13 +96,16 @@ class LegacyPool:
         return self.slots[slot]
 
     def owner(self, key: int) -> int | None:
-        """Whose content lies in the slot that the dict names for ``key``; None where it names none."""
+        """The key whose content is in the slot that the dict names for ``key``; None where it names none."""
         slot = self.index.get(key)
         return None if slot is None else self.owners[slot]
 
-    def write(self, keys_values: KeysValues) -> tuple[int, KeysValues]:
-        """Copy into the next slot of the circle, allocated on first use: its number and its container."""
-        slot, self.position = self.position, (self.position + 1) % self.size
+    def write(self, keys_values: Any) -> tuple[int, Any]:
+        """Write the next slot of the circle, allocated on first use. Returns its number and its content."""
+        slot, self.position = self.position, (self.position + 1) % self.pool_size
+        if not self.copies:
+            self.slots[slot] = keys_values
+            return slot, keys_values
         target = self.slots[slot]
         if target is None:
             target = self.slots[slot] = _empty_like(keys_values)
@@ -102,26 +116,27 @@ class LegacyPool:
             target_layer._v_cache._size = source_layer._v_cache._size
         return slot, target
 
-    def store(self, key: int, keys_values: KeysValues) -> None:
+    def set(self, key: int, value: Any, priority: float | None = None) -> None:
+        """Store ``value`` in the next slot of the circle. The priority has no effect."""
         owner = self.owners[self.position]
         if owner is not None and owner != key and owner in self.index:
             if self.evicts:
-                # The key goes whatever it points to by now: one that was updated since lives on in another slot, and
-                # is lost all the same.
+                # The key is removed wherever it points by now: one that was updated since is in another slot, and is
+                # lost all the same.
                 del self.index[owner]
                 self.stats.evictions += 1
             elif self.index[owner] == self.position:
                 self.stats.evictions += 1
-        slot, _ = self.write(keys_values)
+        slot, _ = self.write(value)
         self.index[key] = slot
         self.owners[slot] = key
 
     def __len__(self) -> int:
-        """Keys that it answers to, more than there are slots where overwritten ones are not forgotten."""
+        """Keys in the dict: more than there are slots where overwritten keys are kept."""
         return len(self.index)
 
     def clear(self) -> None:
-        """Forget the keys; slots and the write position stay as they are."""
+        """Remove the keys; slots and the write position stay as they are."""
         self.index.clear()
 
     @property
@@ -194,12 +209,12 @@ class LegacyCache(CacheBackend):
             raise RecurrentMissError(missed)
         return sizes.copy()
 
-    def _find(self, env: int, key: int, scope: Scope) -> KeysValues | None:
-        found = self.init_pools[env].find(key)
+    def _find(self, env: int, key: int, scope: Scope) -> Any | None:
+        found = self.init_pools[env].get(key)
         if scope is Scope.ROOT:
             return found
         if found is None:
-            found = self.recur_pool.find(key)
+            found = self.recur_pool.get(key)
         if found is None:
             self.hierarchy_stats.misses += 1
         else:
@@ -207,11 +222,16 @@ class LegacyCache(CacheBackend):
         return found
 
     def is_stale(self, env: int, key: int, scope: Scope) -> bool:
-        """Whether what a lookup finds under ``key`` is another key's: its slot was given away since."""
+        """As in ``CacheBackend``: the key's slot was overwritten since it was stored."""
         found = self.init_pools[env].owner(key)
         if found is None and scope is Scope.NODE:
             found = self.recur_pool.owner(key)
         return found is not None and found != key
+
+    @property
+    def stale_hits(self) -> int | None:
+        """None: the legacy code takes a stale hit for a hit."""
+        return None
 
     def supply(self, row: int, keys_values: KeysValues) -> None:
         self.keys_values_wm_list[row] = keys_values
@@ -248,7 +268,7 @@ class LegacyCache(CacheBackend):
         for row, (env, key, size) in enumerate(zip(envs, keys, sizes, strict=True)):
             single = self._take_row(row, longest - size, size + appended)
             pool = self.recur_pool if scope is Scope.NODE else self.init_pools[env]
-            pool.store(key, single)
+            pool.set(key, single)
 
     def _take_row(self, row: int, padding: int, size: int) -> KeysValues:
         """One row without its front padding, its window slid where it is full."""

@@ -82,8 +82,8 @@ def test_an_entry_that_lost_its_slot_counts_as_one_eviction(variant, scope):
 )
 def test_slots_of_the_init_pools(variant, options, size):
     backend = cache(variant, **options)
-    assert [pool.size for pool in backend.init_pools] == [size] * GEOMETRY.env_num
-    assert backend.recur_pool.size == GEOMETRY.num_simulations * GEOMETRY.env_num
+    assert [pool.pool_size for pool in backend.init_pools] == [size] * GEOMETRY.env_num
+    assert backend.recur_pool.pool_size == GEOMETRY.num_simulations * GEOMETRY.env_num
 
 
 def test_active_eviction_deletes_a_key_that_lives_on_in_another_slot():
@@ -189,33 +189,33 @@ class TestPool:
         pool = LegacyPool(3, evicts=False)
         written = []
         for value in range(7):
-            pool.store(5, entry(value))
+            pool.set(5, entry(value))
             written.append(pool.index[5])
         assert written == [0, 1, 2, 0, 1, 2, 0]
 
     def test_a_slot_is_allocated_once_and_copied_into_afterwards(self):
         pool = LegacyPool(1, evicts=True)
-        pool.store(1, entry(1))
+        pool.set(1, entry(1))
         first = pool.slots[0]
-        pool.store(2, entry(2, size=3))
+        pool.set(2, entry(2, size=3))
         assert pool.slots[0] is first
         assert same_bits(live(first), live(entry(2, size=3)))
 
     def test_the_whole_context_is_copied_dead_positions_too(self):
         pool, kv = LegacyPool(1, evicts=True), entry(1, size=2)
-        pool.store(1, kv)
+        pool.set(1, kv)
         assert same_bits(pool.slots[0].block, kv.block)
 
     def test_what_is_found_is_the_slot_itself(self):
         pool = LegacyPool(2, evicts=True)
-        pool.store(1, entry(1))
-        assert pool.find(1) is pool.slots[0]
-        assert pool.find(2) is None
+        pool.set(1, entry(1))
+        assert pool.get(1) is pool.slots[0]
+        assert pool.get(2) is None
 
     def test_an_owner_that_is_written_again_into_its_own_slot_is_not_evicted(self):
         pool = LegacyPool(1, evicts=True)
         for value in range(3):
-            pool.store(1, entry(value))
+            pool.set(1, entry(value))
         assert pool.stats.evictions == 0
         assert list(pool.index) == [1]
 
