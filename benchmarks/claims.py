@@ -33,9 +33,9 @@ from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
 from kvbench.replay.content import Contents
 from kvbench.replay.drive import Latents
 from kvbench.replay.operations import operation_config, prepare_operation
+from kvbench.replay.outcomes import Outcome
 from kvbench.replay.passes import BackendReport, Replay, verify_replay
 from kvbench.replay.summary import ratio
-from kvbench.replay.verify import Outcome
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.steps import Step, read_steps
 from kvcache import (

@@ -9,15 +9,12 @@ import copy
 import importlib
 import importlib.metadata
 import importlib.util
-import logging
 import os
 import platform
-import re
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +23,7 @@ from typing import Any
 import torch
 
 from kvbench.record.lightzero import LIGHTZERO_VERSION, LightZeroRecorder, RecordingError, geometry_of
+from kvbench.record.lightzero_log import quietly, tail
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import TraceHeader
 from kvbench.trace.writer import TraceWriter, journal_path
@@ -94,13 +92,13 @@ def record_run(
     with tempfile.TemporaryDirectory(prefix="kvcache-lightzero-") as folder, _inside(folder), _torch_threads(threads):
         log = Path(folder) / "run.log"
         try:
-            with _quietly(log, progress) as (tell, evaluations):
+            with quietly(log, progress) as (say, evaluations):
                 run = _Run(ENVIRONMENTS[environment], seed)
-                run.train(train_steps, tell, evaluations)
-                header = run.record(output, searches, tell)
+                run.train(train_steps, say, evaluations)
+                header = run.record(output, searches, say)
         except (Exception, SystemExit) as error:
             raise RecordingError(
-                f"the LightZero run failed: {type(error).__name__}: {error}\nThe end of its log:\n{_tail(log)}"
+                f"the LightZero run failed: {type(error).__name__}: {error}\nThe end of its log:\n{tail(log)}"
             ) from error
     TraceReader(output).check()
     return header
@@ -117,7 +115,7 @@ def _check_arguments(environment: str, seed: int, train_steps: int, searches: in
 
 
 def _check_output(output: Path) -> None:
-    # The writer would say the same, but only after the training.
+    # The writer checks the same, but only after the training.
     if output.exists():
         raise FileExistsError(f"{output} exists: choose another name, traces are not overwritten")
     if journal_path(output).exists():
@@ -140,7 +138,7 @@ def _require_lightzero() -> None:
 
 
 class _EndOfRecordingError(Exception):
-    """Leaves LightZero's collector once enough searches are recorded: it has no other way out."""
+    """Ends LightZero's collector when enough searches are recorded: it offers no other way."""
 
 
 class _Run:
@@ -168,7 +166,7 @@ class _Run:
         compile_config = importlib.import_module("ding.config").compile_config
         return compile_config(main, seed=self.seed, env=None, auto=True, create_cfg=create, save_cfg=False)
 
-    def train(self, steps: int, tell: Callable[[str], None], evaluations: dict[int, float]) -> None:
+    def train(self, steps: int, say: Callable[[str], None], evaluations: dict[int, float]) -> None:
         """Make the policy: trained for ``steps`` environment steps, or untrained for 0."""
         if not steps:
             importlib.import_module("ding.utils").set_pkg_seed(self.seed, use_cuda=False)
@@ -176,7 +174,7 @@ class _Run:
                 self._compiled().policy, enable_field=["learn", "collect", "eval"]
             )
             return
-        tell(f"training on {self.environment.name} for {steps} environment steps")
+        say(f"training on {self.environment.name} for {steps} environment steps")
         start = time.monotonic()
         self.policy = importlib.import_module("lzero.entry").train_unizero(
             self._configs(), seed=self.seed, max_env_step=steps
@@ -208,7 +206,7 @@ class _Run:
 
     @property
     def policy_kwargs(self) -> dict[str, float]:
-        """What ``train_unizero`` gives the collector at this point of the training."""
+        """The arguments that ``train_unizero`` gives the collector at this point of the training."""
         config = self.policy._cfg
         temperature = importlib.import_module("lzero.policy").visit_count_temperature(
             config.manual_temperature_decay,
@@ -218,7 +216,7 @@ class _Run:
         )
         return {"temperature": temperature, "epsilon": 0.0}
 
-    def record(self, output: Path, searches: int, tell: Callable[[str], None]) -> TraceHeader:
+    def record(self, output: Path, searches: int, say: Callable[[str], None]) -> TraceHeader:
         """Collect until ``searches`` searches are in the trace ``output``."""
         header = self.header()
         collector = self.collector()
@@ -227,7 +225,7 @@ class _Run:
             if recorded == searches:
                 raise _EndOfRecordingError
             if recorded % 10 == 0:
-                tell(f"recorded {recorded} of {searches} searches")
+                say(f"recorded {recorded} of {searches} searches")
 
         with TraceWriter(output, header) as writer:
             try:
@@ -241,7 +239,7 @@ class _Run:
                 pass
             finally:
                 collector.close()
-        tell(f"recorded {searches} searches, {writer.rows} events")
+        say(f"recorded {searches} searches, {writer.rows} events")
         return header
 
     def header(self) -> TraceHeader:
@@ -284,62 +282,3 @@ def _torch_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-class _LogFile(logging.FileHandler):
-    """LightZero's log, and the evaluations that it tells of."""
-
-    _EVALUATION = re.compile(r"Training iteration (\d+): Evaluation completed.*'eval_episode_return_mean': ([\d.]+)")
-
-    def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
-        super().__init__(path)
-        self.evaluations: dict[int, float] = {}  # train iteration -> mean return
-        self._tell = tell
-
-    def emit(self, record: logging.LogRecord) -> None:
-        super().emit(record)
-        found = self._EVALUATION.search(record.getMessage())
-        if found:
-            self.evaluations[int(found[1])] = round(float(found[2]), 1)
-            self._tell(f"train iteration {found[1]}: mean evaluation return {float(found[2]):.1f}")
-
-
-@contextmanager
-def _quietly(log: Path, progress: Callable[[str], None]) -> Iterator[tuple[Callable[[str], None], dict[int, float]]]:
-    """Send what is printed and logged to ``log``: yields ``progress`` with the terminal, and the evaluations seen."""
-    stdout, stderr = sys.stdout, sys.stderr
-
-    def tell(line: str) -> None:
-        with redirect_stdout(stdout), redirect_stderr(stderr):
-            progress(line)
-
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    known = {name: list(logger.handlers) for name, logger in _loggers()}
-    log_file = _LogFile(log, tell)
-    root.handlers = [log_file]
-    root.setLevel(logging.INFO)
-    try:
-        with open(log, "a", buffering=1) as printed, redirect_stdout(printed), redirect_stderr(printed):
-            yield tell, log_file.evaluations
-    finally:
-        for name, logger in _loggers():
-            for handler in logger.handlers[:]:
-                if handler not in known.get(name, []):
-                    logger.removeHandler(handler)
-                    handler.close()
-        for handler in root.handlers:
-            if handler not in handlers:
-                handler.close()
-        root.handlers = handlers
-        root.setLevel(level)
-
-
-def _loggers() -> list[tuple[str, logging.Logger]]:
-    return [
-        (name, logger) for name, logger in logging.root.manager.loggerDict.items() if isinstance(logger, logging.Logger)
-    ]
-
-
-def _tail(log: Path, lines: int = 30) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else "(no log)"

@@ -18,8 +18,9 @@ from kvbench.measure.memory import watch_memory
 from kvbench.measure.stopwatch import Lap, Stopwatch, make_stopwatch
 from kvbench.replay.content import Contents
 from kvbench.replay.drive import OPERATIONS, STEP_OPERATIONS, FillerContent, Latents, run_step
+from kvbench.replay.outcomes import Outcomes
 from kvbench.replay.timeline import Timeline
-from kvbench.replay.verify import CheckedContent, Outcomes
+from kvbench.replay.verify import CheckedContent
 from kvbench.trace.steps import Step
 from kvcache import CacheBackend, CacheConfig, make_backend
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from kvbench.measure.counters import Counts
+from kvbench.replay.outcomes import Outcome
 from kvbench.replay.passes import BackendReport
-from kvbench.replay.verify import Outcome
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.steps import Step
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from kvbench.replay.verify import Outcome
+from kvbench.replay.outcomes import Outcome
 from kvbench.trace.steps import Step
 from kvcache import CacheBackend
 

@@ -104,12 +104,13 @@ def test_capacities_go_down_to_where_legacy_has_stale_hits(small_models, capsys)
 def test_small_pools_differ_by_stale_hits_and_by_misses(small_models, capsys):
     claims.main(["small-pools"])
     output = capsys.readouterr().out
-    legacy = re.findall(r"legacy: (\d+) stale hits, .* in (\d+) of 4 searches; .* told to miss there in (\d+)", output)
-    new = re.findall(r"(\d+) misses, .* in (\d+) of 4 searches; .* told to miss there in (\d+)", output)
+    shared = r"in (\d+) of 4 searches; .* misses there on purpose in (\d+)"
+    legacy = re.findall(rf"legacy: (\d+) stale hits, .* {shared}", output)
+    new = re.findall(rf"(\d+) misses, .* {shared}", output)
     assert (len(legacy), len(new)) == (2, 10)
-    for lost, same, told in legacy + new:
+    for lost, same, on_purpose in legacy + new:
         assert int(lost) > 0
-        assert (int(same) < 4, told) == (True, "4")
+        assert (int(same) < 4, on_purpose) == (True, "4")
 
 
 def test_validation_is_timed_for_both_caches(small_models, capsys):

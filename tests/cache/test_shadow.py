@@ -75,7 +75,9 @@ def test_legacys_stale_hits_are_reported_as_such(names, caplog):
     assert cache.report.stale_hits > LOGGED_STALE_HITS
     assert cache.report.compared > 0
     assert len(caplog.messages) == LOGGED_STALE_HITS
-    assert all(f"{cache.name}: stale hit: another key's context is found under key 0x" in each for each in caplog.messages)
+    assert all(
+        f"{cache.name}: stale hit: another key's context is found under key 0x" in each for each in caplog.messages
+    )
     assert ["not logged" in each for each in caplog.messages] == [False] * (LOGGED_STALE_HITS - 1) + [True]
 
 

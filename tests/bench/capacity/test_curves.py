@@ -20,8 +20,8 @@ from kvbench.capacity.curves import (
 )
 from kvbench.replay.content import Contents
 from kvbench.replay.drive import Latents
+from kvbench.replay.outcomes import Outcome
 from kvbench.replay.passes import verify_replay
-from kvbench.replay.verify import Outcome
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.steps import Step, read_steps
 from kvcache.backend import Scope

@@ -20,6 +20,7 @@ from fake_lightzero import FakeRun, FakeWorldModel, draw
 
 from kvbench.record import lightzero, lightzero_run
 from kvbench.record.lightzero import LightZeroRecorder, RecordingError, geometry_of
+from kvbench.record.lightzero_log import quietly, tail
 from kvbench.record.lightzero_run import record_run
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import NO_ENV, ROOT_SIMULATION, TraceHeader
@@ -433,18 +434,18 @@ def test_chatter_goes_to_the_log_and_progress_to_the_terminal(tmp_path, capsys):
     log = tmp_path / "run.log"
     root = logging.getLogger()
     before = root.handlers[:], root.level
-    with lightzero_run._quietly(log, print) as (tell, evaluations):
+    with quietly(log, print) as (say, evaluations):
         print("chatter")
         logging.getLogger("lightzero.test").warning("more chatter")
         root.info(
             "Training iteration 7: Evaluation completed, stop condition: False, "
             "current reward: {'eval_episode_return': [9.0], 'eval_episode_return_mean': 9.25}"
         )
-        tell("progress")
+        say("progress")
     assert evaluations == {7: 9.2}
     assert capsys.readouterr().out == "train iteration 7: mean evaluation return 9.2\nprogress\n"
     assert "chatter" in log.read_text()
-    assert "more chatter" in lightzero_run._tail(log)
+    assert "more chatter" in tail(log)
     assert (root.handlers, root.level) == before
 
 
@@ -484,7 +485,7 @@ def untrained():
 
 def compare_observed_with_unobserved(folder: Path) -> None:
     """Run by ``test_lightzero_collects_the_same_observed_or_not``, in a process whose ``srand`` is pinned."""
-    with lightzero_run._quietly(folder / "run.log", lambda line: None):
+    with quietly(folder / "run.log", lambda line: None):
         from gymnasium.utils import seeding
 
         unseeded = seeding.np_random
@@ -523,7 +524,7 @@ def test_lightzero_is_put_back_as_it_was(tmp_path, monkeypatch):
     pytest.importorskip("lzero")
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "trace.parquet"
-    with lightzero_run._quietly(tmp_path / "run.log", lambda line: None):
+    with quietly(tmp_path / "run.log", lambda line: None):
         run = untrained()
         world_model = run.world_model
         before = dict(vars(world_model))

@@ -8,8 +8,8 @@ from traces import TINY, event, good_events, steps_of, synthetic
 
 from kvbench.replay.content import Contents
 from kvbench.replay.drive import Latents
+from kvbench.replay.outcomes import Outcome, Outcomes
 from kvbench.replay.passes import verify_replay
-from kvbench.replay.verify import Outcome, Outcomes
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import NO_ENV, ROOT_SIMULATION
 from kvbench.trace.steps import read_steps
@@ -83,7 +83,7 @@ def test_one_wrong_element_is_wrong_content(steps, place):
     wrong = result.outcomes.total[Outcome.WRONG_CONTENT]
     assert wrong >= len(damaged)
     assert len(result.faults) == wrong
-    assert "search 0, simulation 0, env 0: found under key 0x" in result.faults[0]
+    assert "search 0, simulation 0, env 0: the context found under key 0x" in result.faults[0]
 
 
 def rows_asked(steps):
@@ -199,7 +199,7 @@ def test_rows_that_start_from_nothing_must_be_empty(steps):
             return self.keys_values_wm_size_list
 
     result = verify(NotEmpty, steps)
-    assert "a row that starts from nothing is not empty" in result.faults[0]
+    assert "a row that starts empty is not empty" in result.faults[0]
 
 
 class NoShift(KVCacheManager):
@@ -263,7 +263,7 @@ def test_a_miss_that_does_not_use_what_was_supplied_is_a_fault():
 
     result = verify(Ignores, list(read_steps(good_events())))
     assert result.outcomes.by_lookup[2] is Outcome.MISS
-    assert "what was supplied after the miss did not arrive" in result.faults[0]
+    assert "the context supplied after the miss is not in the batch" in result.faults[0]
 
 
 def test_the_right_key_with_another_history_is_a_context_mismatch(tmp_path):
