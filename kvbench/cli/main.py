@@ -15,7 +15,7 @@ from kvbench.cli.report import report
 from kvbench.cli.results import results
 from kvbench.cli.search import search
 from kvbench.cli.trace import trace
-from kvbench.profile.profiler import ProfileError
+from kvbench.profile.index import ProfileError
 from kvbench.record.lightzero import RecordingError
 from kvbench.results.asv import ResultsError
 from kvbench.trace.schema import TraceError
