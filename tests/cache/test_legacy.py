@@ -50,6 +50,18 @@ def test_a_recurrent_slot_that_is_overwritten_answers_for_its_former_key(variant
     assert (backend.recur_pool.stats.hits, backend.recur_pool.stats.misses) == (3, 0)  # it does not know
 
 
+@each_variant
+def test_a_hit_is_stale_only_while_the_keys_slot_holds_another_keys_content(variant):
+    backend = cache(variant, init_pool_size=2, recur_pool_size=2)
+    for key in (1, 2, 3):
+        store(backend, key, 10 * key, Scope.NODE)
+    assert [backend.is_stale(0, key, Scope.NODE) for key in (1, 2, 3, 4)] == [True, False, False, False]
+    assert not any(backend.is_stale(0, key, Scope.ROOT) for key in (1, 2, 3))  # roots do not ask the recurrent pool
+    store(backend, 1, 11)  # the init pool is asked first
+    assert not backend.is_stale(0, 1, Scope.NODE)
+    assert (backend.recur_pool.stats.total_queries, backend.hierarchy_stats.total_queries) == (0, 0)
+
+
 @pytest.mark.parametrize(("variant", "found"), [(LEGACY, None), (LEGACY_0_2_0, 30)], ids=["legacy", "legacy-0.2.0"])
 def test_only_the_later_legacy_evicts_on_init(variant, found):
     backend = cache(variant, init_pool_size=2)
@@ -211,6 +223,13 @@ class TestPool:
         pool.set(1, entry(1))
         assert pool.get(1) is pool.slots[0]
         assert pool.get(2) is None
+
+    def test_holds_any_object_itself_where_it_does_not_copy(self):
+        pool, value = LegacyPool(1, evicts=False, copies=False), object()
+        pool.set(1, value)
+        assert pool.get(1) is value
+        pool.set(2, None)
+        assert pool.owner(1) == 2
 
     def test_an_owner_that_is_written_again_into_its_own_slot_is_not_evicted(self):
         pool = LegacyPool(1, evicts=True)

@@ -171,6 +171,31 @@ def test_padding_that_is_not_zero_is_wrong_content(steps):
     assert result.outcomes.total[Outcome.HIT] > 0  # the longest rows have no padding
 
 
+class NoBackPadding(KVCacheManager):
+    """A resident batch that leaves something behind shorter rows."""
+
+    def __init__(self, config):
+        super().__init__(replace(config, storage="paged", resident_batch=True))
+
+    def assemble(self):
+        sizes = super().assemble()
+        for row, size in enumerate(sizes):
+            if 0 < size < max(sizes):
+                self.keys_values_wm.block[row, ..., self.row_start(row) + size : max(sizes), :] = self.garbage
+        return sizes
+
+    garbage = 0
+
+
+@pytest.mark.parametrize("garbage", [3, torch.nan])
+def test_zeros_behind_the_tokens_of_a_resident_batch_are_checked(steps, garbage):
+    assert verify(NoBackPadding, steps).faults == []
+    result = verify(type("Spoilt", (NoBackPadding,), {"garbage": garbage}), steps)
+    assert result.outcomes.total[Outcome.WRONG_CONTENT] > 0
+    assert result.outcomes.total[Outcome.HIT] > 0  # the longest rows have no padding
+    assert "was never stored" in result.faults[0]
+
+
 class AlignedAtTheBack(KVCacheManager):
     """Pads behind, not in front."""
 
