@@ -10,7 +10,8 @@ from kvcache.hashing import hash_state, hash_states
 from kvcache.kernels import kernel_observers
 from kvcache.keys_values import Cache, KeysValues, KVCache
 from kvcache.layout import AUTO
-from kvcache.legacy import LEGACY, LegacyCache, LegacyPool, RecurrentMissError
+from kvcache.legacy import LEGACY, LegacyCache, RecurrentMissError
+from kvcache.legacy_pool import LegacyPool
 from kvcache.manager import KVCacheManager
 from kvcache.observed import ObservedCache, Observer
 from kvcache.pool import KVCachePool

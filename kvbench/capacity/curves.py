@@ -11,7 +11,7 @@ because a context made after a miss has another history. So the bound cannot alw
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -42,12 +42,6 @@ BYTE_BACKENDS = (LEGACY_POLICY, "new:slab", "new:paged")
 
 _OUTCOMES = (Outcome.HIT, Outcome.CONTEXT_MISMATCH, Outcome.STALE_HIT, Outcome.MISS)
 
-Progress = Callable[[str, int], None]  # (policy or backend, its capacity)
-
-
-def _no_progress(name: str, capacity: int) -> None:
-    pass
-
 
 def hit_rate_curves(
     steps: Sequence[Step],
@@ -57,7 +51,6 @@ def hit_rate_curves(
     *,
     pool: str = RECUR,
     itemsize: int = 4,
-    progress: Progress = _no_progress,
 ) -> pd.DataFrame:
     """Lookup outcomes at several sizes of one kind of pool; the other kind has its default size.
 
@@ -68,7 +61,6 @@ def hit_rate_curves(
         policies: out of ``POLICIES``.
         pool: the kind whose size varies, ``"recur"`` or ``"init"``.
         itemsize: bytes of one element of an entry.
-        progress: called with each policy and size before they are replayed.
 
     Returns:
         A row for each policy and capacity, in the given order: ``policy``; ``entries``; ``bytes`` (of that many full
@@ -91,7 +83,6 @@ def hit_rate_curves(
     rows = []
     for policy in policies:
         for capacity in capacities:
-            progress(policy, capacity)
             if policy in BOUNDS:
                 assert future is not None
                 found = future.found_by_belady(capacity) if policy == BELADY else future.found
@@ -117,7 +108,6 @@ def hit_rate_by_bytes(
     *,
     eviction: str = EvictionStrategy.FIFO.value,
     itemsize: int = 4,
-    progress: Progress = _no_progress,
 ) -> pd.DataFrame:
     """Lookup outcomes at several byte sizes of the recurrent pool; init pools have their default size.
 
@@ -129,7 +119,6 @@ def hit_rate_by_bytes(
             ``new:paged`` as many different tokens: a token that contexts share counts once.
         eviction: strategy of the new backends.
         itemsize: bytes of one element.
-        progress: as in ``hit_rate_curves``.
 
     Returns:
         A row for each backend and budget, in the given order: ``backend``, ``bytes``, and the columns of outcomes of
@@ -148,7 +137,6 @@ def hit_rate_by_bytes(
     rows = []
     for backend in backends:
         for budget in budgets:
-            progress(backend, budget)
             cache: SymbolCache
             if backend == "new:paged":
                 cache = PagedCache(geometry, budget * geometry.context_length // entry_bytes, strategy)

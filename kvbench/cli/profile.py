@@ -53,15 +53,17 @@ __all__ = ["profile"]
     type=click.IntRange(min=1),
     default=2,
     show_default=True,
-    help="Replay the first so many searches; a profiler records every call of them.",
+    help="Replay this many searches; a profiler records every call of them.",
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Run here.")
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Run on this device."
+)
 @click.option(
     "--capacity",
     type=CapacityType(),
     default=Capacity("default"),
     show_default="default",
-    help="Give the pools so many slots or bytes, as in 'kvbench replay'; with 'recur=50' the recording misses.",
+    help="Give the pools these slots or bytes, as in 'kvbench replay'; with 'recur=50' the recording misses.",
 )
 @click.option(
     "--eviction",
@@ -70,9 +72,17 @@ __all__ = ["profile"]
     show_default=True,
     help="Evict by this strategy.",
 )
-@click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", show_default=True, help="Store this type.")
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Let torch use so many.")
-@click.option("--top", type=click.IntRange(min=1), default=12, show_default=True, help="Print so many operations.")
+@click.option(
+    "--dtype",
+    type=click.Choice(list(DTYPES)),
+    default="float32",
+    show_default=True,
+    help="Store contexts in this type.",
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Let torch use this many threads."
+)
+@click.option("--top", type=click.IntRange(min=1), default=12, show_default=True, help="Print this many operations.")
 def profile(
     trace: Path,
     backends: tuple[str, ...],

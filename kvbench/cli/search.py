@@ -87,14 +87,19 @@ class _Run:
 
 @click.command()
 @click.option(
-    "--geometry", type=click.Choice(list(GEOMETRIES)), required=True, help="Shape the model and its caches so."
+    "--geometry",
+    type=click.Choice(list(GEOMETRIES)),
+    required=True,
+    help="Take the shapes of the model and its caches from this geometry.",
 )
-@click.option("--positions", type=click.Choice(POSITIONS), help="Use these positions, not the geometry's.")
-@click.option("--searches", type=click.IntRange(min=1), default=20, show_default=True, help="Run so many searches.")
+@click.option("--positions", type=click.Choice(POSITIONS), help="Use these positions instead of the geometry's own.")
+@click.option("--searches", type=click.IntRange(min=1), default=20, show_default=True, help="Run this many searches.")
 @click.option(
-    "--simulations", type=click.IntRange(min=1), help="Simulate so often in a search, not as the geometry says."
+    "--simulations", type=click.IntRange(min=1), help="Run this many simulations a search; by default the geometry's."
 )
-@click.option("--env-num", type=click.IntRange(min=1), help="Search in so many environments at once.")
+@click.option(
+    "--env-num", type=click.IntRange(min=1), help="Search in this many environments; by default the geometry's."
+)
 @click.option(
     "--seed",
     type=click.IntRange(min=0, max=LARGEST_SEED),
@@ -114,15 +119,19 @@ class _Run:
 @click.option(
     "--recur-slots",
     type=click.IntRange(min=1),
-    help="Make so many recurrent slots, not one a node.",
+    help="Give the recurrent pool this many slots; by default one for every node.",
 )
 @click.option(
     "--validate",
     is_flag=True,
     help="Run the other cache beside each and compare every retrieval; times include both.",
 )
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Let torch use so many.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the numbers here.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Let torch use this many threads."
+)
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the results to this file."
+)
 def search(
     geometry: str,
     positions: str | None,

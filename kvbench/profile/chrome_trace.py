@@ -21,7 +21,7 @@ _NANOSECONDS = 1000  # of Chrome's microseconds
 _HOME = f"{Path(__file__).parents[2]}/"
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _PYTHON_FRAME = re.compile(r"(?P<file>.*)\((?P<line>\d+)\): (?P<function>.*)")
-# What recording a range costs is no part of what is in it.
+# The cost of recording a range is no part of its content.
 _RECORDING = (
     "torch/autograd/profiler.py",
     "torch/profiler/",

@@ -1,4 +1,4 @@
-"""The output of a LightZero run: kept in a log file, and watched for evaluations."""
+"""The output of a LightZero run: kept in a log file, from which evaluations are read."""
 
 from __future__ import annotations
 

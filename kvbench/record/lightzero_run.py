@@ -28,7 +28,7 @@ from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import TraceHeader
 from kvbench.trace.writer import TraceWriter, journal_path
 
-__all__ = ["ENVIRONMENTS", "record_run"]
+__all__ = ["ENVIRONMENTS", "RunSettings", "record_run"]
 
 
 @dataclass(frozen=True)
@@ -53,65 +53,76 @@ ENVIRONMENTS: dict[str, _Environment] = {
 }  # fmt: skip
 
 
-def record_run(
-    environment: str,
-    output: str | Path,
-    *,
-    seed: int,
-    train_steps: int,
-    searches: int,
-    threads: int = 1,
-    progress: Callable[[str], None] = lambda line: None,
-) -> TraceHeader:
-    """Train UniZero with LightZero 0.2.0 on the CPU, collect with it, and record the collecting as a trace.
+@dataclass(frozen=True)
+class RunSettings:
+    """Settings of a LightZero run.
 
-    Args:
+    Attributes:
         environment: one of ``ENVIRONMENTS``.
-        output: the trace file; it must not exist.
         seed: given to LightZero. It does not make a run repeatable: 0.2.0's compiled tree seeds itself from the clock
             in every traversal, and its CartPole resets without a seed.
         train_steps: environment steps to train for, with LightZero's own ``train_unizero``; 0 records untrained
             weights. Training ends with the first collection that reaches it.
         searches: to record.
         threads: of torch.
+
+    Raises:
+        ValueError: a setting is out of range, or the environment is unknown.
+    """
+
+    environment: str
+    seed: int
+    train_steps: int
+    searches: int
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.environment not in ENVIRONMENTS:
+            raise ValueError(f"unknown environment {self.environment!r}: choose one of {', '.join(ENVIRONMENTS)}")
+        for name, least in (("seed", 0), ("train_steps", 0), ("searches", 1), ("threads", 1)):
+            value = getattr(self, name)
+            if value < least:
+                raise ValueError(f"{name} must be {least} or more, got {value}")
+
+
+def record_run(
+    settings: RunSettings, output: str | Path, progress: Callable[[str], None] = lambda line: None
+) -> TraceHeader:
+    """Train UniZero with LightZero 0.2.0 on the CPU, collect with it, and record the collecting as a trace.
+
+    Args:
+        settings: of the run.
+        output: the trace file; it must not exist.
         progress: called with a line of text now and then.
 
     Returns:
         The header of the written trace.
 
     Raises:
-        ValueError: an argument is out of range, or the environment is unknown.
         FileExistsError: the trace or its journal exists.
         OSError: the output's folder cannot be written to.
         RecordingError: LightZero 0.2.0 is not installed, or its run failed (with the end of its log).
     """
-    _check_arguments(environment, seed, train_steps, searches, threads)
     output = Path(output).absolute()
     _require_lightzero()
     _check_output(output)
-    with tempfile.TemporaryDirectory(prefix="kvcache-lightzero-") as folder, _inside(folder), _torch_threads(threads):
+    with (
+        tempfile.TemporaryDirectory(prefix="kvcache-lightzero-") as folder,
+        _inside(folder),
+        _torch_threads(settings.threads),
+    ):
         log = Path(folder) / "run.log"
         try:
             with quietly(log, progress) as (say, evaluations):
-                run = _Run(ENVIRONMENTS[environment], seed)
-                run.train(train_steps, say, evaluations)
-                header = run.record(output, searches, say)
+                run = _Run(ENVIRONMENTS[settings.environment], settings.seed)
+                run.train(settings.train_steps, say, evaluations)
+                header = run.record(output, settings.searches, say)
         except (Exception, SystemExit) as error:
             raise RecordingError(
                 f"the LightZero run failed: {type(error).__name__}: {error}\nThe end of its log:\n{tail(log)}"
             ) from error
     TraceReader(output).check()
     return header
-
-
-def _check_arguments(environment: str, seed: int, train_steps: int, searches: int, threads: int) -> None:
-    if environment not in ENVIRONMENTS:
-        raise ValueError(f"unknown environment {environment!r}: choose one of {', '.join(ENVIRONMENTS)}")
-    for name, value, least in (
-        ("seed", seed, 0), ("train_steps", train_steps, 0), ("searches", searches, 1), ("threads", threads, 1)
-    ):  # fmt: skip
-        if value < least:
-            raise ValueError(f"{name} must be {least} or more, got {value}")
 
 
 def _check_output(output: Path) -> None:

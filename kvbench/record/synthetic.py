@@ -49,7 +49,7 @@ class _Node:
 
 @dataclass(slots=True)
 class _Environment:
-    """Where one environment stands in its episode; ``root`` is None before its first step."""
+    """The position of one environment in its episode; ``root`` is None before its first step."""
 
     root: _Node | None = None
     steps_left: int = 0

@@ -26,7 +26,7 @@ from kvcache import CacheBackend, CacheConfig, make_backend
 
 __all__ = ["BackendReport", "Replay", "StepTimes", "Verification", "verify_replay"]
 
-Progress = Callable[[str, int, int], None]  # (what is going on, steps done, steps in all)
+Progress = Callable[[str, int, int], None]  # (pass, steps done, steps in all)
 
 
 def _no_progress(what: str, done: int, total: int) -> None:

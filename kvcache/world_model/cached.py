@@ -43,7 +43,7 @@ class CachedPredictor(Predictor):
         try:
             return super().load_state_dict(state_dict, *args, **kwargs)
         finally:
-            self._weights_changed()  # torch copies what fits before it raises for what is missing
+            self._weights_changed()  # torch copies the fitting weights before it raises for missing ones
 
     def _weights_changed(self) -> None:
         self.clear_caches()
@@ -75,13 +75,13 @@ class CachedPredictor(Predictor):
     ) -> list[int]:
         """Look up each row's context, init then recurrent; where there is none, make one of the latent alone.
 
-        Begins a batch. ``keys_values_wm_list`` and ``keys_values_wm_size_list`` tell what is in it.
+        Begins a batch: see ``keys_values_wm_list`` and ``keys_values_wm_size_list``.
 
         Args:
             latent_state: ``[B, 1, E]``.
             ready_env_num: rows, B.
             simulation_index: of the search; nothing depends on it.
-            start_pos: where in their episodes the latents stand, ``[B]`` or one for all, in tokens.
+            start_pos: positions of the latents in their episodes, ``[B]`` or one for all, in tokens.
             envs: ``[B]``: whose latents these are; None is environments 0, 1, ...
             reanalyzes: nothing is looked up, and nothing of this batch will be stored; ``envs`` are not looked at.
 
@@ -152,7 +152,7 @@ class CachedPredictor(Predictor):
         return environments(envs, rows, self.geometry.env_num)
 
     def _begin(self, envs: list[int], next_positions: np.ndarray, reanalyzes: bool) -> None:
-        """A batch of environments ``[B]``, whose next tokens stand at these positions ``[B]`` in their episodes."""
+        """Begin a batch: its environments ``[B]``, and the next tokens' positions in their episodes ``[B]``."""
         self._envs, self._next_positions, self._reanalyzes = envs, next_positions, reanalyzes
 
     def _retrieve(self, latents: np.ndarray | Tensor | None, scope: Scope) -> None:

@@ -159,7 +159,7 @@ class WorldModel(CachedPredictor):
         sizes = self.trim_and_pad_kv_cache(is_init_infer=False)
         acted = self._forward(self._embedded(actions))[:, -1]
         new = self.latent_head(acted).unsqueeze(1)
-        if not self.geometry.keeps_past:  # no room behind the action: the new latent stands alone
+        if not self.geometry.keeps_past:  # no room behind the action: the new latent's context is empty
             self._begin(self._envs, self._next_positions + 1, reanalyzes)
             self._retrieve(None, Scope.ROOT)
             self.trim_and_pad_kv_cache(is_init_infer=False)

@@ -55,7 +55,7 @@ class Predictor(nn.Module):
         self.register_buffer("support", support, persistent=False)
 
     def _initialise(self, seed: int) -> None:
-        """Weights from ``seed`` alone, whatever torch's own generators are at."""
+        """Draw the weights from ``seed`` alone; torch's own generators have no effect."""
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, parameter in self.named_parameters():
@@ -70,7 +70,7 @@ class Predictor(nn.Module):
     def forward_without_cache(
         self, latents: np.ndarray | Tensor, actions: Sequence[Sequence[int]] | np.ndarray, timesteps: int = 0
     ) -> Inference:
-        """The same predictions from a raw window, in one pass and with no cache at all: the judge of the cached ones.
+        """The same predictions from a raw window, in one pass and without a cache: the reference for cached ones.
 
         Args:
             latents: ``[B, n, E]``, of ``n`` successive observations, the last of which is asked about.
@@ -115,7 +115,7 @@ class Predictor(nn.Module):
         return KeysValues(*sizes, self.support.device, self.config.dtype)
 
     def _inference(self, latents: Tensor, acted: Tensor | None, output: Tensor, sizes: Sequence[int]) -> Inference:
-        """What the heads say.
+        """Predictions of the heads.
 
         Args:
             latents: ``[B, 1, E]``, of the states.

@@ -110,7 +110,7 @@ class Transformer(nn.Module):
             x: tokens ``[B, n, E]``.
             positions: ``[B, n]``, int64: in the context where positions are absolute, in the episode where rotary.
             cache: the contexts of all rows, padded to ``size`` tokens; ``size + n`` afterwards.
-            padding: ``[B, size]``, bool: true where nobody attends; None lets everybody attend to padding as well.
+            padding: ``[B, size]``, bool: true where no token attends; with None all attend to padding too.
         """
         if self.positions is not None:
             x = x + self.positions(positions)
@@ -127,7 +127,7 @@ class Transformer(nn.Module):
         Args:
             new: tokens, n.
             size: tokens of the padded contexts before them.
-            padding: ``[B, size]``, bool: true where nobody attends; None lets everybody attend to padding as well.
+            padding: ``[B, size]``, bool: true where no token attends; with None all attend to padding too.
             device: of the mask.
 
         Returns:

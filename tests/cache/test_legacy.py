@@ -6,7 +6,8 @@ from conformance import ENVS, GEOMETRY, Twins, entry, live, same_bits
 
 from kvcache.backend import EMPTY, MISS, Scope
 from kvcache.config import CacheConfig
-from kvcache.legacy import LEGACY, LEGACY_0_2_0, LegacyCache, LegacyPool, RecurrentMissError
+from kvcache.legacy import LEGACY, LEGACY_0_2_0, LegacyCache, RecurrentMissError
+from kvcache.legacy_pool import LegacyPool
 
 VARIANTS = [LEGACY, LEGACY_0_2_0]
 each_variant = pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)

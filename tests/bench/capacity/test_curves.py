@@ -230,11 +230,6 @@ class TestColumns:
         curve = hit_rate_curves([], TINY, [1], ["fifo"])
         assert math.isnan(curve["hit_rate"][0])
 
-    def test_progress_names_what_comes_next(self, steps):
-        told = []
-        hit_rate_curves(steps, TINY, [1, 2], ["lru"], progress=lambda *each: told.append(each))
-        assert told == [("lru", 1), ("lru", 2)]
-
 
 class TestSizes:
     def test_the_most_entries_between_clears(self, steps):
