@@ -119,7 +119,7 @@ def _missing(geometry: Geometry, misses: Misses) -> list[Played]:
 
 
 def validation() -> None:
-    """What it costs to run the other cache beside: searches without and with it, in turns."""
+    """The cost of validation: searches without and with the other cache, in turns."""
     for name, searches in TIMED.items():
         for cache in ("new:paged", "legacy"):
             models = [
@@ -238,7 +238,7 @@ def uncached() -> None:
 
 
 def padding() -> None:
-    """What zeros in front of a context of one token change in its prediction, with and without a mask."""
+    """The effect of zeros in front of a context of one token on its prediction, with and without a mask."""
     for name in ("cartpole", "pong", "visual-match"):
         for masked in (False, True):
             geometry = replace(GEOMETRIES[name], env_num=2)

@@ -32,7 +32,7 @@ class Scope(Enum):
 
 
 class Pool(Protocol):
-    """What every backend's pools have in common.
+    """The common part of all backends' pools.
 
     Attributes:
         pool_size: number of slots.

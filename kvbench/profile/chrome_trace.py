@@ -69,7 +69,7 @@ def fold_stacks(events: Collection[Event], roots: Collection[str]) -> Counter[St
 
 
 def _fold_thread(calls: list[tuple[int, int, int, Event]], roots: frozenset[str], stacks: Counter[Stack]) -> None:
-    open_calls: list[tuple[int, Stack | None]] = []  # (end, stack); None for what records a range
+    open_calls: list[tuple[int, Stack | None]] = []  # (end, stack); None for the recording of a range
     for start, minus_end, _, event in calls:
         while open_calls and open_calls[-1][0] <= start:
             open_calls.pop()

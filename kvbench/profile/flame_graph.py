@@ -104,7 +104,7 @@ def _tree(stacks: Stacks) -> _Node:
 
 
 def _kind(name: str, level: int) -> str:
-    """What colours a frame."""
+    """The colour class of a frame."""
     if level == 0:
         return "kind"
     if "::" in name.partition(" ")[0]:

@@ -72,7 +72,7 @@ class _RangedContent:
 
 
 def make_annotate(device: torch.device | str) -> Annotate:
-    """What opens a range for the profilers of a device: torch's own, and on CUDA NVTX's (Nsight Systems) besides."""
+    """A function that opens ranges for a device's profilers: torch's, and on CUDA NVTX's (Nsight Systems) too."""
     return _with_nvtx if torch.device(device).type == "cuda" else record_function
 
 

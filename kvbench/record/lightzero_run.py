@@ -33,7 +33,7 @@ __all__ = ["ENVIRONMENTS", "RunSettings", "record_run"]
 
 @dataclass(frozen=True)
 class _Environment:
-    """Where LightZero keeps an environment's UniZero configuration.
+    """The place of an environment's UniZero configuration in LightZero.
 
     Attributes:
         name: as the environment's library calls it.
@@ -163,7 +163,7 @@ class _Run:
         self._module = importlib.import_module(environment.config)
 
     def _configs(self) -> tuple[Any, Any]:
-        # Fresh copies: LightZero writes into what it is given.
+        # Fresh copies: LightZero changes its arguments.
         main, create = copy.deepcopy(self._module.main_config), copy.deepcopy(self._module.create_config)
         main.policy.cuda = False
         main.policy.device = "cpu"

@@ -18,10 +18,10 @@ __all__ = ["NO_CONTEXT", "Contents", "extend_context", "generated_context", "lat
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _LARGEST_BASE = 64  # token contents lie in [-64, 63]
-_LARGEST_POSITION = 32  # what a position adds lies in [-32, 31]
+_LARGEST_POSITION = 32  # a position adds integers in [-32, 31]
 _TOKENS_REMEMBERED = 4096
 
-# Identities of contexts: a context is what was appended to what, since it began.
+# Identities of contexts: each follows from the context before and the key that was appended.
 NO_CONTEXT = 0
 _GENERATED = 1
 

@@ -35,7 +35,7 @@ def _no_progress(what: str, done: int, total: int) -> None:
 
 @dataclass
 class Verification:
-    """What a backend returned and asked for, deterministically.
+    """A backend's results and its counted operations, which are deterministic.
 
     Attributes:
         outcomes: of every lookup.
@@ -76,7 +76,7 @@ class StepTimes:
 
 @dataclass
 class BackendReport:
-    """All that a replay found out about one backend.
+    """The results of a replay for one backend.
 
     Attributes:
         name: of the backend.

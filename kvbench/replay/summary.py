@@ -1,4 +1,4 @@
-"""From what a replay found out to the numbers that people and machines read."""
+"""From the results of a replay to the numbers that people and machines read."""
 
 from __future__ import annotations
 

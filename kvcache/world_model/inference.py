@@ -14,7 +14,7 @@ __all__ = ["Inference", "InferenceRequest", "in_order"]
 
 @dataclass(frozen=True)
 class InferenceRequest:
-    """What an inference is about.
+    """The subject of one inference.
 
     Attributes:
         scope: ROOT of initial inferences, NODE of recurrent ones.

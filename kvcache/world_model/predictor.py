@@ -125,7 +125,7 @@ class Predictor(nn.Module):
         """
         values, logits = self._expected(self.value_head(output)), self.policy_head(output)
         rewards = torch.zeros_like(values) if acted is None else self._expected(self.reward_head(acted))
-        # One transfer for all of it, and float32 holds what any dtype does.
+        # One transfer for all of it, and float32 holds the values of every dtype.
         columns = torch.cat([rewards[:, None], values[:, None], logits.float(), latents[:, 0].float()], 1).cpu().numpy()
         actions = logits.shape[1]
         return Inference(

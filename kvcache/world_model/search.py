@@ -64,7 +64,7 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search decided.
+    """The decisions of a search.
 
     Attributes:
         visit_counts: ``[B, A]``, of the root's children.
