@@ -18,7 +18,7 @@ __all__ = ["DelegatingCache"]
 
 
 class DelegatingCache(CacheBackend):
-    """Batch, pools, counters and memory are those of another cache, and every call goes to it.
+    """Keys, batch, pools, counters and memory are those of another cache; subclasses pass on its other calls.
 
     Args:
         backend: the cache that does the work.
@@ -66,37 +66,8 @@ class DelegatingCache(CacheBackend):
     def hash_states(self, latents: Tensor | np.ndarray) -> Sequence[int]:
         return self._backend.hash_states(latents)
 
-    def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
-        return self._backend.lookup(envs, keys, scope)
-
     def is_stale(self, env: int, key: int, scope: Scope) -> bool:
         return self._backend.is_stale(env, key, scope)
 
-    def supply(self, row: int, keys_values: KeysValues) -> None:
-        self._backend.supply(row, keys_values)
-
-    def assemble(self) -> list[int]:
-        return self._backend.assemble()
-
-    def store(
-        self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None = None
-    ) -> None:
-        self._backend.store(envs, keys, scope, priorities)
-
     def row_start(self, row: int) -> int:
         return self._backend.row_start(row)
-
-    def row_context(self, row: int) -> KeysValues:
-        return self._backend.row_context(row)
-
-    def clear_recur_cache(self) -> None:
-        self._backend.clear_recur_cache()
-
-    def clear_init_caches(self) -> None:
-        self._backend.clear_init_caches()
-
-    def clear_all(self) -> None:
-        self._backend.clear_all()
-
-    def reset_stats(self) -> None:
-        self._backend.reset_stats()

@@ -68,3 +68,6 @@ class ObservedCache(DelegatingCache):
 
     def clear_all(self) -> None:
         self._observer("clear_all", self._backend.clear_all)
+
+    def reset_stats(self) -> None:
+        self._backend.reset_stats()

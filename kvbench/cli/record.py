@@ -11,12 +11,11 @@ import torch
 from rich.progress import track
 
 from kvbench.cli.console import STDERR
-from kvbench.cli.shapes import shape_of
+from kvbench.cli.shapes import model_options, shape_of
 from kvbench.record.lightzero_run import ENVIRONMENTS, RunSettings, record_run
 from kvbench.record.world_model import record_model
 from kvbench.trace.writer import journal_path
-from kvcache import GEOMETRIES, POSITIONS
-from kvcache.world_model import LARGEST_SEED, WorldModelConfig
+from kvcache.world_model import WorldModelConfig
 
 __all__ = ["record"]
 
@@ -72,37 +71,15 @@ def lightzero(environment: str, output: Path, seed: int, train_steps: int, searc
 
 
 @record.command("synthetic-model")
-@click.option(
-    "--geometry",
-    type=click.Choice(list(GEOMETRIES)),
-    required=True,
-    help="Take the shapes of the model and its caches from this geometry.",
-)
+@model_options
 @click.option(
     "--output", type=click.Path(path_type=Path), required=True, help="Write this trace file, which must not exist."
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0, max=LARGEST_SEED),
-    default=0,
-    show_default=True,
-    help="Seed the weights, the play and the noise.",
 )
 @click.option(
     "--searches", type=click.IntRange(min=1), default=20, show_default=True, help="Record this many searches."
 )
 @click.option(
-    "--simulations", type=click.IntRange(min=1), help="Run this many simulations a search; by default the geometry's."
-)
-@click.option(
-    "--env-num", type=click.IntRange(min=1), help="Search in this many environments; by default the geometry's."
-)
-@click.option("--positions", type=click.Choice(POSITIONS), help="Use these positions instead of the geometry's own.")
-@click.option(
     "--backend", type=click.Choice([_LEGACY, _NEW]), default=_LEGACY, show_default=True, help="Use this cache."
-)
-@click.option(
-    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Let torch use this many threads."
 )
 def synthetic_model(
     geometry: str,

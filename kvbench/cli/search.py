@@ -15,11 +15,11 @@ import torch
 from rich.table import Table
 
 from kvbench.cli.console import STDOUT
-from kvbench.cli.shapes import shape_of
+from kvbench.cli.shapes import model_options, shape_of
 from kvbench.measure.machine import Machine
 from kvbench.trace.files import whole_or_absent
-from kvcache import AUTO, GEOMETRIES, LOGGED_STALE_HITS, POSITIONS, STORAGES, CacheBackend, ObservedCache
-from kvcache.world_model import LARGEST_SEED, Played, SearchConfig, WorldModel, WorldModelConfig, play
+from kvcache import AUTO, LOGGED_STALE_HITS, STORAGES, CacheBackend, ObservedCache
+from kvcache.world_model import Played, SearchConfig, WorldModel, WorldModelConfig, play
 
 __all__ = ["search"]
 
@@ -86,27 +86,8 @@ class _Run:
 
 
 @click.command()
-@click.option(
-    "--geometry",
-    type=click.Choice(list(GEOMETRIES)),
-    required=True,
-    help="Take the shapes of the model and its caches from this geometry.",
-)
-@click.option("--positions", type=click.Choice(POSITIONS), help="Use these positions instead of the geometry's own.")
+@model_options
 @click.option("--searches", type=click.IntRange(min=1), default=20, show_default=True, help="Run this many searches.")
-@click.option(
-    "--simulations", type=click.IntRange(min=1), help="Run this many simulations a search; by default the geometry's."
-)
-@click.option(
-    "--env-num", type=click.IntRange(min=1), help="Search in this many environments; by default the geometry's."
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0, max=LARGEST_SEED),
-    default=0,
-    show_default=True,
-    help="Seed the weights, the play and the noise.",
-)
 @click.option(
     "--backend",
     "backends",
@@ -125,9 +106,6 @@ class _Run:
     "--validate",
     is_flag=True,
     help="Run the other cache beside each and compare every retrieval; times include both.",
-)
-@click.option(
-    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Let torch use this many threads."
 )
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the results to this file."
