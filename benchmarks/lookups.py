@@ -1,56 +1,84 @@
-"""A cache's lookups watched, and made to miss: by them it is told apart what a cache lost from what it gave wrongly."""
+"""Observers of a cache's lookups: which rows miss, and misses made on purpose.
+
+With them a comparison tells lost contexts from wrong ones.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from kvcache import MISS, CacheBackend, LegacyCache, Scope
+from kvcache import MISS, CacheBackend, Scope
 
-__all__ = ["Misses", "miss_like", "miss_where_stale", "watch_misses"]
+__all__ = ["CountMisses", "MissLike", "MissWhereStale", "Misses"]
 
 # Rows that missed, lookup by lookup.
 Misses = list[list[int]]
 
-_NOBODYS = -1  # hashes are not negative: a key under which nothing is ever stored
+_UNUSED_KEY = -1  # hashes are not negative: nothing is ever stored under it
 
 
-def watch_misses(cache: CacheBackend) -> Misses:
-    """Which rows miss in every lookup of ``cache`` from now on: the list grows as they come."""
-    lookup, misses = cache.lookup, Misses()
+class CountMisses:
+    """An observer that notes which rows miss.
 
-    def watched(envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
-        found = lookup(envs, keys, scope)
-        misses.append([row for row, size in enumerate(found) if size == MISS])
+    Attributes:
+        misses: of every lookup so far.
+    """
+
+    def __init__(self) -> None:
+        self.misses: Misses = []
+
+    def __call__(self, operation: str, call: Callable[..., Any], *args: Any) -> Any:
+        found = call(*args)
+        if operation == "lookup":
+            self.misses.append([row for row, size in enumerate(found) if size == MISS])
         return found
 
-    cache.lookup = watched  # type: ignore[method-assign]
-    return misses
+
+class MissLike:
+    """An observer that makes each lookup miss in given rows, whatever is cached.
+
+    Args:
+        misses: of every lookup.
+    """
+
+    def __init__(self, misses: Misses) -> None:
+        self._misses = iter(misses)
+
+    def __call__(self, operation: str, call: Callable[..., Any], *args: Any) -> Any:
+        if operation != "lookup":
+            return call(*args)
+        envs, keys, scope = args
+        return call(envs, _without(keys, next(self._misses)), scope)
 
 
-def miss_like(cache: CacheBackend, misses: Misses) -> None:
-    """Let every lookup of ``cache`` from now on miss in these rows, whatever is there."""
-    lookup, told = cache.lookup, iter(misses)
+class MissWhereStale:
+    """An observer that makes a cache miss where it would return another key's content.
 
-    def missing(envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
-        return lookup(envs, _without(keys, next(told)), scope)
+    Args:
+        cache: the observed cache.
 
-    cache.lookup = missing  # type: ignore[method-assign]
+    Attributes:
+        misses: rows where it did so, lookup by lookup.
+    """
 
+    def __init__(self, cache: CacheBackend) -> None:
+        self._cache = cache
+        self.misses: Misses = []
 
-def miss_where_stale(cache: LegacyCache) -> Misses:
-    """Let ``cache`` miss from now on where it would find what is another key's; which rows these are, as they come."""
-    lookup, stale = cache.lookup, Misses()
+    def __call__(self, operation: str, call: Callable[..., Any], *args: Any) -> Any:
+        return self._lookup(call, *args) if operation == "lookup" else call(*args)
 
-    def missing(envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
-        rows = zip(envs, keys, strict=True)
-        stale.append(
-            [row for row, (env, key) in enumerate(rows) if key is not None and cache.is_stale(env, key, scope)]
+    def _lookup(
+        self, call: Callable[..., Any], envs: Sequence[int], keys: Sequence[int | None], scope: Scope
+    ) -> list[int]:
+        rows = enumerate(zip(envs, keys, strict=True))
+        self.misses.append(
+            [row for row, (env, key) in rows if key is not None and self._cache.is_stale(env, key, scope)]
         )
-        return lookup(envs, _without(keys, stale[-1]), scope)
-
-    cache.lookup = missing  # type: ignore[method-assign]
-    return stale
+        found: list[int] = call(envs, _without(keys, self.misses[-1]), scope)
+        return found
 
 
 def _without(keys: Sequence[int | None], rows: Sequence[int]) -> list[int | None]:
-    return [_NOBODYS if row in rows else key for row, key in enumerate(keys)]
+    return [_UNUSED_KEY if row in rows else key for row, key in enumerate(keys)]

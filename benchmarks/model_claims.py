@@ -1,4 +1,4 @@
-"""What searches and predictions of the world model come to, by the cache that they use; printed by ``claims.py``."""
+"""Results of the world model's searches and predictions, by cache; printed by ``claims.py``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from lookups import Misses, miss_like, miss_where_stale, watch_misses
+from lookups import CountMisses, Misses, MissLike, MissWhereStale
 
-from kvcache import GEOMETRIES, POSITIONS, Geometry
+from kvcache import GEOMETRIES, POSITIONS, Geometry, ObservedCache
 from kvcache.world_model import Played, SearchConfig, WorldModel, WorldModelConfig, play
 
 __all__ = [
@@ -81,43 +81,45 @@ def capacities() -> None:
 
 
 def small_pools() -> None:
-    """Where small pools make searches differ: what of it is stale hits of legacy, and what are misses of new."""
+    """Small pools make searches differ: how much by legacy's stale hits, and how much by the new cache's misses."""
     for name in ("cartpole", "pong"):
         shape = replace(GEOMETRIES[name], num_simulations=min(25, GEOMETRIES[name].num_simulations))
         slots = shape.num_simulations * shape.env_num // 4
         unlimited = played(shape)
         cleaned = model_of(shape, recur_pool_size=slots)
-        stale = miss_where_stale(cleaned.cache)  # type: ignore[arg-type]
+        observer = MissWhereStale(cleaned.cache)
+        cleaned.cache = ObservedCache(cleaned.cache, observer)
         without, found = searched(cleaned), played(shape, recur_pool_size=slots)
         print(
             f"{name}, {slots} recurrent slots, legacy: {_stale_hits(shape, slots)} stale hits, the same as an "
             f"unlimited cache in {_same(found, unlimited)} of {SEARCHES} searches; with misses in their place, as an "
-            f"unlimited cache that is told to miss there in {_same(without, _told(shape, stale))}",
+            f"unlimited cache that misses there on purpose in {_same(without, _missing(shape, observer.misses))}",
             flush=True,
         )
         for cache in list(CACHES)[1:]:
             small = model_of(shape, recur_pool_size=slots, **CACHES[cache])
-            misses = watch_misses(small.cache)
+            counter = CountMisses()
+            small.cache = ObservedCache(small.cache, counter)
             found = searched(small)
-            wanted = _told(shape, misses)
+            wanted = _missing(shape, counter.misses)
             print(
-                f"{name}, {slots} recurrent slots, {cache}: {sum(map(len, misses))} misses, the same as an unlimited "
-                f"cache in {_same(found, unlimited)} of {SEARCHES} searches; the actions and visits of an unlimited "
-                f"legacy cache that is told to miss there in {_same(found, wanted, values=False)}, values "
+                f"{name}, {slots} recurrent slots, {cache}: {sum(map(len, counter.misses))} misses, the same as an "
+                f"unlimited cache in {_same(found, unlimited)} of {SEARCHES} searches; the actions and visits of an "
+                f"unlimited legacy cache that misses there on purpose in {_same(found, wanted, values=False)}, values "
                 f"{_apart(found, wanted):.2g} apart at most",
                 flush=True,
             )
 
 
-def _told(geometry: Geometry, misses: Misses) -> list[Played]:
-    """Searches with an unlimited legacy cache that misses where it is told to."""
+def _missing(geometry: Geometry, misses: Misses) -> list[Played]:
+    """Searches with an unlimited legacy cache that misses in the given rows."""
     model = model_of(geometry)
-    miss_like(model.cache, misses)
+    model.cache = ObservedCache(model.cache, MissLike(misses))
     return searched(model)
 
 
 def validation() -> None:
-    """What it costs to run the other cache beside: searches without and with it, in turns."""
+    """The cost of validation: searches without and with the other cache, in turns."""
     for name, searches in TIMED.items():
         for cache in ("new:paged", "legacy"):
             models = [
@@ -199,7 +201,8 @@ def _stale_hits(geometry: Geometry, slots: int) -> int:
     """Legacy's in a recurrent pool of that many slots, by validation."""
     model = model_of(geometry, recur_pool_size=slots, cache_validation_mode=True)
     searched(model)
-    return model.cache.report.stale_hits  # type: ignore[attr-defined,no-any-return]
+    assert model.cache.report is not None
+    return model.cache.report.stale_hits
 
 
 def uncached() -> None:
@@ -235,7 +238,7 @@ def uncached() -> None:
 
 
 def padding() -> None:
-    """What zeros in front of a context of one token change in its prediction, with and without a mask."""
+    """The effect of zeros in front of a context of one token on its prediction, with and without a mask."""
     for name in ("cartpole", "pong", "visual-match"):
         for masked in (False, True):
             geometry = replace(GEOMETRIES[name], env_num=2)

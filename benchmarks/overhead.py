@@ -1,4 +1,4 @@
-"""What the harness adds to what it times: laps of a backend that does nothing, beside those of one that works."""
+"""The harness's overhead: laps of a backend that does nothing, beside those of one that works."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_call_of_a_replay(benchmark):
 
 
 def gate_laps() -> dict[str, float]:
-    """Of the gate's benchmarks: median microseconds of a call that does nothing, by what is called."""
+    """Of the gate's benchmarks: median microseconds of a call that does nothing, by kind of call."""
     gates = Path(__file__).parent / "gates"
     with tempfile.TemporaryDirectory() as folder:
         file, numbers = Path(folder) / "test_empty.py", Path(folder) / "numbers.json"

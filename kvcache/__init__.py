@@ -10,11 +10,13 @@ from kvcache.hashing import hash_state, hash_states
 from kvcache.kernels import kernel_observers
 from kvcache.keys_values import Cache, KeysValues, KVCache
 from kvcache.layout import AUTO
-from kvcache.legacy import LEGACY, LegacyCache, LegacyPool, RecurrentMissError
+from kvcache.legacy import LEGACY, LegacyCache, RecurrentMissError
+from kvcache.legacy_pool import LegacyPool
 from kvcache.manager import KVCacheManager
+from kvcache.observed import ObservedCache, Observer
 from kvcache.pool import KVCachePool
 from kvcache.registry import BACKENDS, make_backend
-from kvcache.shadow import LOGGED_STALE_HITS, CacheMismatchError, ShadowCache
+from kvcache.shadow import LOGGED_STALE_HITS, CacheMismatchError, ShadowCache, ShadowReport
 from kvcache.stats import CacheStats
 from kvcache.storage import STORAGES
 
@@ -43,9 +45,12 @@ __all__ = [
     "KeysValues",
     "LegacyCache",
     "LegacyPool",
+    "ObservedCache",
+    "Observer",
     "RecurrentMissError",
     "Scope",
     "ShadowCache",
+    "ShadowReport",
     "__version__",
     "build_info",
     "hash_state",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -13,6 +13,9 @@ from torch import Tensor
 from kvcache.config import CacheConfig
 from kvcache.keys_values import KeysValues, zeros
 from kvcache.stats import CacheStats
+
+if TYPE_CHECKING:
+    from kvcache.shadow import ShadowReport
 
 __all__ = ["EMPTY", "MISS", "CacheBackend", "Scope"]
 
@@ -29,19 +32,25 @@ class Scope(Enum):
 
 
 class Pool(Protocol):
-    """What every backend's pools have in common."""
+    """The common part of all backends' pools.
 
+    Attributes:
+        pool_size: number of slots.
+        stats: its counters.
+    """
+
+    pool_size: int
     stats: CacheStats
 
     def __len__(self) -> int:
-        """Keys that something is found under."""
+        """Keys that a lookup finds something under."""
 
     def clear(self) -> None:
-        """Forget all keys."""
+        """Remove all keys."""
 
     @property
     def bytes_reserved(self) -> int:
-        """Bytes of tensor memory the pool holds on to."""
+        """Bytes of tensor memory that the pool holds."""
 
 
 class CacheBackend(ABC):
@@ -97,20 +106,42 @@ class CacheBackend(ABC):
             Live tokens of each row's context; ``MISS``, ``EMPTY``.
         """
 
+    def is_stale(self, env: int, key: int, scope: Scope) -> bool:
+        """Whether a lookup would now return another key's content under ``key``; it counts as no query.
+
+        False for backends that never do so.
+
+        Args:
+            env: the environment of the row.
+            key: the parent's key.
+            scope: as in ``lookup``.
+        """
+        return False
+
+    @property
+    def stale_hits(self) -> int | None:
+        """Rows for which a lookup returned another key's content; None where they are not counted."""
+        return 0
+
+    @property
+    def report(self) -> ShadowReport | None:
+        """Results of a comparison of two caches; None for a single cache."""
+        return None
+
     @abstractmethod
     def supply(self, row: int, keys_values: KeysValues) -> None:
-        """The context of a row that missed, made by the model: KeysValues of one row.
+        """Take the context that the model made for a row that missed: KeysValues of one row.
 
         Raises:
-            ValueError: it is more than one row, or of another shape than the batch's rows (new backends only).
+            ValueError: it has more than one row, or another shape than the batch's rows (new backends only).
         """
 
     @abstractmethod
     def assemble(self) -> list[int]:
         """Put all rows into ``keys_values_wm``, filled up with zeros to the longest, and return their sizes.
 
-        Zeros stand in front of a row's tokens, as SPEC 3.3 has it, but for a resident batch (see ``row_start``). Until
-        the rows are stored, a model only appends.
+        The zeros are in front of a row's tokens (SPEC 3.3); a resident batch has them behind (see ``row_start``).
+        Until the rows are stored, a model only appends.
         """
 
     @abstractmethod
@@ -130,12 +161,12 @@ class CacheBackend(ABC):
         """
 
     def row_start(self, row: int) -> int:
-        """Where in ``keys_values_wm`` the tokens of a row begin; the positions in front of and behind them are zero."""
+        """Where the tokens of a row begin in ``keys_values_wm``; the positions before and behind them are zero."""
         sizes = self.keys_values_wm_size_list
         return max(sizes) - sizes[row]
 
     def row_context(self, row: int) -> KeysValues:
-        """A copy of a row's context as it was assembled; what the model appended is not part of it."""
+        """A copy of a row's context as it was assembled, without what the model appended."""
         start, size = self.row_start(row), self.keys_values_wm_size_list[row]
         block = self.keys_values_wm.block[row : row + 1]
         copy = zeros(block.shape, block.device, block.dtype)
@@ -143,16 +174,16 @@ class CacheBackend(ABC):
         return KeysValues.from_block(copy, size)
 
     def clear_recur_cache(self) -> None:
-        """Forget the recurrent pool: a new search begins."""
+        """Clear the recurrent pool: a new search begins."""
         self.recur_pool.clear()
 
     def clear_init_caches(self) -> None:
-        """Forget every environment's init pool."""
+        """Clear every environment's init pool."""
         for pool in self.init_pools:
             pool.clear()
 
     def clear_all(self) -> None:
-        """Forget everything."""
+        """Clear all pools, and the batch."""
         self.clear_init_caches()
         self.clear_recur_cache()
         self.keys_values_wm_size_list = []
@@ -186,4 +217,4 @@ class CacheBackend(ABC):
     @property
     @abstractmethod
     def batch_bytes(self) -> int:
-        """Bytes of the memory that batches are assembled in, and of shared memory what is reserved for no pool yet."""
+        """Bytes of the memory for batches, and of shared memory that no pool has reserved yet."""

@@ -1,19 +1,19 @@
 """The caches that the new one is measured against, faults included.
 
-A description in our own words of what LightZero does: 0.2.0 as released on PyPI
+They are written anew from the behaviour of LightZero: 0.2.0 as released on PyPI
 (``lzero/model/unizero_world_models/world_model.py``), and the later state in which init writes evict actively.
-Its costs are part of it: one ``copy_`` per layer and per K/V at full ``context_length``, row by row.
+The costs are the same too: one ``copy_`` per layer and per K/V at full ``context_length``, row by row.
 
-Two things differ from 0.2.0 on purpose, where SPEC 3.3 says so. A root row is stored without its front padding, by its
-own size; 0.2.0 keeps the padding and goes by the batch's size, which shows where root rows of one batch differ in size.
-And the positional correction leaves the batch cache alone, at the same cost; 0.2.0 writes it through where no padding
-is cut.
+Two things differ from 0.2.0 on purpose (SPEC 3.3). A root row is stored by its own size, without its front padding;
+0.2.0 keeps the padding and uses the batch's size. The positional correction does not change the batch cache, at the
+same cost; 0.2.0 writes it through where no padding is cut.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +23,8 @@ from torch import Tensor
 from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
 from kvcache.config import CacheConfig
 from kvcache.hashing import hash_state
-from kvcache.keys_values import KeysValues, memory
+from kvcache.keys_values import KeysValues
+from kvcache.legacy_pool import LegacyPool, empty_entry
 from kvcache.stats import CacheStats
 
 __all__ = ["LEGACY", "LEGACY_0_2_0", "LegacyCache", "LegacyVariant", "RecurrentMissError"]
@@ -31,7 +32,7 @@ __all__ = ["LEGACY", "LEGACY_0_2_0", "LegacyCache", "LegacyVariant", "RecurrentM
 
 @dataclass(frozen=True)
 class LegacyVariant:
-    """What tells one state of the legacy code from another.
+    """How one state of the legacy code differs from another.
 
     Attributes:
         name: of the backend.
@@ -51,7 +52,7 @@ LEGACY_0_2_0 = LegacyVariant("legacy-0.2.0", evicts_on_init=False, fails_on_recu
 
 
 class RecurrentMissError(TypeError):
-    """What a recurrent miss is in LightZero 0.2.0, where it ends the run; the rows that missed are in ``rows``."""
+    """A recurrent miss in LightZero 0.2.0, which ends the run; the rows that missed are in ``rows``."""
 
     def __init__(self, rows: list[int]) -> None:
         self.rows = rows
@@ -59,74 +60,6 @@ class RecurrentMissError(TypeError):
             f"rows {rows} of a recurrent lookup missed: LightZero 0.2.0 raises TypeError here "
             "(list indices must be integers or slices, not NoneType)"
         )
-
-
-class LegacyPool:
-    """A dict from key to slot, and slots written in a circle, whatever the dict says of them."""
-
-    def __init__(self, size: int, evicts: bool) -> None:
-        if size <= 0:
-            raise ValueError(f"a legacy pool needs a positive number of slots, got {size!r}")
-        self.size = size
-        self.evicts = evicts
-        self.index: dict[int, int] = {}
-        self.slots: list[KeysValues | None] = [None] * size
-        self.owners: list[int | None] = [None] * size
-        self.position = 0
-        self.stats = CacheStats()
-
-    def find(self, key: int) -> KeysValues | None:
-        """What now lies in the slot that the dict names for ``key``: after an overwrite, another key's content."""
-        slot = self.index.get(key)
-        if slot is None:
-            self.stats.count(0, 1)
-            return None
-        self.stats.count(1, 0)
-        return self.slots[slot]
-
-    def owner(self, key: int) -> int | None:
-        """Whose content lies in the slot that the dict names for ``key``; None where it names none."""
-        slot = self.index.get(key)
-        return None if slot is None else self.owners[slot]
-
-    def write(self, keys_values: KeysValues) -> tuple[int, KeysValues]:
-        """Copy into the next slot of the circle, allocated on first use: its number and its container."""
-        slot, self.position = self.position, (self.position + 1) % self.size
-        target = self.slots[slot]
-        if target is None:
-            target = self.slots[slot] = _empty_like(keys_values)
-        for source_layer, target_layer in zip(keys_values, target, strict=True):
-            target_layer._k_cache._cache.copy_(source_layer._k_cache._cache)
-            target_layer._v_cache._cache.copy_(source_layer._v_cache._cache)
-            target_layer._k_cache._size = source_layer._k_cache._size
-            target_layer._v_cache._size = source_layer._v_cache._size
-        return slot, target
-
-    def store(self, key: int, keys_values: KeysValues) -> None:
-        owner = self.owners[self.position]
-        if owner is not None and owner != key and owner in self.index:
-            if self.evicts:
-                # The key goes whatever it points to by now: one that was updated since lives on in another slot, and
-                # is lost all the same.
-                del self.index[owner]
-                self.stats.evictions += 1
-            elif self.index[owner] == self.position:
-                self.stats.evictions += 1
-        slot, _ = self.write(keys_values)
-        self.index[key] = slot
-        self.owners[slot] = key
-
-    def __len__(self) -> int:
-        """Keys that it answers to, more than there are slots where overwritten ones are not forgotten."""
-        return len(self.index)
-
-    def clear(self) -> None:
-        """Forget the keys; slots and the write position stay as they are."""
-        self.index.clear()
-
-    @property
-    def bytes_reserved(self) -> int:
-        return sum(cache.nbytes for slot in self.slots if slot is not None for cache in slot.layer_tensors())
 
 
 class LegacyCache(CacheBackend):
@@ -159,7 +92,7 @@ class LegacyCache(CacheBackend):
 
     def _empty_batch(self, rows: int) -> KeysValues:
         geometry = self.config.geometry
-        return _empty(
+        return empty_entry(
             rows,
             geometry.num_heads,
             geometry.context_length,
@@ -194,21 +127,26 @@ class LegacyCache(CacheBackend):
             raise RecurrentMissError(missed)
         return sizes.copy()
 
-    def _find(self, env: int, key: int, scope: Scope) -> KeysValues | None:
-        found = self.init_pools[env].find(key)
+    def _find(self, env: int, key: int, scope: Scope) -> Any | None:
+        found = self.init_pools[env].get(key)
         if scope is Scope.ROOT:
             return found
         if found is None:
-            found = self.recur_pool.find(key)
+            found = self.recur_pool.get(key)
         self.hierarchy_stats.count(found is not None, found is None)
         return found
 
     def is_stale(self, env: int, key: int, scope: Scope) -> bool:
-        """Whether what a lookup finds under ``key`` is another key's: its slot was given away since."""
+        """As in ``CacheBackend``: the key's slot was overwritten since it was stored."""
         found = self.init_pools[env].owner(key)
         if found is None and scope is Scope.NODE:
             found = self.recur_pool.owner(key)
         return found is not None and found != key
+
+    @property
+    def stale_hits(self) -> int | None:
+        """None: the legacy code takes a stale hit for a hit."""
+        return None
 
     def supply(self, row: int, keys_values: KeysValues) -> None:
         self.keys_values_wm_list[row] = keys_values
@@ -245,7 +183,7 @@ class LegacyCache(CacheBackend):
         for row, (env, key, size) in enumerate(zip(envs, keys, sizes, strict=True)):
             single = self._take_row(row, longest - size, size + appended)
             pool = self.recur_pool if scope is Scope.NODE else self.init_pools[env]
-            pool.store(key, single)
+            pool.set(key, single)
 
     def _take_row(self, row: int, padding: int, size: int) -> KeysValues:
         """One row without its front padding, its window slid where it is full."""
@@ -276,16 +214,3 @@ class LegacyCache(CacheBackend):
 def _pad_front(cache: Tensor, padding: int) -> Tensor:
     """``cache`` ``[1, H, T, D]`` moved ``padding`` positions back, zeros in front."""
     return F.pad(cache[:, :, :-padding, :], (0, 0, padding, 0)) if padding > 0 else cache
-
-
-def _empty(
-    rows: int, heads: int, tokens: int, head_dim: int, layers: int, device: torch.device | str, dtype: torch.dtype
-) -> KeysValues:
-    """Separate, uninitialised tensors for each layer's keys and values, as LightZero allocates them."""
-    shape = (rows, heads, tokens, head_dim)
-    return KeysValues.from_layers([(memory(shape, device, dtype), memory(shape, device, dtype)) for _ in range(layers)])
-
-
-def _empty_like(keys_values: KeysValues) -> KeysValues:
-    layers, _, heads, tokens, head_dim = keys_values.entry_shape
-    return _empty(keys_values.num_samples, heads, tokens, head_dim, layers, keys_values.device, keys_values.dtype)

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
+from kvcache.delegating import DelegatingCache
 from kvcache.keys_values import KeysValues
-from kvcache.legacy import LegacyCache, RecurrentMissError
+from kvcache.legacy import RecurrentMissError
 
 __all__ = ["LOGGED_STALE_HITS", "CacheMismatchError", "ShadowCache", "ShadowReport"]
 
@@ -29,15 +29,15 @@ class CacheMismatchError(RuntimeError):
 
 @dataclass
 class ShadowReport:
-    """What came of the comparisons.
+    """Results of the comparisons.
 
     Attributes:
         lookups: rows that were looked up.
         compared: contexts that both caches found, and that are the same.
-        largest_difference: among those, of any two elements.
-        stale_hits: contexts that legacy found in a slot that holds another key's.
-        only_primary: contexts that only the cache in use found, the stale ones not counted.
-        only_shadow: contexts that only the other one found, likewise.
+        largest_difference: between two elements of these contexts.
+        stale_hits: rows for which one of the caches found another key's context.
+        only_primary: contexts that only the primary found, stale hits left out.
+        only_shadow: contexts that only the shadow found, stale hits left out.
     """
 
     lookups: int = 0
@@ -48,48 +48,40 @@ class ShadowReport:
     only_shadow: int = 0
 
 
-class ShadowCache(CacheBackend):
-    """One cache in use and another that is asked, told and cleared the same.
+class ShadowCache(DelegatingCache):
+    """One cache in use, and another that gets the same calls.
 
-    What the model gets is the primary's, stale hits of a legacy cache included: the first ones are logged. Both store
-    the same contexts, those of the primary: where the caches find different things, which pools of different sizes or
-    policies may, only the finding differs and nothing that follows from it.
+    The model gets the primary's contexts, stale hits included; the first stale hits are logged. Both caches store the
+    primary's contexts. So where one cache misses and the other does not, later contexts are still the same.
 
     Args:
         primary: whose contexts are used.
         shadow: whose contexts are compared with them.
 
     Attributes:
-        report: what was found so far.
+        report: results so far.
     """
 
     def __init__(self, primary: CacheBackend, shadow: CacheBackend) -> None:
+        super().__init__(primary)
         self.primary, self.shadow = primary, shadow
         self.name = f"{primary.name} shadowed by {shadow.name}"
-        self.config = primary.config
-        self.stats_enabled = primary.stats_enabled
-        self.init_pools, self.recur_pool, self.wm_pool = primary.init_pools, primary.recur_pool, primary.wm_pool
-        self.hierarchy_stats = primary.hierarchy_stats
-        self.report = ShadowReport()
+        self._report = ShadowReport()
         self._asked: list[tuple[int, int | None]] = []  # environment and key of each row
         self._found: list[int] = []
         self._found_by_shadow: list[int] = []
         self._stale: set[int] = set()
         self._supplied: set[int] = set()
 
-    # What the model sees is the primary's.
+    @property
+    def report(self) -> ShadowReport:
+        return self._report
 
     @property
-    def keys_values_wm(self) -> KeysValues:  # type: ignore[override]
-        return self.primary.keys_values_wm
-
-    @property
-    def keys_values_wm_list(self) -> list[KeysValues | None]:  # type: ignore[override]
-        return self.primary.keys_values_wm_list
-
-    @property
-    def keys_values_wm_size_list(self) -> list[int]:  # type: ignore[override]
-        return self.primary.keys_values_wm_size_list
+    def stale_hits(self) -> int | None:
+        """Those of the primary. The report counts them for a cache that does not."""
+        own = self.primary.stale_hits
+        return self._report.stale_hits if own is None else own
 
     @property
     def position_shift(self) -> Tensor | None:
@@ -100,12 +92,6 @@ class ShadowCache(CacheBackend):
     def position_shift(self, shift: Tensor | None) -> None:
         self.primary.position_shift = self.shadow.position_shift = shift
 
-    def row_start(self, row: int) -> int:
-        return self.primary.row_start(row)
-
-    def hash_states(self, latents: Tensor | np.ndarray) -> Sequence[int]:
-        return self.primary.hash_states(latents)
-
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
         self._asked = list(zip(envs, keys, strict=True))
         self._supplied.clear()
@@ -113,20 +99,10 @@ class ShadowCache(CacheBackend):
             row
             for row, (env, key) in enumerate(self._asked)
             for cache in (self.primary, self.shadow)
-            if key is not None and isinstance(cache, LegacyCache) and cache.is_stale(env, key, scope)
+            if key is not None and cache.is_stale(env, key, scope)
         }
         for row in sorted(self._stale):
-            self.report.stale_hits += 1
-            if self.report.stale_hits <= LOGGED_STALE_HITS:
-                env, key = self._asked[row]
-                last = "; further ones are counted and not logged" * (self.report.stale_hits == LOGGED_STALE_HITS)
-                _log.warning(
-                    "%s: stale hit: legacy finds under key %#018x of environment %d what is another key's%s",
-                    self.name,
-                    key,
-                    env,
-                    last,
-                )
+            self._count_stale_hit(*self._asked[row])
         try:
             self._found_by_shadow = list(self.shadow.lookup(envs, keys, scope))
         except RecurrentMissError:
@@ -134,6 +110,18 @@ class ShadowCache(CacheBackend):
         self._found = [MISS] * len(self._asked)
         self._found = list(self.primary.lookup(envs, keys, scope))
         return self._found.copy()
+
+    def _count_stale_hit(self, env: int, key: int | None) -> None:
+        self.report.stale_hits += 1
+        if self.report.stale_hits <= LOGGED_STALE_HITS:
+            last = "; further ones are counted and not logged" * (self.report.stale_hits == LOGGED_STALE_HITS)
+            _log.warning(
+                "%s: stale hit: another key's context is found under key %#018x of environment %d%s",
+                self.name,
+                key,
+                env,
+                last,
+            )
 
     def supply(self, row: int, keys_values: KeysValues) -> None:
         self.primary.supply(row, keys_values)
@@ -143,12 +131,12 @@ class ShadowCache(CacheBackend):
         """As in ``CacheBackend``.
 
         Raises:
-            CacheMismatchError: both caches found a context, and not the same one.
+            CacheMismatchError: both caches found a context, and the two differ.
         """
         sizes = self.primary.assemble()
         compared = [row for row in range(len(sizes)) if self._is_compared(row)]
         for row, size in enumerate(sizes):
-            if row not in compared and size != EMPTY:  # both go on from what the model gets
+            if row not in compared and size != EMPTY:  # both go on from the model's context
                 self.shadow.supply(row, self.primary.row_context(row))
         self.shadow.assemble()
         for row in compared:
@@ -166,7 +154,7 @@ class ShadowCache(CacheBackend):
             self.report.only_primary += found != MISS
             self.report.only_shadow += by_shadow != MISS
             return False
-        if row in self._supplied:  # in the place of an empty context that was found: nothing of it is left to compare
+        if row in self._supplied:  # it replaced an empty context that both found: only the sizes can be compared
             self._compare_sizes(row, found)
             self.report.compared += 1
             return False
@@ -182,18 +170,18 @@ class ShadowCache(CacheBackend):
         largest = float(by_layer.max())
         allowed = float(torch.finfo(ours.dtype).eps) * _ROUNDINGS * float(ours.abs().max()) if size else 0.0
         if self.position_shift is None:
-            allowed = 0.0  # nothing is ever added to a token
+            allowed = 0.0  # no token is ever corrected
         if not largest <= allowed:
             layer = int(by_layer.argmax())
             raise CacheMismatchError(
                 f"{where}, layer {layer}: contexts of {self.primary.name} and {self.shadow.name} differ by "
-                f"{largest:.3g} at most, and rounding explains {allowed:.3g}"
+                f"{largest:.3g} at most; rounding explains {allowed:.3g}"
             )
         self.report.compared += 1
         self.report.largest_difference = max(self.report.largest_difference, largest)
 
     def _compare_sizes(self, row: int, size: int) -> str:
-        """Raise CacheMismatchError unless the shadow found as many tokens. Returns which context it is about."""
+        """Raise CacheMismatchError unless both found equally many tokens. Returns the context's name for errors."""
         env, key = self._asked[row]
         where = f"key {key:#018x} of environment {env}"
         if self._found_by_shadow[row] != size:
@@ -227,8 +215,4 @@ class ShadowCache(CacheBackend):
     def reset_stats(self) -> None:
         self.primary.reset_stats()
         self.shadow.reset_stats()
-        self.report = ShadowReport()
-
-    @property
-    def batch_bytes(self) -> int:
-        return self.primary.batch_bytes
+        self._report = ShadowReport()

@@ -125,8 +125,8 @@ def _outcomes(backend, steps, contents, latents, suffix):
 
 
 def _verify(backend, steps, contents, latents, suffix):
+    from kvbench.replay.outcomes import Outcome
     from kvbench.replay.passes import verify_replay
-    from kvbench.replay.verify import Outcome
 
     backend.position_shift = contents.position_shift("cpu", backend.config.dtype)
     verification = verify_replay(backend, steps, contents, latents)

@@ -1,1 +1,1 @@
-"""How much a recorded search finds in pools of any size."""
+"""Hit rates of a recorded search in pools of any size."""

@@ -1,44 +1,56 @@
-"""What no pool can surpass: the lookups that unlimited pools answer, and Belady's bound at a given size."""
+"""Upper bounds for every pool: the lookups that unlimited pools answer, and Belady's bound at a given size."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
+from kvbench.replay.hierarchy import Hierarchy
 from kvbench.trace.steps import Step
 from kvcache import Scope
 
 __all__ = ["Future", "count_lookups"]
 
-_INIT, _RECUR = "init", "recur"
-_ONE_FOR_ALL = 0  # the recurrent pool, where init pools have their environment's number
-
-Span = tuple[int, int]  # time of a request at which an entry is at hand, time of the lookup that it answers
+Span = tuple[int, int]  # time of a request that leaves an entry in the pool, time of the lookup that it answers
 
 
 def count_lookups(steps: Sequence[Step]) -> int:
-    """How often a context is asked for: by roots and nodes, rows that begin empty aside."""
+    """Lookups of roots and nodes; rows that begin empty make none."""
     return sum(parent is not None for step in steps for parent in step.parents)
 
 
+@dataclass
+class _Pool:
+    """Requests of one unlimited pool.
+
+    Attributes:
+        since: time since which each key's entry is in the pool.
+        spans: over which an entry must be kept for one lookup.
+    """
+
+    since: dict[int, int] = field(default_factory=dict)
+    spans: list[Span] = field(default_factory=list)
+
+
 class Future:
-    """All requests of a trace, known beforehand.
+    """All requests of a trace, known in advance.
 
     Args:
         steps: of the trace.
         pool: the kind whose size varies, ``"init"`` or ``"recur"``; the other is unlimited.
 
     Attributes:
-        lookups: that ask for a context.
-        found: those that unlimited pools answer.
+        lookups: of the trace.
+        found: lookups that unlimited pools answer.
     """
 
     def __init__(self, steps: Sequence[Step], pool: str) -> None:
-        self._pool = pool
+        self._kind = pool
         self.lookups = count_lookups(steps)
         self._answered = 0  # lookups that the other kind of pool answers, however large this kind is
-        self._spans: dict[int, list[Span]] = {}  # of each pool, over which an entry must be held for one lookup
-        self._held: dict[str, dict[int, dict[int, int]]] = {_INIT: {}, _RECUR: {}}  # pool -> key -> at hand since
+        self._pools: list[_Pool] = []  # of the kind
+        self._hierarchy = Hierarchy(self._make)
         now = 0
         for step in steps:
             for env, key in zip(step.envs, step.parents, strict=True):
@@ -46,49 +58,52 @@ class Future:
                     self._lookup(now, step.scope, env, key)
                 now += 1
             for env, key in zip(step.envs, step.keys, strict=False):
-                kind, owner = (_INIT, env) if step.scope is Scope.ROOT else (_RECUR, _ONE_FOR_ALL)
-                self._held[kind].setdefault(owner, {})[key] = now
+                self._hierarchy.written(env, step.scope).since[key] = now
                 now += 1
             for scope in step.clears:
-                for kind in (_INIT, _RECUR) if scope == "all" else (scope,):
-                    self._held[kind].clear()
-        self.found = self._answered + sum(map(len, self._spans.values()))
+                for cleared in self._hierarchy.cleared(scope):
+                    cleared.since.clear()
+        self.found = self._answered + sum(len(each.spans) for each in self._pools)
+
+    def _make(self, kind: str) -> _Pool:
+        pool = _Pool()
+        if kind == self._kind:
+            self._pools.append(pool)
+        return pool
 
     def _lookup(self, now: int, scope: Scope, env: int, key: int) -> None:
-        asked = {_INIT: env} if scope is Scope.ROOT else {_INIT: env, _RECUR: _ONE_FOR_ALL}
-        answering = [kind for kind, owner in asked.items() if key in self._held[kind].get(owner, {})]
-        if answering == [self._pool]:
-            owner = asked[self._pool]
-            held = self._held[self._pool][owner]
-            self._spans.setdefault(owner, []).append((held[key], now))
-            held[key] = now
+        answering = [(kind, pool) for kind, pool in self._hierarchy.asked(env, scope) if key in pool.since]
+        if [kind for kind, _ in answering] == [self._kind]:
+            ((_, pool),) = answering
+            pool.spans.append((pool.since[key], now))
+            pool.since[key] = now
         elif answering:
             self._answered += 1
 
     def found_by_belady(self, capacity: int) -> int:
         """Lookups that can be answered when each pool of the kind holds at most ``capacity`` entries at a time.
 
-        No policy finds more: whenever an entry is one too many, the one that is asked for last of all is given up, be
-        it the newest (Belady). After its lookup failed, an entry is taken to be at hand again.
+        No policy finds more. Whenever there is one entry too many, the entry whose next lookup is the latest is
+        evicted, even if it is the newest (Belady). After a failed lookup its entry counts as stored again.
         """
-        return self._answered + sum(_most_held(sorted(spans), capacity) for spans in self._spans.values())
+        return self._answered + sum(_most_kept(sorted(pool.spans), capacity) for pool in self._pools)
 
 
-def _most_held(spans: Sequence[Span], capacity: int) -> int:
-    """How many of the spans can be chosen so that at most ``capacity`` of them overlap; they stand by their starts."""
-    standing: set[int] = set()
+def _most_kept(spans: Sequence[Span], capacity: int) -> int:
+    """The largest number of spans of which at most ``capacity`` overlap at a time; they are sorted by their starts."""
+    kept: set[int] = set()
     by_end: list[Span] = []  # (end, number)
     by_last_end: list[Span] = []  # (-end, number)
-    given_up = 0
+    evicted = 0
     for number, (start, end) in enumerate(spans):
         while by_end and by_end[0][0] <= start:
-            standing.discard(heapq.heappop(by_end)[1])
-        standing.add(number)
+            kept.discard(heapq.heappop(by_end)[1])
+        kept.add(number)
         heapq.heappush(by_end, (end, number))
         heapq.heappush(by_last_end, (-end, number))
-        if len(standing) > capacity:
-            while (last := heapq.heappop(by_last_end)[1]) not in standing:
+        if len(kept) > capacity:
+            while (last := heapq.heappop(by_last_end)[1]) not in kept:
                 pass
-            standing.remove(last)
-            given_up += 1
-    return len(spans) - given_up
+            kept.remove(last)
+            evicted += 1
+    return len(spans) - evicted

@@ -20,7 +20,8 @@ from kvbench.cli.capacity import DTYPES, Capacity, CapacityType
 from kvbench.cli.console import STDERR, STDOUT
 from kvbench.files import folder_whole_or_absent
 from kvbench.measure.machine import Machine
-from kvbench.profile.profiler import INDEX, INDEX_FORMAT, INDEX_SCHEMA_VERSION, BackendProfile, profile_backend
+from kvbench.profile.index import INDEX, INDEX_FORMAT, INDEX_SCHEMA_VERSION
+from kvbench.profile.profiler import BackendProfile, Profiling
 from kvbench.profile.ranges import KINDS
 from kvbench.replay.summary import describe_trace
 from kvbench.trace.reader import TraceReader
@@ -40,34 +41,48 @@ __all__ = ["profile"]
     type=click.Choice(list(BACKENDS)),
     default=("legacy", "new"),
     show_default=True,
-    help="What to profile; give it several times.",
+    help="Profile this cache; give it several times.",
 )
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="Folder to write; it must not exist.  [default: profiles/TRACE-TIME]",
+    help="Write to this folder, which must not exist.  [default: profiles/TRACE-TIME]",
 )
 @click.option(
     "--searches",
     type=click.IntRange(min=1),
     default=2,
     show_default=True,
-    help="Replay the first so many: a profiler sees every single call of them.",
+    help="Replay this many searches; a profiler records every call of them.",
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Run on this device."
+)
 @click.option(
     "--capacity",
     type=CapacityType(),
     default=Capacity("default"),
     show_default="default",
-    help="Slots or bytes of the pools, as in 'kvbench replay'; 'recur=50' makes the recording miss.",
+    help="Give the pools these slots or bytes, as in 'kvbench replay'; with 'recur=50' the recording misses.",
 )
 @click.option(
-    "--eviction", type=click.Choice([each.value for each in EvictionStrategy]), default="fifo", show_default=True
+    "--eviction",
+    type=click.Choice([each.value for each in EvictionStrategy]),
+    default="fifo",
+    show_default=True,
+    help="Evict by this strategy.",
 )
-@click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="torch's threads.")
-@click.option("--top", type=click.IntRange(min=1), default=12, show_default=True, help="Operations to print.")
+@click.option(
+    "--dtype",
+    type=click.Choice(list(DTYPES)),
+    default="float32",
+    show_default=True,
+    help="Store contexts in this type.",
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Let torch use this many threads."
+)
+@click.option("--top", type=click.IntRange(min=1), default=12, show_default=True, help="Print this many operations.")
 def profile(
     trace: Path,
     backends: tuple[str, ...],
@@ -82,23 +97,32 @@ def profile(
 ) -> None:
     """Profile a replay of TRACE on each cache, and write files that other tools open.
 
-    For each cache: operations.csv; trace.json.gz, which opens in Perfetto, its ranges named after the operation kinds
-    (hash, lookup, supply, assemble, store, clear); flame.svg, which a browser opens, and stacks.txt behind it; on CUDA
-    NVTX ranges of the same names and memory.pickle. profile.json lists them.
+    For each cache there are operations.csv; trace.json.gz for Perfetto, with ranges named after the operation kinds
+    (hash, lookup, supply, assemble, store, clear); flame.svg for a browser, and its data in stacks.txt. On CUDA there
+    are also NVTX ranges of the same names, and memory.pickle. profile.json lists all files.
 
-    What is profiled is slower than what 'kvbench replay' times, and not alike: compare shares, not times.
+    Profiling slows operations down, and not equally. Compare shares, not times.
     """
     if len(set(backends)) != len(backends):
-        raise click.UsageError(f"a --backend is named twice: {', '.join(backends)}")
+        raise click.UsageError(f"a --backend is given twice: {', '.join(backends)}")
     if device == "cuda" and not torch.cuda.is_available():
         raise click.ClickException("no CUDA device: nothing was profiled")
     reader = TraceReader(trace)
     steps = list(read_steps(reader.events(), searches))
     if not steps:
         raise TraceError(trace, "it has no events: there is nothing to profile")
-    config = capacity.of(reader.header).config(reader, eviction, device, dtype)
+    sized = capacity.of(reader.header)
+    config = sized.config(reader, eviction, device, dtype)
     torch.set_num_threads(threads)
     torch.manual_seed(0)
+    settings = {
+        "device": device,
+        "dtype": dtype,
+        "eviction": eviction,
+        "capacity": asdict(sized),
+        "searches": searches,
+        "threads": threads,
+    }
     now = datetime.now(UTC).replace(microsecond=0)
     folder = output or Path("profiles") / f"{trace.stem}-{now:%Y%m%dT%H%M%SZ}"
     index: dict[str, Any] = {
@@ -107,24 +131,29 @@ def profile(
         "created": now.isoformat(),
         "command": sys.argv[1:],
         "trace": describe_trace(reader, steps),
-        "settings": {
-            "device": device,
-            "dtype": dtype,
-            "eviction": eviction,
-            "capacity": asdict(capacity.of(reader.header)),
-            "searches": searches,
-            "threads": threads,
-        },
+        "settings": settings,
         "machine": Machine.describe(device).to_dict(),
     }
+    profiles = _write(folder, index, backends, steps, config)
+    _print(folder, profiles, top, device)
+
+
+def _write(
+    folder: Path, index: dict[str, Any], backends: Sequence[str], steps: Sequence[Step], config: CacheConfig
+) -> list[BackendProfile]:
+    """Profile all backends into ``folder``, and add them to its index."""
     try:
         with folder_whole_or_absent(folder) as beside:
             profiles = _profile_all(backends, steps, config, beside)
             index["profiles"] = [each.to_dict() for each in profiles]
             (beside / INDEX).write_text(json.dumps(index, indent=1, allow_nan=False) + "\n")
-    except OSError as error:  # ours name the folder; the system's name a temporary one beside it
+    except OSError as error:  # our own errors name the folder; the system's name a temporary one beside it
         system = error.strerror
         raise click.ClickException(f"{folder}: cannot be written: {system}" if system else str(error)) from None
+    return profiles
+
+
+def _print(folder: Path, profiles: Sequence[BackendProfile], top: int, device: str) -> None:
     for each in profiles:
         STDOUT.print(_table(each, top, device), highlight=False, soft_wrap=True)
     STDOUT.print(str(Machine.describe(device)), highlight=False, soft_wrap=True)
@@ -144,7 +173,7 @@ def _profile_all(
             def say(what: str, name: str = name) -> None:
                 status.update(f"{name}: {what}")
 
-            profiles.append(profile_backend(name, steps, config, folder, progress=say))
+            profiles.append(Profiling(name, steps, config, folder).run(say))
     return profiles
 
 

@@ -1,11 +1,11 @@
-"""``kvbench search``: whole searches over the world model on several caches, and whether they find the same."""
+"""``kvbench search``: whole searches over the world model on several caches, and whether their results agree."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ import torch
 from rich.table import Table
 
 from kvbench.cli.console import STDOUT
-from kvbench.cli.shapes import shape_of
+from kvbench.cli.shapes import model_options, shape_of
 from kvbench.files import whole_or_absent
 from kvbench.measure.machine import Machine
-from kvcache import AUTO, GEOMETRIES, LOGGED_STALE_HITS, POSITIONS, STORAGES, CacheBackend, CacheMismatchError
-from kvcache.world_model import LARGEST_SEED, Played, SearchConfig, WorldModel, WorldModelConfig, play
+from kvcache import AUTO, LOGGED_STALE_HITS, STORAGES, CacheBackend, CacheMismatchError, ObservedCache
+from kvcache.world_model import Played, SearchConfig, WorldModel, WorldModelConfig, play
 
 __all__ = ["search"]
 
@@ -34,58 +34,60 @@ _SETTINGS: dict[str, dict[str, Any]] = {
         "cache_resident_batch": True,
     },
 }
-_TIMED = ("hash_states", "lookup", "supply", "assemble", "store", "clear_recur_cache")
+
+
+class CacheClock:
+    """An observer that adds up the time of a cache's calls; in validation mode of both caches and their comparison.
+
+    Args:
+        now: the time, in seconds.
+
+    Attributes:
+        seconds: the sum since it was set to zero.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self.seconds = 0.0
+        self._now = now
+
+    def __call__(self, operation: str, call: Callable[..., Any], *args: Any) -> Any:
+        start = self._now()
+        try:
+            return call(*args)
+        finally:
+            self.seconds += self._now() - start
 
 
 @dataclass
 class _Run:
-    """One backend's model, and what its searches took and found."""
+    """One backend's model, and times and results of its searches."""
 
     name: str
     model: WorldModel
-    searches: list[Played]
-    seconds: list[float]
-    cache_seconds: list[float]
+    cache: CacheBackend
+    clock: CacheClock = field(default_factory=CacheClock)
+    searches: list[Played] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    cache_seconds: list[float] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, name: str, config: WorldModelConfig) -> _Run:
+        model = WorldModel(replace(config, **_SETTINGS[name]))
+        run = cls(name, model, model.cache)
+        model.cache = ObservedCache(model.cache, run.clock)
+        return run
 
-class _CacheClock:
-    """Adds up the time that a cache's own methods take: of two in validation mode, and of their comparison.
-
-    Args:
-        cache: its methods are watched from now on.
-        now: the time, in seconds.
-    """
-
-    def __init__(self, cache: CacheBackend, now: Callable[[], float] = time.perf_counter) -> None:
-        self.seconds = 0.0
-        self._now = now
-        for name in _TIMED:
-            setattr(cache, name, self._timed(getattr(cache, name)))
-
-    def _timed(self, method: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            start = self._now()
-            try:
-                return method(*args, **kwargs)
-            finally:
-                self.seconds += self._now() - start
-
-        return call
+    def search(self, playing: Iterator[Played]) -> None:
+        """Time one search."""
+        self.clock.seconds, start = 0.0, time.perf_counter()
+        self.searches.append(next(playing))
+        self.seconds.append(time.perf_counter() - start)
+        self.cache_seconds.append(self.clock.seconds)
 
 
 @click.command()
-@click.option("--geometry", type=click.Choice(list(GEOMETRIES)), required=True, help="Shapes of model and caches.")
-@click.option("--positions", type=click.Choice(POSITIONS), help="Instead of the geometry's own.")
-@click.option("--searches", type=click.IntRange(min=1), default=20, show_default=True, help="One after the other.")
-@click.option("--simulations", type=click.IntRange(min=1), help="Of a search; the geometry's own by default.")
-@click.option("--env-num", type=click.IntRange(min=1), help="Environments; the geometry's own by default.")
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0, max=LARGEST_SEED),
-    default=0,
-    show_default=True,
-    help="Of weights, play and noise.",
-)
+@model_options
+@click.option("--searches", type=click.IntRange(min=1), default=20, show_default=True, help="Run this many searches.")
 @click.option(
     "--backend",
     "backends",
@@ -93,16 +95,21 @@ class _CacheClock:
     type=click.Choice(list(_SETTINGS)),
     default=("legacy", "new"),
     show_default=True,
-    help="A cache; may be given several times. The first is what the others are compared with.",
+    help="Use this cache; give it several times. The others are compared with the first.",
 )
-@click.option("--recur-slots", type=click.IntRange(min=1), help="Recurrent slots; by default one for every node.")
+@click.option(
+    "--recur-slots",
+    type=click.IntRange(min=1),
+    help="Give the recurrent pool this many slots; by default one for every node.",
+)
 @click.option(
     "--validate",
     is_flag=True,
-    help="Run the other cache beside each and compare every retrieval; cache work is that of both.",
+    help="Run the other cache beside each and compare every retrieval; times include both.",
 )
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="torch's threads.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the numbers here.")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the results to this file."
+)
 def search(
     geometry: str,
     positions: str | None,
@@ -118,18 +125,16 @@ def search(
 ) -> None:
     """Run whole searches on each cache in turns, and compare what they find and take.
 
-    The model, its environments and all noise come from the seed: what differs is the cache's doing. A search is the
-    roots' inference and all simulations; times are of whole searches, the backends taking turns search by search.
+    The model, its environments and all noise come from the seed, so any difference comes from the cache. A search is
+    the roots' inference and all simulations. The caches take turns, search by search.
     """
     if len(set(backends)) != len(backends):
-        raise click.BadParameter("a backend is named twice", param_hint="--backend")
+        raise click.BadParameter("a backend is given twice", param_hint="--backend")
     torch.set_num_threads(threads)
     shape = shape_of(geometry, positions, env_num, simulations)
     try:
-        runs = [
-            _run(name, WorldModelConfig(shape, seed=seed, recur_pool_size=recur_slots, cache_validation_mode=validate))
-            for name in backends
-        ]
+        config = WorldModelConfig(shape, seed=seed, recur_pool_size=recur_slots, cache_validation_mode=validate)
+        runs = [_Run.of(name, config) for name in backends]
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     try:
@@ -150,43 +155,34 @@ def search(
         with whole_or_absent(json_path) as path:
             path.write_text(json.dumps(numbers, indent=1) + "\n")
     _print(numbers)
-    for run in runs if validate else ():
-        count = run.model.cache.report.stale_hits  # type: ignore[attr-defined]
-        if count > LOGGED_STALE_HITS:
+    for run in runs:
+        report = run.cache.report
+        if report is not None and report.stale_hits > LOGGED_STALE_HITS:
             click.echo(
-                f"{run.name}: {count} stale hits of legacy, of which the first {LOGGED_STALE_HITS} were logged",
+                f"{run.name}: {report.stale_hits} stale hits of legacy; the first {LOGGED_STALE_HITS} were logged",
                 err=True,
             )
 
 
-def _run(name: str, config: WorldModelConfig) -> _Run:
-    return _Run(name, WorldModel(replace(config, **_SETTINGS[name])), [], [], [])
-
-
 def _play(runs: Sequence[_Run], searches: int, seed: int, config: SearchConfig) -> None:
     plays = [play(run.model, searches, seed, config) for run in runs]
-    clocks = [_CacheClock(run.model.cache) for run in runs]
     for number in range(searches):
-        order = list(zip(runs, plays, clocks, strict=True))
-        for run, playing, clock in order if number % 2 == 0 else reversed(order):
-            clock.seconds, start = 0.0, time.perf_counter()
-            run.searches.append(next(playing))
-            run.seconds.append(time.perf_counter() - start)
-            run.cache_seconds.append(clock.seconds)
+        order = list(zip(runs, plays, strict=True))
+        for run, playing in order if number % 2 == 0 else reversed(order):
+            run.search(playing)
 
 
 def _summary(run: _Run, first: _Run) -> dict[str, Any]:
     """The numbers of one backend, beside those of the first."""
     pairs = list(zip(run.searches, first.searches, strict=True))
-    stats, cache = run.model.cache.hierarchy_stats, run.model.cache
-    report = getattr(cache, "report", None)
+    stats, report = run.cache.hierarchy_stats, run.cache.report
     return {
         "name": run.name,
         "search_ms_median": 1e3 * float(np.median(run.seconds)),
         "times_faster_median": float(np.median(np.array(first.seconds) / np.array(run.seconds))),
         "cache_share_median": float(np.median(np.array(run.cache_seconds) / np.array(run.seconds))),
         "cache_ms_median": 1e3 * float(np.median(run.cache_seconds)),
-        "bytes_reserved": sum(cache.bytes_reserved.values()),
+        "bytes_reserved": sum(run.cache.bytes_reserved.values()),
         "hits": stats.hits,
         "misses": stats.misses,
         "searches_with_the_same_actions": sum(np.array_equal(a.result.actions, b.result.actions) for a, b in pairs),

@@ -1,1 +1,1 @@
-"""Where the time of a replay goes, in files that other tools open."""
+"""Profiles of a replay's time, in files that other tools open."""

@@ -21,7 +21,7 @@ _NANOSECONDS = 1000  # of Chrome's microseconds
 _HOME = f"{Path(__file__).parents[2]}/"
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _PYTHON_FRAME = re.compile(r"(?P<file>.*)\((?P<line>\d+)\): (?P<function>.*)")
-# What recording a range costs is no part of what is in it.
+# The cost of recording a range is no part of its content.
 _RECORDING = (
     "torch/autograd/profiler.py",
     "torch/profiler/",
@@ -69,7 +69,7 @@ def fold_stacks(events: Collection[Event], roots: Collection[str]) -> Counter[St
 
 
 def _fold_thread(calls: list[tuple[int, int, int, Event]], roots: frozenset[str], stacks: Counter[Stack]) -> None:
-    open_calls: list[tuple[int, Stack | None]] = []  # (end, stack); None for what records a range
+    open_calls: list[tuple[int, Stack | None]] = []  # (end, stack); None for the recording of a range
     for start, minus_end, _, event in calls:
         while open_calls and open_calls[-1][0] <= start:
             open_calls.pop()

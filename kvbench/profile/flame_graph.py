@@ -16,7 +16,7 @@ __all__ = ["render_flame_graph"]
 
 _ROW = 18  # pixels, as all below
 _HEAD = 78
-_LEAST_SHARE = 0.0005  # of all time: what is narrower than this would be less than a pixel wide
+_LEAST_SHARE = 0.0005  # of all time: a narrower box would be less than a pixel wide
 
 _STYLE = """
 svg{font:12px ui-sans-serif,system-ui,sans-serif;background:#fff}
@@ -104,7 +104,7 @@ def _tree(stacks: Stacks) -> _Node:
 
 
 def _kind(name: str, level: int) -> str:
-    """What colours a frame."""
+    """The colour class of a frame."""
     if level == 0:
         return "kind"
     if "::" in name.partition(" ")[0]:

@@ -1,10 +1,9 @@
-"""Named ranges around what a replay asks of a backend, for profilers to show; a timed replay has none."""
+"""Named ranges around the operations of a replay, for profilers to show; a timed replay has none."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,12 +11,13 @@ from torch.profiler import record_function
 
 from kvbench.replay.drive import OPERATIONS, Content, StepInputs, run_step
 from kvbench.trace.steps import Step
-from kvcache import CacheBackend, KeysValues
+from kvcache import CacheBackend, KeysValues, ObservedCache
 
 __all__ = ["INFERENCES", "KINDS", "MODEL", "Annotate", "Ranges", "make_annotate"]
 
-# Operation kinds, as reports call them; what a world model would do, of which a replay has a stand-in; and inferences.
-KINDS = (*OPERATIONS, "supply")
+# Operation kinds, as reports call them; the stand-in for a world model's work; and inferences.
+SUPPLY = "supply"
+KINDS = (*OPERATIONS, SUPPLY)
 MODEL = "model (stand-in)"
 ROOT, RECURRENT = INFERENCES = ("initial inference", "recurrent step")
 
@@ -36,23 +36,18 @@ class Ranges:
         self._annotate = annotate
 
     def run_step(self, backend: CacheBackend, step: Step, inputs: StepInputs, content: Content) -> None:
-        """``kvbench.replay.drive.run_step`` with ranges; the backend is watched for as long as this runs."""
-        with self._annotate(RECURRENT if step.is_recurrent else ROOT), self._supply_of(backend):
-            run_step(backend, step, inputs, _RangedContent(content, self), self)
+        """``kvbench.replay.drive.run_step`` with ranges."""
+        with self._annotate(RECURRENT if step.is_recurrent else ROOT):
+            run_step(ObservedCache(backend, self._observe), step, inputs, _RangedContent(content, self), self)
 
     def __call__(self, operation: str, call: Callable[..., Any], *args: Any) -> Any:
         """The meter of a profiled pass."""
         with self._annotate(operation):
             return call(*args)
 
-    @contextmanager
-    def _supply_of(self, backend: CacheBackend) -> Iterator[None]:
-        # The one call of a backend that the driver makes without asking its meter.
-        backend.supply = partial(self, "supply", backend.supply)  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            del backend.supply  # the class's own is seen again
+    def _observe(self, operation: str, call: Callable[..., Any], *args: Any) -> Any:
+        # The one call of a backend that the driver makes without its meter.
+        return self(operation, call, *args) if operation == SUPPLY else call(*args)
 
 
 class _RangedContent:
@@ -77,7 +72,7 @@ class _RangedContent:
 
 
 def make_annotate(device: torch.device | str) -> Annotate:
-    """What opens a range for the profilers of a device: torch's own, and on CUDA NVTX's (Nsight Systems) besides."""
+    """A function that opens ranges for a device's profilers: torch's, and on CUDA NVTX's (Nsight Systems) too."""
     return _with_nvtx if torch.device(device).type == "cuda" else record_function
 
 

@@ -1,1 +1,1 @@
-"""Where traces come from: searches over models, and seeded trees without one."""
+"""Sources of traces: searches over models, and seeded trees without a model."""

@@ -1,23 +1,22 @@
-"""LightZero 0.2.0: recording what a run asks of its world model's caches.
+"""LightZero 0.2.0: recording the requests of a run to its world model's caches.
 
-``LightZeroRecorder`` observes an unmodified ``WorldModel`` from outside; nothing of LightZero is imported until it is
-needed. Source of everything assumed here: LightZero 0.2.0, ``unizero_world_models/world_model.py`` and
+``LightZeroRecorder`` observes an unmodified ``WorldModel`` from outside. Nothing of LightZero is imported before it is
+needed. All assumptions come from LightZero 0.2.0, ``unizero_world_models/world_model.py`` and
 ``mcts/tree_search/mcts_ctree.py``.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import Any
 
 from kvbench.errors import KvbenchError
-from kvbench.trace.schema import ASSEMBLE, CLEAR, GENERATE, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE
+from kvbench.record.lightzero_events import Batch, BatchWriter, ObservedDict
+from kvbench.trace.schema import NO_ENV
 from kvbench.trace.writer import TraceWriter
 from kvcache import Geometry
 
@@ -38,43 +37,7 @@ _OBSERVED_ATTRIBUTES = ("past_kv_cache_init_infer_envs", "past_kv_cache_recurren
 
 
 class RecordingError(KvbenchError):
-    """A recording that cannot be made, or that a trace could not say."""
-
-
-class _ObservedDict(defaultdict[str, Any]):
-    """A key dictionary that reports what is looked up, stored and cleared, and is otherwise the same."""
-
-    def __init__(self, original: defaultdict[str, Any], recorder: LightZeroRecorder, env: int) -> None:
-        super().__init__(original.default_factory, original)
-        self._recorder = recorder
-        self._env = env
-
-    def get(self, key: str, default: Any = None) -> Any:
-        found = super().get(key, default)
-        self._recorder._looked_up(self._env, key, found is not None)
-        return found
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        super().__setitem__(key, value)
-        self._recorder._stored(self._env, key)
-
-    def clear(self) -> None:
-        super().clear()
-        self._recorder._cleared(self._env)
-
-
-@dataclass(slots=True)
-class _Batch:
-    """What one inference has asked for so far."""
-
-    root: bool
-    observed: bool  # part of the trace: a search's root or one of its simulations
-    lookups: dict[int, tuple[int, bool]] = field(default_factory=dict)  # env -> key, hit
-    sizes: list[int] | None = None  # live tokens of each row when the rows were assembled
-    stores: dict[int, int] = field(default_factory=dict)  # env -> key
-    tokens: int = 0
-    depths: list[int] = field(default_factory=list)
-    cleared: set[int] = field(default_factory=set)
+    """A recording that cannot be made, or that a trace cannot express."""
 
 
 class LightZeroRecorder:
@@ -125,23 +88,19 @@ class LightZeroRecorder:
         self.searches = 0
         self.finished = False
         self._world_model = world_model
-        self._writer = writer
+        self._batches = BatchWriter(writer)
         self._limit = searches
         self._tree = tree
         self._on_search = on_search
         self._started = False
         self._fault: str | None = None
-        self._batch: _Batch | None = None
-        self._batches = 0
-        self._simulation = 0
+        self._batch: Batch | None = None
         self._cleared_outside: set[int] = set()
-        self._traversed: list[tuple[int, int]] | None = None  # row -> the node that its lookup means
-        self._init_rows: dict[tuple[int, int], int] = {}  # (env, key) -> row of its last init store
-        self._search_rows: list[dict[int, int]] = []  # root, simulation 0, 1, ...: env -> row of its store
+        self._traversed: list[tuple[int, int]] | None = None  # as in ``Batch``, from the last traversal
 
     def __enter__(self) -> LightZeroRecorder:
         model = self._world_model
-        if isinstance(model.past_kv_cache_recurrent_infer, _ObservedDict):
+        if isinstance(model.past_kv_cache_recurrent_infer, ObservedDict):
             raise RecordingError("the world model is being observed by another recorder")
         if self._tree is None:
             self._tree = importlib.import_module("lzero.mcts.tree_search.mcts_ctree").tree_muzero
@@ -149,9 +108,9 @@ class LightZeroRecorder:
         self._original_init = list(model.past_kv_cache_init_infer_envs)
         self._original_recur = model.past_kv_cache_recurrent_infer
         model.past_kv_cache_init_infer_envs[:] = [
-            _ObservedDict(original, self, env) for env, original in enumerate(self._original_init)
+            ObservedDict(original, self, env) for env, original in enumerate(self._original_init)
         ]
-        model.past_kv_cache_recurrent_infer = _ObservedDict(self._original_recur, self, _RECUR)
+        model.past_kv_cache_recurrent_infer = ObservedDict(self._original_recur, self, _RECUR)
         for name in _OBSERVED_METHODS:
             setattr(model, name, partial(getattr(self, f"_{name}"), getattr(model, name)))
         self._tree.batch_traverse = self._batch_traverse
@@ -177,11 +136,11 @@ class LightZeroRecorder:
         _replace(self._original_recur, model.past_kv_cache_recurrent_infer)
         model.past_kv_cache_recurrent_infer = self._original_recur
 
-    # What the world model calls, each with the method it stands for first.
+    # Replacements of the world model's methods, each with the original as its first argument.
 
     def _forward_initial_inference(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._write_outside_clears()
-        with self._inference(_Batch(root=True, observed=False)):
+        with self._inference(Batch(root=True, observed=False)):
             return original(*args, **kwargs)
 
     def _wm_forward_for_initial_infererence(
@@ -208,13 +167,13 @@ class LightZeroRecorder:
         **kwargs: Any,
     ) -> Any:
         self._write_outside_clears()
-        batch = _Batch(root=False, observed=self._recording and not self._reanalyzes, depths=list(search_depth))
+        batch = Batch(root=False, observed=self._recording and not self._reanalyzes, depths=list(search_depth))
         with self._inference(batch):
             return original(state_action_history, simulation_index, search_depth, *args, **kwargs)
 
     def _retrieve_or_generate_kvcache(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self._batch is not None and self._batch.observed and self._traversed is None:
-            self._give_up("a recurrent inference without batch_traverse: which node it means is not known")
+            self._give_up("a recurrent inference without batch_traverse: its nodes are unknown")
         return original(*args, **kwargs)
 
     def _trim_and_pad_kv_cache(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -233,9 +192,9 @@ class LightZeroRecorder:
         self._traversed = list(zip(found[0], found[1], strict=True))
         return found
 
-    # What the key dictionaries report.
+    # Calls of the key dictionaries.
 
-    def _looked_up(self, env: int, key: str, hit: bool) -> None:
+    def looked_up(self, env: int, key: str, hit: bool) -> None:
         batch = self._batch
         if batch is None or not batch.observed:
             return
@@ -243,18 +202,18 @@ class LightZeroRecorder:
             env = next(reversed(batch.lookups))
         batch.lookups[env] = (int(key, 16), hit)
 
-    def _stored(self, env: int, key: str) -> None:
+    def stored(self, env: int, key: str) -> None:
         batch = self._batch
         if batch is None or not batch.observed:
             return
         if batch.cleared:
-            self._give_up("the world model stores after it clears, within one inference: a trace cannot say that")
+            self._give_up("the world model stores after it clears within one inference: a trace cannot express that")
         batch.stores[len(batch.stores) if env == _RECUR else env] = int(key, 16)
 
-    def _cleared(self, env: int) -> None:
+    def cleared(self, env: int) -> None:
         (self._cleared_outside if self._batch is None else self._batch.cleared).add(env)
 
-    # From reports to events.
+    # From calls to events.
 
     @property
     def _recording(self) -> bool:
@@ -265,7 +224,7 @@ class LightZeroRecorder:
         return bool(getattr(self._world_model, "reanalyze_phase", False))
 
     def _give_up(self, fault: str) -> None:
-        # Not raised here: the run goes on as if nobody watched, and hears of it at the end.
+        # Not raised here: the run goes on undisturbed, and the error is raised at the end.
         self._fault = self._fault or fault
         if self._batch is not None:
             self._batch.observed = False
@@ -280,10 +239,8 @@ class LightZeroRecorder:
             self._on_search(self.searches)
         if not self._recording:
             return False
-        self._writer.flush()  # a kill costs one search, not more
+        self._batches.begin_search()
         self.searches += 1
-        self._simulation = 0
-        self._search_rows = []
         self._traversed = None
         return True
 
@@ -292,7 +249,7 @@ class LightZeroRecorder:
         return not model.past_kv_cache_recurrent_infer and not any(model.past_kv_cache_init_infer_envs)
 
     @contextmanager
-    def _inference(self, batch: _Batch) -> Iterator[None]:
+    def _inference(self, batch: Batch) -> Iterator[None]:
         self._batch = batch
         try:
             yield
@@ -300,56 +257,17 @@ class LightZeroRecorder:
             self._batch = None
             if self._recording:
                 self._write(batch)
-                if not batch.root:
-                    self._simulation += 1
             self._traversed = None
 
     def _write_outside_clears(self) -> None:
-        """One batch for all clears since the last inference: a reset clears dict after dict, row after row."""
+        """Write one batch for all clears since the last inference: a reset clears the dicts one by one."""
         cleared, self._cleared_outside = self._cleared_outside, set()
         if cleared and self._recording:
-            self._write(_Batch(root=True, observed=False, cleared=cleared))
+            self._write(Batch(root=True, observed=False, cleared=cleared))
 
-    def _write(self, batch: _Batch) -> None:
-        scope = "root" if batch.root else "node"
-        clears = self._clear_scope(batch.cleared)
-        if not batch.observed and clears is None:
-            return
-        number, self._batches = self._batches, self._batches + 1
-        search = max(self.searches - 1, 0)
-        simulation = ROOT_SIMULATION if batch.root else self._simulation
-
-        def add(kind: str, scope: str, env: int, **values: Any) -> int:
-            return self._writer.add(kind, scope, env, number, search, simulation, **values)
-
-        if batch.observed:
-            for env, (key, hit) in batch.lookups.items():
-                node = self._init_rows.get((env, key)) if batch.root else self._node(env)
-                add(LOOKUP, scope, env, key=key, node=node, hit=hit, depth=_depth(batch, env))
-            if batch.sizes is not None:  # rows are assembled only once all that missed were generated
-                for env, (key, hit) in batch.lookups.items():
-                    if not hit:
-                        add(GENERATE, scope, env, key=key)
-                for env, size in enumerate(batch.sizes):
-                    add(ASSEMBLE, scope, env, size=size)
-            rows: dict[int, int] = {}
-            for env, key in batch.stores.items():
-                parent = batch.lookups[env][0] if env in batch.lookups else None
-                rows[env] = add(
-                    STORE, "init" if batch.root else "recur", env,
-                    key=key, parent=parent, tokens=batch.tokens, depth=_depth(batch, env),
-                )  # fmt: skip
-                if batch.root:
-                    self._init_rows[env, key] = rows[env]
-            self._search_rows.append(rows)
-        if clears is not None:
-            add(CLEAR, clears, NO_ENV)
-
-    def _node(self, env: int) -> int | None:
-        """Row of the store that made the node which row ``env`` of the present simulation extends."""
-        assert self._traversed is not None
-        step, row = self._traversed[env]
-        return self._search_rows[step].get(row)
+    def _write(self, batch: Batch) -> None:
+        batch.traversed = self._traversed
+        self._batches.write(batch, self._clear_scope(batch.cleared))
 
     def _clear_scope(self, cleared: set[int]) -> str | None:
         model = self._world_model
@@ -361,12 +279,6 @@ class LightZeroRecorder:
             self._give_up(f"the init caches of environments {sorted(init)} were cleared, those of {left} were not")
             return None
         return "all" if _RECUR in cleared else "init"
-
-
-def _depth(batch: _Batch, env: int) -> int | None:
-    if batch.root:
-        return 0
-    return int(batch.depths[env]) if env < len(batch.depths) else None
 
 
 def _replace(target: dict[str, Any], content: dict[str, Any]) -> None:

@@ -9,15 +9,12 @@ import copy
 import importlib
 import importlib.metadata
 import importlib.util
-import logging
 import os
 import platform
-import re
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,16 +23,17 @@ from typing import Any
 import torch
 
 from kvbench.record.lightzero import LIGHTZERO_VERSION, LightZeroRecorder, RecordingError, geometry_of
+from kvbench.record.lightzero_log import quietly, tail
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import TraceHeader
 from kvbench.trace.writer import TraceWriter, journal_path
 
-__all__ = ["ENVIRONMENTS", "record_run"]
+__all__ = ["ENVIRONMENTS", "RunSettings", "record_run"]
 
 
 @dataclass(frozen=True)
 class _Environment:
-    """Where LightZero keeps an environment's UniZero configuration.
+    """The place of an environment's UniZero configuration in LightZero.
 
     Attributes:
         name: as the environment's library calls it.
@@ -55,69 +53,80 @@ ENVIRONMENTS: dict[str, _Environment] = {
 }  # fmt: skip
 
 
-def record_run(
-    environment: str,
-    output: str | Path,
-    *,
-    seed: int,
-    train_steps: int,
-    searches: int,
-    threads: int = 1,
-    progress: Callable[[str], None] = lambda line: None,
-) -> TraceHeader:
-    """Train UniZero with LightZero 0.2.0 on the CPU, collect with it, and record the collecting as a trace.
+@dataclass(frozen=True)
+class RunSettings:
+    """Settings of a LightZero run.
 
-    Args:
+    Attributes:
         environment: one of ``ENVIRONMENTS``.
-        output: the trace file; it must not exist.
         seed: given to LightZero. It does not make a run repeatable: 0.2.0's compiled tree seeds itself from the clock
             in every traversal, and its CartPole resets without a seed.
         train_steps: environment steps to train for, with LightZero's own ``train_unizero``; 0 records untrained
             weights. Training ends with the first collection that reaches it.
         searches: to record.
         threads: of torch.
+
+    Raises:
+        ValueError: a setting is out of range, or the environment is unknown.
+    """
+
+    environment: str
+    seed: int
+    train_steps: int
+    searches: int
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.environment not in ENVIRONMENTS:
+            raise ValueError(f"unknown environment {self.environment!r}: choose one of {', '.join(ENVIRONMENTS)}")
+        for name, least in (("seed", 0), ("train_steps", 0), ("searches", 1), ("threads", 1)):
+            value = getattr(self, name)
+            if value < least:
+                raise ValueError(f"{name} must be {least} or more, got {value}")
+
+
+def record_run(
+    settings: RunSettings, output: str | Path, progress: Callable[[str], None] = lambda line: None
+) -> TraceHeader:
+    """Train UniZero with LightZero 0.2.0 on the CPU, collect with it, and record the collecting as a trace.
+
+    Args:
+        settings: of the run.
+        output: the trace file; it must not exist.
         progress: called with a line of text now and then.
 
     Returns:
         The header of the written trace.
 
     Raises:
-        ValueError: an argument is out of range, or the environment is unknown.
         FileExistsError: the trace or its journal exists.
         OSError: the output's folder cannot be written to.
         RecordingError: LightZero 0.2.0 is not installed, or its run failed (with the end of its log).
     """
-    _check_arguments(environment, seed, train_steps, searches, threads)
     output = Path(output).absolute()
     _require_lightzero()
     _check_output(output)
-    with tempfile.TemporaryDirectory(prefix="kvcache-lightzero-") as folder, _inside(folder), _torch_threads(threads):
+    with (
+        tempfile.TemporaryDirectory(prefix="kvcache-lightzero-") as folder,
+        _inside(folder),
+        _torch_threads(settings.threads),
+    ):
         log = Path(folder) / "run.log"
         try:
-            with _quietly(log, progress) as (tell, evaluations):
-                run = _Run(ENVIRONMENTS[environment], seed)
-                run.train(train_steps, tell, evaluations)
-                header = run.record(output, searches, tell)
+            with quietly(log, progress) as (say, evaluations):
+                run = _Run(ENVIRONMENTS[settings.environment], settings.seed)
+                run.train(settings.train_steps, say, evaluations)
+                header = run.record(output, settings.searches, say)
         except (Exception, SystemExit) as error:
             raise RecordingError(
-                f"the LightZero run failed: {type(error).__name__}: {error}\nThe end of its log:\n{_tail(log)}"
+                f"the LightZero run failed: {type(error).__name__}: {error}\nThe end of its log:\n{tail(log)}"
             ) from error
     TraceReader(output).check()
     return header
 
 
-def _check_arguments(environment: str, seed: int, train_steps: int, searches: int, threads: int) -> None:
-    if environment not in ENVIRONMENTS:
-        raise ValueError(f"unknown environment {environment!r}: choose one of {', '.join(ENVIRONMENTS)}")
-    for name, value, least in (
-        ("seed", seed, 0), ("train_steps", train_steps, 0), ("searches", searches, 1), ("threads", threads, 1)
-    ):  # fmt: skip
-        if value < least:
-            raise ValueError(f"{name} must be {least} or more, got {value}")
-
-
 def _check_output(output: Path) -> None:
-    # The writer would say the same, but only after the training.
+    # The writer checks the same, but only after the training.
     if output.exists():
         raise FileExistsError(f"{output} exists: choose another name, traces are not overwritten")
     if journal_path(output).exists():
@@ -140,7 +149,7 @@ def _require_lightzero() -> None:
 
 
 class _EndOfRecordingError(Exception):
-    """Leaves LightZero's collector once enough searches are recorded: it has no other way out."""
+    """Ends LightZero's collector when enough searches are recorded: it offers no other way."""
 
 
 class _Run:
@@ -154,7 +163,7 @@ class _Run:
         self._module = importlib.import_module(environment.config)
 
     def _configs(self) -> tuple[Any, Any]:
-        # Fresh copies: LightZero writes into what it is given.
+        # Fresh copies: LightZero changes its arguments.
         main, create = copy.deepcopy(self._module.main_config), copy.deepcopy(self._module.create_config)
         main.policy.cuda = False
         main.policy.device = "cpu"
@@ -168,7 +177,7 @@ class _Run:
         compile_config = importlib.import_module("ding.config").compile_config
         return compile_config(main, seed=self.seed, env=None, auto=True, create_cfg=create, save_cfg=False)
 
-    def train(self, steps: int, tell: Callable[[str], None], evaluations: dict[int, float]) -> None:
+    def train(self, steps: int, say: Callable[[str], None], evaluations: dict[int, float]) -> None:
         """Make the policy: trained for ``steps`` environment steps, or untrained for 0."""
         if not steps:
             importlib.import_module("ding.utils").set_pkg_seed(self.seed, use_cuda=False)
@@ -176,7 +185,7 @@ class _Run:
                 self._compiled().policy, enable_field=["learn", "collect", "eval"]
             )
             return
-        tell(f"training on {self.environment.name} for {steps} environment steps")
+        say(f"training on {self.environment.name} for {steps} environment steps")
         start = time.monotonic()
         self.policy = importlib.import_module("lzero.entry").train_unizero(
             self._configs(), seed=self.seed, max_env_step=steps
@@ -208,7 +217,7 @@ class _Run:
 
     @property
     def policy_kwargs(self) -> dict[str, float]:
-        """What ``train_unizero`` gives the collector at this point of the training."""
+        """The arguments that ``train_unizero`` gives the collector at this point of the training."""
         config = self.policy._cfg
         temperature = importlib.import_module("lzero.policy").visit_count_temperature(
             config.manual_temperature_decay,
@@ -218,7 +227,7 @@ class _Run:
         )
         return {"temperature": temperature, "epsilon": 0.0}
 
-    def record(self, output: Path, searches: int, tell: Callable[[str], None]) -> TraceHeader:
+    def record(self, output: Path, searches: int, say: Callable[[str], None]) -> TraceHeader:
         """Collect until ``searches`` searches are in the trace ``output``."""
         header = self.header()
         collector = self.collector()
@@ -227,7 +236,7 @@ class _Run:
             if recorded == searches:
                 raise _EndOfRecordingError
             if recorded % 10 == 0:
-                tell(f"recorded {recorded} of {searches} searches")
+                say(f"recorded {recorded} of {searches} searches")
 
         with TraceWriter(output, header) as writer:
             try:
@@ -241,7 +250,7 @@ class _Run:
                 pass
             finally:
                 collector.close()
-        tell(f"recorded {searches} searches, {writer.rows} events")
+        say(f"recorded {searches} searches, {writer.rows} events")
         return header
 
     def header(self) -> TraceHeader:
@@ -284,62 +293,3 @@ def _torch_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-class _LogFile(logging.FileHandler):
-    """LightZero's log, and the evaluations that it tells of."""
-
-    _EVALUATION = re.compile(r"Training iteration (\d+): Evaluation completed.*'eval_episode_return_mean': ([\d.]+)")
-
-    def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
-        super().__init__(path)
-        self.evaluations: dict[int, float] = {}  # train iteration -> mean return
-        self._tell = tell
-
-    def emit(self, record: logging.LogRecord) -> None:
-        super().emit(record)
-        found = self._EVALUATION.search(record.getMessage())
-        if found:
-            self.evaluations[int(found[1])] = round(float(found[2]), 1)
-            self._tell(f"train iteration {found[1]}: mean evaluation return {float(found[2]):.1f}")
-
-
-@contextmanager
-def _quietly(log: Path, progress: Callable[[str], None]) -> Iterator[tuple[Callable[[str], None], dict[int, float]]]:
-    """Send what is printed and logged to ``log``: yields ``progress`` with the terminal, and the evaluations seen."""
-    stdout, stderr = sys.stdout, sys.stderr
-
-    def tell(line: str) -> None:
-        with redirect_stdout(stdout), redirect_stderr(stderr):
-            progress(line)
-
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    known = {name: list(logger.handlers) for name, logger in _loggers()}
-    log_file = _LogFile(log, tell)
-    root.handlers = [log_file]
-    root.setLevel(logging.INFO)
-    try:
-        with open(log, "a", buffering=1) as printed, redirect_stdout(printed), redirect_stderr(printed):
-            yield tell, log_file.evaluations
-    finally:
-        for name, logger in _loggers():
-            for handler in logger.handlers[:]:
-                if handler not in known.get(name, []):
-                    logger.removeHandler(handler)
-                    handler.close()
-        for handler in root.handlers:
-            if handler not in handlers:
-                handler.close()
-        root.handlers = handlers
-        root.setLevel(level)
-
-
-def _loggers() -> list[tuple[str, logging.Logger]]:
-    return [
-        (name, logger) for name, logger in logging.root.manager.loggerDict.items() if isinstance(logger, logging.Logger)
-    ]
-
-
-def _tail(log: Path, lines: int = 30) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else "(no log)"

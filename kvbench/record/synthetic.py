@@ -49,7 +49,7 @@ class _Node:
 
 @dataclass(slots=True)
 class _Environment:
-    """Where one environment stands in its episode; ``root`` is None before its first step."""
+    """The position of one environment in its episode; ``root`` is None before its first step."""
 
     root: _Node | None = None
     steps_left: int = 0
@@ -96,7 +96,7 @@ class SyntheticSearch:
 
     @property
     def source(self) -> dict[str, Any]:
-        """What the header says about where the trace comes from: enough to make it again."""
+        """The source in the trace's header, with which it can be made again."""
         return {
             "library": "kvcache",
             "generator": "kvbench.record.synthetic",
@@ -203,7 +203,7 @@ class SyntheticSearch:
         return (self._draw(*place) >> 11) / _UNIT
 
     def _value(self, parent: float, *place: int) -> float:
-        """A value near the parent's, so that good lines go on being good and trees get deep."""
+        """A value near the parent's, so that good lines stay good and trees get deep."""
         return min(1.0, max(-1.0, parent + (self._uniform(*place, 1) - 0.5) * 0.4))
 
     def _priors(self, *place: int, noise: bool) -> list[float]:

@@ -1,8 +1,7 @@
-"""Recording what a search over the world model asks of its cache."""
+"""Recording the cache requests of a search over the world model."""
 
 from __future__ import annotations
 
-import inspect
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,8 +13,8 @@ import torch
 
 from kvbench.trace.schema import ASSEMBLE, CLEAR, GENERATE, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE, TraceHeader
 from kvbench.trace.writer import TraceWriter
-from kvcache import MISS, LegacyCache, Scope, ShadowCache
-from kvcache.world_model import Inference, SearchConfig, WorldModel, WorldModelConfig, play
+from kvcache import MISS, ObservedCache, Scope
+from kvcache.world_model import InferenceRequest, SearchConfig, WorldModel, WorldModelConfig, play
 
 __all__ = ["ModelRecorder", "record_model"]
 
@@ -24,7 +23,7 @@ class ModelRecorder:
     """Records a world model's cache requests while the block runs; the model's results do not change.
 
     Args:
-        model: watched from outside; its caches are empty when the block begins.
+        model: observed through its cache and its inferences; its caches are empty when the block begins.
         writer: of the trace.
     """
 
@@ -39,48 +38,46 @@ class ModelRecorder:
         self._envs: list[int] = []
         self._scope = Scope.ROOT
         self._parents: list[int | None] = []
-        self._observed: list[tuple[Any, str]] = []
+        self._observers: dict[str, Callable[..., Any]] = {
+            "lookup": self._lookup,
+            "assemble": self._assemble,
+            "store": self._store,
+            "clear_recur_cache": self._clear_recur,
+            "clear_all": self._clear_all,
+        }
 
     def __enter__(self) -> ModelRecorder:
-        for target, name, observed in (
-            (self._model, "forward_initial_inference", self._initial),
-            (self._model, "forward_recurrent_inference", self._recurrent),
-            (self._cache, "lookup", self._lookup),
-            (self._cache, "assemble", self._assemble),
-            (self._cache, "store", self._store),
-            (self._cache, "clear_recur_cache", self._clear),
-            (self._cache, "clear_all", self._clear_all),
-        ):
-            setattr(target, name, _observing(getattr(target, name), observed))
-            self._observed.append((target, name))
+        self._model.cache = ObservedCache(self._cache, self)
+        self._model.inference_observers.append(self._inference)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for target, name in self._observed:
-            delattr(target, name)
+        self._model.cache = self._cache
+        self._model.inference_observers.remove(self._inference)
 
-    def _initial(self, original: Callable[..., Inference], *args: Any, **kwargs: Any) -> Inference:
-        given = _bound(original, args, kwargs)
-        envs, steps = _rows(given["observations"], given)
-        self._roots |= dict(zip(envs, steps, strict=True))
-        self._search += 1
-        self._simulation = ROOT_SIMULATION
-        self._writer.flush()  # a kill costs one search, not more
-        return original(*args, **kwargs)
+    def __call__(self, operation: str, call: Callable[..., Any], *args: Any) -> Any:
+        """As an observer of the cache."""
+        observer = self._observers.get(operation)
+        return call(*args) if observer is None else observer(call, *args)
 
-    def _recurrent(self, original: Callable[..., Inference], *args: Any, **kwargs: Any) -> Inference:
-        given = _bound(original, args, kwargs)
-        envs, steps = _rows(given["latents"], given)
-        self._depths = [step - self._roots[env] + 1 for env, step in zip(envs, steps, strict=True)]
-        self._simulation = given["simulation_index"]
-        return original(*args, **kwargs)
+    def _inference(self, request: InferenceRequest) -> None:
+        if request.scope is Scope.ROOT:
+            self._roots |= dict(zip(request.envs, request.timesteps, strict=True))
+            self._search += 1
+            self._simulation = ROOT_SIMULATION
+            self._writer.flush()  # a kill costs one search, not more
+        else:
+            rows = zip(request.envs, request.timesteps, strict=True)
+            self._depths = [step - self._roots[env] + 1 for env, step in rows]
+            assert request.simulation is not None
+            self._simulation = request.simulation
 
     def _lookup(
-        self, original: Callable[..., list[int]], envs: Sequence[int], keys: Sequence[int | None], scope: Scope
+        self, call: Callable[..., list[int]], envs: Sequence[int], keys: Sequence[int | None], scope: Scope
     ) -> list[int]:
-        found = original(envs, keys, scope)
+        found = call(envs, keys, scope)
         self._batch += 1
         self._parents = list(keys)
         if scope is Scope.ROOT:
@@ -95,58 +92,41 @@ class ModelRecorder:
         self._envs, self._scope = list(envs), scope
         return found
 
-    def _assemble(self, original: Callable[[], list[int]]) -> list[int]:
-        sizes = original()
+    def _assemble(self, call: Callable[[], list[int]]) -> list[int]:
+        sizes = call()
         for env, size in zip(self._envs, sizes, strict=True):
             self._add(ASSEMBLE, self._scope.value, env, size=size)
         return sizes
 
     def _store(
         self,
-        original: Callable[..., None],
+        call: Callable[..., None],
         envs: Sequence[int],
         keys: Sequence[int],
         scope: Scope,
-        priorities: Sequence[float] | None = None,
+        priorities: Sequence[float] | None,
     ) -> None:
         tokens = self._cache.keys_values_wm.size - max(self._cache.keys_values_wm_size_list)
-        original(envs, keys, scope, priorities)
+        call(envs, keys, scope, priorities)
         pool = "init" if scope is Scope.ROOT else "recur"
         for env, key, parent, depth in zip(envs, keys, self._parents, self._depths, strict=True):
             row = self._add(STORE, pool, env, key=key, parent=parent, tokens=tokens, depth=depth)
             self._stored[env, key] = row
 
-    def _clear_all(self, original: Callable[[], None]) -> None:
-        search, self._search = self._search, -1  # what it is made of is not recorded
-        original()
-        self._search = search
-        if search >= 0:
-            self._add(CLEAR, "all", NO_ENV)
+    def _clear_all(self, call: Callable[[], None]) -> None:
+        call()
+        self._add_clear("all")
 
-    def _clear(self, original: Callable[[], None]) -> None:
-        original()
-        if self._search >= 0:  # what is cleared before the first search was empty
-            self._add(CLEAR, "recur", NO_ENV)
+    def _clear_recur(self, call: Callable[[], None]) -> None:
+        call()
+        self._add_clear("recur")
+
+    def _add_clear(self, scope: str) -> None:
+        if self._search >= 0:  # before the first search the pools are empty
+            self._add(CLEAR, scope, NO_ENV)
 
     def _add(self, kind: str, scope: str, env: int, **values: Any) -> int:
         return self._writer.add(kind, scope, env, self._batch, self._search, self._simulation, **values)
-
-
-def _observing(original: Callable[..., Any], observed: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *args, **kwargs: observed(original, *args, **kwargs)
-
-
-def _bound(method: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
-    """The arguments of a call by their names, defaults included."""
-    bound = inspect.signature(method).bind(*args, **kwargs)
-    bound.apply_defaults()
-    return bound.arguments
-
-
-def _rows(states: Any, given: dict[str, Any]) -> tuple[list[int], list[int]]:
-    """Environment and timestep of each row of a call."""
-    envs = range(len(states)) if given["envs"] is None else given["envs"]
-    return list(envs), np.broadcast_to(np.asarray(given["timesteps"]), len(states)).tolist()
 
 
 def record_model(path: str | Path, config: WorldModelConfig, searches: int, seed: int) -> Iterator[int]:
@@ -160,13 +140,12 @@ def record_model(path: str | Path, config: WorldModelConfig, searches: int, seed
 
     Raises:
         FileExistsError: the file exists.
-        ValueError: contexts of this geometry keep no past: there is nothing to record.
+        ValueError: contexts of this geometry keep no past, so that the cache is never used.
     """
     geometry = config.geometry
     if not geometry.keeps_past:
-        raise ValueError(f"a context of {geometry.context_length} tokens keeps no past: its cache is never asked")
+        raise ValueError(f"a context of {geometry.context_length} tokens keeps no past: its cache is never used")
     model = WorldModel(config)
-    cache = model.cache.primary if isinstance(model.cache, ShadowCache) else model.cache
     source = {
         "library": "kvcache.world_model",
         "environment": "seeded stand-ins",
@@ -176,14 +155,12 @@ def record_model(path: str | Path, config: WorldModelConfig, searches: int, seed
         "packages": {"torch": torch.__version__, "numpy": np.__version__},
         "python": platform.python_version(),
     }
-    pools: Any = {"init": cache.init_pools[0], "recur": cache.recur_pool}
-    size = "size" if isinstance(cache, LegacyCache) else "pool_size"
     header = TraceHeader.create(
         geometry,
         source,
         synthetic=False,
-        backend=cache.name,
-        pools={name: getattr(pool, size) for name, pool in pools.items()},
+        backend=config.cache_name,
+        pools={"init": model.cache.init_pools[0].pool_size, "recur": model.cache.recur_pool.pool_size},
     )
     with TraceWriter(path, header) as writer, ModelRecorder(model, writer):
         for number, _ in enumerate(play(model, searches, seed, SearchConfig(geometry.num_simulations)), 1):

@@ -1,7 +1,7 @@
 """Contents without a model: what each token of a replayed context holds, exactly reproducible.
 
 Numbers are small integers, so that every sum a cache makes of them (the positional correction of a slid window) is
-exact in float32, float16 and bfloat16 alike, in whatever order it is made: contents are compared bit for bit.
+exact in float32, float16 and bfloat16 alike, in any order: contents are compared bit for bit.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ __all__ = ["NO_CONTEXT", "Contents", "extend_context", "generated_context", "lat
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _LARGEST_BASE = 64  # token contents lie in [-64, 63]
-_LARGEST_POSITION = 32  # what a position adds lies in [-32, 31]
+_LARGEST_POSITION = 32  # a position adds integers in [-32, 31]
 _TOKENS_REMEMBERED = 4096
 
-# Identities of contexts: a context is what was appended to what, since it began.
+# Identities of contexts: each follows from the context before and the key that was appended.
 NO_CONTEXT = 0
 _GENERATED = 1
 
@@ -62,7 +62,7 @@ def _small_integers(seed: int, count: int, bound: int) -> np.ndarray:
 
 
 def latent_of(key: int, width: int) -> np.ndarray:
-    """The latent that stands for a trace's key in a replay: ``[width]``, float32 in [0, 1)."""
+    """The latent that a replay uses for a trace's key: ``[width]``, float32 in [0, 1)."""
     return ((_words(key, width) >> np.uint64(40)).astype(np.float32)) / np.float32(1 << 24)
 
 

@@ -23,11 +23,11 @@ __all__ = [
     "run_step",
 ]
 
-# What a recurrent step is made of; and what a search is made of.
+# The operations of a recurrent step, and of a whole search.
 STEP_OPERATIONS = ("hash", "lookup", "assemble", "store")
 OPERATIONS = (*STEP_OPERATIONS, "clear")
 
-# Calls an operation of the named kind and returns what it returned: timed, counted, or neither.
+# Makes a call of an operation kind and returns its result: timed, counted, or neither.
 Meter = Callable[..., Any]
 
 
@@ -52,7 +52,7 @@ class Latents:
         return hashed
 
     def inputs(self, step: Step) -> StepInputs:
-        """What one step hands to a backend: made before anything is measured, shared by all backends."""
+        """The latents of one step, made before any measurement and shared by all backends."""
         asked = [key for key in step.parents if key is not None]
         parents: torch.Tensor | np.ndarray | None = None
         if asked:
@@ -79,7 +79,7 @@ class StepInputs:
 
 
 class Content(Protocol):
-    """The model's part of a step: what it makes after a miss and what it appends; and a look at what came of it."""
+    """The model's part of a step: contexts after a miss, and new tokens. It also sees the results."""
 
     def generate(self, step: Step, row: int) -> KeysValues:
         """The context of a row that missed."""
@@ -95,7 +95,7 @@ class Content(Protocol):
 
 
 def run_step(backend: CacheBackend, step: Step, inputs: StepInputs, content: Content, meter: Meter) -> None:
-    """One inference: ``meter(operation, call, *arguments)`` is asked to make every call of the backend."""
+    """Run one inference; ``meter(operation, call, *arguments)`` makes each call of the backend but ``supply``."""
     if step.envs:
         keys: list[int | None] = [None] * len(step.envs)
         if inputs.parents is not None:

@@ -18,14 +18,15 @@ from kvbench.measure.memory import watch_memory
 from kvbench.measure.stopwatch import Lap, Stopwatch, make_stopwatch
 from kvbench.replay.content import Contents
 from kvbench.replay.drive import OPERATIONS, STEP_OPERATIONS, FillerContent, Latents, run_step
+from kvbench.replay.outcomes import Outcomes
 from kvbench.replay.timeline import Timeline
-from kvbench.replay.verify import CheckedContent, Outcomes
+from kvbench.replay.verify import CheckedContent
 from kvbench.trace.steps import Step
 from kvcache import CacheBackend, CacheConfig, make_backend
 
 __all__ = ["BackendReport", "Replay", "StepTimes", "Verification", "verify_replay"]
 
-Progress = Callable[[str, int, int], None]  # (what is going on, steps done, steps in all)
+Progress = Callable[[str, int, int], None]  # (pass, steps done, steps in all)
 
 
 def _no_progress(what: str, done: int, total: int) -> None:
@@ -34,7 +35,7 @@ def _no_progress(what: str, done: int, total: int) -> None:
 
 @dataclass
 class Verification:
-    """What a backend returned and asked for, deterministically.
+    """A backend's results and its counted operations, which are deterministic.
 
     Attributes:
         outcomes: of every lookup.
@@ -75,7 +76,7 @@ class StepTimes:
 
 @dataclass
 class BackendReport:
-    """All that a replay found out about one backend.
+    """The results of a replay for one backend.
 
     Attributes:
         name: of the backend.

@@ -1,4 +1,4 @@
-"""From what a replay found out to the numbers that people and machines read."""
+"""From the results of a replay to the numbers that people and machines read."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from kvbench.measure.counters import Counts
+from kvbench.replay.outcomes import Outcome
 from kvbench.replay.passes import BackendReport
-from kvbench.replay.verify import Outcome
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.steps import Step
 

@@ -1,4 +1,4 @@
-"""What pools hold while a replay goes on, and where in its searches lookups go wrong."""
+"""Entries and bytes of the pools during a replay, and outcomes by place in the search."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from kvbench.replay.verify import Outcome
+from kvbench.replay.outcomes import Outcome
 from kvbench.trace.steps import Step
 from kvcache import CacheBackend
 
@@ -16,7 +16,7 @@ MOST_SAMPLES = 400
 
 
 class Timeline:
-    """Filled while a checked pass goes on (``verify_replay``); nothing that is timed sees it.
+    """Filled while a checked pass goes on (``verify_replay``); no timed pass has one.
 
     Args:
         steps: of the whole replay. Pools are looked at after every n-th of them, at most ``MOST_SAMPLES`` times.

@@ -1,77 +1,39 @@
-"""Checking what a backend returns: every context of a replay, token by token, against what it should hold."""
+"""Checking a backend's contexts: all of a replay, token by token."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from enum import Enum
 
 import numpy as np
 import torch
 import xxhash
 
 from kvbench.replay.content import NO_CONTEXT, Contents, extend_context, generated_context
+from kvbench.replay.hierarchy import RECUR, Hierarchy
+from kvbench.replay.outcomes import Outcome, Outcomes, RecordedContexts, judge
 from kvbench.trace.steps import Step
-from kvcache import EMPTY, MISS, CacheBackend, KeysValues, Scope
+from kvcache import EMPTY, MISS, CacheBackend, KeysValues
 
-__all__ = ["CheckedContent", "Outcome", "Outcomes"]
+__all__ = ["CheckedContent"]
 
 _Token = tuple[int, int]  # (context in which it was appended, its index among the tokens appended then)
 
 
-class Outcome(Enum):
-    """What a lookup came to (SPEC 4)."""
-
-    HIT = "hit"  # the context that the search meant
-    MISS = "miss"
-    STALE_HIT = "stale hit"  # another key's context
-    CONTEXT_MISMATCH = "context mismatch"  # the right key's, with another history than the search meant
-    WRONG_CONTENT = "wrong content"  # nothing that was ever stored: damaged
-
-
-@dataclass
-class Outcomes:
-    """Outcomes of the lookups of one replay.
-
-    Attributes:
-        root: of initial inferences.
-        node: of recurrent inferences.
-        by_lookup: in the order of the trace, one per lookup.
-        disagreements: lookups whose hit or miss differs from what the recorded run saw.
-        recorded: lookups for which the trace says what the recorded run saw.
-    """
-
-    root: Counter[Outcome] = field(default_factory=Counter)
-    node: Counter[Outcome] = field(default_factory=Counter)
-    by_lookup: list[Outcome] = field(default_factory=list)
-    disagreements: int = 0
-    recorded: int = 0
-
-    @property
-    def total(self) -> Counter[Outcome]:
-        return self.root + self.node
-
-    def add(self, scope: Scope, outcome: Outcome, recorded_hit: bool | None) -> None:
-        (self.root if scope is Scope.ROOT else self.node)[outcome] += 1
-        self.by_lookup.append(outcome)
-        if recorded_hit is not None:
-            self.recorded += 1
-            # To the recorded run, as to a pool, whatever was found is a hit.
-            self.disagreements += recorded_hit != (outcome is not Outcome.MISS)
-
-
 class CheckedContent:
-    """The model's part of a replay whose contents are looked at.
+    """The model's part of a replay whose contents are checked.
 
-    Every token appended has contents of its own, which depend on the key and on the whole history; every row of every
-    assembled batch is compared with them, padding included. After a batch is stored its memory is poisoned, so that
-    an entry which shares memory with the batch is found out. What is not found must be gone for a reason: a key that
-    was never stored, a clear, or a pool that evicts and says so in its counters.
+    Every appended token has its own content, which depends on the key and the whole history. Every row of every
+    assembled batch is compared with it, padding included. After a batch is stored, its memory is filled with NaN: so
+    an entry that shares memory with the batch is found. A miss needs a reason: the key was never stored, the pool was
+    cleared, or its counters say that it evicted.
 
     Args:
         backend: to be checked.
         contents: of the trace's geometry.
+
+    Attributes:
+        outcomes: of the lookups so far.
+        faults: what is wrong with the backend, each with its place.
     """
 
     def __init__(self, backend: CacheBackend, contents: Contents) -> None:
@@ -80,14 +42,13 @@ class CheckedContent:
         self._contents = contents
         self._geometry = backend.config.geometry
         self._device, self._dtype = backend.config.device, backend.config.dtype
-        self._meant: dict[int, int] = {}  # row of a store event -> the context that the recorded search had there
+        self._recorded = RecordedContexts()
         self._tokens: dict[int, list[_Token]] = {NO_CONTEXT: []}  # context -> its live tokens
         self._keys: dict[int, int] = {}  # context -> the key it belongs to
         self._by_last_token: dict[int, int] = {}  # digest of a context's last token -> the context
         self._rows: list[int | None] = []  # context of each row of the batch, None where it is damaged
         self._supplied: list[KeysValues] = []
-        self._stored_init: list[set[int]] = [set() for _ in range(self._geometry.env_num)]  # keys since the last clear
-        self._stored_recur: set[int] = set()
+        self._stored: Hierarchy[set[int]] = Hierarchy(lambda kind: set())  # keys since the last clear
 
     def generate(self, step: Step, row: int) -> KeysValues:
         key = step.parents[row]
@@ -136,19 +97,10 @@ class CheckedContent:
             layer.update(block[:, number, 0], block[:, number, 1])
 
     def stored(self, backend: CacheBackend, step: Step) -> None:
-        for row, store in enumerate(step.stores):
-            node, parent = step.nodes[row], step.parents[row]
-            if parent is None:
-                before = NO_CONTEXT
-            else:
-                # Where the recorded run missed, its history went on from what its model generated.
-                before = (
-                    generated_context(parent) if node is None or step.recorded_hits[row] is False else self._meant[node]
-                )
-            self._meant[store] = extend_context(before, step.keys[row])
+        self._recorded.store(step)
         if self._geometry.keeps_past:
             for env, key in zip(step.envs, step.keys, strict=True):
-                (self._stored_init[env] if step.scope is Scope.ROOT else self._stored_recur).add(key)
+                self._stored.written(env, step.scope).add(key)
         for keys_values in (backend.keys_values_wm, *self._supplied):
             for tensor in keys_values.layer_tensors():
                 tensor.fill_(torch.nan)
@@ -157,20 +109,19 @@ class CheckedContent:
     def cleared(self, scopes: Iterable[str]) -> None:
         """Those pools are cleared: ``recur``, ``init``, ``all``."""
         for scope in scopes:
-            if scope in ("init", "all"):
-                for keys in self._stored_init:
-                    keys.clear()
-            if scope in ("recur", "all"):
-                self._stored_recur.clear()
+            for keys in self._stored.cleared(scope):
+                keys.clear()
 
     def _must_hold(self, backend: CacheBackend, step: Step, row: int) -> bool:
-        """Whether a pool that the lookup goes through has taken the key since it was cleared, and never evicted."""
+        """Whether one of the lookup's pools stored the key after its last clear, and never evicted."""
         if not backend.stats_enabled:  # evictions are not counted: any pool may have lost anything
             return False
         env, key = step.envs[row], step.parents[row]
-        if key in self._stored_init[env] and not backend.init_pools[env].stats.evictions:
-            return True
-        return step.scope is Scope.NODE and key in self._stored_recur and not backend.recur_pool.stats.evictions
+        for kind, stored in self._stored.asked(env, step.scope):
+            pool = backend.recur_pool if kind == RECUR else backend.init_pools[env]
+            if key in stored and not pool.stats.evictions:
+                return True
+        return False
 
     def _define(self, context: int, key: int, tokens: list[_Token]) -> None:
         self._tokens[context] = tokens
@@ -180,7 +131,7 @@ class CheckedContent:
             self._by_last_token[xxhash.xxh64_intdigest(np.ascontiguousarray(last).data)] = context
 
     def _recognise(self, live: np.ndarray) -> int | None:
-        """The context that ``live`` ``[L, 2, H, n, D]`` is, or None when it is none that was ever stored."""
+        """The context whose content is ``live`` ``[L, 2, H, n, D]``; None if no such context was ever stored."""
         size = live.shape[3]
         if size == 0:
             return NO_CONTEXT
@@ -194,30 +145,27 @@ class CheckedContent:
         return context if np.array_equal(wanted, live) else None
 
     def _judge(self, step: Step, row: int, report: int, context: int | None) -> None:
-        key, node = step.parents[row], step.nodes[row]
+        key = step.parents[row]
         if key is None:
             if context != NO_CONTEXT:
-                self._fault(step, row, "a row that starts from nothing is not empty")
+                self._fault(step, row, "a row that starts empty is not empty")
             return
+        wanted = (key, self._recorded.wanted(step, row))
         if report == MISS:
-            outcome = Outcome.MISS
+            outcome = judge(wanted, None)
             if context != generated_context(key):
-                self._fault(step, row, "what was supplied after the miss did not arrive in the batch")
+                self._fault(step, row, "the context supplied after the miss is not in the batch")
         elif report == EMPTY and self._geometry.slid_size == 0:
-            outcome = Outcome.HIT  # at context_length 3 a slid window is empty: there is nothing to tell contexts by
+            outcome = Outcome.HIT  # at context_length 3 a slid window is empty: all contexts are alike
         elif context is None or context == NO_CONTEXT:
             outcome = Outcome.WRONG_CONTENT
-            self._fault(step, row, f"found under key {key:#018x}, but holds nothing that was ever stored")
-        elif self._keys[context] != key:
-            outcome = Outcome.STALE_HIT
-        elif context != (generated_context(key) if node is None else self._meant[node]):
-            outcome = Outcome.CONTEXT_MISMATCH
+            self._fault(step, row, f"the context found under key {key:#018x} was never stored")
         else:
-            outcome = Outcome.HIT
+            outcome = judge(wanted, (self._keys[context], context))
         self.outcomes.add(step.scope, outcome, step.recorded_hits[row])
 
-    def _fault(self, step: Step, row: int, what: str) -> None:
-        self.faults.append(f"search {step.search}, simulation {step.simulation}, env {step.envs[row]}: {what}")
+    def _fault(self, step: Step, row: int, message: str) -> None:
+        self.faults.append(f"search {step.search}, simulation {step.simulation}, env {step.envs[row]}: {message}")
 
     def _tensor(self, tokens: np.ndarray) -> torch.Tensor:
         """``[n, L, 2, H, D]`` integers as a tensor ``[L, 2, H, n, D]`` of the cache's device and dtype."""

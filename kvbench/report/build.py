@@ -14,7 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from kvbench.capacity.bounds import Future
-from kvbench.profile.profiler import read_profile_index
+from kvbench.profile.index import read_profile_index
 from kvbench.report import backends, capacities, costs, front, regressions, trace_pages, verdicts
 from kvbench.report.commits import Commits, read_commits
 from kvbench.report.errors import ReportError

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kvbench.capacity.bounds import Future
-from kvbench.capacity.curves import RECUR
+from kvbench.replay.hierarchy import RECUR
 from kvbench.report.text import clean
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import TraceHeader

@@ -1,4 +1,4 @@
-"""What a world model is built from."""
+"""The configuration of a world model."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ class WorldModelConfig:
         action_space_size: discrete actions, A.
         support_size: values and rewards are expectations over the integers from ``-support_size`` to ``support_size``.
         seed: of the weights, at most ``LARGEST_SEED``.
-        mask_padding: whether tokens attend to a batch's padding: legacy does, each zero key taking a share of the
-            attention (False); or does not (True).
+        mask_padding: True: tokens do not attend to a batch's padding. False: they do, as in legacy, where each zero
+            key takes a share of the attention.
         use_new_cache_manager: whether the new cache is used; if not, legacy.
         cache_storage: of the new cache; a name from ``kvcache.storage.STORAGES``, or "auto".
         cache_resident_batch: as in ``CacheConfig.resident_batch``.
         eviction_strategy: of the new cache.
-        cache_validation_mode: whether the cache that is not used is run beside the other and compared with it at every
-            retrieval; a difference raises ``kvcache.shadow.CacheMismatchError``.
-        enable_cache_logging: whether every ``cache_log_interval`` searches a line is logged, by the logger
-            ``kvcache.world_model``: rates of what was looked up below the roots, and bytes.
+        cache_validation_mode: whether the other cache gets the same calls, and each retrieval is compared. A
+            difference raises ``kvcache.CacheMismatchError``.
+        enable_cache_logging: whether a line is logged after every ``cache_log_interval`` searches, by the logger
+            ``kvcache.world_model``: rates of the lookups below the roots, and bytes.
         cache_log_interval: searches from one line to the next.
         init_pool_size: as in ``CacheConfig``.
         recur_pool_size: as in ``CacheConfig``.
         device: where weights and caches live.
-        dtype: of weights, of what is calculated with them, and of what is cached: float32, float16 or bfloat16. Weights
-            are drawn in float32 and rounded; expectations are taken in float32, and what an inference returns is.
+        dtype: of weights, computation and cached contexts: float32, float16 or bfloat16. Weights are drawn in float32
+            and rounded. Expectations, and all that an inference returns, are float32.
 
     Raises:
-        ValueError: a size is out of range, a storage or a strategy unknown (with legacy as well), or device or dtype
-            none that can be used.
+        ValueError: a size is out of range, a storage or a strategy is unknown (with legacy as well), or the device or
+            dtype cannot be used.
     """
 
     geometry: Geometry = field(default_factory=lambda: GEOMETRIES["pong"])
@@ -79,7 +79,7 @@ class WorldModelConfig:
         _check_device(self.device)
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {self.dtype!r}")
-        # Whichever cache is used: with the other one the same settings must do.
+        # Both are checked for legacy too: the same settings must work with the other cache.
         EvictionStrategy.parse(self.cache_config.eviction_strategy)
         chosen_storage(self.cache_config)
 
@@ -106,8 +106,13 @@ class WorldModelConfig:
             raise ValueError(f"rotary positions turn pairs of numbers: head_dim {self.geometry.head_dim} is odd")
 
     @property
+    def cache_name(self) -> str:
+        """The registry's name of the cache in use."""
+        return "new" if self.use_new_cache_manager else "legacy"
+
+    @property
     def cache_config(self) -> CacheConfig:
-        """What both caches are built from. Raises ValueError for a size out of range."""
+        """The configuration of both caches. Raises ValueError for a size out of range."""
         return CacheConfig(
             self.geometry,
             init_pool_size=self.init_pool_size,
@@ -120,11 +125,12 @@ class WorldModelConfig:
         )
 
     def make_cache(self) -> CacheBackend:
-        """The one cache that the model will use, chosen here and nowhere else."""
-        names = ("new", "legacy") if self.use_new_cache_manager else ("legacy", "new")
+        """The cache for the model; nothing else chooses one."""
+        cache = make_backend(self.cache_name, self.cache_config)
         if self.cache_validation_mode:
-            return ShadowCache(*(make_backend(name, self.cache_config) for name in names))
-        return make_backend(names[0], self.cache_config)
+            other = "legacy" if self.use_new_cache_manager else "new"
+            return ShadowCache(cache, make_backend(other, self.cache_config))
+        return cache
 
 
 def _is_whole(value: object) -> bool:
@@ -137,7 +143,7 @@ def _check_device(device: torch.device | str) -> None:
         if named.type != "cuda":
             torch.empty(0, device=named)
     except (RuntimeError, TypeError, AssertionError):
-        raise ValueError(f"device {device!r} is none that torch can use here") from None
+        raise ValueError(f"torch cannot use device {device!r} here") from None
     # Not by an allocation: that would start CUDA in a process that may be about to fork.
     if named.type == "cuda" and (named.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {str(named)!r} does not exist: torch finds {torch.cuda.device_count()} CUDA devices")

@@ -1,4 +1,4 @@
-"""What the world model says of a batch of states, and how that of parts of a batch is put together."""
+"""An inference of the world model: the request, the predictions, and predictions of parts of a batch joined."""
 
 from __future__ import annotations
 
@@ -7,19 +7,38 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Inference", "in_order"]
+from kvcache.backend import Scope
+
+__all__ = ["Inference", "InferenceRequest", "in_order"]
+
+
+@dataclass(frozen=True)
+class InferenceRequest:
+    """The subject of one inference.
+
+    Attributes:
+        scope: ROOT of initial inferences, NODE of recurrent ones.
+        envs: of each row, ``[B]``; all 0 when old observations are analysed again.
+        timesteps: of each row's state in its episode, ``[B]``: for NODE of the state in which the action is taken.
+        simulation: number within the search; None for roots.
+    """
+
+    scope: Scope
+    envs: list[int]
+    timesteps: list[int]
+    simulation: int | None
 
 
 @dataclass(frozen=True)
 class Inference:
-    """What the model says of a batch of states.
+    """The model's predictions for a batch of states.
 
     Attributes:
         latents: ``[B, 1, E]``, float32 (as are the others), on the host: a search keeps its nodes' latents there.
         rewards: ``[B]``, of the step that led there; 0 for roots.
         policy_logits: ``[B, A]``.
         values: ``[B]``.
-        sizes: context tokens of each row that the prediction was made from, its own not counted.
+        sizes: context tokens of each row that the prediction was made from, without its own tokens.
     """
 
     latents: np.ndarray

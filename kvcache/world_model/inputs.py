@@ -1,4 +1,4 @@
-"""What callers hand to the model, checked before torch sees it: errors name the argument, and what it may be."""
+"""Checks of the model's arguments: errors name the argument and its allowed values."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def whole_numbers(
         shape: that they have.
         lowest: that a value may be.
         highest: likewise.
-        one_for_all: whether a single number may stand for all.
+        one_for_all: whether a single number is allowed, for all.
 
     Raises:
         ValueError: they are no integers, of another shape, or out of range.
@@ -73,7 +73,7 @@ def _array(values: Any) -> np.ndarray:
 
 
 def positions(timesteps: Any, rows: int) -> np.ndarray:
-    """Where in their episodes observations stand, in tokens: ``[rows]``, int64.
+    """Positions of observations in their episodes, in tokens: ``[rows]``, int64.
 
     Args:
         timesteps: one for each row, or one for all.

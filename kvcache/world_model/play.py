@@ -50,7 +50,7 @@ class SyntheticEnv:
     @property
     def observation(self) -> np.ndarray:
         """``[*observation_shape]``, float32."""
-        # The whole history is the seed: what was done long ago still shows.
+        # The whole history is the seed: old actions still have an effect.
         return np.random.default_rng([*self._seed, *self._history]).standard_normal(self._shape).astype(np.float32)
 
 

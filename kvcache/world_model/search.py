@@ -64,7 +64,7 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search decided.
+    """The decisions of a search.
 
     Attributes:
         visit_counts: ``[B, A]``, of the root's children.
@@ -93,7 +93,7 @@ class _Bounds:
 
 
 class _Node:
-    """A state of one environment's tree, and what is known of its children, action by action."""
+    """A state of one environment's tree, and its children's statistics, action by action."""
 
     __slots__ = ("children", "latent", "priors", "rewards", "value_sums", "visits")
 

@@ -110,7 +110,7 @@ class Transformer(nn.Module):
             x: tokens ``[B, n, E]``.
             positions: ``[B, n]``, int64: in the context where positions are absolute, in the episode where rotary.
             cache: the contexts of all rows, padded to ``size`` tokens; ``size + n`` afterwards.
-            padding: ``[B, size]``, bool: true where nobody attends; None lets everybody attend to padding as well.
+            padding: ``[B, size]``, bool: true where no token attends; with None all attend to padding too.
         """
         if self.positions is not None:
             x = x + self.positions(positions)
@@ -122,12 +122,12 @@ class Transformer(nn.Module):
 
     @staticmethod
     def _mask(new: int, size: int, padding: Tensor | None, device: torch.device) -> Tensor | None:
-        """What new tokens may attend to: everything before them but padding, and each other up to themselves.
+        """The attention mask of new tokens: all before them except padding, and each other up to themselves.
 
         Args:
             new: tokens, n.
             size: tokens of the padded contexts before them.
-            padding: ``[B, size]``, bool: true where nobody attends; None lets everybody attend to padding as well.
+            padding: ``[B, size]``, bool: true where no token attends; with None all attend to padding too.
             device: of the mask.
 
         Returns:
@@ -142,7 +142,7 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def position_shift(self) -> Tensor | None:
-        """What is added to cached tokens when a window slides (SPEC 3.3); None with rotary positions.
+        """The correction of cached tokens when a window slides (SPEC 3.3); None with rotary positions.
 
         ``[L, 2, H, context_length - 3, D]``: of each layer, its key and value weights times ``PE[i] - PE[i + 2]``. It
         is exact where keys are linear in the position vector, which the normalisation in front of them prevents.

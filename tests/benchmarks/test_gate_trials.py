@@ -13,8 +13,8 @@ from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
 from kvbench.replay.content import Contents
 from kvbench.replay.drive import Latents
 from kvbench.replay.operations import operation_config, prepare_operation
+from kvbench.replay.outcomes import Outcome
 from kvbench.replay.passes import verify_replay
-from kvbench.replay.verify import Outcome
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.steps import read_steps
 from kvcache import manager

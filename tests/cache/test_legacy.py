@@ -6,7 +6,8 @@ from conformance import ENVS, GEOMETRY, Twins, entry, live, same_bits
 
 from kvcache.backend import EMPTY, MISS, Scope
 from kvcache.config import CacheConfig
-from kvcache.legacy import LEGACY, LEGACY_0_2_0, LegacyCache, LegacyPool, RecurrentMissError
+from kvcache.legacy import LEGACY, LEGACY_0_2_0, LegacyCache, RecurrentMissError
+from kvcache.legacy_pool import LegacyPool
 
 VARIANTS = [LEGACY, LEGACY_0_2_0]
 each_variant = pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
@@ -50,6 +51,18 @@ def test_a_recurrent_slot_that_is_overwritten_answers_for_its_former_key(variant
     assert (backend.recur_pool.stats.hits, backend.recur_pool.stats.misses) == (3, 0)  # it does not know
 
 
+@each_variant
+def test_a_hit_is_stale_only_while_the_keys_slot_holds_another_keys_content(variant):
+    backend = cache(variant, init_pool_size=2, recur_pool_size=2)
+    for key in (1, 2, 3):
+        store(backend, key, 10 * key, Scope.NODE)
+    assert [backend.is_stale(0, key, Scope.NODE) for key in (1, 2, 3, 4)] == [True, False, False, False]
+    assert not any(backend.is_stale(0, key, Scope.ROOT) for key in (1, 2, 3))  # roots do not ask the recurrent pool
+    store(backend, 1, 11)  # the init pool is asked first
+    assert not backend.is_stale(0, 1, Scope.NODE)
+    assert (backend.recur_pool.stats.total_queries, backend.hierarchy_stats.total_queries) == (0, 0)
+
+
 @pytest.mark.parametrize(("variant", "found"), [(LEGACY, None), (LEGACY_0_2_0, 30)], ids=["legacy", "legacy-0.2.0"])
 def test_only_the_later_legacy_evicts_on_init(variant, found):
     backend = cache(variant, init_pool_size=2)
@@ -82,8 +95,8 @@ def test_an_entry_that_lost_its_slot_counts_as_one_eviction(variant, scope):
 )
 def test_slots_of_the_init_pools(variant, options, size):
     backend = cache(variant, **options)
-    assert [pool.size for pool in backend.init_pools] == [size] * GEOMETRY.env_num
-    assert backend.recur_pool.size == GEOMETRY.num_simulations * GEOMETRY.env_num
+    assert [pool.pool_size for pool in backend.init_pools] == [size] * GEOMETRY.env_num
+    assert backend.recur_pool.pool_size == GEOMETRY.num_simulations * GEOMETRY.env_num
 
 
 def test_active_eviction_deletes_a_key_that_lives_on_in_another_slot():
@@ -189,33 +202,40 @@ class TestPool:
         pool = LegacyPool(3, evicts=False)
         written = []
         for value in range(7):
-            pool.store(5, entry(value))
+            pool.set(5, entry(value))
             written.append(pool.index[5])
         assert written == [0, 1, 2, 0, 1, 2, 0]
 
     def test_a_slot_is_allocated_once_and_copied_into_afterwards(self):
         pool = LegacyPool(1, evicts=True)
-        pool.store(1, entry(1))
+        pool.set(1, entry(1))
         first = pool.slots[0]
-        pool.store(2, entry(2, size=3))
+        pool.set(2, entry(2, size=3))
         assert pool.slots[0] is first
         assert same_bits(live(first), live(entry(2, size=3)))
 
     def test_the_whole_context_is_copied_dead_positions_too(self):
         pool, kv = LegacyPool(1, evicts=True), entry(1, size=2)
-        pool.store(1, kv)
+        pool.set(1, kv)
         assert same_bits(pool.slots[0].block, kv.block)
 
     def test_what_is_found_is_the_slot_itself(self):
         pool = LegacyPool(2, evicts=True)
-        pool.store(1, entry(1))
-        assert pool.find(1) is pool.slots[0]
-        assert pool.find(2) is None
+        pool.set(1, entry(1))
+        assert pool.get(1) is pool.slots[0]
+        assert pool.get(2) is None
+
+    def test_holds_any_object_itself_where_it_does_not_copy(self):
+        pool, value = LegacyPool(1, evicts=False, copies=False), object()
+        pool.set(1, value)
+        assert pool.get(1) is value
+        pool.set(2, None)
+        assert pool.owner(1) == 2
 
     def test_an_owner_that_is_written_again_into_its_own_slot_is_not_evicted(self):
         pool = LegacyPool(1, evicts=True)
         for value in range(3):
-            pool.store(1, entry(value))
+            pool.set(1, entry(value))
         assert pool.stats.evictions == 0
         assert list(pool.index) == [1]
 

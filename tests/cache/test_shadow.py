@@ -75,7 +75,9 @@ def test_legacys_stale_hits_are_reported_as_such(names, caplog):
     assert cache.report.stale_hits > LOGGED_STALE_HITS
     assert cache.report.compared > 0
     assert len(caplog.messages) == LOGGED_STALE_HITS
-    assert all(f"{cache.name}: stale hit: legacy finds under key 0x" in each for each in caplog.messages)
+    assert all(
+        f"{cache.name}: stale hit: another key's context is found under key 0x" in each for each in caplog.messages
+    )
     assert ["not logged" in each for each in caplog.messages] == [False] * (LOGGED_STALE_HITS - 1) + [True]
 
 
@@ -93,6 +95,48 @@ def test_another_content_raises_and_says_where(names, which):
         spoilt.set_init_cache(1, 5, content)
     with pytest.raises(CacheMismatchError, match=r"key 0x0000000000000005 of environment 1, layer 1: .* differ by 0.5"):
         infer(cache, Scope.ROOT, [(env, 5, 6) for env in range(3)])
+
+
+@pairs
+@pytest.mark.parametrize(("roundings", "raises"), [(7, False), (9, True)])
+def test_rounding_explains_a_difference_of_eight_roundings_and_no_more(names, roundings, raises):
+    cache = shadowed(names)
+    infer(cache, Scope.ROOT, [(env, None, 5) for env in range(3)])
+    new = cache.primary if cache.primary.name != "legacy" else cache.shadow
+    content = new.hierarchical_get(0, 5)
+    assert content.block[0, 0, 0, 0, 0, 0] == 0
+    largest = float(content.block[..., :2, :].abs().max())
+    content.block[0, 0, 0, 0, 0, 0] = roundings * torch.finfo(torch.float32).eps * largest
+    new.set_init_cache(0, 5, content)
+    if raises:
+        with pytest.raises(CacheMismatchError, match="environment 0, layer 0"):
+            infer(cache, Scope.ROOT, [(env, 5, 6) for env in range(3)])
+    else:
+        infer(cache, Scope.ROOT, [(env, 5, 6) for env in range(3)])
+        assert cache.report.compared == 3
+
+
+@pairs
+def test_stale_hits_are_not_compared_nor_counted_for_one_cache_only(names):
+    """Legacy finds key 2's content under key 1, and the new cache evicted key 1: no difference, and not one's alone."""
+    cache = shadowed(names, recur_pool_size=1)
+    for key in (1, 2):
+        infer(cache, Scope.NODE, [(0, None, key)])
+    infer(cache, Scope.NODE, [(0, 1, 3)])
+    report = cache.report
+    assert (report.lookups, report.stale_hits) == (1, 1)
+    assert (report.compared, report.only_primary, report.only_shadow) == (0, 0, 0)
+    assert cache.stale_hits == (1 if names[0] == "legacy" else 0)
+
+
+def test_a_stale_hit_that_the_other_cache_finds_too_raises_nothing():
+    """The other cache is larger and finds the right content: it differs, since legacy's is another key's."""
+    small, large = (CacheConfig(GEOMETRY, recur_pool_size=size) for size in (1, 4))
+    cache = ShadowCache(make_backend("legacy", small), make_backend("new", large))
+    for key, value in ((1, 1.0), (2, 2.0)):
+        infer(cache, Scope.NODE, [(0, None, key)], value)
+    infer(cache, Scope.NODE, [(0, 1, 3)])
+    assert (cache.report.stale_hits, cache.report.compared) == (1, 0)
 
 
 @pairs

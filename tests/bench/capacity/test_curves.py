@@ -20,8 +20,8 @@ from kvbench.capacity.curves import (
 )
 from kvbench.replay.content import Contents
 from kvbench.replay.drive import Latents
+from kvbench.replay.outcomes import Outcome
 from kvbench.replay.passes import verify_replay
-from kvbench.replay.verify import Outcome
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.steps import Step, read_steps
 from kvcache.backend import Scope
@@ -231,11 +231,6 @@ class TestColumns:
     def test_no_lookups_have_no_rate(self):
         curve = hit_rate_curves([], TINY, [1], ["fifo"])
         assert math.isnan(curve["hit_rate"][0])
-
-    def test_progress_names_what_comes_next(self, steps):
-        told = []
-        hit_rate_curves(steps, TINY, [1, 2], ["lru"], progress=lambda *each: told.append(each))
-        assert told == [("lru", 1), ("lru", 2)]
 
 
 class TestSizes:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from kvbench.cli import main
 from kvbench.profile import profiler as profile_module
-from kvbench.profile.profiler import read_profile_index
+from kvbench.profile.index import read_profile_index
 from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
 from kvcache.geometry import Geometry
 
@@ -106,7 +106,7 @@ class TestWhatItRefuses:
         assert line.startswith("Error: Invalid value for '--backend': 'old' is not one of 'legacy'")
 
     def test_a_backend_named_twice(self, trace):
-        assert refused(trace, "--backend", "new", "--backend", "new", code=2).endswith("is named twice: new, new")
+        assert refused(trace, "--backend", "new", "--backend", "new", code=2).endswith("is given twice: new, new")
 
     def test_a_trace_that_cannot_be_read(self, tmp_path):
         assert refused(tmp_path / "nowhere") == f"Error: {tmp_path / 'nowhere'}: no such file"

@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from kvbench.cli import main
-from kvbench.cli.search import _CacheClock
+from kvbench.cli.search import CacheClock
+from kvcache import ObservedCache
 from kvcache.geometry import GEOMETRIES
 from kvcache.world_model import WorldModel, WorldModelConfig
 
@@ -47,7 +48,7 @@ def test_a_small_legacy_pool_finds_something_else_and_validation_says_why(tmp_pa
     for each in (legacy, new):
         count = each["validation"]["stale_hits"]
         assert count > 5
-        assert f"{each['name']}: {count} stale hits of legacy, of which the first 5 were logged" in output
+        assert f"{each['name']}: {count} stale hits of legacy; the first 5 were logged" in output
     assert new["misses"] > legacy["misses"] == 0
     assert new["searches_with_the_same_visits"] < 4
 
@@ -56,10 +57,13 @@ def test_cache_work_is_the_time_of_all_that_an_inference_asks_of_a_cache():
     """A clock that counts its readings: each call takes one second, on the cache or in it."""
     model = WorldModel(WorldModelConfig(replace(GEOMETRIES["cartpole"], env_num=2), recur_pool_size=1))
     asked = []
-    for name in ("hash_states", "lookup", "supply", "assemble", "store", "clear_recur_cache", "clear_all"):
-        original = getattr(model.cache, name)
-        setattr(model.cache, name, lambda *args, name=name, original=original: asked.append(name) or original(*args))
-    clock = _CacheClock(model.cache, itertools.count().__next__)
+
+    def note(operation, call, *args):
+        asked.append(operation)
+        return call(*args)
+
+    clock = CacheClock(itertools.count().__next__)
+    model.cache = ObservedCache(ObservedCache(model.cache, note), clock)
     roots = model.forward_initial_inference(np.ones((2, 4)))
     for _ in range(2):
         model.forward_recurrent_inference(roots.latents + 1, [0, 1])
@@ -81,7 +85,7 @@ def test_a_seed_is_a_result(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--backend", "legacy", "--backend", "legacy"], "a backend is named twice"),
+        (["--backend", "legacy", "--backend", "legacy"], "a backend is given twice"),
         (["--backend", "disk"], "'disk' is not one of"),
         (["--env-num", "0"], "0 is not in the range"),
         (["--positions", "none"], "'none' is not one of"),

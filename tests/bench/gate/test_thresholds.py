@@ -7,7 +7,7 @@ import pytest
 
 from kvbench.gate.thresholds import TIME, Limit, Meant, Thresholds, ThresholdsError
 from kvbench.measure.counters import Counts
-from kvbench.replay.verify import Outcome
+from kvbench.replay.outcomes import Outcome
 
 COMMITTED = Path(__file__).parents[3] / "benchmarks" / "gates" / "thresholds.toml"
 

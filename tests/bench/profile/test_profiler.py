@@ -14,16 +14,8 @@ from torch.profiler import ProfilerActivity
 from traces import TINY, good_events, steps_of, synthetic, write_events
 
 from kvbench.profile.chrome_trace import read_chrome_trace
-from kvbench.profile.profiler import (
-    INDEX,
-    INDEX_FORMAT,
-    INDEX_SCHEMA_VERSION,
-    Instruments,
-    ProfileError,
-    operation_table,
-    profile_backend,
-    read_profile_index,
-)
+from kvbench.profile.index import INDEX, INDEX_FORMAT, INDEX_SCHEMA_VERSION, ProfileError, read_profile_index
+from kvbench.profile.profiler import Instruments, Profiling, operation_table
 from kvbench.profile.ranges import INFERENCES, KINDS, MODEL
 from kvcache.config import CacheConfig
 from kvcache.registry import make_backend
@@ -41,7 +33,7 @@ def steps(tmp_path_factory):
 @pytest.fixture(scope="module", params=BACKENDS)
 def profiled(request, steps, tmp_path_factory):
     folder = tmp_path_factory.mktemp("profile")
-    return folder, profile_backend(request.param, steps, CacheConfig(TINY), folder)
+    return folder, Profiling(request.param, steps, CacheConfig(TINY), folder).run()
 
 
 def file_of(profiled, kind):
@@ -136,27 +128,27 @@ class TestTheReplayUnderneath:
             backends[-1].clear_all = lambda: (cleared.append(len(backends)), clear_all())
             return backends[-1]
 
-        profile_backend("new", steps, CacheConfig(TINY), tmp_path, make=make)
+        Profiling("new", steps, CacheConfig(TINY), tmp_path, make=make).run()
         (backend,) = backends
         assert cleared == [1, 1, 1]
         once = make_backend("new", CacheConfig(TINY))
         profiling = Instruments((ProfilerActivity.CPU,), lambda name: nullcontext())
         folder = tmp_path / "other"
-        profile_backend("new", steps, CacheConfig(TINY), folder, make=lambda *_: once, instruments=profiling)
+        Profiling("new", steps, CacheConfig(TINY), folder, profiling, lambda *_: once).run()
         queries = backend.hierarchy_stats
         assert queries.total_queries % 3 == 0  # warm, operations, stacks
         assert queries == once.hierarchy_stats
         asked = sum(parent is not None for step in steps if step.is_recurrent for parent in step.parents)
         assert queries.total_queries == 3 * asked
 
-    def test_passes_are_told_of(self, steps, tmp_path):
-        told = []
-        profile_backend("new", steps, CacheConfig(TINY), tmp_path, progress=told.append)
-        assert told == ["warm up", "operations", "stacks"]
+    def test_passes_are_passes_of(self, steps, tmp_path):
+        passes = []
+        Profiling("new", steps, CacheConfig(TINY), tmp_path).run(passes.append)
+        assert passes == ["warm up", "operations", "stacks"]
 
     def test_an_unknown_backend(self, steps, tmp_path):
         with pytest.raises(ValueError, match="unknown backend 'old'"):
-            profile_backend("old", steps, CacheConfig(TINY), tmp_path)
+            Profiling("old", steps, CacheConfig(TINY), tmp_path).run()
         assert list(tmp_path.iterdir()) == []
 
 
@@ -188,7 +180,7 @@ class TestCuda:
         instruments = Instruments(
             (ProfilerActivity.CPU,), lambda name: nullcontext(), lambda: doings.append("synchronize"), history
         )
-        profile = profile_backend("new:slab", steps, CacheConfig(TINY), tmp_path, instruments=instruments, make=make)
+        profile = Profiling("new:slab", steps, CacheConfig(TINY), tmp_path, instruments, make).run()
         # Each pass ends when the device is done: while its instrument still looks.
         assert doings == ["make", *3 * ["synchronize"], "record", "make", "synchronize", "dump"]
         assert (profile.files[-1].kind, profile.files[-1].path) == ("memory_snapshot", "new-slab/memory.pickle")
@@ -238,7 +230,7 @@ class TestCuda:
 class TestIndex:
     @pytest.fixture
     def index(self, steps, tmp_path):
-        profile = profile_backend("new", steps, CacheConfig(TINY), tmp_path)
+        profile = Profiling("new", steps, CacheConfig(TINY), tmp_path).run()
         content = {
             "format": INDEX_FORMAT, "schema_version": INDEX_SCHEMA_VERSION, "command": ["profile"],
             "trace": {"file": "a.parquet"}, "profiles": [profile.to_dict()],

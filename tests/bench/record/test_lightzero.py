@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from fake_lightzero import FakeRun, FakeWorldModel, draw
 
 from kvbench.record import lightzero, lightzero_run
 from kvbench.record.lightzero import LightZeroRecorder, RecordingError, geometry_of
-from kvbench.record.lightzero_run import record_run
+from kvbench.record.lightzero_log import quietly, tail
+from kvbench.record.lightzero_run import RunSettings, record_run
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import NO_ENV, ROOT_SIMULATION, TraceHeader
 from kvbench.trace.writer import TraceWriter, journal_path, recover_trace
@@ -387,21 +389,20 @@ def test_a_prefix_that_ends_within_a_batch_is_a_trace(tmp_path, cut):
 # record_run, as far as it goes without LightZero.
 
 
-def arguments(**changes):
-    return {"seed": 0, "train_steps": 0, "searches": 1, **changes}
+SETTINGS = RunSettings("cartpole", seed=0, train_steps=0, searches=1)
 
 
 def test_without_lightzero_the_error_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setattr(lightzero_run.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RecordingError, match=r"not installed: run this in 'tox -e lightzero', or install it"):
-        record_run("cartpole", tmp_path / "trace.parquet", **arguments())
+        record_run(SETTINGS, tmp_path / "trace.parquet")
 
 
 def test_another_version_of_lightzero_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(lightzero_run.importlib.util, "find_spec", lambda name: True)
     monkeypatch.setattr(lightzero_run.importlib.metadata, "version", lambda name: "0.1.0")
     with pytest.raises(RecordingError, match=r"LightZero 0\.1\.0 is installed, but the recorder is for 0\.2\.0"):
-        record_run("cartpole", tmp_path / "trace.parquet", **arguments())
+        record_run(SETTINGS, tmp_path / "trace.parquet")
 
 
 @pytest.mark.parametrize(
@@ -414,9 +415,9 @@ def test_another_version_of_lightzero_is_refused(tmp_path, monkeypatch):
         ("cartpole", {"threads": 0}, "threads must be 1 or more, got 0"),
     ],
 )
-def test_bad_arguments_are_named(tmp_path, environment, changes, fault):
+def test_bad_settings_are_named(environment, changes, fault):
     with pytest.raises(ValueError, match=fault):
-        record_run(environment, tmp_path / "trace.parquet", **arguments(**changes))
+        replace(SETTINGS, environment=environment, **changes)
 
 
 def test_a_trace_is_not_overwritten(tmp_path, monkeypatch):
@@ -425,7 +426,7 @@ def test_a_trace_is_not_overwritten(tmp_path, monkeypatch):
     for existing, advice in ((path, "choose another name"), (journal_path(path), "kvbench trace recover")):
         existing.touch()
         with pytest.raises(FileExistsError, match=advice):
-            record_run("cartpole", path, **arguments())
+            record_run(SETTINGS, path)
         existing.unlink()
 
 
@@ -433,18 +434,18 @@ def test_chatter_goes_to_the_log_and_progress_to_the_terminal(tmp_path, capsys):
     log = tmp_path / "run.log"
     root = logging.getLogger()
     before = root.handlers[:], root.level
-    with lightzero_run._quietly(log, print) as (tell, evaluations):
+    with quietly(log, print) as (say, evaluations):
         print("chatter")
         logging.getLogger("lightzero.test").warning("more chatter")
         root.info(
             "Training iteration 7: Evaluation completed, stop condition: False, "
             "current reward: {'eval_episode_return': [9.0], 'eval_episode_return_mean': 9.25}"
         )
-        tell("progress")
+        say("progress")
     assert evaluations == {7: 9.2}
     assert capsys.readouterr().out == "train iteration 7: mean evaluation return 9.2\nprogress\n"
     assert "chatter" in log.read_text()
-    assert "more chatter" in lightzero_run._tail(log)
+    assert "more chatter" in tail(log)
     assert (root.handlers, root.level) == before
 
 
@@ -457,7 +458,7 @@ def test_a_failed_run_shows_the_end_of_its_log(tmp_path, monkeypatch):
     monkeypatch.setattr(lightzero_run._Run, "__init__", fail)
     before = Path.cwd()
     with pytest.raises(RecordingError, match=r"ZeroDivisionError: division\n(.|\n)*the last words"):
-        record_run("cartpole", tmp_path / "trace.parquet", **arguments())
+        record_run(SETTINGS, tmp_path / "trace.parquet")
     assert Path.cwd() == before
 
 
@@ -484,7 +485,7 @@ def untrained():
 
 def compare_observed_with_unobserved(folder: Path) -> None:
     """Run by ``test_lightzero_collects_the_same_observed_or_not``, in a process whose ``srand`` is pinned."""
-    with lightzero_run._quietly(folder / "run.log", lambda line: None):
+    with quietly(folder / "run.log", lambda line: None):
         from gymnasium.utils import seeding
 
         unseeded = seeding.np_random
@@ -523,7 +524,7 @@ def test_lightzero_is_put_back_as_it_was(tmp_path, monkeypatch):
     pytest.importorskip("lzero")
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "trace.parquet"
-    with lightzero_run._quietly(tmp_path / "run.log", lambda line: None):
+    with quietly(tmp_path / "run.log", lambda line: None):
         run = untrained()
         world_model = run.world_model
         before = dict(vars(world_model))
@@ -548,7 +549,7 @@ def test_lightzero_is_put_back_as_it_was(tmp_path, monkeypatch):
 def test_record_run_leaves_a_trace_and_nothing_else(tmp_path, monkeypatch, capfd):
     pytest.importorskip("lzero")
     monkeypatch.chdir(tmp_path)
-    header = record_run("cartpole", "out/trace.parquet", seed=1, train_steps=0, searches=12, progress=print)
+    header = record_run(RunSettings("cartpole", seed=1, train_steps=0, searches=12), "out/trace.parquet", print)
     assert sorted(each.name for each in tmp_path.rglob("*")) == ["out", "trace.parquet"]
     reader = TraceReader("out/trace.parquet")
     assert reader.header == header

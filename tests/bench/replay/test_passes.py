@@ -14,9 +14,9 @@ from traces import COMMITTED, TINY, event, good_events, steps_of, synthetic
 
 from kvbench.replay.content import Contents
 from kvbench.replay.drive import STEP_OPERATIONS, FillerContent, Latents
+from kvbench.replay.outcomes import Outcome
 from kvbench.replay.passes import Replay, verify_replay
 from kvbench.replay.summary import ratio, summarise
-from kvbench.replay.verify import Outcome
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.steps import read_steps
 from kvcache.config import CacheConfig

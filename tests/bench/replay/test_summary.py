@@ -3,9 +3,9 @@ import json
 import pytest
 
 from kvbench.measure.counters import Counts
+from kvbench.replay.outcomes import Outcome, Outcomes
 from kvbench.replay.passes import BackendReport, StepTimes, Verification
 from kvbench.replay.summary import median_step, ratio, summarise
-from kvbench.replay.verify import Outcome, Outcomes
 from kvcache.backend import Scope
 
 

@@ -4,10 +4,10 @@ import json
 
 from traces import COMMITTED, steps_of
 
+from kvbench.replay.outcomes import Outcome
 from kvbench.replay.passes import Replay
 from kvbench.replay.summary import summarise
 from kvbench.replay.timeline import MOST_SAMPLES, Timeline
-from kvbench.replay.verify import Outcome
 from kvcache.config import CacheConfig
 from kvcache.geometry import GEOMETRIES
 

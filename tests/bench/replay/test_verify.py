@@ -8,8 +8,8 @@ from traces import TINY, event, good_events, steps_of, synthetic
 
 from kvbench.replay.content import Contents
 from kvbench.replay.drive import Latents
+from kvbench.replay.outcomes import Outcome, Outcomes
 from kvbench.replay.passes import verify_replay
-from kvbench.replay.verify import Outcome, Outcomes
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import NO_ENV, ROOT_SIMULATION
 from kvbench.trace.steps import read_steps
@@ -83,7 +83,7 @@ def test_one_wrong_element_is_wrong_content(steps, place):
     wrong = result.outcomes.total[Outcome.WRONG_CONTENT]
     assert wrong >= len(damaged)
     assert len(result.faults) == wrong
-    assert "search 0, simulation 0, env 0: found under key 0x" in result.faults[0]
+    assert "search 0, simulation 0, env 0: the context found under key 0x" in result.faults[0]
 
 
 def rows_asked(steps):
@@ -171,6 +171,31 @@ def test_padding_that_is_not_zero_is_wrong_content(steps):
     assert result.outcomes.total[Outcome.HIT] > 0  # the longest rows have no padding
 
 
+class NoBackPadding(KVCacheManager):
+    """A resident batch that leaves something behind shorter rows."""
+
+    def __init__(self, config):
+        super().__init__(replace(config, storage="paged", resident_batch=True))
+
+    def assemble(self):
+        sizes = super().assemble()
+        for row, size in enumerate(sizes):
+            if 0 < size < max(sizes):
+                self.keys_values_wm.block[row, ..., self.row_start(row) + size : max(sizes), :] = self.garbage
+        return sizes
+
+    garbage = 0
+
+
+@pytest.mark.parametrize("garbage", [3, torch.nan])
+def test_zeros_behind_the_tokens_of_a_resident_batch_are_checked(steps, garbage):
+    assert verify(NoBackPadding, steps).faults == []
+    result = verify(type("Spoilt", (NoBackPadding,), {"garbage": garbage}), steps)
+    assert result.outcomes.total[Outcome.WRONG_CONTENT] > 0
+    assert result.outcomes.total[Outcome.HIT] > 0  # the longest rows have no padding
+    assert "was never stored" in result.faults[0]
+
+
 class AlignedAtTheBack(KVCacheManager):
     """Pads behind, not in front."""
 
@@ -199,7 +224,7 @@ def test_rows_that_start_from_nothing_must_be_empty(steps):
             return self.keys_values_wm_size_list
 
     result = verify(NotEmpty, steps)
-    assert "a row that starts from nothing is not empty" in result.faults[0]
+    assert "a row that starts empty is not empty" in result.faults[0]
 
 
 class NoShift(KVCacheManager):
@@ -264,7 +289,7 @@ def test_a_miss_that_does_not_use_what_was_supplied_is_a_fault():
 
     result = verify(Ignores, list(read_steps(good_events())))
     assert result.outcomes.by_lookup[2] is Outcome.MISS
-    assert "what was supplied after the miss did not arrive" in result.faults[0]
+    assert "the context supplied after the miss is not in the batch" in result.faults[0]
 
 
 def test_the_right_key_with_another_history_is_a_context_mismatch(tmp_path):

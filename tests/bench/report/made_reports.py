@@ -11,7 +11,7 @@ from asv_files import write_results
 from git_history import make_history
 from replay_files import replay, synthetic
 
-from kvbench.profile.profiler import INDEX, INDEX_FORMAT, INDEX_SCHEMA_VERSION
+from kvbench.profile.index import INDEX, INDEX_FORMAT, INDEX_SCHEMA_VERSION
 from kvbench.report import Inputs, build_report
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import TraceHeader

@@ -12,7 +12,7 @@ from made_reports import SEEN
 from pages import Page, read_csv
 from replay_files import replay, synthetic
 
-from kvbench.profile.profiler import ProfileError
+from kvbench.profile.index import ProfileError
 from kvbench.report import Inputs, ReportError, build_report
 
 COMMITS = 24

@@ -153,8 +153,8 @@ def test_search(given, message):
     ({"cache_storage": "slab", "cache_resident_batch": True}, "storage 'slab' has no resident batch"),
     ({"dtype": torch.float64}, "dtype must be one of torch.float32, torch.float16, torch.bfloat16, got torch.float64"),
     ({"dtype": "float16"}, "dtype must be one of .*, got 'float16'"),
-    ({"device": "gpu"}, "device 'gpu' is none that torch can use here"),
-    ({"device": None}, "device None is none that torch can use here"),
+    ({"device": "gpu"}, "torch cannot use device 'gpu' here"),
+    ({"device": None}, "torch cannot use device None here"),
     ({"device": "cuda:99"}, r"device 'cuda:99' does not exist: torch finds \d+ CUDA devices"),
 )
 def test_settings_of_a_model(cache, given, message):

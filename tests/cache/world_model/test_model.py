@@ -13,7 +13,7 @@ from kvcache.geometry import Geometry
 from kvcache.legacy import LegacyCache
 from kvcache.manager import KVCacheManager
 from kvcache.storage import STORAGES
-from kvcache.world_model import WorldModel, WorldModelConfig
+from kvcache.world_model import InferenceRequest, WorldModel, WorldModelConfig
 from kvcache.world_model.model import FIRST_STEP
 
 GEOMETRY = Geometry("tiny", 2, 2, 32, 8, 3, 6, "absolute")
@@ -359,3 +359,17 @@ def test_a_line_every_so_many_searches(caplog):
         assert re.search(
             rf"hits 100.00 %, {stale}, misses 0.00 % of 18 lookups; [\d.]+ MB reserved$", caplog.messages[1]
         )
+
+
+def test_observers_are_called_before_each_inference():
+    model, requests = model_of({}), []
+    model.inference_observers.append(requests.append)
+    roots = model.forward_initial_inference(observations(3, 0), timesteps=[4, 5, 6])
+    model.forward_recurrent_inference(roots.latents[:2], [0, 1], envs=[2, 0], simulation_index=3, timesteps=7)
+    assert requests == [
+        InferenceRequest(Scope.ROOT, [0, 1, 2], [4, 5, 6], None),
+        InferenceRequest(Scope.NODE, [2, 0], [7, 7], 3),
+    ]
+    with pytest.raises(ValueError, match="actions"):
+        model.forward_recurrent_inference(roots.latents, [0])
+    assert len(requests) == 2

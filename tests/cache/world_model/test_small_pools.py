@@ -1,18 +1,16 @@
-"""Pools too small for a search: what legacy finds there changes results, and what new does not find costs misses only.
+"""Pools too small for a search: legacy's stale hits change results, and the new cache only misses.
 
-The judge is an unlimited legacy cache, in which nothing is ever lost, made to miss where another cache did.
+The reference is an unlimited legacy cache, which loses nothing, made to miss where another cache did.
 """
 
 from dataclasses import replace
 
 import pytest
-from lookups import miss_like, miss_where_stale, watch_misses
+from lookups import CountMisses, MissLike, MissWhereStale
 from test_model import CACHES, EXACT, ROUNDING, each_position, model_of
 from test_search import same
 
-from kvcache.legacy import LegacyCache
-from kvcache.manager import KVCacheManager
-from kvcache.shadow import ShadowCache
+from kvcache import KVCacheManager, LegacyCache, ObservedCache, ShadowCache
 from kvcache.world_model import SearchConfig
 from kvcache.world_model.play import play
 
@@ -32,11 +30,18 @@ def small(name, positions, **options):
 
 
 def unlimited(positions, misses=()):
-    """A model whose legacy cache loses nothing, and misses where it is told to."""
+    """A model whose legacy cache loses nothing, and misses only on purpose."""
     model = model_of({}, positions=positions, recur_pool_size=8 * 3)
     if misses:
-        miss_like(model.cache, misses)
+        model.cache = ObservedCache(model.cache, MissLike(misses))
     return model
+
+
+def counted(model):
+    """The misses of the model's cache from now on, which grow."""
+    counter = CountMisses()
+    model.cache = ObservedCache(model.cache, counter)
+    return counter.misses
 
 
 @each_position
@@ -52,7 +57,9 @@ def test_legacys_stale_hits_change_what_is_found(positions):
 def test_nothing_but_the_stale_hits_changes_it(positions):
     """With a miss in the place of each, a small legacy cache finds what an unlimited one finds with the same misses."""
     model = small("legacy", positions)
-    stale = miss_where_stale(model.cache)
+    observer = MissWhereStale(model.cache)
+    model.cache = ObservedCache(model.cache, observer)
+    stale = observer.misses
     found = searched(model)
     assert sum(map(len, stale)) > 0
     assert same(found, searched(unlimited(positions, stale))) == (True, 0)
@@ -63,7 +70,7 @@ def test_nothing_but_the_stale_hits_changes_it(positions):
 @each_position
 def test_new_finds_what_an_unlimited_cache_finds_with_the_same_misses(name, positions):
     model = small(name, positions)
-    misses = watch_misses(model.cache)
+    misses = counted(model)
     found = searched(model)
     assert sum(map(len, misses)) > 0
     assert not same(found, searched(unlimited(positions)))[0]
@@ -82,7 +89,7 @@ def test_what_new_finds_in_a_small_pool_is_what_an_unlimited_cache_finds(name, p
         LegacyCache(replace(model.config.cache_config, recur_pool_size=8 * 3)),
     )
     model.cache.position_shift = model.transformer.position_shift()
-    misses = watch_misses(model.cache)
+    misses = counted(model)
     searched(model)
     report = model.cache.report
     assert (report.only_shadow, report.only_primary, report.stale_hits) == (sum(map(len, misses)), 0, 0)
@@ -94,7 +101,7 @@ def test_what_new_finds_in_a_small_pool_is_what_an_unlimited_cache_finds(name, p
 def test_as_long_as_nothing_misses_new_finds_what_an_unlimited_cache_finds(name, positions, slots):
     """So many slots that some searches go by before the first miss: until then all is the same."""
     model = model_of(CACHES[name], positions=positions, recur_pool_size=slots)
-    misses = watch_misses(model.cache)
+    misses = counted(model)
     found = []
     for search in play(model, 20, 0, SearchConfig(num_simulations=8), episode_length=6):
         if any(misses):

@@ -1,0 +1,144 @@
+"""LightZero 0.2.0: from what one inference did with the caches to events of a trace."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from kvbench.trace.schema import ASSEMBLE, CLEAR, GENERATE, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE
+from kvbench.trace.writer import TraceWriter
+
+__all__ = ["Batch", "BatchWriter", "DictObserver", "ObservedDict"]
+
+
+class DictObserver(Protocol):
+    """Is notified of the calls of a key dictionary; ``env`` is the number it was made with."""
+
+    def looked_up(self, env: int, key: str, hit: bool) -> None: ...
+
+    def stored(self, env: int, key: str) -> None: ...
+
+    def cleared(self, env: int) -> None: ...
+
+
+class ObservedDict(defaultdict[str, Any]):
+    """A key dictionary that reports lookups, stores and clears, and is otherwise the same."""
+
+    def __init__(self, original: defaultdict[str, Any], observer: DictObserver, env: int) -> None:
+        super().__init__(original.default_factory, original)
+        self._observer = observer
+        self._env = env
+
+    def get(self, key: str, default: Any = None) -> Any:
+        found = super().get(key, default)
+        self._observer.looked_up(self._env, key, found is not None)
+        return found
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        self._observer.stored(self._env, key)
+
+    def clear(self) -> None:
+        super().clear()
+        self._observer.cleared(self._env)
+
+
+@dataclass(slots=True)
+class Batch:
+    """The cache requests of one inference so far.
+
+    Attributes:
+        root: whether it is an initial inference.
+        observed: whether it is part of the trace: a search's root or one of its simulations.
+        lookups: by environment: key, and whether it was found.
+        sizes: live tokens of each row when the rows were assembled.
+        stores: by environment: key.
+        tokens: that the model appended to each row.
+        depths: of each row's new latent below its root.
+        traversed: of each row, the simulation (0 is the root) and the row in it that made the node looked up.
+        cleared: the dictionaries that were cleared, by their numbers.
+    """
+
+    root: bool
+    observed: bool
+    lookups: dict[int, tuple[int, bool]] = field(default_factory=dict)
+    sizes: list[int] | None = None
+    stores: dict[int, int] = field(default_factory=dict)
+    tokens: int = 0
+    depths: list[int] = field(default_factory=list)
+    traversed: list[tuple[int, int]] | None = None
+    cleared: set[int] = field(default_factory=set)
+
+    def depth(self, env: int) -> int | None:
+        """Of a row's new latent; None where it is unknown."""
+        if self.root:
+            return 0
+        return int(self.depths[env]) if env < len(self.depths) else None
+
+
+class BatchWriter:
+    """Writes batches as events of a trace.
+
+    Args:
+        writer: of the trace.
+    """
+
+    def __init__(self, writer: TraceWriter) -> None:
+        self._writer = writer
+        self._batches = 0
+        self._search = -1
+        self._simulation = 0
+        self._init_rows: dict[tuple[int, int], int] = {}  # (env, key) -> row of its last init store
+        self._search_rows: list[dict[int, int]] = []  # root, simulation 0, 1, ...: env -> row of its store
+
+    def begin_search(self) -> None:
+        """The batches from now on belong to the next search."""
+        self._writer.flush()  # a kill costs one search, not more
+        self._search += 1
+        self._simulation = 0
+        self._search_rows = []
+
+    def write(self, batch: Batch, clears: str | None) -> None:
+        """Write a batch that is observed or cleared something; ``clears`` is ``init``, ``recur``, ``all`` or None."""
+        if batch.observed or clears is not None:
+            number, self._batches = self._batches, self._batches + 1
+            if batch.observed:
+                self._add_lookups(number, batch)
+                self._add_stores(number, batch)
+            if clears is not None:
+                self._add(number, batch, CLEAR, clears, NO_ENV)
+        if not batch.root:
+            self._simulation += 1
+
+    def _add(self, number: int, batch: Batch, kind: str, scope: str, env: int, **values: Any) -> int:
+        simulation = ROOT_SIMULATION if batch.root else self._simulation
+        return self._writer.add(kind, scope, env, number, max(self._search, 0), simulation, **values)
+
+    def _add_lookups(self, number: int, batch: Batch) -> None:
+        scope = "root" if batch.root else "node"
+        for env, (key, hit) in batch.lookups.items():
+            node = self._init_rows.get((env, key)) if batch.root else self._node(batch, env)
+            self._add(number, batch, LOOKUP, scope, env, key=key, node=node, hit=hit, depth=batch.depth(env))
+        if batch.sizes is not None:  # rows are assembled only once all that missed were generated
+            for env, (key, hit) in batch.lookups.items():
+                if not hit:
+                    self._add(number, batch, GENERATE, scope, env, key=key)
+            for env, size in enumerate(batch.sizes):
+                self._add(number, batch, ASSEMBLE, scope, env, size=size)
+
+    def _add_stores(self, number: int, batch: Batch) -> None:
+        rows: dict[int, int] = {}
+        for env, key in batch.stores.items():
+            parent = batch.lookups[env][0] if env in batch.lookups else None
+            values = {"key": key, "parent": parent, "tokens": batch.tokens, "depth": batch.depth(env)}
+            rows[env] = self._add(number, batch, STORE, "init" if batch.root else "recur", env, **values)
+            if batch.root:
+                self._init_rows[env, key] = rows[env]
+        self._search_rows.append(rows)
+
+    def _node(self, batch: Batch, env: int) -> int | None:
+        """Row of the store that made the node which row ``env`` of the present simulation extends."""
+        assert batch.traversed is not None
+        simulation, row = batch.traversed[env]
+        return self._search_rows[simulation].get(row)

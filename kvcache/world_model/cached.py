@@ -1,0 +1,197 @@
+"""Contexts in a cache: the three methods by which the model's inference uses it (SPEC 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kvcache.backend import EMPTY, MISS, Scope
+from kvcache.keys_values import KeysValues
+from kvcache.world_model.config import WorldModelConfig
+from kvcache.world_model.inputs import environments, whole_numbers
+from kvcache.world_model.predictor import Predictor
+
+__all__ = ["CachedPredictor"]
+
+
+class CachedPredictor(Predictor):
+    """Networks and a cache: contexts are retrieved, put into one batch, and stored.
+
+    Args:
+        config: shapes, seed of the weights, and which cache.
+
+    Attributes:
+        cache: the cache in use. Replace it by an ``ObservedCache`` of it to observe its calls.
+    """
+
+    def __init__(self, config: WorldModelConfig) -> None:
+        super().__init__(config)
+        self.cache = config.make_cache()
+        # Of the present batch, row by row: the environment, and the next token's position in the episode.
+        self._envs: list[int] = []
+        self._next_positions = np.zeros(0, dtype=np.int64)
+        self._reanalyzes = False
+        self._is_assembled = False
+        self._weights_changed()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As ``torch.nn.Module``'s; the caches are cleared, since nothing in them was computed with these weights."""
+        try:
+            return super().load_state_dict(state_dict, *args, **kwargs)
+        finally:
+            self._weights_changed()  # torch copies the fitting weights before it raises for missing ones
+
+    def _weights_changed(self) -> None:
+        self.clear_caches()
+        self.cache.position_shift = self.transformer.position_shift()
+
+    @property
+    def keys_values_wm(self) -> KeysValues:
+        """The batch cache, ``[B, H, T, D]`` per layer."""
+        return self.cache.keys_values_wm
+
+    @property
+    def keys_values_wm_list(self) -> list[KeysValues | None]:
+        """The context of each row ``[B]`` before it is put into the batch cache; None for a row that begins empty."""
+        return list(self.cache.keys_values_wm_list)
+
+    @property
+    def keys_values_wm_size_list(self) -> list[int]:
+        """Tokens of each row's context ``[B]``."""
+        return list(self.cache.keys_values_wm_size_list)
+
+    def retrieve_or_generate_kvcache(
+        self,
+        latent_state: np.ndarray | Tensor,
+        ready_env_num: int,
+        simulation_index: int = 0,
+        start_pos: int | Sequence[int] | np.ndarray = 0,
+        envs: Sequence[int] | None = None,
+        reanalyzes: bool = False,
+    ) -> list[int]:
+        """Look up each row's context, init then recurrent; where there is none, make one of the latent alone.
+
+        Begins a batch: see ``keys_values_wm_list`` and ``keys_values_wm_size_list``.
+
+        Args:
+            latent_state: ``[B, 1, E]``.
+            ready_env_num: rows, B.
+            simulation_index: of the search; nothing depends on it.
+            start_pos: positions of the latents in their episodes, ``[B]`` or one for all, in tokens.
+            envs: ``[B]``: whose latents these are; None is environments 0, 1, ...
+            reanalyzes: nothing is looked up, and nothing of this batch will be stored; ``envs`` are not looked at.
+
+        Returns:
+            The rows' sizes ``[B]``, in tokens.
+
+        Raises:
+            ValueError: an argument is not one for each row, or out of range.
+        """
+        latent_state = self._latents("latent_state", latent_state)
+        if len(latent_state) != ready_env_num:
+            raise ValueError(f"ready_env_num is {ready_env_num}, and latent_state has {len(latent_state)} rows")
+        envs = self._environments(envs, ready_env_num, reanalyzes)
+        start = whole_numbers("start_pos", start_pos, [ready_env_num], one_for_all=True)
+        self._begin(envs, start + 1, reanalyzes)
+        self._retrieve(latent_state, Scope.NODE)
+        return self.keys_values_wm_size_list
+
+    def trim_and_pad_kv_cache(self, is_init_infer: bool = True) -> list[int]:
+        """Put the rows' contexts into ``keys_values_wm``, padded to the longest.
+
+        Args:
+            is_init_infer: of which inference; nothing depends on it.
+
+        Returns:
+            The rows' sizes ``[B]``, in tokens.
+
+        Raises:
+            RuntimeError: no contexts were retrieved since the caches were cleared.
+        """
+        if not self.cache.keys_values_wm_size_list:
+            raise RuntimeError("there are no contexts to align: call retrieve_or_generate_kvcache first")
+        self.cache.assemble()
+        self._is_assembled = True
+        return self.keys_values_wm_size_list
+
+    def update_cache_context(self, latent_state: np.ndarray | Tensor, is_init_infer: bool = True) -> None:
+        """Store each row's context, as the batch cache has it now, under its new latent's key.
+
+        Nothing where a context has no room for a past, and nothing of a batch that reanalyzes.
+
+        Args:
+            latent_state: ``[B, 1, E]``, of the environments that the batch was retrieved for.
+            is_init_infer: into the environments' own caches; else into the recurrent one.
+
+        Raises:
+            ValueError: there is not one latent for each row of the batch.
+            RuntimeError: no batch was assembled since the last contexts were retrieved.
+        """
+        if not self._is_assembled:
+            raise RuntimeError("there is no batch to store: call trim_and_pad_kv_cache first")
+        latent_state = self._latents("latent_state", latent_state, len(self._envs))
+        if self.geometry.keeps_past and not self._reanalyzes:
+            keys = self.cache.hash_states(latent_state)
+            self.cache.store(self._envs, keys, Scope.ROOT if is_init_infer else Scope.NODE)
+
+    def clear_caches(self) -> None:
+        """Forget all contexts, and the batch."""
+        self.cache.clear_all()
+        self._is_assembled = False
+
+    # Parts of them.
+
+    def _environments(self, envs: Sequence[int] | None, rows: int, reanalyzes: bool) -> list[int]:
+        """The environment of each row ``[B]``."""
+        if reanalyzes:  # old observations are of no environment, and may be more than there are
+            return environments([0] * rows, rows, 1)
+        return environments(envs, rows, self.geometry.env_num)
+
+    def _begin(self, envs: list[int], next_positions: np.ndarray, reanalyzes: bool) -> None:
+        """Begin a batch: its environments ``[B]``, and the next tokens' positions in their episodes ``[B]``."""
+        self._envs, self._next_positions, self._reanalyzes = envs, next_positions, reanalyzes
+
+    def _retrieve(self, latents: np.ndarray | Tensor | None, scope: Scope) -> None:
+        """Look up the contexts of latents ``[B, 1, E]`` and make those that are not there; None: all begin empty."""
+        keys: Sequence[int | None] = [None] * len(self._envs)
+        if latents is not None and self.geometry.keeps_past and not self._reanalyzes:
+            keys = self.cache.hash_states(latents)
+        found = self.cache.lookup(self._envs, keys, scope)
+        self._is_assembled = False
+        if latents is not None:
+            self._generate(latents, found)
+
+    def _generate(self, latents: np.ndarray | Tensor, found: Sequence[int]) -> None:
+        """Supply what was not found: contexts of one token.
+
+        Args:
+            latents: ``[B, 1, E]``.
+            found: tokens of each row's context ``[B]``, ``MISS`` or ``EMPTY``.
+        """
+        for row, size in enumerate(found):
+            if size in (MISS, EMPTY):
+                context = self._empty(1)
+                position = self._next_positions[row] - 1 if self.geometry.positions == "rotary" else 0
+                positions = torch.tensor([[int(position)]], device=self.support.device)
+                self.transformer(self._tensor(latents[row : row + 1]), positions, context)
+                self.cache.supply(row, context)
+
+    def _forward(self, tokens: Tensor) -> Tensor:
+        """Outputs ``[B, n, E]`` of tokens ``[B, n, E]`` that are appended to the batch."""
+        batch, sizes = self.cache.keys_values_wm, self.cache.keys_values_wm_size_list
+        longest = max(sizes)
+        starts = self._next_positions if self.geometry.positions == "rotary" else np.array(sizes)
+        places = starts[:, None] + (batch.size - longest) + np.arange(tokens.shape[1])
+        padding = None
+        if self.config.mask_padding and min(sizes) < longest:
+            padding = torch.zeros(len(sizes), batch.size, dtype=torch.bool)
+            for row, size in enumerate(sizes):
+                start = self.cache.row_start(row)
+                padding[row, :start] = padding[row, start + size : longest] = True
+            padding = padding.to(tokens.device)
+        output: Tensor = self.transformer(tokens, torch.from_numpy(places).to(tokens.device), batch, padding)
+        return output

@@ -1,0 +1,144 @@
+"""The world model's networks, and what they predict from tokens; nothing here uses a cache of contexts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kvcache.geometry import TOKENS_PER_STEP
+from kvcache.keys_values import KeysValues
+from kvcache.world_model.config import WorldModelConfig
+from kvcache.world_model.inference import Inference
+from kvcache.world_model.inputs import numbers, positions, whole_numbers
+from kvcache.world_model.tokenizer import Tokenizer
+from kvcache.world_model.transformer import Transformer
+
+__all__ = ["Predictor"]
+
+
+class Head(nn.Sequential):
+    """A perceptron on one token's output: ``[B, E]`` to ``[B, width]``."""
+
+    def __init__(self, embed_dim: int, width: int, *behind: nn.Module) -> None:
+        super().__init__(nn.Linear(embed_dim, embed_dim), nn.GELU(), nn.Linear(embed_dim, width), *behind)
+
+
+class Predictor(nn.Module):
+    """Tokenizer, transformer and heads, with weights from the configuration's seed; no gradients.
+
+    Args:
+        config: shapes, and seed of the weights.
+    """
+
+    support: Tensor
+
+    def __init__(self, config: WorldModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.geometry = geometry = config.geometry
+        width = geometry.embed_dim
+        self.tokenizer = Tokenizer(config.observation_shape, config.action_space_size, width)
+        self.transformer = Transformer(geometry)
+        self.latent_head = Head(width, width, nn.LayerNorm(width))
+        self.reward_head = Head(width, 2 * config.support_size + 1)
+        self.policy_head = Head(width, config.action_space_size)
+        self.value_head = Head(width, 2 * config.support_size + 1)
+        self._initialise(config.seed)
+        self.requires_grad_(False).to(config.device, config.dtype)
+        # Afterwards: it stays float32, in which all its numbers are exact.
+        support = torch.arange(-config.support_size, config.support_size + 1.0, device=config.device)
+        self.register_buffer("support", support, persistent=False)
+
+    def _initialise(self, seed: int) -> None:
+        """Draw the weights from ``seed`` alone; torch's own generators have no effect."""
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if parameter.ndim > 1:
+                    # Tokens are of size 1 already; of a layer's inputs each output is a sum.
+                    fan_in = 1 if "actions" in name or "positions" in name else math.prod(parameter.shape[1:])
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) / math.sqrt(fan_in))
+                elif name.endswith("bias"):
+                    parameter.zero_()
+
+    @torch.inference_mode()
+    def forward_without_cache(
+        self, latents: np.ndarray | Tensor, actions: Sequence[Sequence[int]] | np.ndarray, timesteps: int = 0
+    ) -> Inference:
+        """The same predictions from a raw window, in one pass and without a cache: the reference for cached ones.
+
+        Args:
+            latents: ``[B, n, E]``, of ``n`` successive observations, the last of which is asked about.
+            actions: ``[B, n - 1]``, between them.
+            timesteps: of the first observation, for all rows.
+
+        Raises:
+            ValueError: the window is longer than the context, there is not one action between two latents, or an
+                argument is of another shape or out of range.
+        """
+        states = self._tensor(numbers("latents", latents, (None, self.geometry.embed_dim)))
+        rows, count = states.shape[:2]
+        between = self._actions("actions", actions, [rows, count - 1])
+        length = TOKENS_PER_STEP * count - 1
+        if length > self.geometry.context_length:
+            raise ValueError(f"a window of {length} tokens is longer than a context of {self.geometry.context_length}")
+        tokens = states.new_empty(rows, length, states.shape[2])
+        tokens[:, ::2] = states
+        for place in range(count - 1):
+            tokens[:, 2 * place + 1] = self._embedded(between[:, place])[:, 0]
+        start = int(positions(timesteps, 1)[0])
+        first = start if self.geometry.positions == "rotary" else 0
+        places = torch.arange(first, first + length, device=states.device).expand(rows, length)
+        outputs = self.transformer(tokens, places, self._empty(rows))
+        acted = outputs[:, -2] if count > 1 else None
+        return self._inference(states[:, -1:], acted, outputs[:, -1], [length - 1] * rows)
+
+    def _latents(self, name: str, latents: np.ndarray | Tensor, rows: int | None = None) -> np.ndarray | Tensor:
+        return numbers(name, latents, (1, self.geometry.embed_dim), rows)
+
+    def _actions(self, name: str, actions: Any, shape: Sequence[int], lowest: int = 0) -> np.ndarray:
+        return whole_numbers(name, actions, shape, lowest, self.config.action_space_size - 1)
+
+    def _embedded(self, actions: np.ndarray) -> Tensor:
+        """Tokens ``[B, 1, E]`` of actions ``[B]``."""
+        return self.tokenizer.embed(torch.from_numpy(actions).to(self.support.device))
+
+    def _empty(self, rows: int) -> KeysValues:
+        """``[rows, H, context_length, D]`` per layer, no tokens in it."""
+        shape = self.geometry
+        sizes = rows, shape.num_heads, shape.context_length, shape.embed_dim, shape.num_layers
+        return KeysValues(*sizes, self.support.device, self.config.dtype)
+
+    def _inference(self, latents: Tensor, acted: Tensor | None, output: Tensor, sizes: Sequence[int]) -> Inference:
+        """Predictions of the heads.
+
+        Args:
+            latents: ``[B, 1, E]``, of the states.
+            acted: ``[B, E]``: outputs of the action tokens that led there; None for roots.
+            output: ``[B, E]``: outputs of the states' own tokens.
+            sizes: ``[B]``, of the contexts before them.
+        """
+        values, logits = self._expected(self.value_head(output)), self.policy_head(output)
+        rewards = torch.zeros_like(values) if acted is None else self._expected(self.reward_head(acted))
+        # One transfer for all of it, and float32 holds the values of every dtype.
+        columns = torch.cat([rewards[:, None], values[:, None], logits.float(), latents[:, 0].float()], 1).cpu().numpy()
+        actions = logits.shape[1]
+        return Inference(
+            np.ascontiguousarray(columns[:, None, 2 + actions :]),
+            columns[:, 0],
+            columns[:, 2 : 2 + actions],
+            columns[:, 1],
+            list(sizes),
+        )
+
+    def _expected(self, logits: Tensor) -> Tensor:
+        """Expectations ``[B]`` over the support, of logits ``[B, 2 x support_size + 1]``."""
+        return (logits.float().softmax(dim=1) * self.support).sum(dim=1)
+
+    def _tensor(self, values: Tensor | np.ndarray) -> Tensor:
+        return torch.as_tensor(values, dtype=self.config.dtype, device=self.support.device)
