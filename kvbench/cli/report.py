@@ -40,7 +40,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     default="",
     help="What counts as new: after a tag or commit, or the last N commits.  [default: the last tag, else 10]",
 )
-@click.option("--histories", type=click.IntRange(min=0), help="Most figures of histories; those with steps come first.")
+@click.option("--histories", type=click.IntRange(min=0), help="Most figures of histories, change points first.")
 @click.option("--command", default="", help="What a reader would repeat, where it is not this command line.")
 def report(
     results: Path | None,
@@ -59,6 +59,7 @@ def report(
     They work from a file, with no network and no server.
     """
     try:
+        from kvbench.history.commits import HistoryError
         from kvbench.report import MOST_HISTORIES, Inputs, ReportError, build_report
     except ImportError as error:
         raise click.ClickException(f"the report needs what 'pip install kvcache[report]' brings: {error}") from None
@@ -74,7 +75,7 @@ def report(
             pages = build_report(
                 inputs, output, lambda what: STDERR.print(f"{what} ...", highlight=False, markup=False)
             )
-    except (ReportError, ResultsError, TraceError) as error:
+    except (HistoryError, ReportError, ResultsError, TraceError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{pages[0]}: {len(pages)} pages")
 

@@ -58,15 +58,8 @@ def _capacity_panel(file: ReplayFile, replays: Sequence[ReplayResult], asked: Fu
                 columns.append((f"{name}, {words(outcome)}s", rates, _DRAWN[outcome], place))
             else:
                 undrawn.append((f"{name}, {words(outcome)}", rates))
-    note = "No trace was given (--trace): no bounds. "
     if asked is not None:
         columns += _bounds(asked, sizes, replays[0].geometry, in_bytes)
-        note = (
-            "Belady's rule knows the future: no pool of its size finds more. It and the unbounded pool count lookups "
-            "that find their own key, whatever its history, and take init pools to be without bounds. "
-        )
-        if in_bytes:
-            note += "Shared pages may beat full entries, but not entries that weigh only the tokens they add. "
     lines = [
         Series(
             label, sizes, [float("nan") if value is None else value for value in values],
@@ -82,10 +75,21 @@ def _capacity_panel(file: ReplayFile, replays: Sequence[ReplayResult], asked: Fu
         replay_name("capacity", file, replay, unit),
         f"Hit rate against capacity in {unit}",
         Table((f"recurrent pool, {unit}", *(f"{label}, %" for label, _ in told)), rows),
-        f"{replay.trace} on {replay.device}, {replay.searches} searches. {note}"
-        "Stale hits (dashed) are no hits, and stand beside them.",
+        f"{replay.trace} on {replay.device}, {replay.searches} searches. {_bounds_note(asked, in_bytes)}"
+        "Stale hits (dashed) are no hits, and are drawn beside them.",
         file.command,
         Plot(f"recurrent pool, {unit}", "lookups, %", lines, log_x=True, from_zero=True),
+    )
+
+
+def _bounds_note(asked: Future | None, in_bytes: bool) -> str:
+    if asked is None:
+        return "No trace was given (--trace): no bounds. "
+    shared = "Shared pages may beat full entries, but not entries that weigh only the tokens they add. "
+    shared = shared if in_bytes else ""
+    return (
+        "Belady's rule knows the future: no pool of its size finds more. It and the unbounded pool count lookups "
+        f"that find their own key, whatever its history. They take init pools to be unbounded. {shared}"
     )
 
 
