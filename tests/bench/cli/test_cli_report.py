@@ -110,7 +110,7 @@ def test_the_command_line_starts_without_the_reports_libraries():
 
 
 def test_missing_libraries_are_named(trace, tmp_path, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("kvbench.report")]:
+    for name in [name for name in sys.modules if name.startswith(("kvbench.report", "kvbench.judge"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ruptures", None)
     result = invoke("--trace", trace, "--output", tmp_path / "html")
