@@ -43,8 +43,8 @@ def _entitled(what: str, replay: ReplayResult) -> str:
 
 def replay_name(kind: str, file: ReplayFile, replay: ReplayResult, *more: str) -> str:
     """Of a panel's files. Neither a result file's name nor a trace's need be the only one of its kind."""
-    told = (file.path.stem, Path(replay.trace).stem, replay.device, replay.capacity)
-    return file_name(kind, *told, *more, beside=f"{file.path} {replay.sha256}")
+    parts = (file.path.stem, Path(replay.trace).stem, replay.device, replay.capacity)
+    return file_name(kind, *parts, *more, beside=f"{file.path} {replay.sha256}")
 
 
 def step_panels(replays: Iterable[ReplayOfFile]) -> list[Panel]:

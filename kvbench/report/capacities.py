@@ -40,7 +40,7 @@ def capacity_panels(files: Iterable[ReplayFile], requests: dict[str, Future]) ->
 
 
 def bounds_key(sha256: str, searches: int) -> str:
-    """What tells the requests of a replay: which trace, and how much of it."""
+    """The name of a replay's requests: which trace, and how much of it."""
     return f"{sha256}/{searches}"
 
 
@@ -68,13 +68,15 @@ def _capacity_panel(file: ReplayFile, replays: Sequence[ReplayResult], asked: Fu
         )
         for label, values, style, colour in columns
     ]  # fmt: skip
-    told = [*((label, rates) for label, rates, *_ in columns), *undrawn]
-    rows: list[list[Cell]] = [[size, *rates] for size, *rates in zip(sizes, *(rates for _, rates in told), strict=True)]
+    columns_shown = [*((label, rates) for label, rates, *_ in columns), *undrawn]
+    rows: list[list[Cell]] = [
+        [size, *rates] for size, *rates in zip(sizes, *(rates for _, rates in columns_shown), strict=True)
+    ]
     replay = replays[0]
     return Panel(
         replay_name("capacity", file, replay, unit),
         f"Hit rate against capacity in {unit}",
-        Table((f"recurrent pool, {unit}", *(f"{label}, %" for label, _ in told)), rows),
+        Table((f"recurrent pool, {unit}", *(f"{label}, %" for label, _ in columns_shown)), rows),
         f"{replay.trace} on {replay.device}, {replay.searches} searches. {_bounds_note(asked, in_bytes)}"
         "Stale hits (dashed) are no hits, and are drawn beside them.",
         file.command,

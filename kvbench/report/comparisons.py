@@ -18,7 +18,7 @@ from kvcache import GEOMETRIES
 __all__ = ["Comparison", "comparison_table", "from_history", "from_replays", "headlines", "where_legacy_lies"]
 
 BASELINE = "legacy"
-DEFAULT_BACKENDS = ("new", "new:paged")  # what the library does unless told otherwise, by either name
+DEFAULT_BACKENDS = ("new", "new:paged")  # what the library does by default, by either name
 RECORDED, SYNTHETIC = "recorded", "synthetic"
 _TRACES = "replays.Replays."
 _TIME = "step_time_over_legacy"

@@ -187,7 +187,7 @@ def _bars(axes: Axes, plot: Plot, labels: Sequence[str]) -> tuple[list[tuple[str
 
 
 def _shortened(names: Sequence[str]) -> list[str]:
-    """Names as long as there is room for; more of them where they could not be told apart otherwise."""
+    """Names as long as there is room for; more of them where two would look the same."""
     for length in (_LABEL_LENGTH, _LONGEST_LABEL):
         half = length // 2
         found = [name if len(name) <= length else f"{name[: half - 4]}…{name[-half - 3 :]}" for name in names]
