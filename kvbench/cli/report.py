@@ -38,7 +38,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     default="",
     help="What counts as new: after a tag or commit, or the last N commits.  [default: the last tag, else 10]",
 )
-@click.option("--histories", type=click.IntRange(min=0), help="Most figures of histories; those with steps come first.")
+@click.option("--histories", type=click.IntRange(min=0), help="Most figures of histories, change points first.")
 @click.option("--command", default="", help="What a reader would repeat, where it is not this command line.")
 def report(
     results: Path | None,

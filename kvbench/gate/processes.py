@@ -110,34 +110,29 @@ class GateFixture:
         with tempfile.TemporaryDirectory() as folder:
             numbers, outcomes = Path(folder) / "numbers.json", Path(folder) / "outcomes.xml"
             chosen = [str(self.checkout / place) for place in places] or [str(self.checkout / GATES)]
-            command = [
-                sys.executable, "-m", "pytest", "-q", "--tb=short",
-                "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider",
-                f"--benchmark-json={numbers}", "--benchmark-disable-gc", f"--junitxml={outcomes}",
-                f"--gate-pass={what}", *(["-k", self.keyword] if self.keyword else []), *chosen,
-            ]  # fmt: skip
-            try:
-                done = subprocess.run(
-                    command,
-                    cwd=self.sides[side],
-                    env=_environment(self.sides[side], seed),
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                    check=False,
-                    timeout=LONGEST_PROCESS,
-                )
-            except subprocess.TimeoutExpired:
-                raise GateError(f"a process of the {side} did not end within {LONGEST_PROCESS} s") from None
-            if done.returncode not in _PYTEST_RAN or not outcomes.exists():
-                raise GateError(
-                    f"pytest could not measure the {side} (exit code {done.returncode}):\n{done.stdout[-2000:]}"
-                )
+            options = [f"--benchmark-json={numbers}", f"--junitxml={outcomes}", f"--gate-pass={what}"]
+            if self.keyword:
+                options += ["-k", self.keyword]
+            self._run(side, seed, [*options, *chosen], outcomes)
             measured = Measured()
             _read_outcomes(outcomes, measured)
             if numbers.exists() and numbers.stat().st_size:
                 self._read_numbers(numbers, side, measured)
             return measured
+
+    def _run(self, side: str, seed: int, options: list[str], outcomes: Path) -> None:
+        command = [
+            sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "pytest_benchmark.plugin",
+            "-p", "no:cacheprovider", "--benchmark-disable-gc", *options,
+        ]  # fmt: skip
+        try:
+            done = _run_merged(command, self.sides[side], _environment(self.sides[side], seed), LONGEST_PROCESS)
+        except subprocess.TimeoutExpired:
+            raise GateError(f"a process of the {side} did not end within {LONGEST_PROCESS} s") from None
+        if done.returncode not in _PYTEST_RAN or not outcomes.exists():
+            raise GateError(
+                f"pytest could not measure the {side} (exit code {done.returncode}):\n{done.stdout[-2000:]}"
+            )
 
     def _read_numbers(self, path: Path, side: str, measured: Measured) -> None:
         content = json.loads(path.read_text())
@@ -176,11 +171,19 @@ def _build(side: Path) -> str | None:
     if not sources:
         return None
     command = [sys.executable, BUILD, "--quiet", "build_ext", "--inplace"]
-    done = subprocess.run(command, cwd=side, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = _run_merged(command, side)
     if done.returncode:
         raise GateError(f"the {side.name}'s {BUILD} failed (exit code {done.returncode}):\n{done.stdout[-2000:]}")
     is_whole = all(any(each.parent.glob(f"{each.stem}.*{_BINARY}")) for each in sources)
     return "" if is_whole else done.stdout[-2000:]
+
+
+def _run_merged(
+    command: list[str], folder: Path, environment: dict[str, str] | None = None, timeout: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command; its ``stdout`` has what it wrote to either stream."""
+    merged: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.run(command, cwd=folder, env=environment, check=False, timeout=timeout, **merged)
 
 
 def _environment(side: Path, seed: int) -> dict[str, str]:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from kvbench.gate.processes import GateError, Measured
+from kvbench.gate.rows import Row, compare_metrics, compare_times
 from kvbench.gate.thresholds import TIME, Thresholds
-from kvbench.gate.verdicts import FEWEST_PAIRS, Row, Verdict, compare_metrics, compare_times
+from kvbench.judge.paired import FEWEST_PAIRS
+from kvbench.judge.verdict import Verdict
 
 __all__ = ["BUDGET", "GateReport", "run_gate"]
 
@@ -63,6 +65,11 @@ class _Side:
     failures: dict[str, str] = field(default_factory=dict)
     skips: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def names(self) -> set[str]:
+        """Benchmarks that measured something."""
+        return {*self.metrics, *self.times}
+
     def add(self, measured: Measured, side: str) -> None:
         for name, metrics in measured.metrics.items():
             known = self.metrics.setdefault(name, metrics)
@@ -85,7 +92,7 @@ def run_gate(
     """Compare base and head.
 
     Pairs of processes are measured in the order A B, B A, A B, ... Everything is measured until the least number of
-    pairs that can decide; from then on only what is undecided, as long as another pair fits the budget.
+    pairs that can decide. After that only what is undecided is measured, as long as another pair fits the budget.
 
     Args:
         measure: of one process (``GateFixture.measure``).
@@ -93,62 +100,70 @@ def run_gate(
         budget: seconds for measuring. Metrics are measured whatever it is.
         with_times: whether times are measured, or deterministic metrics only.
         clock: seconds.
-        progress: told after each pair.
+        progress: called after each pair.
 
     Raises:
         GateError: there was nothing to compare.
     """
-    sides = {"base": _Side(), "head": _Side()}
-    places: dict[str, str] = {}
+    pairs = _Pairs(measure)
     began = clock()
-    pairs = 0
-    undecided: list[str] = []
     while True:
         before = clock()
-        counted = pairs < COUNTED_PAIRS
-        what = "metrics" if not with_times else "both" if counted else "times"
-        measured: dict[str, Measured] = {}
-        chosen = [places[name] for name in undecided] if pairs >= FEWEST_PAIRS else []
-        for side in ("base", "head") if pairs % 2 == 0 else ("head", "base"):
-            measured[side] = measure(side, pairs + 1, what, chosen)
-            sides[side].add(measured[side], side)
-            places |= measured[side].places
-        for name in measured["base"].times.keys() & measured["head"].times.keys():
-            for side, found in sides.items():
-                found.times.setdefault(name, []).append(measured[side].times[name])
-        pairs += 1
-        rows = _judge(sides["base"], sides["head"], thresholds)
-        if not rows:
-            reason = next(iter(sides["head"].skips.values()), "no benchmark was selected")
-            raise GateError(f"{reason}: there is nothing to compare")
-        undecided = _undecided(rows)
+        pairs.measure_next(with_times)
+        rows = pairs.judge(thresholds)
         now = clock()
-        progress(pairs, len(undecided), now - began)
-        if pairs >= COUNTED_PAIRS and (not undecided or now - began + (now - before) > budget):
-            break
-    return GateReport(rows, pairs, clock() - began)
+        progress(pairs.done, len(pairs.undecided), now - began)
+        fits = now - began + (now - before) <= budget
+        if pairs.done >= COUNTED_PAIRS and not (pairs.undecided and fits):
+            return GateReport(rows, pairs.done, clock() - began)
 
 
-def _undecided(rows: list[Row]) -> list[str]:
-    return sorted(row.benchmark for row in rows if row.metric == TIME and row.verdict is Verdict.INCONCLUSIVE)
+class _Pairs:
+    """All pairs of processes so far: how many, what each side showed, and which benchmarks are undecided."""
+
+    def __init__(self, measure: Measure) -> None:
+        self.done = 0
+        self.undecided: list[str] = []
+        self._measure = measure
+        self._sides = {"base": _Side(), "head": _Side()}
+        self._places: dict[str, str] = {}
+
+    def measure_next(self, with_times: bool) -> None:
+        what = "metrics" if not with_times else "both" if self.done < COUNTED_PAIRS else "times"
+        chosen = [self._places[name] for name in self.undecided] if self.done >= FEWEST_PAIRS else []
+        measured: dict[str, Measured] = {}
+        for side in ("base", "head") if self.done % 2 == 0 else ("head", "base"):
+            measured[side] = self._measure(side, self.done + 1, what, chosen)
+            self._sides[side].add(measured[side], side)
+            self._places |= measured[side].places
+        for name in measured["base"].times.keys() & measured["head"].times.keys():
+            for side, found in self._sides.items():
+                found.times.setdefault(name, []).append(measured[side].times[name])
+        self.done += 1
+
+    def judge(self, thresholds: Thresholds) -> list[Row]:
+        base, head = self._sides["base"], self._sides["head"]
+        # What the head's failure means does not depend on the base's.
+        rows = [Row(name, "", Verdict.FAILED, reason=reason) for name, reason in head.failures.items()]
+        for name in sorted((base.names | head.names) - set(head.failures)):
+            rows += _judge(name, base, head, thresholds)
+        if not rows:
+            reason = next(iter(head.skips.values()), "no benchmark was selected")
+            raise GateError(f"{reason}: there is nothing to compare")
+        self.undecided = sorted(
+            row.benchmark for row in rows if row.metric == TIME and row.verdict is Verdict.INCONCLUSIVE
+        )
+        return rows
 
 
-def _judge(base: _Side, head: _Side, thresholds: Thresholds) -> list[Row]:
-    rows = []
-    # What the head's failure means does not depend on the base's.
-    for name, reason in head.failures.items():
-        rows.append(Row(name, "", Verdict.FAILED, reason=reason))
-    for name in sorted({*base.metrics, *base.times, *head.metrics, *head.times} - set(head.failures)):
-        in_base = name in base.metrics or name in base.times
-        in_head = name in head.metrics or name in head.times
-        if not in_base:
-            rows.append(Row(name, "", Verdict.NEW, reason=base.failures.get(name) or base.skips.get(name, "")))
-        elif name in base.failures:
-            rows.append(Row(name, "", Verdict.INCONCLUSIVE, reason=f"the base failed: {base.failures[name]}"))
-        elif not in_head:
-            rows.append(Row(name, "", Verdict.GONE, reason=head.skips.get(name, "")))
-        else:
-            rows += compare_metrics(name, base.metrics.get(name, {}), head.metrics.get(name, {}), thresholds)
-            if name in base.times and name in head.times:
-                rows.append(compare_times(name, base.times[name], head.times[name], thresholds))
+def _judge(name: str, base: _Side, head: _Side, thresholds: Thresholds) -> list[Row]:
+    if name not in base.names:
+        return [Row(name, "", Verdict.NEW, reason=base.failures.get(name) or base.skips.get(name, ""))]
+    if name in base.failures:
+        return [Row(name, "", Verdict.INCONCLUSIVE, reason=f"the base failed: {base.failures[name]}")]
+    if name not in head.names:
+        return [Row(name, "", Verdict.GONE, reason=head.skips.get(name, ""))]
+    rows = compare_metrics(name, base.metrics.get(name, {}), head.metrics.get(name, {}), thresholds)
+    if name in base.times and name in head.times:
+        rows.append(compare_times(name, base.times[name], head.times[name], thresholds))
     return rows

@@ -61,8 +61,9 @@ class Meant:
         # Brackets are part of a benchmark's name, and no set of characters.
         return metric == self.metric and fnmatchcase(benchmark, self.benchmark.replace("[", "[[]"))
 
-    def allows(self, base: float, head: float) -> bool:
-        return abs(head - base) <= max(self.relative * abs(base), self.absolute)
+    def room(self, base: float) -> float:
+        """How far a metric that was ``base`` may move, in either direction."""
+        return max(self.relative * abs(base), self.absolute)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The backends page: what operations take, what pools weigh, and what lookups come to in replays."""
+"""The backends page: times of operations, sizes of pools, and lookup outcomes in replays."""
 
 from __future__ import annotations
 
@@ -9,27 +9,13 @@ from kvbench.metrics import COUNTERS
 from kvbench.replay.drive import OPERATIONS, STEP_OPERATIONS
 from kvbench.report.panels import Cell, Panel, Table
 from kvbench.report.plots import Band, Category, Plot, Series
-from kvbench.report.replays import (
-    DEFAULT_CAPACITIES,
-    OUTCOMES,
-    STEP,
-    BackendResult,
-    ReplayFile,
-    ReplayResult,
-)
+from kvbench.report.replays import DEFAULT_CAPACITIES, OUTCOMES, STEP, BackendResult, ReplayFile, ReplayResult
 from kvbench.report.text import file_name, number
 
 __all__ = [
-    "ReplayOfFile",
-    "OUTCOME_COLOURS",
-    "distribution_panels",
-    "memory_panels",
-    "outcome_panels",
-    "replay_name",
-    "step_panels",
-    "words",
-    "work_panels",
-]
+    "OUTCOME_COLOURS", "ReplayOfFile", "distribution_panels", "memory_panels", "outcome_panels", "replay_name",
+    "step_panels", "words", "work_panels",
+]  # fmt: skip
 
 ReplayOfFile = tuple[ReplayFile, ReplayResult]  # a replay, and the file that it is in
 
@@ -53,8 +39,8 @@ def _entitled(what: str, replay: ReplayResult) -> str:
 
 def replay_name(kind: str, file: ReplayFile, replay: ReplayResult, *more: str) -> str:
     """Of a panel's files. Neither a result file's name nor a trace's need be the only one of its kind."""
-    told = (file.path.stem, Path(replay.trace).stem, replay.device, replay.capacity)
-    return file_name(kind, *told, *more, beside=f"{file.path} {replay.sha256}")
+    parts = (file.path.stem, Path(replay.trace).stem, replay.device, replay.capacity)
+    return file_name(kind, *parts, *more, beside=f"{file.path} {replay.sha256}")
 
 
 def step_panels(replays: Iterable[ReplayOfFile]) -> list[Panel]:
@@ -86,17 +72,8 @@ def _step_panel(file: ReplayFile, replay: ReplayResult) -> Panel:
         )
         for operation in STEP_OPERATIONS
     ]
-    headings = (
-        "backend",
-        "operation",
-        "p50, us",
-        "p95, us",
-        "p99, us",
-        "calls",
-        f"times as fast as {replay.baseline}",
-        "p25",
-        "p75",
-    )
+    faster = f"times as fast as {replay.baseline}"
+    headings = ("backend", "operation", "p50, us", "p95, us", "p99, us", "calls", faster, "p25", "p75")
     rows: list[list[Cell]] = []
     for backend, latency in timed:
         over = backend.over_baseline or {}
@@ -196,7 +173,7 @@ def _memory_line(name: str, steps: list[float], sizes: list[float]) -> Series:
 
 
 def outcome_panels(replays: Iterable[ReplayOfFile]) -> list[Panel]:
-    """What lookups came to, a bar for each backend at each capacity."""
+    """Lookup outcomes, a bar for each backend at each capacity."""
     groups: dict[tuple[str, str, str], list[ReplayOfFile]] = {}
     for file, replay in replays:
         groups.setdefault((str(file.path), replay.sha256, replay.device), []).append((file, replay))
@@ -230,7 +207,7 @@ def _outcome_panel(file: ReplayFile, replays: Sequence[ReplayResult]) -> Panel:
     trace, device = replays[0].trace, replays[0].device
     return Panel(
         file_name("outcomes", file.path.stem, trace, device, beside=f"{file.path} {replays[0].sha256}"),
-        f"What lookups came to: {Path(trace).stem}",
+        f"Lookup outcomes: {Path(trace).stem}",
         Table(headings, rows),
         f"{'synthetic ' if replays[0].synthetic else ''}{trace} on {device}. A hit is the context that the search "
         "meant; a mismatch has the right key and another history; a stale hit is another key's content, returned as "

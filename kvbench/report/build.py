@@ -14,17 +14,17 @@ from typing import Any
 from markupsafe import Markup
 
 from kvbench.capacity.bounds import Future
+from kvbench.history.commits import Commits, read_commits
+from kvbench.history.series import History, read_history
+from kvbench.judge.change_points import Judgement, judge_history
 from kvbench.profile.index import read_profile_index
-from kvbench.report import backends, capacities, costs, front, regressions, trace_pages, verdicts
-from kvbench.report.commits import Commits, read_commits
+from kvbench.report import backends, capacities, comparisons, costs, front, regressions, trace_pages
 from kvbench.report.errors import ReportError
-from kvbench.report.history import History, read_history
 from kvbench.report.panels import Panel, Table
 from kvbench.report.pytest_benchmarks import BenchmarkFile, read_benchmarks
 from kvbench.report.replays import DEFAULT_CAPACITIES, ReplayFile, ReplayResult, read_replays
 from kvbench.report.searches import Searches, read_searches
 from kvbench.report.site import Group, PageLink, Site
-from kvbench.report.steps import Step, find_steps
 from kvbench.report.text import clean, file_name
 from kvbench.results.asv import load_machines
 from kvcache import __version__
@@ -56,7 +56,7 @@ class Inputs:
         profile: a folder that ``kvbench profile`` wrote.
         repository: a folder in the checkout whose commits were measured.
         since: a tag, another revision or a number of commits; empty for the last tag.
-        histories: how many figures of histories are drawn at most, those with steps first.
+        histories: how many figures of histories are drawn at most, those with change points first.
         command: that makes the report, as a reader would repeat it.
     """
 
@@ -77,22 +77,22 @@ def build_report(inputs: Inputs, output: Path, progress: Progress = lambda what:
     Args:
         inputs: of the report.
         output: folder of the pages; pages of an earlier report in it are replaced.
-        progress: told what is going on.
+        progress: called with what is being done.
 
     Returns:
         The pages, the front page first.
 
     Raises:
-        ReportError, ResultsError, TraceError, ProfileError: an input cannot be used, or something of somebody else's is
-            in the way; nothing was written then.
+        ReportError, HistoryError, ResultsError, TraceError, ProfileError: an input cannot be used, or a file that no
+            report wrote is in the way. Nothing was written then.
     """
     progress("reading")
     commits = read_commits(inputs.repository, inputs.since)
     history = History() if inputs.results is None else read_history(inputs.results, commits)
     machines = {} if inputs.results is None else load_machines(inputs.results)
-    files = [replace(read_replays(path), label=label) for path, label in _told_apart(inputs.replays)]
-    benchmarks = [replace(read_benchmarks(path), label=label) for path, label in _told_apart(inputs.benchmarks)]
-    traces = [read_searches(path, _digest(path)) for path, _ in _told_apart(inputs.traces)]
+    files = [replace(read_replays(path), label=label) for path, label in _named_apart(inputs.replays)]
+    benchmarks = [replace(read_benchmarks(path), label=label) for path, label in _named_apart(inputs.benchmarks)]
+    traces = [read_searches(path, _digest(path)) for path, _ in _named_apart(inputs.traces)]
     if inputs.profile is not None and not inputs.profile.is_dir():
         raise ReportError(inputs.profile, "no folder of profiles")
     profile = None if inputs.profile is None else read_profile_index(inputs.profile)
@@ -103,7 +103,7 @@ def build_report(inputs: Inputs, output: Path, progress: Progress = lambda what:
     return [output / name for name in site.finish()]
 
 
-def _told_apart(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+def _named_apart(paths: Sequence[Path]) -> list[tuple[Path, str]]:
     """Each file once, and what it is called: by its name, or by its path where another has that name."""
     once: dict[Path, Path] = {}
     for path in paths:
@@ -137,26 +137,23 @@ class _Build:
             PageLink(BACKENDS, "Backends"),
             *(PageLink(file, each.name) for file, each in traces.items()),
         ]
-        steps = find_steps(self.history, self.commits)
+        judgement = judge_history(self.history, self.commits)
         self.progress("regressions")
         command, histories = clean(self.inputs.command), self.inputs.histories
-        pages = regressions.write_pages(self.site, self.history, self.commits, steps, histories, command)
+        pages = regressions.write_pages(self.site, self.history, self.commits, judgement, histories, command)
         self.progress("backends")
         self._backends()
         for file, searches in traces.items():
             self.progress(searches.name)
             self._trace(file, searches)
         self.progress("front page")
-        self._front(steps, pages)
+        self._front(judgement, pages)
 
     def _backends(self) -> None:
         requests = self._bounded()
         full = self._full()
         groups = [
-            (
-                "At a glance",
-                [*backends.step_panels(full), *backends.outcome_panels(full), *backends.work_panels(full)],
-            ),
+            ("At a glance", [*backends.step_panels(full), *backends.outcome_panels(full), *backends.work_panels(full)]),
             ("Hit rate against capacity", capacities.capacity_panels(self.files, requests)),
             ("How long calls take", backends.distribution_panels(full)),
             ("Memory", backends.memory_panels(full)),
@@ -165,7 +162,7 @@ class _Build:
         ]
         lead = [
             "A replay asks every backend for the same recorded requests, in turns, step by step. It is open-loop: it "
-            "does not show how a search would have gone with other answers.",
+            "does not show how a search would have gone with other answers."
         ]
         self.site.pages(Path(BACKENDS).stem, "Backends", [Group(*each) for each in groups], lead)
 
@@ -208,9 +205,9 @@ class _Build:
             if replay.first.latency_us or replay.capacity in DEFAULT_CAPACITIES
         ]
 
-    def _front(self, steps: Sequence[Step], pages: dict[str, str]) -> None:
-        found = [*verdicts.from_replays(self.files), *verdicts.from_history(self.history)]
-        sentence, changed = front.changed_table(steps, self.commits, self.history, pages)
+    def _front(self, judgement: Judgement, pages: dict[str, str]) -> None:
+        found = [*comparisons.from_replays(self.files), *comparisons.from_history(self.history)]
+        sentence, changed = front.changed_table(judgement.change_points, self.commits, self.history, pages)
         given = {
             "results": self.inputs.results, "replays": self.files, "benchmarks": self.benchmarks,
             "traces": self.traces, "profile": self.inputs.profile,
@@ -220,11 +217,11 @@ class _Build:
             FRONT,
             "front.html",
             "kvbench report",
-            verdicts=[(each, verdicts.where_legacy_lies(each, found)) for each in verdicts.headlines(found)],
-            details=self._table("verdicts", "Every comparison", verdicts.verdict_table(found), len(found) < 2),
+            compared=[(each, comparisons.where_legacy_lies(each, found)) for each in comparisons.headlines(found)],
+            details=self._table("verdicts", "Every comparison", comparisons.comparison_table(found), len(found) < 2),
             nothing_compared=self._nothing_compared(),
             since=self.commits.described or "(no repository of it was given)",
-            changed=self._table("changed", "Steps", changed, True, sentence),
+            changed=self._table("changed", "Change points", changed, True, sentence),
             not_measured=self._table(
                 "not-measured", "Not measured",
                 front.not_measured_table(found, self.files, self.history, absent), True,

@@ -40,7 +40,7 @@ def capacity_panels(files: Iterable[ReplayFile], requests: dict[str, Future]) ->
 
 
 def bounds_key(sha256: str, searches: int) -> str:
-    """What tells the requests of a replay: which trace, and how much of it."""
+    """The name of a replay's requests: which trace, and how much of it."""
     return f"{sha256}/{searches}"
 
 
@@ -58,15 +58,8 @@ def _capacity_panel(file: ReplayFile, replays: Sequence[ReplayResult], asked: Fu
                 columns.append((f"{name}, {words(outcome)}s", rates, _DRAWN[outcome], place))
             else:
                 undrawn.append((f"{name}, {words(outcome)}", rates))
-    note = "No trace was given (--trace): no bounds. "
     if asked is not None:
         columns += _bounds(asked, sizes, replays[0].geometry, in_bytes)
-        note = (
-            "Belady's rule knows the future: no pool of its size finds more. It and the unbounded pool count lookups "
-            "that find their own key, whatever its history, and take init pools to be without bounds. "
-        )
-        if in_bytes:
-            note += "Shared pages may beat full entries, but not entries that weigh only the tokens they add. "
     lines = [
         Series(
             label, sizes, [float("nan") if value is None else value for value in values],
@@ -75,17 +68,30 @@ def _capacity_panel(file: ReplayFile, replays: Sequence[ReplayResult], asked: Fu
         )
         for label, values, style, colour in columns
     ]  # fmt: skip
-    told = [*((label, rates) for label, rates, *_ in columns), *undrawn]
-    rows: list[list[Cell]] = [[size, *rates] for size, *rates in zip(sizes, *(rates for _, rates in told), strict=True)]
+    columns_shown = [*((label, rates) for label, rates, *_ in columns), *undrawn]
+    rows: list[list[Cell]] = [
+        [size, *rates] for size, *rates in zip(sizes, *(rates for _, rates in columns_shown), strict=True)
+    ]
     replay = replays[0]
     return Panel(
         replay_name("capacity", file, replay, unit),
         f"Hit rate against capacity in {unit}",
-        Table((f"recurrent pool, {unit}", *(f"{label}, %" for label, _ in told)), rows),
-        f"{replay.trace} on {replay.device}, {replay.searches} searches. {note}"
-        "Stale hits (dashed) are no hits, and stand beside them.",
+        Table((f"recurrent pool, {unit}", *(f"{label}, %" for label, _ in columns_shown)), rows),
+        f"{replay.trace} on {replay.device}, {replay.searches} searches. {_bounds_note(asked, in_bytes)}"
+        "Stale hits (dashed) are no hits, and are drawn beside them.",
         file.command,
         Plot(f"recurrent pool, {unit}", "lookups, %", lines, log_x=True, from_zero=True),
+    )
+
+
+def _bounds_note(asked: Future | None, in_bytes: bool) -> str:
+    if asked is None:
+        return "No trace was given (--trace): no bounds. "
+    shared = "Shared pages may beat full entries, but not entries that weigh only the tokens they add. "
+    shared = shared if in_bytes else ""
+    return (
+        "Belady's rule knows the future: no pool of its size finds more. It and the unbounded pool count lookups "
+        f"that find their own key, whatever its history. They take init pools to be unbounded. {shared}"
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kvbench.history.series import History
 from kvbench.measure.machine import short_commit
-from kvbench.report.history import History
 from kvbench.report.panels import Cell, Panel, Table
 from kvbench.report.plots import Category, Plot, Series
 from kvbench.report.pytest_benchmarks import STATISTICS, BenchmarkFile, BenchmarkResult
@@ -31,12 +31,12 @@ def growth_panels(history: History) -> list[Panel]:
     """
     panels: list[Panel] = []
     for machine in history.commits:
-        for metric, unit in _METRICS.items():
+        for metric in _METRICS:
             shown: dict[tuple[str, str], Panel] = {}
             for commit, values in history.at(machine, f"{_GROWTH}track_{metric}"):
-                for (axis, device), by_backend in _points(values).items():
-                    if (axis, device) not in shown and any(len(each) >= _FEWEST_SIZES for each in by_backend.values()):
-                        shown[axis, device] = _growth_panel(machine, commit, metric, unit, axis, device, by_backend)
+                for place, by_backend in _points(values).items():
+                    if place not in shown and any(len(each) >= _FEWEST_SIZES for each in by_backend.values()):
+                        shown[place] = _growth_panel(machine, commit, metric, place, by_backend)
             panels += shown.values()
     order = list(_AXES)
     return sorted(panels, key=lambda panel: order.index(panel.name.split("-")[1]))
@@ -55,8 +55,9 @@ def _points(values: dict[str, float]) -> dict[tuple[str, str], dict[str, dict[in
 
 
 def _growth_panel(
-    machine: str, commit: str, metric: str, unit: str, axis: str, device: str, by_backend: dict[str, dict[int, float]]
+    machine: str, commit: str, metric: str, place: tuple[str, str], by_backend: dict[str, dict[int, float]]
 ) -> Panel:
+    unit, (axis, device) = _METRICS[metric], place
     counted = unit or metric.replace("_", " ")
     sizes = sorted({size for values in by_backend.values() for size in values})
     lines = [

@@ -99,10 +99,8 @@ def draw(plot: Plot, name: str) -> Drawing:
         covered = [_covered(plot, place) for place in range(len(plot.series))]
         legend, points = _series(axes, plot, covered) if plot.series else _bars(axes, plot, labels)
         _dress(axes, plot)
-        file = io.StringIO()
-        figure.savefig(
-            file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        )
+        file, nothing = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
         placed = [_placed(axes, each, _POINTS_PER_INCH * height) for each in points]
     return Drawing(_as_part_of_a_page(file.getvalue(), name), legend, placed, any(covered))
 
@@ -143,28 +141,22 @@ def _covered(plot: Plot, place: int) -> int:
     line, over = plot.series[place], plot.series[place + 1 :]
     if line.style not in _LINES:
         return 0
-    heights = [_height(y, plot.log_y) for each in plot.series for y in each.y if not math.isnan(y)]
+    height = math.log10 if plot.log_y else float
+    heights = [height(y) for each in plot.series for y in each.y if not math.isnan(y)]
     near = _NEAR * (max(heights, default=0.0) - min(heights, default=0.0))
     number = 0
     for later in (each for each in over if each.style in _LINES):
         there = dict(zip(later.x, later.y, strict=True))
-        both = [(y, there[x]) for x, y in zip(line.x, line.y, strict=True) if x in there]
+        both = [(y, there.get(x, math.nan)) for x, y in zip(line.x, line.y, strict=True)]
         known = [(a, b) for a, b in both if not math.isnan(a) and not math.isnan(b)]
-        gaps = [abs(_height(a, plot.log_y) - _height(b, plot.log_y)) for a, b in known]
+        gaps = [abs(height(a) - height(b)) for a, b in known]
         number += 2 * sum(gap <= near for gap in gaps) >= len(gaps) > 0
     return min(number, _MOST_HALOS)
 
 
-def _height(y: float, is_log: bool) -> float:
-    return math.log10(y) if is_log else y
-
-
 def _thinned(series: Series, tops: Sequence[float]) -> _Hovers:
-    hovers = [
-        (x, y, text)
-        for x, y, text in zip(series.x, tops, series.hovers, strict=False)
-        if not math.isnan(x) and not math.isnan(y)
-    ]
+    points = zip(series.x, tops, series.hovers, strict=False)
+    hovers = [(x, y, text) for x, y, text in points if not math.isnan(x) and not math.isnan(y)]
     return hovers[:: -(-len(hovers) // _MOST_HOVERS) or 1]
 
 
@@ -195,7 +187,7 @@ def _bars(axes: Axes, plot: Plot, labels: Sequence[str]) -> tuple[list[tuple[str
 
 
 def _shortened(names: Sequence[str]) -> list[str]:
-    """Names as long as there is room for; more of them where they could not be told apart otherwise."""
+    """Names as long as there is room for; more of them where two would look the same."""
     for length in (_LABEL_LENGTH, _LONGEST_LABEL):
         half = length // 2
         found = [name if len(name) <= length else f"{name[: half - 4]}…{name[-half - 3 :]}" for name in names]
@@ -221,9 +213,10 @@ def _dress(axes: Axes, plot: Plot) -> None:
             few = math.log10(high / low) < (_DECADES_OF_BARS if plot.categories else _DECADES_OF_LINES)
             axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=8))
         elif axis is axes.xaxis or plot.series:
+            columns = [each.x if axis is axes.xaxis else each.y for each in plot.series if each.x]
             # What one series counts is counted in whole numbers, also where another one has the mean of it.
-            whole = any(all(map(_is_whole, each.x if axis is axes.xaxis else each.y)) for each in plot.series if each.x)
-            axis.set_major_locator(MaxNLocator(6, integer=bool(plot.series) and whole))
+            whole = any(all(math.isnan(value) or float(value).is_integer() for value in each) for each in columns)
+            axis.set_major_locator(MaxNLocator(6, integer=whole))
         if axis is axes.xaxis or plot.series:
             axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
             if is_log:
@@ -255,10 +248,6 @@ def _mark(axes: Axes, marks: Sequence[Mark]) -> None:
             mark.text, (mark.x, 1), xycoords=("data", "axes fraction"), xytext=(2, -1), textcoords="offset points",
             fontsize=_MARK_FONT, va="top",
         )  # fmt: skip
-
-
-def _is_whole(value: float) -> bool:
-    return math.isnan(value) or float(value).is_integer()
 
 
 _PREFIXES = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))  # from where on, of how many, called what

@@ -11,16 +11,18 @@ from urllib.parse import quote
 
 import numpy as np
 
+from kvbench.history.commits import Commits
+from kvbench.history.series import History
+from kvbench.judge.change_points import ChangePoint
+from kvbench.judge.changes import FEWEST_VALUES
+from kvbench.judge.verdict import Verdict
 from kvbench.measure.machine import short_commit
-from kvbench.report.changes import FEWEST_VALUES
-from kvbench.report.commits import Commits
-from kvbench.report.history import History
+from kvbench.report.comparisons import Comparison
 from kvbench.report.panels import Cell, Link, Table
 from kvbench.report.pytest_benchmarks import BenchmarkFile
+from kvbench.report.regressions import change_table
 from kvbench.report.replays import COMMIT, ReplayFile
-from kvbench.report.steps import MACHINE, Step, step_table
 from kvbench.report.text import clean
-from kvbench.report.verdicts import Verdict
 from kvcache import GEOMETRIES
 
 __all__ = ["changed_table", "machine_table", "not_measured_table", "profile_table"]
@@ -33,32 +35,32 @@ _SUITE_SKIPS = (
 
 
 def changed_table(
-    steps: Sequence[Step], commits: Commits, history: History, pages: dict[str, str]
+    points: Sequence[ChangePoint], commits: Commits, history: History, pages: dict[str, str]
 ) -> tuple[str, Table]:
-    """What stepped in the commits that count as new: a sentence, and the largest steps."""
-    new = [step for step in steps if step.is_new and step.verdict != MACHINE]
+    """What changed in the commits that count as new: sentences, and the largest change points."""
+    new = [point for point in points if point.is_new and point.verdict is not Verdict.MACHINE]
     sentence = _measured(commits, {name for names in history.commits.values() for name in names})
     if new:
-        count = Counter(step.verdict for step in new)
-        unknown = f", {count['']} of which nobody said whether lower is better" if count[""] else ""
-        at = len({step.commit for step in new})
-        sentence += (
-            f" {count['worse']} steps for the worse, {count['better']} for the better{unknown}, at {at} commits."
-        )
+        count = Counter(point.verdict for point in new)
+        unknown = count[Verdict.UNKNOWN]
+        more = f", {unknown} whose better direction is not known" if unknown else ""
+        at = len({point.commit for point in new})
+        worse, better = count[Verdict.WORSE], count[Verdict.BETTER]
+        sentence += f" {worse} change points for the worse, {better} for the better{more}, at {at} commits."
     elif any(commits.is_new(name) for names in history.commits.values() for name in names):
-        sentence += " No steps."
+        sentence += " No change points."
     if any(commits.is_new(name) for names in history.commits.values() for name in names[1 - FEWEST_VALUES :]):
         sentence += (
-            f" Counts are compared at every commit; of times, what came with the last {FEWEST_VALUES - 1} measured "
-            "commits is not told yet."
+            f" Counts are compared at every commit. Times of the last {FEWEST_VALUES - 1} measured commits are not "
+            "decided yet."
         )
     if len(new) > MOST_CHANGES:
         sentence += f" The table has the {MOST_CHANGES} largest, worse ones first."
-    return sentence, step_table(new[:MOST_CHANGES], pages)
+    return sentence, change_table(new[:MOST_CHANGES], pages)
 
 
 def _measured(commits: Commits, measured: Container[str]) -> str:
-    """How many of the commits that count as new were measured: without one, no step says nothing."""
+    """How many of the commits that count as new were measured: without one, having no change points says nothing."""
     new = [each.name for each in commits.known if commits.is_new(each.name)]
     if not new:
         return "No commit is."
@@ -81,17 +83,17 @@ def _with_age(commit: str, commits: Commits) -> str:
         age = f"{behind} commit{'s' if behind > 1 else ''} ago"
     else:
         age = "newest"
-    told = [text for text in (age, "with changes" if changed else "") if text]
-    return ", ".join([short_commit(name), *told]) if name else ""
+    known = [text for text in (age, "with changes" if changed else "") if text]
+    return ", ".join([short_commit(name), *known]) if name else ""
 
 
 def not_measured_table(
-    verdicts: Sequence[Verdict], files: Iterable[ReplayFile], history: History, absent: Iterable[tuple[str, str]]
+    comparisons: Sequence[Comparison], files: Iterable[ReplayFile], history: History, absent: Iterable[tuple[str, str]]
 ) -> Table:
     """What has no number, and the reason.
 
     Args:
-        verdicts: of everything that was compared.
+        comparisons: all of them.
         files: whose replays say what they skipped.
         history: whose values were skipped, or failed.
         absent: kinds of input that were not given, and what makes them.
@@ -102,7 +104,7 @@ def not_measured_table(
         for device, reason in file.not_measured:
             reasons.setdefault(device, reason)
             rows.append([f"replays on {device}", reason, file.name])
-    compared = {(verdict.geometry, verdict.device) for verdict in verdicts}
+    compared = {(each.geometry, each.device) for each in comparisons}
     skipped = Counter({(machine, device): 0 for machine, _, device, _ in history.skipped})
     for machine, _, device, number in history.skipped:
         skipped[machine, device] += number

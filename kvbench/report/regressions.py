@@ -1,4 +1,4 @@
-"""The regressions page: commits at which metrics step, each step, and the histories that show them."""
+"""The regressions page: commits at which metrics change, each change point, and the histories that show them."""
 
 from __future__ import annotations
 
@@ -6,88 +6,145 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kvbench.report.changes import FEWEST_VALUES, LEVEL, PROCESS_SPREAD, SMALLEST_EFFECT
-from kvbench.report.commits import Commits
-from kvbench.report.histories import history_panels, pace_panels
-from kvbench.report.history import History
-from kvbench.report.panels import Panel
+from kvbench.history.commits import Commits
+from kvbench.history.series import History
+from kvbench.judge.change_points import ChangePoint, Judgement
+from kvbench.judge.changes import FEWEST_VALUES, LEVEL, PROCESS_SPREAD
+from kvbench.judge.verdict import SMALLEST_EFFECT, Verdict
+from kvbench.report.history_figures import history_name, history_panels, pace_panels
+from kvbench.report.panels import Cell, Link, Panel, Table
 from kvbench.report.site import Group, PageLink, Site
-from kvbench.report.steps import MACHINE, Step, commit_table, step_table
 
-__all__ = ["PAGE", "write_pages"]
+__all__ = ["PAGE", "change_table", "write_pages"]
 
 PAGE = "regressions.html"
-MOST_STEPS = 1000  # on the page; the data has them all
-_ALWAYS = ("worse", "better")
+MOST_CHANGES = 1000  # on the page; the data has them all
+_ALWAYS = (Verdict.WORSE, Verdict.BETTER)
 _TITLES = {
-    "worse": "Steps for the worse",
-    "better": "Steps for the better",
-    MACHINE: "Steps of legacy's own times, which is left alone: the machine's, or the harness's",
-    "": "Steps of metrics of which nobody said whether lower is better",
+    Verdict.WORSE: "Change points for the worse",
+    Verdict.BETTER: "Change points for the better",
+    Verdict.MACHINE: "Change points of legacy's own times: the machine or the harness changed, legacy did not",
+    Verdict.UNKNOWN: "Change points of metrics whose better direction is not known",
 }
+_CHANGE_HEADINGS = (
+    "verdict", "change, %", "certainty, %", "metric", "parameters", "commit", "subject", "before", "after", "unit",
+    "author", "machine", "measured before at", "unmeasured between",
+)  # fmt: skip
+_COMMIT_HEADINGS = (
+    "commit", "for the worse", "for the better", "subject", "the worst, or the best, %", "of metric", "parameters",
+    "author",
+)  # fmt: skip
 
 
 def write_pages(
-    site: Site, history: History, commits: Commits, steps: Sequence[Step], most_histories: int, command: str
+    site: Site, history: History, commits: Commits, judgement: Judgement, most_histories: int, command: str
 ) -> dict[str, str]:
     """Write the page and those of its histories; the address of each history by ``history_name``."""
-    panels = history_panels(history, steps, commits, most_histories)
+    points = judgement.change_points
+    panels = history_panels(history, points, commits, most_histories)
     where: dict[str, str] = {}
     if panels:
-        where = site.pages("histories", "Histories", [Group("", panels)], before=[PageLink(PAGE, "Steps")])
+        where = site.pages("histories", "Histories", [Group("", panels)], before=[PageLink(PAGE, "Change points")])
     files = list(dict.fromkeys(address.partition("#")[0] for address in where.values()))
     links = [
         PageLink(file, f"Histories {place}" if len(files) > 1 else "Histories") for place, file in enumerate(files, 1)
     ]
-    by_verdict = {verdict: [step for step in steps if step.verdict == verdict] for verdict in _TITLES}
+    by_verdict = {verdict: [point for point in points if point.verdict is verdict] for verdict in _TITLES}
     groups = [
-        Group(
-            _TITLES[verdict], [_step_panel(verdict, found, where, command)] if found else [], "" if found else "None."
-        )
+        Group(_TITLES[verdict], [_change_panel(verdict, found, where, command)])
+        if found
+        else Group(_TITLES[verdict], note="None.")
         for verdict, found in by_verdict.items()
         if found or verdict in _ALWAYS
     ]
-    if steps:
-        groups.insert(0, Group("Commits with steps", [_commit_panel(steps, commits, command)]))
-    groups.append(Group("Machines", pace_panels(history)))
+    if points:
+        title = "Commits with change points"
+        table = _commit_table(points, commits)
+        panel = Panel("change-points-by-commit", f"{title}, newest first", table, command=command, open=True)
+        groups.insert(0, Group(title, [panel]))
+    groups.append(Group("Machines", pace_panels(history, judgement.pace)))
     counts = {verdict: len(found) for verdict, found in by_verdict.items()}
-    site.pages("regressions", "Regressions", groups, _lead(history, counts, len(panels)), after=links)
+    lead = [_summary(history, counts, len(panels)), " ".join(_method(history, judgement))]
+    site.pages("regressions", "Regressions", groups, lead, after=links)
     return where
 
 
-def _lead(history: History, counts: dict[str, int], drawn: int) -> list[str]:
-    times = [each for each in history.series if not each.is_exact]
-    short = sum(np.count_nonzero(history.judged(each)) < 2 * FEWEST_VALUES for each in times)
-    paceless = sum(np.count_nonzero(np.isnan(pace)) for pace in history.pace.values())
-    alone = f" {paceless} commits were measured without legacy: of times there nothing is told." if paceless else ""
-    too_short = (
-        f", nor is anything of {short:,} of the {len(times):,} measured series, which are shorter" if short else ""
+def _summary(history: History, counts: dict[Verdict, int], drawn: int) -> str:
+    return (
+        f"{counts[Verdict.WORSE]} change points for the worse, {counts[Verdict.BETTER]} for the better in "
+        f"{len(history.series):,} series. {drawn} histories are drawn, those with change points first. "
+        "'kvbench results' has all values."
     )
-    return [
-        f"{counts['worse']} steps for the worse, {counts['better']} for the better in {len(history.series):,} series. "
-        f"{drawn} histories are drawn, those with steps first ('kvbench results' has all values).",
-        "Deterministic metrics are compared exactly: every change is a step. Times step where ruptures finds the "
-        f"likeliest place, the segments differ by {SMALLEST_EFFECT:.0%} or more, and the difference is significant "
-        f"over all series taken together (false discovery rate {LEVEL:.0%}, against a spread of at least "
-        f"{PROCESS_SPREAD:.0%} from process to process). That takes {FEWEST_VALUES} measured commits on either side: "
-        f"what came with the last {FEWEST_VALUES - 1} is not told yet{too_short}. A slow drift shows as steps, too. "
-        "What a step changes a time by is free of the machine's pace, below; what legacy's time of the same sizes "
-        f"shows as well is the machine's.{alone} Lower is better in all that the suite measures.",
+
+
+def _method(history: History, judgement: Judgement) -> list[str]:
+    """Sentences: how change points are found."""
+    found = [
+        "Deterministic metrics are compared exactly: every change is a change point.",
+        "A time is reported only if a change point is found, a test confirms it, and neither the machine's pace nor "
+        "legacy explains it.",
+        f"It must differ by {SMALLEST_EFFECT:.0%} or more, and the test covers all series together (false discovery "
+        f"rate {LEVEL:.0%}).",
+        f"Two processes with the same code are taken to differ by {PROCESS_SPREAD:.0%} or more.",
+        f"A change point needs {FEWEST_VALUES} measured commits on either side: what came with the last "
+        f"{FEWEST_VALUES - 1} is not decided yet.",
     ]
+    times = [each for each in history.series if not each.is_exact]
+    short = sum(np.count_nonzero(judgement.judged(each)) < 2 * FEWEST_VALUES for each in times)
+    if short:
+        found.append(f"{short:,} of the {len(times):,} measured series are too short for one.")
+    alone = sum(np.count_nonzero(np.isnan(pace)) for pace in judgement.pace.values())
+    if alone:
+        found.append(f"{alone} commits were measured without legacy: times are not judged there.")
+    return [*found, "A slow drift shows as change points, too.", "Lower is better in all that the suite measures."]
 
 
-def _commit_panel(steps: Sequence[Step], commits: Commits, command: str) -> Panel:
-    table = commit_table(steps, commits)
-    return Panel("steps-by-commit", "Commits with steps, newest first", table, command=command, open=True)
+def change_table(points: Sequence[ChangePoint], pages: dict[str, str]) -> Table:
+    """Change points as rows.
+
+    Args:
+        points: to be shown.
+        pages: address of the history of a benchmark's cell, by ``history_name`` of its series.
+    """
+    rows: list[list[Cell]] = []
+    for point in points:
+        series, change = point.series, point.change
+        page = pages.get(history_name(series))
+        metric = Link(series.metric, page) if page else series.metric
+        rows.append(
+            [
+                point.verdict, point.percent, point.certainty, metric, series.params, point.commit[:8], point.subject,
+                change.before, change.after, series.unit, point.author, series.machine, point.previous[:8],
+                point.between,
+            ]
+        )  # fmt: skip
+    return Table(_CHANGE_HEADINGS, rows)
 
 
-def _step_panel(verdict: str, steps: Sequence[Step], pages: dict[str, str], command: str) -> Panel:
+def _commit_table(points: Sequence[ChangePoint], commits: Commits) -> Table:
+    """Commits with change points, the newest first: how many, and what changes most there."""
+    by_commit: dict[str, list[ChangePoint]] = {}
+    for point in points:
+        if point.verdict is not Verdict.MACHINE:
+            by_commit.setdefault(point.commit, []).append(point)
+    rows: list[list[Cell]] = []
+    for name in sorted(by_commit, key=lambda name: commits.places.get(name, -1), reverse=True):
+        found = by_commit[name]
+        first = found[0]  # the worst is first
+        counts = [sum(point.verdict is verdict for point in found) for verdict in _ALWAYS]
+        series = first.series
+        rows.append([name[:8], *counts, first.subject, first.percent, series.metric, series.params, first.author])
+    return Table(_COMMIT_HEADINGS, rows)
+
+
+def _change_panel(verdict: Verdict, points: Sequence[ChangePoint], pages: dict[str, str], command: str) -> Panel:
+    cut = f"The largest {MOST_CHANGES:,} of {len(points):,}; the data has all." if len(points) > MOST_CHANGES else ""
     return Panel(
-        f"steps-{verdict or 'other'}",
+        f"change-points-{verdict or 'other'}",
         f"{_TITLES[verdict]}, largest first",
-        step_table(steps[:MOST_STEPS], pages),
-        f"The largest {MOST_STEPS:,} of {len(steps):,}; the data has all." if len(steps) > MOST_STEPS else "",
+        change_table(points[:MOST_CHANGES], pages),
+        cut,
         command,
-        data=step_table(steps, {}),
+        data=change_table(points, {}),
         open=True,
     )

@@ -1,36 +1,18 @@
-"""Text from files as text on pages: what XML cannot hold or a terminal would obey is shown as a replacement mark."""
+"""Numbers and names of files as a page shows them; ``clean`` makes any text fit for one."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import re
-import unicodedata
-from typing import Any
+
+from kvbench.text import clean, seconds_of
 
 __all__ = ["clean", "file_name", "number", "seconds_of"]
 
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-# Control characters, lone surrogates, and formats (which turn the direction of writing, or are not seen at all).
-_HIDDEN = {"Cc", "Cs", "Cf", "Cn"}
 _SIGNIFICANT = 4
 _MOST_DECIMALS = 10
 _LONGEST_SLUG = 80
-
-_TIME_UNITS = {"s": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-
-
-def clean(value: Any) -> Any:
-    """``value`` with every text in it (keys included) fit to be shown."""
-    if isinstance(value, str):
-        if value.isascii() and value.isprintable():
-            return value
-        return "".join(_REPLACEMENT if unicodedata.category(each) in _HIDDEN else each for each in value)
-    if isinstance(value, dict):
-        return {clean(key): clean(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [clean(each) for each in value]
-    return value
 
 
 def number(value: float | None) -> str:
@@ -47,15 +29,10 @@ def number(value: float | None) -> str:
     return text
 
 
-def seconds_of(unit: str) -> float | None:
-    """Seconds in one of that unit; None where it is no unit of time."""
-    return _TIME_UNITS.get(unit)
-
-
 def file_name(*parts: str, beside: str = "") -> str:
-    """A name for a file, the same for the same parts and another for others, whatever stands in them.
+    """A name for a file, the same for the same parts and another for others, whatever the parts hold.
 
-    ``beside`` tells files apart whose parts are the same, without being read in the name.
+    ``beside`` separates files whose parts are the same, without being read in the name.
     """
     text = "-".join(parts)
     slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:_LONGEST_SLUG].strip("-")

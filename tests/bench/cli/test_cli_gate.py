@@ -134,9 +134,8 @@ class TestExitCodes:
 
     @pytest.mark.parametrize("missing", ["scipy", "pytest_benchmark"])
     def test_what_is_not_installed(self, repository, monkeypatch, missing):
-        for name in [
-            name for name in sys.modules if name.startswith(("kvbench.gate", "kvbench.cli.verdicts", missing))
-        ]:
+        gone = ("kvbench.gate", "kvbench.judge", "kvbench.cli.verdicts", missing)
+        for name in [name for name in sys.modules if name.startswith(gone)]:
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, missing, None)
         result = gate(repository, "--base", "HEAD")

@@ -7,7 +7,8 @@ import pytest
 from kvbench.gate.processes import GateError, Measured
 from kvbench.gate.session import run_gate
 from kvbench.gate.thresholds import TIME, Limit, Thresholds
-from kvbench.gate.verdicts import FEWEST_PAIRS, Verdict
+from kvbench.judge.paired import FEWEST_PAIRS
+from kvbench.judge.verdict import Verdict
 
 LIMITS = Thresholds(Limit("lower", 0.05), {"copies": Limit("lower"), "hits": Limit("none")})
 SECONDS = 10.0  # of a process

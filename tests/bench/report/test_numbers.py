@@ -146,7 +146,7 @@ def test_histories_and_steps(made):
     assert [row["legacy"] for row in rows] == HISTORY["x.track_bytes_reserved", "legacy"]
     data = read_csv(folder / "html" / "data" / f"{pages['histories'].panel('history-vm-operations')}.csv")
     assert [float(row["new"]) for row in data] == HISTORY["operations.Growth.track_time", "new"]
-    (step,) = pages["regressions"].rows("steps-worse")
+    (step,) = pages["regressions"].rows("change-points-worse")
     assert (step["before"], step["after"], step["certainty, %"]) == (100.0, 250.5, 100.0)
     assert step["change, %"] == pytest.approx(150.5)
     assert step["commit"] == commit_name(2)[:8]
@@ -157,7 +157,7 @@ def test_every_plot_has_its_table_its_data_and_its_command(made):
     for page in pages.values():
         for name in page.tables:
             rows = read_csv(folder / "html" / "data" / f"{name}.csv")
-            assert rows or name in ("changed", "steps-better"), name
+            assert rows or name in ("changed", "change-points-better"), name
         sections = page.source.split("<section")[1:]
         assert all("<details" in section for section in sections)
         assert all("Command that made it" in section for section in sections if "<svg" in section)

@@ -1,4 +1,4 @@
-"""Whole reports: planted steps, hostile names, size and time, what is missing, what is left from before."""
+"""Whole reports: planted changes, hostile names, size and time, what is missing, what is left from before."""
 
 import json
 import time
@@ -43,15 +43,15 @@ def regressions(pages):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_identical_commits_show_no_step(tmp_path, seed):
+def test_identical_commits_show_no_change(tmp_path, seed):
     pages = build_report(Inputs(write(tmp_path / "results", history(seed)), repository=tmp_path), tmp_path / "html")
     page = regressions(pages)
-    assert "steps-worse" not in page.tables
-    assert "steps-better" not in page.tables
-    assert "0 steps for the worse, 0 for the better" in page.text
+    assert "change-points-worse" not in page.tables
+    assert "change-points-better" not in page.tables
+    assert "0 change points for the worse, 0 for the better" in page.text
 
 
-def test_planted_steps_show_at_their_commits(tmp_path):
+def test_planted_changes_show_at_their_commits(tmp_path):
     folder, names = make_history(tmp_path / "repository", [f"change {number}" for number in range(COMMITS)])
     values = history(0)
     values["suite.track_time_7", "new"][PLANTED:] *= 2  # it copies twice
@@ -60,7 +60,7 @@ def test_planted_steps_show_at_their_commits(tmp_path):
     pages = build_report(
         Inputs(write(tmp_path / "results", values, names), repository=folder, since="10"), tmp_path / "html"
     )
-    rows = regressions(pages).rows("steps-worse")
+    rows = regressions(pages).rows("change-points-worse")
     found = {(row["metric"], row["parameters"]): row for row in rows}
     assert set(found) == {
         (f"suite.{name}", "backend=new") for name in ("time_7", "bytes_copied", "bytes_reserved")
@@ -79,41 +79,44 @@ def test_planted_steps_show_at_their_commits(tmp_path):
     assert slow["change, %"] == pytest.approx(100, abs=25)
     assert copied["change, %"] == 100
     assert (reserved["before"], reserved["after"]) == (4096, 4097)
-    assert regressions(pages).rows("steps-worse")[0]["metric"] in (
+    assert regressions(pages).rows("change-points-worse")[0]["metric"] in (
         "suite.bytes_copied",
         "suite.time_7",
     )  # largest first
     assert (
-        "10 of these 10 commits measured. 3 steps for the worse, 0 for the better, at 2 commits." in Page(pages[0]).text
+        "10 of these 10 commits measured. 3 change points for the worse, 0 for the better, at 2 commits."
+        in Page(pages[0]).text
     )
 
 
 @pytest.mark.parametrize(
-    ("measured", "told"),
+    ("measured", "shown"),
     [
         ([0, 2], "None of these 4 commits was measured; the last measured is {2}, 6 commits ago."),
-        ([0, 6], "1 of these 4 commits measured. No steps."),
+        ([0, 6], "1 of these 4 commits measured. No change points."),
         ([], "None of these 4 commits was measured; no commit of this repository was."),
     ],
 )
-def test_how_many_of_the_new_commits_were_measured(tmp_path, measured, told):
+def test_how_many_of_the_new_commits_were_measured(tmp_path, measured, shown):
     folder, names = make_history(tmp_path / "repository", [f"change {number}" for number in range(9)])
     commits = [names[place] for place in measured] or [commit_name(0), commit_name(1)]
     values = {("suite.track_bytes_reserved", "new"): np.ones(2)}
     results = write(tmp_path / "results", values, commits)
     page = Page(build_report(Inputs(results, repository=folder, since="4"), tmp_path / "html")[0])
-    assert told.format(*(name[:8] for name in names)) in page.text
+    assert shown.format(*(name[:8] for name in names)) in page.text
 
 
-def test_commits_nobody_measured_stand_beside_the_step(tmp_path):
+def test_commits_nobody_measured_stand_beside_the_change(tmp_path):
     folder, names = make_history(tmp_path / "repository", [f"change {number}" for number in range(9)])
     values = {("suite.track_bytes_reserved", "new"): np.array([1.0, 2.0])}
     results = write(tmp_path / "results", values, [names[1], names[7]])
-    (row,) = regressions(build_report(Inputs(results, repository=folder), tmp_path / "html")).rows("steps-worse")
+    (row,) = regressions(build_report(Inputs(results, repository=folder), tmp_path / "html")).rows(
+        "change-points-worse"
+    )
     assert row["unmeasured between"] == 5
 
 
-def test_histories_with_steps_stand_first_the_worst_of_all_before_them(tmp_path):
+def test_histories_with_change_points_come_first_the_worst_of_all_before_them(tmp_path):
     values = {(f"suite.track_bytes_reserved_{number}", "new"): np.ones(4) for number in range(6)}
     values["suite.track_bytes_reserved_3", "new"] = np.array([1.0, 1.0, 2.0, 2.0])
     values["suite.track_bytes_reserved_5", "new"] = np.array([1.0, 1.0, 9.0, 9.0])
@@ -128,13 +131,13 @@ def test_histories_with_steps_stand_first_the_worst_of_all_before_them(tmp_path)
     assert found == [5, 3, 0]
 
 
-def test_a_series_that_steps_is_drawn_among_more_than_there_are_colours(tmp_path):
+def test_a_series_that_changes_is_drawn_among_more_than_there_are_colours(tmp_path):
     values = {("suite.track_bytes_reserved", f"new:{letter}"): [1.0, 1.0, 1.0] for letter in "abcdefghij"}
     values["suite.track_bytes_reserved", "new:j"] = [1.0, 1.0, 2.0]
     results = write_results(tmp_path / "results", values, units=UNITS)
     pages = build_report(Inputs(results, repository=tmp_path), tmp_path / "html")
     (histories,) = [Page(each) for each in pages if each.name == "histories.html"]
-    assert "8 of 10 series are drawn, those with steps first" in histories.text
+    assert "8 of 10 series are drawn, those with change points first" in histories.text
     drawn = [letter for letter in "abcdefghij" if f"</i>new:{letter}" in histories.source]
     assert drawn == list("abcdefgj")
     assert f">{commit_name(2)[:8]}</text>" in histories.source
@@ -171,34 +174,34 @@ def test_of_which_commit_everything_is(tmp_path):
     assert f"old.json, commit {first}." in page.text
 
 
-def test_what_is_left_alone_steps_for_the_machines_sake(tmp_path):
+def test_what_is_left_alone_changes_because_of_the_machine(tmp_path):
     values = {(f"suite.track_time_{number}", "legacy"): np.ones(12) for number in range(5)}
     values |= {(f"suite.track_time_{number}", "new"): np.ones(12) for number in range(5)}
     values["suite.track_time_0", "legacy"] = np.repeat([1.0, 3.0], 6)
     pages = build_report(Inputs(write(tmp_path / "results", values), repository=tmp_path), tmp_path / "html")
     page = regressions(pages)
-    assert "0 steps for the worse, 0 for the better" in page.text
-    (row,) = page.rows("steps-machine")
+    assert "0 change points for the worse, 0 for the better" in page.text
+    (row,) = page.rows("change-points-machine")
     assert (row["verdict"], row["parameters"]) == ("machine", "backend=legacy")
-    assert "the machine's, or the harness's" in page.text
+    assert "the machine or the harness changed" in page.text
 
 
-def test_a_step_that_legacy_takes_too_is_the_machines(tmp_path):
+def test_a_change_that_legacy_shows_too_is_the_machines(tmp_path):
     values = {(f"suite.track_time_{number}", name): np.ones(12) for number in range(5) for name in BACKENDS}
     for name in BACKENDS:
         values["suite.track_time_0", name] = np.repeat([1.0, 3.0], 6)  # a kind of work at which the machine was slow
     values["suite.track_time_1", "new"] = np.repeat([1.0, 3.0], 6)
     pages = build_report(Inputs(write(tmp_path / "results", values), repository=tmp_path), tmp_path / "html")
-    assert [row["metric"] for row in regressions(pages).rows("steps-worse")] == ["suite.time_1"]
+    assert [row["metric"] for row in regressions(pages).rows("change-points-worse")] == ["suite.time_1"]
 
 
-def test_a_suite_that_grew_while_the_machine_was_slow_shows_no_step(tmp_path):
+def test_a_suite_that_grew_while_the_machine_was_slow_shows_no_change(tmp_path):
     pace = np.where(np.arange(12) < 8, 1, 1.6)
     values = {(f"suite.track_time_{number}", name): 100 * pace for number in range(4) for name in BACKENDS}
     young = np.where(np.arange(12) < 8, np.nan, 160.0)
     values |= {(f"suite.track_time_young_{number}", name): young for number in range(12) for name in BACKENDS}
     pages = build_report(Inputs(write(tmp_path / "results", values), repository=tmp_path), tmp_path / "html")
-    assert "0 steps for the worse, 0 for the better" in regressions(pages).text
+    assert "0 change points for the worse, 0 for the better" in regressions(pages).text
 
 
 def test_what_came_last_is_not_blamed_on_others_and_said_to_be_open(tmp_path):
@@ -208,15 +211,16 @@ def test_what_came_last_is_not_blamed_on_others_and_said_to_be_open(tmp_path):
         Inputs(write(tmp_path / "results", values, names), repository=folder, since="4"), tmp_path / "html"
     )
     assert (
-        "4 of these 4 commits measured. No steps. Counts are compared at every commit; of times" in Page(pages[0]).text
+        "4 of these 4 commits measured. No change points. Counts are compared at every commit. Times of"
+        in Page(pages[0]).text
     )
-    assert "steps-worse" not in regressions(pages).tables
+    assert "change-points-worse" not in regressions(pages).tables
     short = {("suite.track_time", "new"): np.array([1.0, 2.0])}
     pages = build_report(Inputs(write(tmp_path / "short", short), repository=folder), tmp_path / "html")
-    assert "nor is anything of 1 of the 1 measured series" in regressions(pages).text
+    assert "1 of the 1 measured series are too short" in regressions(pages).text
 
 
-def test_steps_by_commit(tmp_path):
+def test_change_points_by_commit(tmp_path):
     folder, names = make_history(tmp_path / "repository", [f"change {number}" for number in range(6)])
     values = {(f"suite.track_bytes_{number}", "new"): np.ones(6) for number in range(4)}
     for number, (place, factor) in enumerate([(2, 2.0), (2, 5.0), (2, 0.5), (4, 0.1)]):
@@ -224,8 +228,10 @@ def test_steps_by_commit(tmp_path):
     listed = {key: each.tolist() for key, each in values.items()}
     units = {name: "bytes" for name, _ in values}
     results = write_results(tmp_path / "results", listed, commits=names, units=units)
-    rows = regressions(build_report(Inputs(results, repository=folder), tmp_path / "html")).rows("steps-by-commit")
-    assert [(row["commit"], row["subject"], row["steps for the worse"], row["for the better"]) for row in rows] == [
+    rows = regressions(build_report(Inputs(results, repository=folder), tmp_path / "html")).rows(
+        "change-points-by-commit"
+    )
+    assert [(row["commit"], row["subject"], row["for the worse"], row["for the better"]) for row in rows] == [
         (names[4][:8], "change 4", 0, 1), (names[2][:8], "change 2", 2, 1),
     ]  # fmt: skip
     assert [(row["the worst, or the best, %"], row["of metric"]) for row in rows] == [
@@ -252,7 +258,7 @@ def test_growth_is_that_of_the_last_commit_that_measured_it(tmp_path):
     assert f"commit {commit_name(0)[:8]}" in (tmp_path / "html" / "backends.html").read_text()
 
 
-def test_files_are_told_apart_and_read_once(tmp_path):
+def test_files_have_different_names_and_read_once(tmp_path):
     trace = synthetic(tmp_path / "trace.parquet")
     files = []
     for folder in "ab":
@@ -287,8 +293,8 @@ def test_a_metric_of_unknown_direction_is_neither_better_nor_worse(tmp_path):
     results = write_results(tmp_path / "results", values, units={"suite.track_score": "points"})
     pages = build_report(Inputs(results, repository=tmp_path), tmp_path / "html")
     page = regressions(pages)
-    assert "0 steps for the worse, 0 for the better" in page.text
-    (row,) = page.rows("steps-other")
+    assert "0 change points for the worse, 0 for the better" in page.text
+    (row,) = page.rows("change-points-other")
     assert (row["verdict"], row["metric"], row["change, %"]) == ("", "suite.score", pytest.approx(100))
     (histories,) = [Page(each) for each in pages if each.name == "histories.html"]
     assert "whether lower is better is not known" in histories.text
@@ -309,25 +315,25 @@ def test_many_commits_and_benchmarks(tmp_path):
     passed = time.perf_counter() - began
     largest = max(page.stat().st_size for page in pages)
     print(f"{seconds:.1f} s of the processor, {passed:.1f} s; {len(pages)} pages, the largest {largest / 1e6:.2f} MB")
-    assert len(regressions(pages).rows("steps-worse")) == 20
+    assert len(regressions(pages).rows("change-points-worse")) == 20
     assert sum(len([tag for tag in Page(page).tags if tag == "svg"]) for page in pages) == 200
     assert seconds < 60
     assert largest < 3_000_000
 
 
 @pytest.mark.slow
-def test_everything_steps_at_every_commit(tmp_path):
-    """200 series that step at all of 500 commits, in under 60 s of the processor."""
+def test_everything_changes_at_every_commit(tmp_path):
+    """200 series that change at all of 500 commits, in under 60 s of the processor."""
     units = {f"suite.track_bytes_{number}": "bytes" for number in range(200)}
-    steps = (1 + np.arange(500) % 7).astype(float).tolist()
-    results = write_results(tmp_path / "results", {(name, "new"): steps for name in units}, units=units)
+    values = (1 + np.arange(500) % 7).astype(float).tolist()
+    results = write_results(tmp_path / "results", {(name, "new"): values for name in units}, units=units)
     worked = time.process_time()
     pages = build_report(Inputs(results, repository=tmp_path), tmp_path / "html")
     seconds = time.process_time() - worked
     largest = max(page.stat().st_size for page in pages)
     print(f"{seconds:.1f} s of the processor; {len(pages)} pages, the largest {largest / 1e6:.2f} MB")
     data = tmp_path / "html" / "data"
-    assert sum(len(read_csv(data / f"steps-{word}.csv")) for word in ("worse", "better")) == 200 * 499
+    assert sum(len(read_csv(data / f"change-points-{word}.csv")) for word in ("worse", "better")) == 200 * 499
     assert seconds < 60
     assert largest < 3_000_000
 
@@ -428,11 +434,11 @@ def test_pages_of_an_earlier_report_do_not_stay_and_others_do(tmp_path):
     assert (tmp_path / "many" / "benchmarks.json").exists()
 
 
-def test_the_data_of_a_thousand_steps_is_whole(tmp_path):
+def test_the_data_of_a_thousand_change_points_is_whole(tmp_path):
     values = {("suite.track_bytes_reserved", "new"): np.arange(1.0, 1203.0)}
     pages = build_report(Inputs(write(tmp_path / "results", values), repository=tmp_path), tmp_path / "html")
-    assert len(regressions(pages).rows("steps-worse")) == 1000
-    assert len(read_csv(tmp_path / "html" / "data" / "steps-worse.csv")) == 1201
+    assert len(regressions(pages).rows("change-points-worse")) == 1000
+    assert len(read_csv(tmp_path / "html" / "data" / "change-points-worse.csv")) == 1201
 
 
 def test_every_number_of_the_data_can_be_read(tmp_path):
@@ -445,8 +451,8 @@ def test_every_number_of_the_data_can_be_read(tmp_path):
     numbers = [row[name] for rows in read.values() for row in rows for name in row if name not in texts and row[name]]
     assert len(numbers) > 5
     assert all(isinstance(float(each), float) for each in numbers)
-    (step,) = read["steps-worse.csv"]
-    assert (step["before"], step["after"]) == ("500.0", "1000.5")
+    (point,) = read["change-points-worse.csv"]
+    assert (point["before"], point["after"]) == ("500.0", "1000.5")
 
 
 @pytest.mark.parametrize(

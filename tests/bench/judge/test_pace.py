@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kvbench.report.pace import FEWEST_CONTROLS, machine_pace
+from kvbench.judge.pace import FEWEST_CONTROLS, machine_pace
 
 NAN = np.nan
 

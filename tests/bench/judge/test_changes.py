@@ -1,11 +1,11 @@
-"""Steps of series: deterministic ones exactly, measured ones where noise does not explain them."""
+"""Changes of series: deterministic ones exactly, measured ones where noise does not explain them."""
 
 import math
 
 import numpy as np
 import pytest
 
-from kvbench.report.changes import Change, exact_changes, measured_changes
+from kvbench.judge.changes import Change, exact_changes, measured_changes
 
 NAN = math.nan
 
@@ -20,7 +20,7 @@ def process_noise(rng, commits, gap=0.22):
 
 
 class TestExact:
-    def test_every_change_is_a_step(self):
+    def test_every_change_counts(self):
         assert exact_changes([5.0, 5.0, 7.0, 7.0, 6.0]) == [Change(2, 5.0, 7.0, 1.4), Change(4, 7.0, 6.0, 6 / 7)]
 
     def test_what_was_not_measured_is_passed_over(self):
@@ -50,27 +50,27 @@ class TestMeasured:
             series[7][commits // 2 :] *= 2.2
             judged = positions(measured_changes(series, [None] * 50))
             found += judged[7] == [commits // 2]
-            assert all(not steps for place, steps in enumerate(judged) if place != 7)
+            assert all(not changes for place, changes in enumerate(judged) if place != 7)
         assert found >= 9
 
-    def test_an_outlier_is_no_step(self):
+    def test_an_outlier_is_no_change(self):
         series = np.full(30, 100.0)
         series[13] = 400.0
         assert positions(measured_changes([series], [None])) == [[]]
 
     @pytest.mark.parametrize("outliers", [(13,), (13, 14), (13, 15), (12, 14, 16), (0, 1), (0, 29), (28, 29)])
-    def test_what_passes_or_has_only_begun_is_no_step(self, outliers):
+    def test_what_passes_or_has_only_begun_is_no_change(self, outliers):
         series = 100 * np.exp(np.random.default_rng(1).normal(0, 0.01, 30))
         series[list(outliers)] *= 2
         assert positions(measured_changes([series], [None])) == [[]]
 
     @pytest.mark.parametrize("place", range(1, 15))
-    def test_a_step_stands_where_it_is_or_is_not_told_yet(self, place):
+    def test_a_change_stands_where_it_is_or_is_not_decided_yet(self, place):
         series = 100 * np.exp(np.random.default_rng(place).normal(0, 0.01, 15))
         series[place:] *= 2
         assert positions(measured_changes([series], [None])) == [[place] if 3 <= place <= 12 else []]
 
-    def test_an_outlier_near_a_step_does_not_move_it(self):
+    def test_an_outlier_near_a_change_does_not_move_it(self):
         for outlier, factor in ((7, 0.5), (7, 4), (12, 0.5), (12, 4)):
             series = np.repeat([100.0, 200.0], 10)
             series[outlier] *= factor
@@ -88,7 +88,7 @@ class TestMeasured:
         assert any(map(len, measured_changes(series, [None] * 10)))
         assert not any(map(len, measured_changes(series, [pace] * 10)))
 
-    def test_what_a_series_shares_with_its_control_is_no_step_of_its_own(self):
+    def test_what_a_series_shares_with_its_control_is_no_change_of_its_own(self):
         rng = np.random.default_rng(0)
         slow = np.where(np.arange(16) < 8, 1.0, 2.0)
         control = process_noise(rng, 16) * slow
@@ -105,13 +105,13 @@ class TestMeasured:
         control[place] *= factor
         assert positions(measured_changes([series], [None], [control])) == [[7]]
 
-    def test_a_steps_size_is_what_its_control_does_not_share(self):
+    def test_a_changes_size_is_what_its_control_does_not_share(self):
         control = np.repeat([100.0, 150.0], 10)
         ((change,),) = measured_changes([control * np.repeat([1.0, 2.0], 10)], [None], [control])
         assert (change.before, change.after) == (100.0, 300.0)
         assert change.ratio == pytest.approx(2.0)
 
-    def test_a_step_whose_neighbour_is_rejected_is_tested_against_what_they_make_together(self):
+    def test_a_change_whose_neighbour_is_rejected_is_tested_against_what_they_make_together(self):
         rng = np.random.default_rng(2)
         quiet = [process_noise(rng, 60) for _ in range(199)]
         bump = process_noise(rng, 60, 0.0)
@@ -124,11 +124,11 @@ class TestMeasured:
         control[[0, 1, 2, 14, 15]] = [100, 100, 100, 200, 200]
         assert positions(measured_changes([series], [None], [control])) == [[8]]
 
-    def test_a_control_that_steps_the_other_way_hides_nothing(self):
+    def test_a_control_that_changes_the_other_way_hides_nothing(self):
         series, control = np.repeat([100.0, 150.0], 8), np.repeat([100.0, 50.0], 8)
         assert positions(measured_changes([series], [None], [control])) == [[8]]
 
-    def test_the_step_is_told_with_medians_and_without_the_pace(self):
+    def test_the_change_is_given_with_medians_and_without_the_pace(self):
         pace = np.where(np.arange(20) < 10, 1.0, 1.5)
         series = np.where(np.arange(20) < 10, 100.0, 200.0) * pace
         ((change,),) = measured_changes([series], [pace])

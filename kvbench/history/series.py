@@ -1,4 +1,4 @@
-"""asv's results as series over commits, and where they step."""
+"""asv's results as series over commits."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kvbench.report.changes import Change, exact_changes, measured_changes
-from kvbench.report.commits import Commits
-from kvbench.report.pace import machine_pace
-from kvbench.report.text import clean, seconds_of
+from kvbench.history.commits import Commits
 from kvbench.results.asv import load_results
+from kvbench.text import clean, seconds_of
 
 __all__ = ["History", "Series", "read_history"]
 
@@ -35,7 +33,6 @@ class Series:
         machine, benchmark, params, unit: as asv has them; ``params`` is ``name=value, ...``.
         values: one for each of the history's commits of that machine; NaN where nothing was measured.
         failed: which of them failed.
-        changes: where it steps.
     """
 
     machine: str
@@ -44,7 +41,6 @@ class Series:
     unit: str
     values: np.ndarray
     failed: np.ndarray
-    changes: tuple[Change, ...] = ()
 
     @property
     def is_exact(self) -> bool:
@@ -55,13 +51,17 @@ class Series:
 
     @property
     def is_control(self) -> bool:
-        """Whether it is a time of what is left alone: it tells of the machine, and of the harness, alone."""
-        return seconds_of(self.unit) is not None and self.cell.get("backend", "").partition("-")[0] == CONTROL
+        """Whether it is a time of what is left alone: it shows the machine and the harness alone."""
+        return self.is_time and self.cell.get("backend", "").partition("-")[0] == CONTROL
+
+    @property
+    def is_time(self) -> bool:
+        return seconds_of(self.unit) is not None
 
     @property
     def lower_is_better(self) -> bool:
         """Whether it is known to be: of what the suite measures, by its units. Another's direction is not known."""
-        return bool(self.unit == RATIO or seconds_of(self.unit) is not None or re.fullmatch(_EXACT_UNITS, self.unit))
+        return bool(self.unit == RATIO or self.is_time or re.fullmatch(_EXACT_UNITS, self.unit))
 
     @property
     def metric(self) -> str:
@@ -100,8 +100,6 @@ class History:
         commits: full hashes in order, those that each machine measured.
         dates: of commits.
         series: in the order of asv's results.
-        pace: how slow each machine was at each of its commits, as a factor on its usual time, NaN where that is not
-            known; of machines of which anything is.
         skipped: values that asv skipped, by machine, benchmark and device.
         is_empty: whether results were read and there were none.
     """
@@ -109,7 +107,6 @@ class History:
     commits: dict[str, list[str]] = field(default_factory=dict)
     dates: dict[str, pd.Timestamp] = field(default_factory=dict)
     series: tuple[Series, ...] = ()
-    pace: dict[str, np.ndarray] = field(default_factory=dict)
     skipped: tuple[tuple[str, str, str, int], ...] = ()
     is_empty: bool = False
 
@@ -118,12 +115,6 @@ class History:
         return {
             each.params: each.values for each in self.series if (each.machine, each.benchmark) == (machine, benchmark)
         }
-
-    def judged(self, series: Series) -> np.ndarray:
-        """Which of a measured series' values are judged: of times, those at commits whose pace is known."""
-        pace = self.pace.get(series.machine)
-        values = series.values if pace is None or seconds_of(series.unit) is None else series.values * pace
-        return np.asarray(~np.isnan(values))
 
     def at(self, machine: str, benchmark: str) -> Iterator[tuple[str, dict[str, float]]]:
         """Commits of a machine with values of a benchmark, the last first, and those by parameters."""
@@ -135,9 +126,9 @@ class History:
 
 
 def read_history(folder: str | Path, commits: Commits) -> History:
-    """Read asv's results and find where they step.
+    """Read asv's results.
 
-    Commits stand in the repository's order; those that it does not know stand where their dates put them.
+    Commits are in the repository's order; those that it does not know are where their dates put them.
 
     Raises:
         ResultsError: as ``load_results``.
@@ -150,16 +141,8 @@ def read_history(folder: str | Path, commits: Commits) -> History:
         str(machine): sorted(rows["commit"].unique(), key=order.__getitem__)
         for machine, rows in frame.groupby("machine", sort=True)
     }
-    series = _series(frame, machines)
-    pace = {machine: factor for machine in machines if (factor := _pace(series, machine)) is not None}
-    return History(
-        machines,
-        dict(zip(frame["commit"], frame["date"], strict=True)),
-        tuple(_with_changes(series, pace)),
-        pace,
-        tuple(_skipped(frame)),
-        frame.empty,
-    )
+    dates = dict(zip(frame["commit"], frame["date"], strict=True))
+    return History(machines, dates, tuple(_series(frame, machines)), tuple(_skipped(frame)), frame.empty)
 
 
 def _order(frame: pd.DataFrame, commits: Commits) -> dict[str, int]:
@@ -193,34 +176,6 @@ def _series(frame: pd.DataFrame, machines: dict[str, list[str]]) -> list[Series]
         for key, (values, failed) in found.items()
         if failed.any() or not np.isnan(values).all()
     ]
-
-
-def _pace(series: list[Series], machine: str) -> np.ndarray | None:
-    controls = [each.values for each in series if each.machine == machine and each.is_control]
-    return machine_pace(np.array(controls)) if controls else None
-
-
-def _with_changes(series: list[Series], pace: dict[str, np.ndarray]) -> list[Series]:
-    measured = [each for each in series if not each.is_exact]
-    # A ratio of two things measured in turns has had the machine's pace taken out already; only times have it.
-    factors = [None if seconds_of(each.unit) is None else pace.get(each.machine) for each in measured]
-    controls = {_beside(each): each.values for each in series if each.is_control and each.param("backend") == CONTROL}
-    beside = [
-        None if each.is_control or seconds_of(each.unit) is None else controls.get(_beside(each)) for each in measured
-    ]
-    judged = iter(measured_changes([each.values for each in measured], factors, beside))
-    return [
-        Series(
-            each.machine, each.benchmark, each.params, each.unit, each.values, each.failed,
-            tuple(exact_changes(each.values) if each.is_exact else next(judged)),
-        )
-        for each in series
-    ]  # fmt: skip
-
-
-def _beside(series: Series) -> tuple[str, str, str]:
-    """What a series shares with those of other backends that were measured with it."""
-    return series.machine, series.benchmark, series.params_without("backend")
 
 
 def _skipped(frame: pd.DataFrame) -> list[tuple[str, str, str, int]]:

@@ -1,4 +1,4 @@
-"""Commits of a repository, as git tells them: order, author, subject, and what is new since one of them."""
+"""Commits of a repository, as git has them: order, author, subject, and what is new since one of them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kvbench.report.errors import ReportError
-from kvbench.report.text import clean
+from kvbench.errors import KvbenchError
+from kvbench.text import clean
 
-__all__ = ["Commit", "Commits", "read_commits"]
+__all__ = ["Commit", "Commits", "HistoryError", "read_commits"]
 
 DEFAULT_NUMBER = 10  # of commits that count as new where nothing was tagged
 _FIELDS = "%H%x00%an%x00%s"  # no text of a commit holds a NUL
+
+
+class HistoryError(KvbenchError):
+    """A repository that cannot answer: which one, and what is wrong."""
+
+    def __init__(self, path: str | Path, fault: str) -> None:
+        super().__init__(f"{path}: {fault}")
 
 
 @dataclass(frozen=True)
@@ -72,34 +79,35 @@ def read_commits(repository: str | Path, since: str = "") -> Commits:
             the last ``DEFAULT_NUMBER`` commits.
 
     Raises:
-        ReportError: ``since`` is no revision of the repository, and no number of commits from 1 on.
+        HistoryError: ``since`` is no revision of the repository, and no number of commits from 1 on.
     """
     if since.isdecimal() and not int(since):
-        raise ReportError(repository, "the last 0 commits are none: --since wants a number from 1 on, or a revision")
+        raise HistoryError(repository, "the last 0 commits are none: --since wants a number from 1 on, or a revision")
     log = _git(repository, "log", "-z", "--topo-order", "--reverse", "--no-show-signature", f"--format={_FIELDS}")
     if log is None:
         if since and not since.isdecimal():
-            raise ReportError(repository, f"no git repository: there is no {since!r} in it")
+            raise HistoryError(repository, f"no git repository: there is no {since!r} in it")
         return Commits()
     texts = log.split("\0")
     known = tuple(map(Commit, texts[::3], map(clean, texts[1::3]), map(clean, texts[2::3])))
-    number = DEFAULT_NUMBER
-    if since.isdecimal():
-        number = int(since)
-    else:
-        tag = since or (_git(repository, "describe", "--tags", "--abbrev=0") or "").strip()
-        if tag:
-            name = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{tag}^{{commit}}")
-            # What is no ancestor of HEAD has commits of its own, which say nothing of those that HEAD has and it lacks.
-            new = None if name is None else _git(repository, "rev-list", f"{name.strip()}..HEAD")
-            if new is None:
-                raise ReportError(repository, f"{tag!r} is no tag, commit or number of commits")
-            return Commits(known, frozenset(new.split()), f"since {clean(tag)}")
-    new_ones = frozenset(commit.name for commit in known[-number:])
+    tag = "" if since.isdecimal() else since or (_git(repository, "describe", "--tags", "--abbrev=0") or "").strip()
+    return _since(repository, known, tag) if tag else _last(known, int(since or DEFAULT_NUMBER))
+
+
+def _since(repository: str | Path, known: tuple[Commit, ...], tag: str) -> Commits:
+    name = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{tag}^{{commit}}")
+    # What is no ancestor of HEAD has commits of its own, which say nothing of those that HEAD has and it lacks.
+    new = None if name is None else _git(repository, "rev-list", f"{name.strip()}..HEAD")
+    if new is None:
+        raise HistoryError(repository, f"{tag!r} is no tag, commit or number of commits")
+    return Commits(known, frozenset(new.split()), f"since {clean(tag)}")
+
+
+def _last(known: tuple[Commit, ...], number: int) -> Commits:
+    new = frozenset(commit.name for commit in known[-number:])
     if number >= len(known):
-        number = len(known)
-        return Commits(known, new_ones, f"in all of its {number} commits" if number > 1 else "in its only commit")
-    return Commits(known, new_ones, "in the last commit" if number == 1 else f"in the last {number} commits")
+        return Commits(known, new, f"in all of its {len(known)} commits" if len(known) > 1 else "in its only commit")
+    return Commits(known, new, "in the last commit" if number == 1 else f"in the last {number} commits")
 
 
 def _git(repository: str | Path, *arguments: str) -> str | None:

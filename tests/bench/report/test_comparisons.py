@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from asv_files import write_results
 
-from kvbench.report.commits import Commits
-from kvbench.report.history import read_history
-from kvbench.report.verdicts import Verdict, from_history, headlines, verdict_table, where_legacy_lies
+from kvbench.history.commits import Commits
+from kvbench.history.series import read_history
+from kvbench.report.comparisons import Comparison, comparison_table, from_history, headlines, where_legacy_lies
 
-VERDICT = Verdict(
+PONG = Comparison(
     "pong", "cpu", "a.parquet", "recorded", "default", "new", 3.0, (2.5, 3.5), 4.0, (100.0, 100.0), (0.0, 0.0),
     "a.json", (0.0, 0.0), (0.0, 0.0), (0.0, 0.0), 4e9,
 )  # fmt: skip
@@ -26,6 +26,10 @@ SLOW = {"faster": 0.5, "quartiles": (0.4, 0.6)}
         ({"stale": (1.0, 0.0)}, "mixed"),
         # Wrong content outweighs everything; as much of it as legacy returns does not.
         ({"wrong": (0.5, 0.0)}, "worse"),
+        # Half a percent of the lookups is a difference; what is less than a hundredth is rounding.
+        ({"hit": (99.5, 100.0)}, "mixed"),
+        ({"hit": (99.98, 100.0)}, "mixed"),
+        ({"hit": (99.995, 100.0)}, "better"),
         ({"wrong": (0.5, 0.5)}, "better"),
         # No stale hits because it never hits.
         ({"hit": (0.0, 51.0), "stale": (0.0, 40.0), "miss": (100.0, 9.0)}, "mixed"),
@@ -46,13 +50,13 @@ SLOW = {"faster": 0.5, "quartiles": (0.4, 0.6)}
     ],
 )  # fmt: skip
 def test_the_word_says_what_all_metrics_say(changes, word):
-    changed = replace(VERDICT, **changes)
+    changed = replace(PONG, **changes)
     assert changed.word == word
     assert changed.tone == (word if word in ("better", "worse") else "mixed")
 
 
 def test_the_sentence_has_the_numbers():
-    sentence = replace(VERDICT, stale=(0.0, 40.08), miss=(40.08, 0.0)).sentence
+    sentence = replace(PONG, stale=(0.0, 40.08), miss=(40.08, 0.0)).sentence
     for part in (
         "3 times as fast (quartiles 2.5 to 3.5);", "4 times fewer bytes", "stale hits 0 % (legacy 40.08 %)",
         "misses 40.08 % (legacy 0 %)",
@@ -60,43 +64,43 @@ def test_the_sentence_has_the_numbers():
         assert part in sentence
     assert "wrong content" not in sentence
     assert "mismatches" not in sentence
-    assert "context mismatches 9 % (legacy 8 %)" in replace(VERDICT, mismatch=(9.0, 8.0)).sentence
-    assert "1.25 times as many bytes reserved" in replace(VERDICT, smaller=0.8).sentence
-    assert "as many bytes reserved" in replace(VERDICT, smaller=1.0).sentence
+    assert "context mismatches 9 % (legacy 8 %)" in replace(PONG, mismatch=(9.0, 8.0)).sentence
+    assert "1.25 times as many bytes reserved" in replace(PONG, smaller=0.8).sentence
+    assert "as many bytes reserved" in replace(PONG, smaller=1.0).sentence
     assert "synthetic" not in sentence
-    assert "synthetic a.parquet" in replace(VERDICT, kind="synthetic").sentence
-    assert "wrong content 2 % (legacy 0 %)" in replace(VERDICT, wrong=(2.0, 0.0)).sentence
-    assert "not timed" in replace(VERDICT, faster=None, quartiles=None).sentence
-    assert "(quartiles 0.9 to 3.5: undecided)" in replace(VERDICT, quartiles=(0.9, 3.5)).sentence
-    assert "(no spread is known: undecided)" in replace(VERDICT, quartiles=None).sentence
+    assert "synthetic a.parquet" in replace(PONG, kind="synthetic").sentence
+    assert "wrong content 2 % (legacy 0 %)" in replace(PONG, wrong=(2.0, 0.0)).sentence
+    assert "not timed" in replace(PONG, faster=None, quartiles=None).sentence
+    assert "(quartiles 0.9 to 3.5: undecided)" in replace(PONG, quartiles=(0.9, 3.5)).sentence
+    assert "(no spread is known: undecided)" in replace(PONG, quartiles=None).sentence
 
 
 def test_one_line_for_each_geometry_and_device():
-    synthetic = replace(VERDICT, kind="synthetic", faster=9.0)
-    small = replace(VERDICT, capacity="recur=50", faster=8.0)
-    slab = replace(VERDICT, backend="new:slab", faster=7.0)
-    asv = replace(VERDICT, source="asv, vm, abc", faster=6.0)
-    other = replace(VERDICT, geometry="cartpole")
-    device = replace(VERDICT, device="cuda", capacity="recur=50")
-    found = headlines([synthetic, small, slab, asv, VERDICT, device, other])
+    synthetic = replace(PONG, kind="synthetic", faster=9.0)
+    small = replace(PONG, capacity="recur=50", faster=8.0)
+    slab = replace(PONG, backend="new:slab", faster=7.0)
+    asv = replace(PONG, source="asv, vm, abc", faster=6.0)
+    other = replace(PONG, geometry="cartpole")
+    device = replace(PONG, device="cuda", capacity="recur=50")
+    found = headlines([synthetic, small, slab, asv, PONG, device, other])
     assert [(each.geometry, each.device, each.faster) for each in found] == [
         ("cartpole", "cpu", 3.0), ("pong", "cpu", 3.0), ("pong", "cuda", 3.0),
     ]  # fmt: skip
 
 
 def test_the_largest_pools_in_which_legacy_has_stale_hits():
-    some = replace(VERDICT, capacity="recur=50KB", size=5e4, stale=(0.0, 40.0), hit=(51.0, 51.0), miss=(49.0, 9.0))
-    more = replace(VERDICT, capacity="recur=20", size=2e4, stale=(0.0, 60.0), hit=(30.0, 31.0))
-    none = replace(VERDICT, capacity="recur=100", size=1e5)
+    some = replace(PONG, capacity="recur=50KB", size=5e4, stale=(0.0, 40.0), hit=(51.0, 51.0), miss=(49.0, 9.0))
+    more = replace(PONG, capacity="recur=20", size=2e4, stale=(0.0, 60.0), hit=(30.0, 31.0))
+    none = replace(PONG, capacity="recur=100", size=1e5)
     other = replace(more, backend="new:slab", size=9e4)
     elsewhere = replace(some, capacity="recur=80", source="b.json", size=8e4)
-    everything = [VERDICT, elsewhere, more, some, none, other]
-    assert where_legacy_lies(VERDICT, everything) == (
+    everything = [PONG, elsewhere, more, some, none, other]
+    assert where_legacy_lies(PONG, everything) == (
         "With pools recur=50KB: hits 51 % (legacy 51 %), misses 49 % (legacy 9 %), stale hits 0 % (legacy 40 %)."
     )
-    assert where_legacy_lies(VERDICT, [VERDICT, elsewhere]).startswith("With pools recur=80: ")
-    assert where_legacy_lies(VERDICT, [VERDICT]) == ""
-    assert where_legacy_lies(replace(VERDICT, stale=(0.0, 1.0)), [replace(VERDICT, stale=(0.0, 1.0)), some]) == ""
+    assert where_legacy_lies(PONG, [PONG, elsewhere]).startswith("With pools recur=80: ")
+    assert where_legacy_lies(PONG, [PONG]) == ""
+    assert where_legacy_lies(replace(PONG, stale=(0.0, 1.0)), [replace(PONG, stale=(0.0, 1.0)), some]) == ""
 
 
 NAMES = ("step_time_over_legacy", "bytes_reserved", "miss_rate", "stale_hit_rate", "context_mismatch_rate")
@@ -105,7 +109,7 @@ NEW, LEGACY = (0.25, 100.0, 40.0, 0.0, 9.0), (1.0, 400.0, 0.0, 40.0, 9.0)
 
 
 def from_asv(folder, commits):
-    """Verdicts of a history: by trace, what each commit measured of legacy and of new (None of one it left out)."""
+    """Comparisons from a history: by trace, what each commit measured of legacy and of new (None: left out)."""
     values = {}
     for trace, measured in commits.items():
         for place, backend in enumerate(("legacy", "new:paged")):
@@ -151,7 +155,7 @@ def test_asv_without_a_whole_commit_gives_no_verdict(tmp_path):
 
 
 def test_the_table_has_every_number():
-    table = verdict_table([VERDICT])
+    table = comparison_table([PONG])
     row = dict(zip(table.headings, table.rows[0], strict=True))
     assert (row["times faster"], row["p25"], row["p75"], row["times fewer bytes"]) == (3.0, 2.5, 3.5, 4.0)
     assert row["verdict"] == "better"

@@ -1,7 +1,7 @@
-"""Where a metric's history steps: exactly for what is deterministic, by a test and a smallest effect for times.
+"""Where a series changes for good: exactly for what is deterministic, by a test and a smallest effect for times.
 
 Candidates are found by ruptures (``KernelCPD``, linear kernel: the least squares segmentation, found exactly). It says
-where a series most likely steps, not whether it does: each candidate is then tested.
+where a series most likely changes, not whether it does: each candidate is then tested.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ import numpy as np
 import ruptures
 from scipy import stats
 
-__all__ = ["FEWEST_VALUES", "LEVEL", "PROCESS_SPREAD", "SMALLEST_EFFECT", "Change", "exact_changes", "measured_changes"]
+from kvbench.judge.verdict import SMALLEST_EFFECT
+
+__all__ = ["FEWEST_VALUES", "LEVEL", "PROCESS_SPREAD", "Change", "exact_changes", "measured_changes"]
 
 # Identical code's times take one of a few values up to 25 % apart from process to process (a log-normal spread of about
 # a tenth), and a history has one process a commit: what its values scatter by chance may look like less, never be less.
 PROCESS_SPREAD = 0.1
-# An outlier is no step: it takes this many commits on either side.
+# An outlier is no change: it takes this many commits on either side.
 FEWEST_VALUES = 3
-SMALLEST_EFFECT = 0.05
 LEVEL = 0.01
 # Segmentation asks for more than noise explains; the tests, which decide, ask for more than that.
 _PENALTY = 3.0
@@ -31,14 +32,14 @@ _MOST_OF_CONTROL = 2  # spreads that a control's value may lie off its others
 
 @dataclass(frozen=True)
 class Change:
-    """A step of a series.
+    """A lasting change of a series.
 
     Attributes:
-        position: index of the first value after the step.
-        before, after: the values beside a deterministic step; of measured ones the medians between steps.
+        position: index of the first value after it.
+        before, after: the values beside a deterministic change; of measured ones the medians between changes.
         ratio: after / before; of measured values free of the machine's pace and of what the control shows as well.
             Infinite from zero.
-        certainty: probability, in a history without steps, of seeing none as sure as this; 1 for a deterministic one.
+        certainty: probability, in a history without changes, of seeing none as sure as this; 1 for a deterministic one.
     """
 
     position: int
@@ -61,22 +62,20 @@ def exact_changes(values: Iterable[float]) -> list[Change]:
 
 
 def measured_changes(
-    series: Sequence[np.ndarray],
-    pace: Sequence[np.ndarray | None],
-    controls: Sequence[np.ndarray | None] = (),
+    series: Sequence[np.ndarray], pace: Sequence[np.ndarray | None], controls: Sequence[np.ndarray | None] = ()
 ) -> list[list[Change]]:
-    """The steps of each of several series of times.
+    """The changes of each of several series of times.
 
-    All series are judged together: the share of false steps among those reported is at most ``LEVEL`` (Benjamini and
-    Hochberg's control, ``scipy.stats.false_discovery_control``), and in a history without steps so is the probability
-    of reporting any.
+    All series are judged together: the share of false ones among those reported is at most ``LEVEL`` (Benjamini and
+    Hochberg's control, ``scipy.stats.false_discovery_control``), and in a history without changes so is the
+    probability of reporting any.
 
     Args:
         series: positive values, NaN where nothing was measured.
         pace: for each series how fast the machine was at each value, as a factor; values where it is NaN are not
             judged. None where nothing is known of it: then all are, as they are.
         controls: for each series what is left alone and measured with the same sizes, or None: a machine may be slow at
-            one kind of work alone. What a series shares with its control is no step of its own.
+            one kind of work alone. What a series shares with its control is no change of its own.
     """
     logs = [_logs(values, factor) for values, factor in zip(series, pace, strict=True)]
     against = [
@@ -106,7 +105,7 @@ def _logs(values: np.ndarray, pace: np.ndarray | None) -> np.ndarray:
 
 
 def _spread(differences: np.ndarray) -> float:
-    """Standard deviation of values whose neighbours differ so: a robust estimate, which steps hardly touch."""
+    """Standard deviation of values whose neighbours differ so: a robust estimate, which changes hardly touch."""
     if not len(differences):
         return 0.0
     around_zero = stats.median_abs_deviation(differences, center=lambda _, axis=None: 0.0, scale="normal")
@@ -168,7 +167,7 @@ class _Segments:
         ]
 
     def _size(self, a: int, b: int, c: int) -> float:
-        """Logarithm of what a step changes; less what the control shows as well."""
+        """By how much a series changes, as a logarithm; less what the control shows as well."""
         size = float(np.median(self._logs[b:c]) - np.median(self._logs[a:b]))
         before, after = self._controls(a, b), self._controls(b, c)
         if min(len(before), len(after)) < FEWEST_VALUES:
@@ -188,7 +187,7 @@ class _Segments:
     def _chance_beside_control(self, a: int, b: int, c: int) -> float:
         """The chance of a series' distances from its control: zero where too few are known, one where they go back.
 
-        Outliers of the control are cut: of what the series does they say nothing.
+        Outliers of the control are cut: they say nothing of the series.
         """
         before, after = self._controls(a, b), self._controls(b, c)
         if self._control is None or min(len(before), len(after)) < FEWEST_VALUES:
@@ -199,8 +198,8 @@ class _Segments:
             middle = np.median(known)
             found = self._logs[begin:end] - np.clip(self._control[begin:end], middle - most, middle + most)
             distances.append(found[~np.isnan(found)])
-        step = self._logs[b:c].mean() - self._logs[a:b].mean()
-        if (distances[1].mean() - distances[0].mean()) * step <= 0:
+        change = self._logs[b:c].mean() - self._logs[a:b].mean()
+        if (distances[1].mean() - distances[0].mean()) * change <= 0:
             return 1.0
         return _chance(distances[0], distances[1], math.sqrt(2) * self._spread)
 
@@ -208,7 +207,7 @@ class _Segments:
 def _likeliest_bounds(logs: np.ndarray, spread: float) -> list[int]:
     """Where segments begin, and where the last one ends.
 
-    They are found whatever their length, so that a step stands where it is and not where enough values follow; but only
+    They are found whatever their length, so that a change is put where it is and not where enough values follow. Only
     those of ``FEWEST_VALUES`` are kept. What lies between two of them is shared out between them; what lies before the
     first or after the last is judged once more commits show what it is.
     """

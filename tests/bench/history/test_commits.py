@@ -1,4 +1,4 @@
-"""What git tells of commits, and what it does where it cannot."""
+"""What git knows of commits, and what it does where it cannot."""
 
 import subprocess
 
@@ -6,8 +6,7 @@ import pytest
 from asv_files import commit_name
 from git_history import make_history
 
-from kvbench.report.commits import Commits, read_commits
-from kvbench.report.errors import ReportError
+from kvbench.history.commits import Commits, HistoryError, read_commits
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +63,7 @@ def test_without_a_tag_the_last_commits_are_new(tmp_path):
 
 @pytest.mark.parametrize("since", ["no-such-tag", "--output=x", "-1"])
 def test_a_wrong_revision_is_named(history, since):
-    with pytest.raises(ReportError, match="is no tag, commit or number of commits"):
+    with pytest.raises(HistoryError, match="is no tag, commit or number of commits"):
         read_commits(history[0], since)
 
 
@@ -91,7 +90,7 @@ def test_new_is_what_git_says_is_new_also_beside_the_main_line(tmp_path):
 
 @pytest.mark.parametrize("since", ["0", "00"])
 def test_no_commits_are_no_report(history, since):
-    with pytest.raises(ReportError, match="wants a number from 1 on, or a revision"):
+    with pytest.raises(HistoryError, match="wants a number from 1 on, or a revision"):
         read_commits(history[0], since)
 
 
@@ -103,5 +102,5 @@ def test_how_far_behind(history):
 def test_no_repository(tmp_path):
     assert read_commits(tmp_path) == Commits()
     assert read_commits(tmp_path, "5") == Commits()
-    with pytest.raises(ReportError, match="no git repository"):
+    with pytest.raises(HistoryError, match="no git repository"):
         read_commits(tmp_path, "v1")

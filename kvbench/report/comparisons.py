@@ -1,37 +1,33 @@
-"""New against legacy in a line: how much faster, how much smaller, and what lookups came to."""
+"""New against legacy in a line: how much faster, how much smaller, and the outcomes of lookups."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from kvbench.history.series import History
+from kvbench.judge.verdict import Rates, Verdict, overall, sign_of_count, sign_of_rates, sign_of_time
 from kvbench.measure.machine import short_commit
-from kvbench.report.changes import SMALLEST_EFFECT
-from kvbench.report.history import History
 from kvbench.report.panels import Table
 from kvbench.report.replays import DEFAULT_CAPACITIES, ReplayFile, ReplayResult
 from kvbench.report.text import number
 from kvcache import GEOMETRIES
 
-__all__ = ["Verdict", "from_history", "from_replays", "headlines", "verdict_table", "where_legacy_lies"]
+__all__ = ["Comparison", "comparison_table", "from_history", "from_replays", "headlines", "where_legacy_lies"]
 
 BASELINE = "legacy"
-DEFAULT_BACKENDS = ("new", "new:paged")  # what the library does unless told otherwise, by either name
+DEFAULT_BACKENDS = ("new", "new:paged")  # what the library does by default, by either name
 RECORDED, SYNTHETIC = "recorded", "synthetic"
 _TRACES = "replays.Replays."
 _TIME = "step_time_over_legacy"
 _METRICS = (_TIME, "bytes_reserved", "miss_rate", "stale_hit_rate", "context_mismatch_rate")
-_MATTERS = 0.01  # of a rate in %: less is rounding
 _OPEN = "time undecided"
-
-Rates = tuple[float | None, float | None]  # of the backend and of legacy, %
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Comparison:
     """One backend against legacy, on one trace at one capacity.
 
     Attributes:
@@ -68,24 +64,25 @@ class Verdict:
         A backend that returns wrong content more often than legacy is ``worse``, however fast it is.
         """
         if (self.wrong[0] or 0.0) > (self.wrong[1] or 0.0):
-            return "worse"
+            return Verdict.WORSE
+        time = sign_of_time(self.faster, self.quartiles)
         # Legacy's stale hits are no hits: a backend that never lies and never hits has gained nothing.
-        judged = {
-            "time": self._time(), "memory": _exact(self.smaller),
-            "stale hits": -_difference(self.stale), "hits": _difference(self.hit),
+        signs = {
+            "time": time, "memory": sign_of_count(self.smaller),
+            "stale hits": -sign_of_rates(self.stale), "hits": sign_of_rates(self.hit),
         }  # fmt: skip
-        found = {name: sign for name, sign in judged.items() if sign}
-        if len(set(found.values())) != 1:
-            return "mixed" if found else _OPEN
-        word = "better" if min(found.values()) > 0 else "worse"
-        if judged["time"]:
-            return word
-        return f"{word} in {' and '.join(found)}; {'not timed' if self.faster is None else _OPEN}"
+        verdict = overall(signs.values())
+        if verdict is Verdict.INCONCLUSIVE:
+            return _OPEN
+        if time or verdict is Verdict.MIXED:
+            return verdict
+        decided = " and ".join(name for name, sign in signs.items() if sign)
+        return f"{verdict} in {decided}; {'not timed' if self.faster is None else _OPEN}"
 
     @property
     def tone(self) -> str:
         """How a page marks it: ``better`` and ``worse`` are kept for what is so in everything."""
-        return self.word if self.word in ("better", "worse") else "mixed"
+        return self.word if self.word in (Verdict.BETTER, Verdict.WORSE) else Verdict.MIXED
 
     @property
     def sentence(self) -> str:
@@ -97,7 +94,7 @@ class Verdict:
             known = (
                 "no spread is known" if self.quartiles is None else "quartiles {:.3g} to {:.3g}".format(*self.quartiles)
             )
-            judged = "" if self._time() else ": undecided"
+            judged = "" if sign_of_time(self.faster, self.quartiles) else ": undecided"
             parts.append(f"a recurrent step is {self.faster:.3g} times as fast ({known}{judged});")
         if self.smaller == 1:
             parts.append("as many bytes reserved;")
@@ -109,46 +106,18 @@ class Verdict:
 
     @property
     def rates(self) -> str:
-        """What lookups came to, in words."""
-        told = [("hits", self.hit), ("misses", self.miss), ("stale hits", self.stale)]
-        told += [
+        """Lookup outcomes in words."""
+        shown = [("hits", self.hit), ("misses", self.miss), ("stale hits", self.stale)]
+        shown += [
             (name, rates)
             for name, rates in (("context mismatches", self.mismatch), ("wrong content", self.wrong))
             if any(rates)
         ]
-        return ", ".join(f"{name} {number(mine)} % (legacy {number(legacy)} %)" for name, (mine, legacy) in told)
-
-    def _time(self) -> int:
-        """A ratio alone decides nothing: its quartiles have to be on one side, too."""
-        if self.quartiles is None:
-            return 0
-        low, high = self.quartiles
-        effect = _effect(self.faster)
-        return effect if (low > 1 if effect > 0 else high < 1) else 0
+        return ", ".join(f"{name} {number(mine)} % (legacy {number(legacy)} %)" for name, (mine, legacy) in shown)
 
 
-def _effect(ratio: float | None) -> int:
-    """Whether a ratio is of a size that counts, and to which side."""
-    if not ratio or abs(math.log(ratio)) < math.log1p(SMALLEST_EFFECT):
-        return 0
-    return 1 if ratio > 1 else -1
-
-
-def _exact(ratio: float | None) -> int:
-    """To which side a ratio of counts is, by however little: the same on any machine."""
-    return 0 if ratio is None else (ratio > 1) - (ratio < 1)
-
-
-def _difference(rates: Rates) -> int:
-    """Whether a backend's rate is above legacy's, or below."""
-    mine, legacy = rates
-    if mine is None or legacy is None or abs(mine - legacy) < _MATTERS:
-        return 0
-    return 1 if mine > legacy else -1
-
-
-def from_replays(files: Iterable[ReplayFile]) -> list[Verdict]:
-    """A verdict for each backend of each replay that has legacy for its baseline."""
+def from_replays(files: Iterable[ReplayFile]) -> list[Comparison]:
+    """A comparison for each backend of each replay that has legacy for its baseline."""
     return [
         _of_replay(file, replay, place)
         for file in files
@@ -159,11 +128,11 @@ def from_replays(files: Iterable[ReplayFile]) -> list[Verdict]:
     ]
 
 
-def _of_replay(file: ReplayFile, replay: ReplayResult, place: int) -> Verdict:
+def _of_replay(file: ReplayFile, replay: ReplayResult, place: int) -> Comparison:
     backend, legacy = replay.backends[place], replay.first
     over = backend.over_baseline
     mine, theirs = sum(backend.bytes_reserved.values()), sum(legacy.bytes_reserved.values())
-    return Verdict(
+    return Comparison(
         replay.geometry.name,
         replay.device,
         replay.trace,
@@ -183,13 +152,13 @@ def _of_replay(file: ReplayFile, replay: ReplayResult, place: int) -> Verdict:
     )
 
 
-def from_history(history: History) -> list[Verdict]:
-    """A verdict for each backend of each trace that asv replayed, all of it at the last commit that measured all of it.
+def from_history(history: History) -> list[Comparison]:
+    """A comparison for each backend of each trace that asv replayed, at the last commit that measured all of it.
 
-    A commit that measured a part, as a run of some benchmarks does, tells nothing of a backend against legacy.
+    A commit that measured a part, as a run of some benchmarks does, does not compare a backend with legacy.
     """
     found = []
-    for machine in history.commits:
+    for machine, commits in history.commits.items():
         known = {name: history.values(machine, f"{_TRACES}track_{name}") for name in _METRICS}
         for params in known[_TIME]:
             cell = dict(part.partition("=")[::2] for part in params.split(", "))
@@ -197,33 +166,37 @@ def from_history(history: History) -> list[Verdict]:
                 continue
             legacy = f"trace={cell['trace']}, backend={BASELINE}, device={cell['device']}"
             place = _last_whole(known, params, legacy)
-            if place is None:
-                continue
-            latest = {
-                name: {each: float(values[each][place]) for each in (params, legacy) if each in values}
-                for name, values in known.items()
-            }
-            over, reserved = latest[_TIME][params], latest["bytes_reserved"]
-            mine, theirs = reserved[params], reserved[legacy]
-            found.append(
-                Verdict(
-                    _geometry(cell["trace"]),
-                    cell["device"],
-                    cell["trace"],
-                    SYNTHETIC if cell["trace"].startswith("synthetic-") else RECORDED,
-                    "default",
-                    cell["backend"],
-                    1 / over if over else None,
-                    None,
-                    theirs / mine if mine and theirs else None,
-                    (_hits(latest, params), _hits(latest, legacy)),
-                    (latest["stale_hit_rate"][params], latest["stale_hit_rate"][legacy]),
-                    f"asv, {machine}, commit {short_commit(history.commits[machine][place])}",
-                    (latest["miss_rate"][params], latest["miss_rate"][legacy]),
-                    (latest["context_mismatch_rate"][params], latest["context_mismatch_rate"][legacy]),
+            if place is not None:
+                source = f"asv, {machine}, commit {short_commit(commits[place])}"
+                mine, theirs = (
+                    {name: float(values[each][place]) for name, values in known.items() if each in values}
+                    for each in (params, legacy)
                 )
-            )
+                found.append(_of_cell(cell, mine, theirs, source))
     return found
+
+
+def _of_cell(cell: dict[str, str], mine: dict[str, float], legacy: dict[str, float], source: str) -> Comparison:
+    def rates(name: str) -> Rates:
+        return mine[f"{name}_rate"], legacy[f"{name}_rate"]
+
+    over, reserved, theirs = mine[_TIME], mine["bytes_reserved"], legacy["bytes_reserved"]
+    return Comparison(
+        _geometry(cell["trace"]),
+        cell["device"],
+        cell["trace"],
+        SYNTHETIC if cell["trace"].startswith("synthetic-") else RECORDED,
+        "default",
+        cell["backend"],
+        1 / over if over else None,
+        None,
+        theirs / reserved if reserved and theirs else None,
+        (_hits(mine), _hits(legacy)),
+        rates("stale_hit"),
+        source,
+        rates("miss"),
+        rates("context_mismatch"),
+    )
 
 
 def _last_whole(known: dict[str, dict[str, np.ndarray]], params: str, legacy: str) -> int | None:
@@ -244,48 +217,48 @@ def _geometry(trace: str) -> str:
     return next((each for each in sorted(GEOMETRIES, key=len, reverse=True) if name.startswith(each)), name)
 
 
-def _hits(latest: dict[str, dict[str, float]], params: str) -> float:
-    return 100 - sum(latest[f"{name}_rate"][params] for name in ("miss", "stale_hit", "context_mismatch"))
+def _hits(rates: dict[str, float]) -> float:
+    return 100 - sum(rates[f"{name}_rate"] for name in ("miss", "stale_hit", "context_mismatch"))
 
 
-def headlines(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """One verdict for each geometry and device: of the default backend, if it can be, at default capacity.
+def headlines(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """One comparison for each geometry and device: of the default backend, if it can be, at default capacity.
 
-    Replays given to the report stand before asv's, recorded searches before synthetic ones.
+    Replays given to the report come before asv's, recorded searches before synthetic ones.
     """
     order = {name: place for place, name in enumerate(GEOMETRIES)}
-    best: dict[tuple[str, str], Verdict] = {}
-    for verdict in sorted(verdicts, key=_rank):
-        best.setdefault((verdict.geometry, verdict.device), verdict)
+    best: dict[tuple[str, str], Comparison] = {}
+    for each in sorted(comparisons, key=_rank):
+        best.setdefault((each.geometry, each.device), each)
     return sorted(best.values(), key=lambda each: (order.get(each.geometry, len(order)), each.device))
 
 
-def where_legacy_lies(verdict: Verdict, verdicts: Iterable[Verdict]) -> str:
-    """What became of the same lookups in the largest pools in which legacy has stale hits; empty where it has none."""
+def where_legacy_lies(comparison: Comparison, others: Iterable[Comparison]) -> str:
+    """Outcomes of the same lookups in the largest pools in which legacy has stale hits; empty where it has none."""
     same = [
         each
-        for each in verdicts
+        for each in others
         if (each.geometry, each.device, each.trace, each.backend)
-        == (verdict.geometry, verdict.device, verdict.trace, verdict.backend)
+        == (comparison.geometry, comparison.device, comparison.trace, comparison.backend)
         and each.stale[1]
     ]
-    here = [each for each in same if each.source == verdict.source]
-    found = max(here or same, key=lambda each: each.size or 0.0, default=verdict)
-    if found.capacity == verdict.capacity:  # its sentence says so
+    here = [each for each in same if each.source == comparison.source]
+    found = max(here or same, key=lambda each: each.size or 0.0, default=comparison)
+    if found.capacity == comparison.capacity:  # its sentence says so
         return ""
     return f"With pools {found.capacity}: {found.rates}."
 
 
-def _rank(verdict: Verdict) -> tuple[bool, ...]:
+def _rank(comparison: Comparison) -> tuple[bool, ...]:
     return (
-        verdict.capacity not in DEFAULT_CAPACITIES,
-        verdict.backend not in DEFAULT_BACKENDS,
-        verdict.source.startswith("asv, "),
-        verdict.kind == SYNTHETIC,
+        comparison.capacity not in DEFAULT_CAPACITIES,
+        comparison.backend not in DEFAULT_BACKENDS,
+        comparison.source.startswith("asv, "),
+        comparison.kind == SYNTHETIC,
     )
 
 
-def verdict_table(verdicts: Sequence[Verdict]) -> Table:
+def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     """All of them, with every number."""
     headings = (
         "geometry", "device", "trace", "kind", "slots", "backend", "verdict", "times faster", "p25", "p75",
@@ -299,6 +272,6 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
             *(each.quartiles or (None, None)), each.smaller, *each.hit, *each.stale, *each.miss,
             *each.mismatch, *each.wrong, each.source,
         )
-        for each in verdicts
+        for each in comparisons
     ]  # fmt: skip
     return Table(headings, rows)

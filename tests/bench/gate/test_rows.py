@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from kvbench.gate.rows import compare_metrics, compare_times
 from kvbench.gate.thresholds import TIME, Limit, Meant, Thresholds
-from kvbench.gate.verdicts import FEWEST_PAIRS, Verdict, compare_metrics, compare_times
+from kvbench.judge.paired import FEWEST_PAIRS
+from kvbench.judge.verdict import Verdict
 
 METRICS = {
     "copies": Limit("lower"),

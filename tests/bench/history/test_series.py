@@ -1,15 +1,14 @@
-"""asv's results as series, their order, and the machine's pace."""
+"""asv's results as series, and the order of their commits."""
 
 import json
 import math
 
-import numpy as np
 import pytest
 from asv_files import START, commit_name, write_results
 from git_history import make_history
 
-from kvbench.report.commits import Commits, read_commits
-from kvbench.report.history import read_history
+from kvbench.history.commits import Commits, read_commits
+from kvbench.history.series import read_history
 
 EXACT = {"x.track_bytes_reserved": "bytes", "x.track_miss_rate": "%"}
 
@@ -75,6 +74,16 @@ def test_unknown_commits_leave_the_others_in_the_repositorys_order(tmp_path):
     assert found == [commit_name(8), *names, commit_name(7)]
 
 
+def test_a_child_that_is_dated_before_its_parent_comes_after_it(tmp_path):
+    folder, names = make_history(tmp_path / "repository", ["parent", "child"])
+    commits = [names[1], commit_name(7), names[0]]
+    dates = [START, START + 1, START + 2]  # the unknown one is younger than the child and older than its parent
+    write_results(
+        tmp_path / "results", {("x.track_miss_rate", "new"): [1.0] * 3}, commits=commits, dates=dates, units=EXACT
+    )
+    assert read(tmp_path / "results", read_commits(folder)).commits["vm"] == [commit_name(7), *names]
+
+
 def test_legacys_own_times_are_controls(tmp_path):
     values = {("x.track_time", name): [1.0] for name in ("legacy", "legacy-0.2.0", "new", "legacyish")}
     values[("x.track_bytes_reserved", "legacy")] = [1.0]
@@ -101,26 +110,10 @@ def test_results_without_a_value_are_an_empty_history(tmp_path, version):
     assert history.skipped == ()
 
 
-def test_the_pace_is_what_legacy_shows_and_excuses_the_machine(tmp_path):
-    slow = np.where(np.arange(12) < 6, 1.0, 1.8)
-    values = {(f"x.track_time_{kind}", "legacy"): (10 * kind * slow).tolist() for kind in (1, 2, 3)}
-    values |= {(f"x.track_time_{kind}", "new"): (3 * kind * slow).tolist() for kind in (1, 2, 3)}
-    values["x.track_time_4", "new"] = (7 * slow * np.where(np.arange(12) < 6, 1.0, 3.0)).tolist()
-    history = read(write_results(tmp_path, values))
-    assert history.pace["vm"][-1] / history.pace["vm"][0] == pytest.approx(1.8)
-    stepping = {(each.metric, change.position) for each in history.series for change in each.changes}
-    assert stepping == {("x.time_4", 6)}
-
-
-def test_without_controls_there_is_no_pace(tmp_path):
-    assert read(write_results(tmp_path, {("x.track_time", "legacy"): [1.0] * 8})).pace == {}
-
-
 def test_machines_stay_apart(tmp_path):
     for machine, value in (("a", 1.0), ("b", 9.0)):
         write_results(tmp_path, {("x.track_miss_rate", "new"): [value]}, machine=machine, units=EXACT)
     assert {each.machine: each.values.tolist() for each in read(tmp_path).series} == {"a": [1.0], "b": [9.0]}
-    assert all(not each.changes for each in read(tmp_path).series)
 
 
 def test_hostile_names_are_fit_to_be_shown(tmp_path):

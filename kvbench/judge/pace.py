@@ -1,4 +1,4 @@
-"""How fast a machine was at each commit, told by what is measured there and left alone: legacy."""
+"""How fast a machine was at each commit: legacy is measured there, and its code is left alone."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def machine_pace(controls: np.ndarray) -> np.ndarray | None:
     known = ~np.isnan(logs)
     if len(logs) < FEWEST_CONTROLS:
         return None
-    told = known.any(axis=0)
-    logs, known = logs[:, told], known[:, told]
+    seen = known.any(axis=0)
+    logs, known = logs[:, seen], known[:, seen]
     values, weights = np.where(known, logs, 0.0), known.astype(float)
     pace = np.zeros(logs.shape[1])
     for _ in range(_ROUNDS):
@@ -40,7 +40,7 @@ def machine_pace(controls: np.ndarray) -> np.ndarray | None:
         residuals = np.abs(values - pace - usual[:, None])
         weights = known / np.maximum(residuals, _SMALLEST_RESIDUAL)
     found = np.full(controls.shape[1], np.nan)
-    found[told] = np.exp(pace - np.median(pace))
+    found[seen] = np.exp(pace - np.median(pace))
     return found
 
 

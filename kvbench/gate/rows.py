@@ -1,0 +1,73 @@
+"""A gate's findings row by row: each metric of each benchmark, judged by the limits of the thresholds file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kvbench.gate.thresholds import TIME, Thresholds
+from kvbench.judge.paired import judge_exact, judge_times
+from kvbench.judge.verdict import Verdict
+
+__all__ = ["Row", "compare_metrics", "compare_times"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of one benchmark.
+
+    Attributes:
+        benchmark: its name, parameters included.
+        metric: ``time`` or a counter's name.
+        verdict: what became of it.
+        base, head: values; of times the medians over processes, in microseconds. None where there is none.
+        ratio: of times: head / base, the typical one of the pairs.
+        low, high: the interval of ``ratio``, at 95 %.
+        pairs: of processes.
+        reason: of a failure, a skip or an allowance.
+    """
+
+    benchmark: str
+    metric: str
+    verdict: Verdict
+    base: float | None = None
+    head: float | None = None
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    pairs: int = 0
+    reason: str = ""
+
+
+def compare_times(benchmark: str, base: Sequence[float], head: Sequence[float], thresholds: Thresholds) -> Row:
+    """Judge one benchmark's times, in microseconds, a value a process, pair by pair."""
+    meant = [each for each in thresholds.meant if each.covers(benchmark, TIME)]
+    found = judge_times(base, head, thresholds.time.room, [each.room for each in meant])
+    reason = "; ".join(each.why for each in meant) if found.verdict is Verdict.MEANT else ""
+    return Row(
+        benchmark, TIME, found.verdict, found.base, found.head, found.ratio, found.low, found.high, len(base), reason
+    )
+
+
+def compare_metrics(
+    benchmark: str, base: Mapping[str, float], head: Mapping[str, float], thresholds: Thresholds
+) -> list[Row]:
+    """Judge one benchmark's deterministic metrics."""
+    names = (*base, *(name for name in head if name not in base))
+    return [_compare(benchmark, name, base.get(name), head.get(name), thresholds) for name in names]
+
+
+def _compare(benchmark: str, metric: str, base: float | None, head: float | None, thresholds: Thresholds) -> Row:
+    limit = thresholds.limit_of(metric)
+    if limit is None:
+        reason = "kvbench/metrics.py has no metric of this name: add it, or a limit to the thresholds file"
+        return Row(benchmark, metric, Verdict.FAILED, base, head, reason=reason)
+    meant = [each for each in thresholds.meant if each.covers(benchmark, metric)]
+    verdict = judge_exact(base, head, limit.direction, limit.room, [each.room for each in meant])
+    reason = ""
+    if base is not None and head is not None:
+        if verdict is Verdict.SAME and head != base:
+            reason = "within its limit"
+        elif verdict is Verdict.MEANT:
+            reason = next(each.why for each in meant if abs(head - base) <= each.room(base))
+    return Row(benchmark, metric, verdict, base, head, reason=reason)

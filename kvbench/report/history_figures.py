@@ -1,0 +1,140 @@
+"""Histories as figures: a metric's values commit by commit with their change points, and each machine's pace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kvbench.history.commits import Commits
+from kvbench.history.series import History, Series
+from kvbench.judge.change_points import ChangePoint
+from kvbench.report.panels import Cell, Panel, Table
+from kvbench.report.plots import Mark, Plot
+from kvbench.report.plots import Series as Line
+from kvbench.report.text import file_name, number
+
+__all__ = ["history_name", "history_panels", "pace_panels"]
+
+MOST_TICKS = 4  # for which there is room, of names of commits
+WIDEST = 10  # of the largest value over the smallest: where it is wider, changes of the small ones would not be seen
+MOST_LINES = 8  # of a figure: the colours of the palette
+LAST_VALUES = 20  # of a history in its table; all of them are in its data
+FEWEST_POINTS = 2
+
+
+def history_name(series: Series) -> str:
+    """Of the figure that shows a series: one has all backends of the same sizes, or a benchmark's only parameter."""
+    return file_name("history", series.machine, series.benchmark, series.sizes)
+
+
+def history_panels(history: History, points: Sequence[ChangePoint], commits: Commits, most: int) -> list[Panel]:
+    """Histories as panels, at most so many, those with the worst change points first; of one commit there is none."""
+    groups: dict[str, list[Series]] = {}
+    for series in history.series:
+        if np.count_nonzero(~np.isnan(series.values)) >= FEWEST_POINTS:
+            groups.setdefault(history_name(series), []).append(series)
+    by_group: dict[str, list[ChangePoint]] = {}
+    for point in points:  # the worst first, and so are the groups
+        by_group.setdefault(history_name(point.series), []).append(point)
+    order = list(dict.fromkeys([*by_group, *groups]))
+    return [_panel(name, groups[name], by_group.get(name, []), history, commits) for name in order[:most]]
+
+
+def _panel(name: str, group: list[Series], points: list[ChangePoint], history: History, commits: Commits) -> Panel:
+    first = group[0]
+    anything = np.flatnonzero(~np.isnan([each.values for each in group]).all(axis=0))
+    names = [history.commits[first.machine][place] for place in anything]
+    values = np.array([each.values for each in group])[:, anything]
+    changing = [point.series for point in points]
+    drawn = sorted(group, key=lambda series: series not in changing)[:MOST_LINES]
+    drawn.sort(key=group.index)
+    at = {int(place): position for position, place in enumerate(anything)}
+    marks = {at[point.change.position]: point.commit[:8] for point in points if point.series in drawn}
+    rows: list[list[Cell]] = [
+        [commit[:8], str(history.dates[commit].date()), _subject(commit, commits), *column.tolist()]
+        for commit, column in zip(names, values.T, strict=True)
+    ]
+    headings = ("commit", "date", "subject", *(_label(each) for each in group))
+    latest = rows[-LAST_VALUES:]
+    more = f" The table has the last {len(latest)} of {len(rows)} commits." if len(latest) < len(rows) else ""
+    if drawn != group:
+        more += f" {MOST_LINES} of {len(group)} series are drawn, those with change points first."
+    return Panel(
+        name,
+        ", ".join(part for part in (first.metric, first.sizes) if part),
+        Table(headings, latest),
+        f"{_reading(first)}{more}",
+        _command(names, commits),
+        _plot(drawn, values[[group.index(each) for each in drawn]], names, marks, commits),
+        Table(headings, rows),
+    )
+
+
+def _reading(series: Series) -> str:
+    kind = "deterministic: every change is a change point" if series.is_exact else "measured: change points are tested"
+    better = "lower is better" if series.lower_is_better else "whether lower is better is not known"
+    return f"{series.benchmark} on {series.machine}; {kind}; {better}."
+
+
+def _plot(drawn: list[Series], values: np.ndarray, names: list[str], marks: dict[int, str], commits: Commits) -> Plot:
+    places = range(len(names))
+    lines = []
+    for series, row in zip(drawn, values.tolist(), strict=True):
+        hovers = [_hover(series, commit, value, commits) for commit, value in zip(names, row, strict=True)]
+        lines.append(Line(_label(series), places, row, hovers))
+    lowest, highest = np.nanmin(values), np.nanmax(values)
+    return Plot(
+        "commit, oldest first",
+        drawn[0].unit,
+        lines,
+        marks=[Mark(position - 0.5, text) for position, text in marks.items()],
+        x_ticks=_ticks(names),
+        log_y=bool(lowest > 0 and highest > WIDEST * lowest),
+    )
+
+
+def _ticks(names: Sequence[str]) -> list[tuple[float, str]]:
+    every = -(-len(names) // MOST_TICKS) or 1
+    return [(place, names[place][:8]) for place in range(0, len(names), every)]
+
+
+def _command(names: Sequence[str], commits: Commits) -> str:
+    """What measures all of these commits; a repository's first has no parent to begin behind."""
+    first, last = names[0], names[-1]
+    return f"tox -e asv -- {last[:8]}" if commits.places.get(first) == 0 else f"tox -e asv -- {first[:8]}^..{last[:8]}"
+
+
+def _label(series: Series) -> str:
+    return series.param("backend") or series.params or series.metric
+
+
+def _subject(commit: str, commits: Commits) -> str:
+    known = commits.find(commit)
+    return known.subject if known else ""
+
+
+def _hover(series: Series, commit: str, value: float, commits: Commits) -> str:
+    return f"{number(value)} {series.unit}\n{_label(series)}\n{commit[:8]} {_subject(commit, commits)[:60]}"
+
+
+def pace_panels(history: History, paces: dict[str, np.ndarray]) -> list[Panel]:
+    """How fast each machine was while it measured."""
+    panels = []
+    for machine, pace in paces.items():
+        rows = [(name[:8], float(value)) for name, value in zip(history.commits[machine], pace, strict=True)]
+        hovers = [f"{number(value)}\n{name}" for name, value in rows]
+        line = Line("pace", range(len(rows)), pace.tolist(), hovers)
+        ticks = _ticks(history.commits[machine])
+        panels.append(
+            Panel(
+                file_name("pace", machine),
+                f"Pace of {machine}",
+                Table(("commit", "pace"), rows),
+                "How long legacy took at each commit, over its usual time: the median of all its times. Its code is "
+                "left alone, so a busy machine shows here. Times are divided by this pace before they are judged.",
+                "tox -e asv",
+                Plot("commit, oldest first", "times its usual time", [line], x_ticks=ticks),
+            )
+        )
+    return panels
