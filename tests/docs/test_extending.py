@@ -44,8 +44,8 @@ assert "new:mirrored" in replays.BACKENDS
 sys.path.insert(0, "benchmarks/gates")
 import test_gate_operations as gate
 assert "new:mirrored" in gate.BACKENDS
-import claims
-assert "new:mirrored" in claims.STORAGES
+import claim_traces
+assert "new:mirrored" in claim_traces.STORAGES
 """
 
 CHECK_POLICY = """
@@ -138,7 +138,9 @@ def test_an_eviction_policy_takes_one_file(checkout):
 
 def test_a_trace_source_takes_two_files_and_its_test(checkout):
     (checkout / "kvbench" / "record" / "one.py").write_text(SOURCE)
-    _insert(checkout / "kvbench" / "cli" / "record.py", '@record.command()\n@click.option("--env",', COMMAND + "\n\n")
+    _insert(
+        checkout / "kvbench" / "cli" / "record.py", '@record.command()\n@click.option(\n    "--env",', COMMAND + "\n\n"
+    )
     _run(checkout, CHECK_SOURCE)
 
 
