@@ -171,7 +171,8 @@ class KVCachePool:
             priority: as in ``set``.
             tokens: number of new tokens to be stored; entries are evicted where the storage has no room for them.
         """
-        self.check_priority(priority)
+        if priority is not None:
+            self.check_priority(priority)
         self.writes += 1
         if self.storage.is_limited:
             self.free_memory(key)
@@ -224,7 +225,7 @@ class KVCachePool:
         """Whether ``slot`` belongs to ``key``."""
         return self._slots.get(key) == slot
 
-    def check_priority(self, priority: float | None) -> None:
+    def check_priority(self, priority: float) -> None:
         """Raise ValueError if entries cannot be ordered by ``priority``."""
-        if priority is not None and math.isnan(priority):
+        if math.isnan(priority):
             raise ValueError(f"pool {self.name!r}: a priority must not be NaN")

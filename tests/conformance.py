@@ -217,7 +217,7 @@ class StorageConformance:
 
 
 class CopyingStorageConformance(StorageConformance):
-    """What every storage but ``reference`` promises besides: nobody outside can change what it holds."""
+    """What every storage but ``reference`` promises as well: its entries are private copies."""
 
     def test_an_entry_does_not_change_with_what_was_stored(self):
         pool, stored = self.pool(), entry(1)
@@ -357,7 +357,7 @@ class CopyingStorageConformance(StorageConformance):
         assert counter.counts.allocations == 0
 
 
-# The judge of backends: contexts are plain lists, a token is one tensor [L, 2, H, D], and nothing is ever overwritten.
+# The reference for backends: a context is a plain list, a token one tensor [L, 2, H, D]; nothing is overwritten.
 Context = list[Tensor]
 
 
@@ -432,7 +432,7 @@ class Twins:
         recurrent_miss: what a recurrent lookup with misses raises, if it does.
         may_forget: whether the backend, which has pools then, may have evicted what the naive cache still has. What
             it finds must be right all the same.
-        poisons: whether the batch is spoilt after it was stored. A backend may keep what nobody has written over.
+        poisons: whether the batch is overwritten after it was stored. Otherwise a backend may keep its content.
     """
 
     def __init__(
@@ -819,7 +819,7 @@ class BackendConformance:
         keys = make_backend(self.backend, self.config()).hash_states(latents)
         assert list(keys) == [hash_state(latent) for latent in latents]
 
-    def test_reserved_bytes_are_told_by_what_they_serve(self):
+    def test_reserved_bytes_are_reported_by_purpose(self):
         twins = self.twins()
         assert set(twins.backend.bytes_reserved) == {"init", "recur", "wm", "batch"}
         twins.infer(Scope.ROOT, [(env, None, 7) for env in range(ENVS)])

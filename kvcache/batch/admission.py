@@ -65,10 +65,11 @@ class Admission:
             bytes are limited a later row may evict an earlier one.
         """
         pools, keys = self._pools, self._keys
-        limited = any(pool.storage.is_limited for pool in pools)
+        limited = any(pool.storage.is_limited for pool in set(pools))
         self._inherited = entries.tables.copy() if limited else entries.tables
         for pool, priority in zip(pools, self._priorities, strict=True):
-            pool.check_priority(priority)
+            if priority is not None:
+                pool.check_priority(priority)
         if limited:
             self._claim_with_room(entries.new)
         else:

@@ -209,7 +209,7 @@ class TestResident:
     @pytest.mark.parametrize(
         "spoil", ["in_place", "in_inference_mode", "by_a_reset", "by_dropping", "by_other_tensors"]
     )
-    def test_whoever_writes_into_it_is_found_out(self, spoil):
+    def test_a_write_from_outside_is_detected(self, spoil):
         cache = KVCacheManager(self.config())
         root = self.roots(cache, 4)
 
