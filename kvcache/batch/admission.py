@@ -73,7 +73,8 @@ class Admission:
         if limited:
             self._claim_with_room(entries.new)
         else:
-            self._claimed += [pool.claim(*each) for pool, *each in zip(pools, keys, self._priorities, strict=True)]
+            rows = zip(pools, keys, self._priorities, strict=True)
+            self._claimed += [pool.claim(key, priority) for pool, key, priority in rows]
         numbers = [pool.storage.first + slot for pool, slot in zip(pools, self._claimed, strict=True)]
         last = dict(zip(numbers, entries.rows, strict=True))
         if limited or len(last) < len(numbers):

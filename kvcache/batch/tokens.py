@@ -29,6 +29,14 @@ def _entries(rows: Sequence[Row]) -> list[int]:
     return [row.pool.storage.first + row.slot if type(row) is Found else NULL_ENTRY for row in rows]
 
 
+def _parent(row: Row, pool: KVCachePool) -> int:
+    """The entry that a row's new one in ``pool`` will share pages with; ``NULL_ENTRY`` where it cannot."""
+    if type(row) is not Found or not row.is_current:
+        return NULL_ENTRY
+    storage = row.pool.storage
+    return NULL_ENTRY if storage.is_limited and row.pool is not pool else storage.first + row.slot
+
+
 class TokenBatch(Batch):
     """Token-major batches ``[T, B, L, 2, H, D]``. The batch cache is a view of them; addresses never change.
 
@@ -187,22 +195,16 @@ class TokenBatch(Batch):
         appended = self.keys_values.size - max(sizes)
         windows = [self._windows[size + appended] for size in sizes]
         first, counts = [window[0] for window in windows], [window[1] for window in windows]
-        parents = [self._parent(row, pool) for row, pool in zip(rows, pools, strict=True)]
+        if self._journal.dropped:
+            parents = [NULL_ENTRY] * len(rows)
+        else:
+            parents = [_parent(row, pool) for row, pool in zip(rows, pools, strict=True)]
         tables, new = memory.inherit(parents, first, counts)
         origins = [
             memory.origins[parent].grown(at, at + count, added)
             for parent, at, count, added in zip(parents, first, counts, new, strict=True)
         ]
         return NewEntries(range(len(rows)), first, counts, new, tables, origins)
-
-    def _parent(self, row: Row, pool: KVCachePool) -> int:
-        """The entry that a row's new one in ``pool`` will share pages with; ``NULL_ENTRY`` where it cannot."""
-        if type(row) is not Found or not row.is_current or self._journal.dropped:
-            return NULL_ENTRY
-        storage = row.pool.storage
-        if storage.is_limited and row.pool is not pool:
-            return NULL_ENTRY
-        return storage.first + row.slot
 
     def _scatter(self, targets: np.ndarray, entries: NewEntries, sizes: Sequence[int]) -> None:
         """Write the new tokens of entries to the memory's rows ``targets`` (see ``TokenMemory.write``)."""
