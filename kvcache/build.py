@@ -22,9 +22,9 @@ class BuildInfo:
 
     Attributes:
         version: of the package.
-        commit: that it was built from, with ``-dirty`` where files differed from it; None where nobody knows, as of a
-            source archive.
-        compiled: whether all compiled parts are there; without them the new cache does the same, more slowly.
+        commit: that it was built from, with ``-dirty`` where files differed from it; None if unknown, as for a source
+            archive.
+        compiled: whether all compiled parts are there. Without them the new cache is slower.
     """
 
     version: str
@@ -33,21 +33,21 @@ class BuildInfo:
 
 
 def build_info() -> BuildInfo:
-    """The build that is in use."""
+    """The build in use."""
     return BuildInfo(__version__, _commit(), all(map(_is_there, _COMPILED)))
 
 
 def _commit() -> str | None:
-    """What the wheel was built from, or the checkout that the library is imported from."""
+    """The commit of the wheel, or of the checkout that the library is imported from."""
     if _is_there(_NOTE):
         return str(importlib.import_module(_NOTE).COMMIT)
     root = Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists():  # installed, maybe inside of somebody else's checkout
+    if not (root / ".git").exists():  # installed, maybe inside of another checkout
         return None
     try:
         command = ["git", "-C", str(root), *_DESCRIBE]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):  # no git, or one that distrusts the folder's owner
+    except (OSError, subprocess.CalledProcessError):  # no git, or git does not trust the folder's owner
         return None
 
 

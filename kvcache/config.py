@@ -1,4 +1,4 @@
-"""What a cache is built from."""
+"""The configuration of a cache."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ class CacheConfig:
 
     Attributes:
         geometry: shapes, number of environments and simulations.
-        game_segment_length: decides the init pools' default size, where it is set.
+        game_segment_length: the init pools' default size; None leaves it to ``num_simulations``.
         init_pool_size: slots of each environment's init pool; None leaves it to the backend.
         recur_pool_size: slots of the recurrent pool; None leaves it to the backend.
-        init_pool_bytes: instead of ``init_pool_size``: as many entries as fit. What is found in such a pool is copied
-            into others, and not shared with them: its pages would be held, and charged, for longer than it holds them.
+        init_pool_bytes: instead of ``init_pool_size``: as many entries as fit. Entries found in a byte-limited pool
+            are copied into other pools; sharing would keep their pages alive after eviction.
         recur_pool_bytes: instead of ``recur_pool_size``: as many entries as fit.
         eviction_strategy: of the new backend's pools.
-        storage: of the new backend's pools: a name from ``kvcache.storage.STORAGES``, or "auto": "paged", with a
-            resident batch where contexts are long.
-        resident_batch: whether the new backend's batch keeps what it holds from one inference to the next.
-        device: where contents live.
+        storage: of the new backend's pools: a name from ``kvcache.storage.STORAGES``, or "auto". That is "paged", with
+            a resident batch where contexts are long.
+        resident_batch: whether the new backend's batch keeps its content from one inference to the next.
+        device: of the contents.
         dtype: of the contents.
-        checks_entries: whether every entry must have the geometry's shape; if not, a pool's first entry decides, and
-            where pools share their memory (slab, paged) the first of them all.
+        checks_entries: whether every entry must have the geometry's shape. If not, a pool's first entry decides; with
+            shared memory (slab, paged) the first entry of any pool does.
 
     Raises:
         ValueError: a pool size is not a positive integer, is given twice, or is too small for one entry.
@@ -63,7 +63,7 @@ class CacheConfig:
         for pool in ("init", "recur"):
             size, limit = getattr(self, f"{pool}_pool_size"), getattr(self, f"{pool}_pool_bytes")
             if size is not None and limit is not None:
-                raise ValueError(f"{pool}_pool_size and {pool}_pool_bytes are both set: one of them decides")
+                raise ValueError(f"{pool}_pool_size and {pool}_pool_bytes are both set: set one of them")
             if limit is not None and limit < self.entry_bytes:
                 raise ValueError(f"{pool}_pool_bytes is {limit}: one entry takes {self.entry_bytes} bytes")
 
@@ -74,14 +74,14 @@ class CacheConfig:
 
     @property
     def init_entries(self) -> int:
-        """Slots of each environment's init pool, where a slot has room for a full entry."""
+        """Slots of each environment's init pool, with room for a full entry each."""
         if self.init_pool_bytes is not None:
             return self.init_pool_bytes // self.entry_bytes
         return self.init_pool_size or self.default_init_pool_size
 
     @property
     def recur_entries(self) -> int:
-        """Slots of the recurrent pool, where a slot has room for a full entry."""
+        """Slots of the recurrent pool, with room for a full entry each."""
         if self.recur_pool_bytes is not None:
             return self.recur_pool_bytes // self.entry_bytes
         return self.recur_pool_size or self.default_recur_pool_size
@@ -103,8 +103,8 @@ class CacheConfig:
         Attributes read: ``num_layers``, ``num_heads``, ``embed_dim``, ``context_length``, ``num_simulations``,
         ``rotary_emb``, ``game_segment_length``, ``init_pool_size``, ``recur_pool_size``, ``init_pool_bytes``,
         ``recur_pool_bytes``, ``eviction_strategy``, ``cache_storage``, ``cache_resident_batch``, ``device`` and
-        ``dtype``. Shapes default to UniZero's
-        (LightZero 0.2.0, ``policy/unizero.py``); where one is missing, entries may have any shape.
+        ``dtype``. Shapes default to UniZero's (LightZero 0.2.0, ``policy/unizero.py``). Where one is missing, entries
+        may have any shape.
 
         Raises:
             ValueError: a value is out of range, named.
@@ -112,6 +112,7 @@ class CacheConfig:
         if isinstance(config, dict):  # an EasyDict too: its keys are its attributes
             config = SimpleNamespace(**{str(name): value for name, value in config.items()})
         shape = ("num_layers", "num_heads", "embed_dim", "context_length", "num_simulations")
+        others = ("game_segment_length", *_POOL_SIZES, "eviction_strategy", "device", "dtype")
         return cls(
             Geometry(
                 env_num=env_num,
@@ -121,16 +122,7 @@ class CacheConfig:
             storage=_attribute(config, "cache_storage", cls.storage),
             resident_batch=_attribute(config, "cache_resident_batch", cls.resident_batch),
             checks_entries=all(getattr(config, name, None) is not None for name in shape[:-1]),
-            **{
-                name: _attribute(config, name, getattr(cls, name))
-                for name in (
-                    "game_segment_length",
-                    *_POOL_SIZES,
-                    "eviction_strategy",
-                    "device",
-                    "dtype",
-                )
-            },
+            **{name: _attribute(config, name, getattr(cls, name)) for name in others},
         )
 
 

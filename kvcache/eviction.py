@@ -1,4 +1,4 @@
-"""Which slot of a full pool goes next: FIFO, LRU, PRIORITY."""
+"""Which entry of a full pool is evicted: FIFO, LRU, PRIORITY."""
 
 from __future__ import annotations
 
@@ -32,19 +32,18 @@ class EvictionStrategy(Enum):
 
 
 class EvictionPolicy(ABC):
-    """The order in which occupied slots give way. It knows slots, never keys or contents."""
+    """The order in which occupied slots are evicted. It uses slot numbers, never keys or contents."""
 
     @abstractmethod
     def insert(self, slot: int, priority: float | None) -> None:
         """``slot`` has been given to a new key; ``priority`` None means ``DEFAULT_PRIORITY``."""
 
-    @abstractmethod
-    def touch(self, slot: int) -> None:
+    def touch(self, slot: int) -> None:  # noqa: B027 - most policies ignore lookups
         """``slot`` has been looked up."""
 
     @abstractmethod
     def update(self, slot: int, priority: float | None) -> None:
-        """The key in ``slot`` has been stored again; ``priority`` None leaves the old one."""
+        """The key in ``slot`` has been stored again; ``priority`` None keeps the old one."""
 
     @abstractmethod
     def remove(self, slot: int) -> None:
@@ -52,15 +51,15 @@ class EvictionPolicy(ABC):
 
     @abstractmethod
     def victim(self) -> int:
-        """The slot to give up next. At least one slot is occupied."""
+        """The slot to evict next. At least one slot is occupied."""
 
     @abstractmethod
     def clear(self) -> None:
-        """No slot is occupied any more."""
+        """All slots are free."""
 
 
 class FifoPolicy(EvictionPolicy):
-    """The slot given away longest ago goes first; neither lookups nor updates make a slot younger."""
+    """Evicts the oldest key first. Neither lookups nor updates make a key younger."""
 
     def __init__(self) -> None:
         # An OrderedDict rather than a dict: its oldest key is found in O(1) after any number of removals.
@@ -68,9 +67,6 @@ class FifoPolicy(EvictionPolicy):
 
     def insert(self, slot: int, priority: float | None) -> None:
         self._order[slot] = None
-
-    def touch(self, slot: int) -> None:
-        pass
 
     def update(self, slot: int, priority: float | None) -> None:
         pass
@@ -86,7 +82,7 @@ class FifoPolicy(EvictionPolicy):
 
 
 class LruPolicy(FifoPolicy):
-    """The slot neither looked up nor stored for longest goes first."""
+    """Evicts the key first that was neither looked up nor stored for the longest time."""
 
     def touch(self, slot: int) -> None:
         self._order.move_to_end(slot)
@@ -96,14 +92,14 @@ class LruPolicy(FifoPolicy):
 
 
 class PriorityPolicy(EvictionPolicy):
-    """The slot of lowest priority goes first, the one occupied longest among equals.
+    """Evicts the lowest priority first, and the oldest key among equals.
 
-    A heap with lazy deletion: a change of priority pushes a new record, and records that no longer stand are dropped
-    when they surface. The heap is rebuilt when the stale ones outnumber the live, so every call is O(log n) amortised.
+    A heap with lazy deletion: a change of priority pushes a new record, and stale records are dropped when they come
+    to the top. The heap is rebuilt when most records are stale, so every call is O(log n) amortised.
     """
 
     def __init__(self) -> None:
-        self._standing: dict[int, tuple[float, int]] = {}  # slot -> (priority, age)
+        self._current: dict[int, tuple[float, int]] = {}  # slot -> (priority, age)
         self._heap: list[tuple[float, int, int]] = []  # (priority, age, slot)
         self._next_age = 0
 
@@ -111,32 +107,29 @@ class PriorityPolicy(EvictionPolicy):
         self._push(slot, DEFAULT_PRIORITY if priority is None else priority, self._next_age)
         self._next_age += 1
 
-    def touch(self, slot: int) -> None:
-        pass
-
     def update(self, slot: int, priority: float | None) -> None:
-        old, age = self._standing[slot]
+        old, age = self._current[slot]
         if priority is not None and priority != old:
             self._push(slot, priority, age)
 
     def remove(self, slot: int) -> None:
-        del self._standing[slot]
+        del self._current[slot]
 
     def victim(self) -> int:
         while True:
             priority, age, slot = self._heap[0]
-            if self._standing.get(slot) == (priority, age):
+            if self._current.get(slot) == (priority, age):
                 return slot
             heapq.heappop(self._heap)
 
     def clear(self) -> None:
-        self._standing.clear()
+        self._current.clear()
         self._heap.clear()
 
     def _push(self, slot: int, priority: float, age: int) -> None:
-        self._standing[slot] = (priority, age)
-        if len(self._heap) > 2 * len(self._standing):
-            self._heap = [(p, a, s) for s, (p, a) in self._standing.items()]
+        self._current[slot] = (priority, age)
+        if len(self._heap) > 2 * len(self._current):
+            self._heap = [(p, a, s) for s, (p, a) in self._current.items()]
             heapq.heapify(self._heap)
         else:
             heapq.heappush(self._heap, (priority, age, slot))

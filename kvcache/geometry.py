@@ -12,23 +12,23 @@ POSITIONS = ("rotary", "absolute")
 # A step of the world model is one observation latent and one action, so contexts move by whole pairs.
 TOKENS_PER_STEP = 2
 
-# A context that reaches ``context_length - SLIDE_MARGIN`` tokens slides: the next step would not fit any more.
+# A context of ``context_length - SLIDE_MARGIN`` tokens slides: the next step would not fit.
 SLIDE_MARGIN = 1
 
-# With this many context tokens or fewer there is no room for a past: nothing is ever stored.
+# With this many context tokens or fewer there is no room for a past, and nothing is ever stored.
 LONGEST_CONTEXT_WITHOUT_PAST = 2
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes that decide what a cache entry weighs and how a search uses it.
+    """The sizes of a model and a search, which decide the size of a cache entry.
 
     Attributes:
-        name: how reports call it.
+        name: in reports.
         num_layers: transformer layers, L.
         num_heads: attention heads, H.
         embed_dim: embedding width, E = H x D.
-        context_length: most tokens that a context may hold, T.
+        context_length: most tokens of a context, T.
         env_num: environments searched in one batch, B.
         num_simulations: simulations of one search.
         positions: ``"rotary"`` (a kept token needs no correction when the window slides) or ``"absolute"``.
@@ -64,12 +64,12 @@ class Geometry:
 
     @property
     def slid_size(self) -> int:
-        """Tokens that a context holds right after its window slid."""
+        """Tokens of a context right after its window slid."""
         return self.context_length - SLIDE_MARGIN - TOKENS_PER_STEP
 
     @property
     def keeps_past(self) -> bool:
-        """Whether anything is stored at all: not when a context has room for one step only."""
+        """Whether contexts are stored. They are not where a context has room for one step only."""
         return self.context_length > LONGEST_CONTEXT_WITHOUT_PAST
 
     def window(self, size: int) -> tuple[int, int]:

@@ -25,7 +25,7 @@ def _host_float32(latents: Latents) -> np.ndarray:
 def hash_state(latent: Latents) -> int:
     """xxh64 of the latent's float32 bytes, as an integer in ``[0, 2**64)``.
 
-    The number equals LightZero's ``hash_state`` (0.2.0, ``unizero_world_models/utils.py``), which prints it in hex.
+    LightZero's ``hash_state`` (0.2.0, ``unizero_world_models/utils.py``) returns the same number in hex.
 
     Args:
         latent: one latent state, of any shape.
@@ -34,9 +34,9 @@ def hash_state(latent: Latents) -> int:
 
 
 def hash_states(latents: Latents) -> Sequence[int]:
-    """Keys of a batch: ``hash_state`` of every row, with one transfer for all of them.
+    """Keys of a batch: ``hash_state`` of every row, with one transfer to the host.
 
     Args:
-        latents: ``[B, ...]``, one latent state a row.
+        latents: ``[B, ...]``, one latent state per row.
     """
     return list(map(xxhash.xxh64_intdigest, _host_float32(latents)))

@@ -1,13 +1,12 @@
 """The containers: one layer's keys or values, one layer's pair, and all layers of a batch.
 
-Three layers of container as in IRIS (eloialonso/iris, ``kv_caching.py``) and LightZero after it; the attribute names
-``_keys_values``, ``_k_cache``, ``_v_cache``, ``_cache`` and ``_size`` are the ones by which a LightZero 0.2.0 model
-reaches into such an object. Ours keep all layers in one block of memory, so that a whole sample is one copy.
+The three levels are those of IRIS (eloialonso/iris, ``kv_caching.py``) and of LightZero. A LightZero 0.2.0 model reads
+the attributes ``_keys_values``, ``_k_cache``, ``_v_cache``, ``_cache`` and ``_size``, so they have the same names here.
+Here all layers are in one block of memory, and a whole sample is one copy.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from operator import is_
 from typing import Any
@@ -16,49 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kvcache.journal import Journal
+from kvcache.memory import memory, zeros
+
 __all__ = ["Cache", "Journal", "KVCache", "KeysValues", "memory", "zeros"]
 
 TOKENS_PER_PAIR = 2
-
-
-def memory(shape: Sequence[int], device: torch.device | str, dtype: torch.dtype) -> Tensor:
-    """Uninitialised memory that outlives the block it was allocated in: never an inference tensor.
-
-    What is allocated under ``torch.inference_mode`` cannot be written to outside it, and a cache filled during a
-    search is used after it.
-    """
-    with torch.inference_mode(False):
-        return torch.empty(tuple(shape), device=device, dtype=dtype)
-
-
-def zeros(shape: Sequence[int], device: torch.device | str, dtype: torch.dtype) -> Tensor:
-    """As ``memory``, but of zeros."""
-    with torch.inference_mode(False):
-        return torch.zeros(tuple(shape), device=device, dtype=dtype)
-
-
-class Journal:
-    """What was appended to a block: by it a block's owner tells appends from other writes.
-
-    Attributes:
-        writes: how many, each one operation on one layer's keys or values.
-        lowest: the lowest position written to; larger than any where nothing was.
-        dropped: whether old tokens made room for new ones, so that all others moved.
-    """
-
-    __slots__ = ("dropped", "lowest", "writes")
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        self.writes = 0
-        self.lowest = sys.maxsize
-        self.dropped = False
-
-    def note(self, position: int) -> None:
-        self.writes += 1
-        self.lowest = min(self.lowest, position)
 
 
 class Cache:
@@ -71,7 +33,7 @@ class Cache:
         self._cache = cache
         self._size = size
         self._journal = journal
-        self._noted = cache  # appends to this tensor are noted; others may be put in its place
+        self._noted = cache  # the journal is about this tensor; a caller may replace it
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -98,8 +60,8 @@ class Cache:
     def update(self, x: Tensor) -> None:
         """Append ``x`` ``[B, H, n, D]`` along tokens.
 
-        What is stored carries no autograd graph. When there is no room the oldest tokens are dropped, in even
-        numbers, so that observation-action pairs stay whole.
+        Stored tokens carry no autograd graph. When there is no room the oldest tokens are dropped, in even numbers, so
+        that observation-action pairs stay whole.
 
         Raises:
             ValueError: ``x`` does not fit the cache's other dimensions, or has more tokens than the cache can hold.
@@ -123,7 +85,7 @@ class Cache:
             raise ValueError(f"cannot append {new} tokens to a cache of {self._cache.shape[2]}")
         dropped = min(missing + missing % TOKENS_PER_PAIR, self._size)
         kept = self._size - dropped
-        # The two ranges overlap when little is dropped: the clone keeps the copy from reading what it wrote.
+        # The two ranges overlap when few tokens are dropped: without a clone the copy would read what it wrote.
         self._cache[:, :, :kept, :] = self._cache[:, :, dropped : self._size, :].clone()
         self._size = kept
 
@@ -173,6 +135,8 @@ class KVCache:
 class KeysValues:
     """The keys and values of all layers for ``num_samples`` rows, in one block ``[B, L, 2, H, T_max, D]``.
 
+    The arguments, seven of them, are those of LightZero's class of this name: its models call it.
+
     Args:
         num_samples: rows, B.
         num_heads: attention heads, H.
@@ -206,12 +170,12 @@ class KeysValues:
 
     @classmethod
     def from_block(cls, block: Tensor, size: int = 0, journal: Journal | None = None) -> KeysValues:
-        """Containers around an existing block ``[B, L, 2, H, T_max, D]``; nothing is copied.
+        """Containers around a block ``[B, L, 2, H, T_max, D]`` of any strides; nothing is copied.
 
         Args:
-            block: of any strides.
+            block: the memory.
             size: live tokens.
-            journal: in which all appends are noted.
+            journal: records all appends.
         """
         keys_values = cls.__new__(cls)
         keys_values._adopt(block, size, journal)
@@ -227,7 +191,7 @@ class KeysValues:
         return keys_values
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies are made of the block, or of the layers: of both, pickles would make unrelated tensors."""
+        """A pickle holds the block or the layers: of both it would make unrelated tensors."""
         if self.holds_block:
             return KeysValues.from_block, (self._block, self.size)
         return KeysValues.from_layers, ([(each._k_cache._cache, each._v_cache._cache) for each in self], self.size)
@@ -235,7 +199,7 @@ class KeysValues:
     def _adopt(self, block: Tensor, size: int, journal: Journal | None = None) -> None:
         assert block.ndim == 6, f"a block is [B, L, 2, H, T, D], got {tuple(block.shape)}"
         self._block: Tensor | None = block
-        # unbind makes all views of one axis in one call; indexing layer by layer costs several times as much.
+        # unbind makes all views of an axis in one call. Indexing layer by layer takes several times as long.
         pairs = [layer.unbind(1) for layer in block.unbind(1)]
         self._views: tuple[Tensor, ...] = tuple(view for pair in pairs for view in pair)
         self._layers([(Cache(k, size, journal), Cache(v, size, journal)) for k, v in pairs])
@@ -286,13 +250,13 @@ class KeysValues:
     def holds_block(self) -> bool:
         """Whether all layers are still views of one block.
 
-        Not when they were made from separate tensors, or when somebody (LightZero's own ``trim_and_pad_kv_cache``
-        does) has put other tensors into the layers since.
+        False where they were made from separate tensors, and where a caller has replaced a layer's tensors, as
+        LightZero's ``trim_and_pad_kv_cache`` does.
         """
         return self._block is not None and all(map(is_, self.layer_tensors(), self._views))
 
     def is_view_of(self, block: Tensor) -> bool:
-        """Whether it was made of ``block`` and all layers are still views of it."""
+        """Whether this was made of ``block`` and all layers are still views of it."""
         return self._block is block and self.holds_block
 
     @property

@@ -1,4 +1,4 @@
-"""What a manager is built of: the storages of its pools and the batch that goes with them, chosen once by name."""
+"""The parts of a manager, chosen by the storage's name: the storages of its pools, and their batch."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from kvcache.storage import STORAGES, EntrySpec, PagedStorage, Pages, Slab, Slab
 __all__ = ["AUTO", "Layout", "chosen_storage", "make_layout"]
 
 AUTO = "auto"
-# Context tokens from which on "auto" keeps the batch resident: below, finding out what it holds already takes longer
-# than moving it (benchmarks/claims.py storages).
+# From this many context tokens on "auto" keeps the batch resident. With fewer, finding the changed tokens takes longer
+# than moving all of them (benchmarks/claims.py storages).
 _RESIDENT_FROM = 32
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One batch, and what makes the storages of the pools it works with.
+    """One batch, and factories for the storages of its pools.
 
     Attributes:
         batch: where batches are assembled.
         init_pool_size: slots of each environment's init pool.
         recur_pool_size: slots of the recurrent pool.
-        init_storage: makes one for an init pool.
-        recur_storage: makes one for the recurrent pool.
-        wm_storage: makes one for the scratch pool.
+        init_storage: makes the storage of an init pool.
+        recur_storage: makes that of the recurrent pool.
+        wm_storage: makes that of the scratch pool.
     """
 
     batch: Batch
@@ -44,7 +44,7 @@ class Layout:
 
 
 def chosen_storage(config: CacheConfig) -> CacheConfig:
-    """The configuration with "auto" decided.
+    """The configuration with "auto" replaced by a storage.
 
     Raises:
         ValueError: no storage has that name, or it cannot have a resident batch.
@@ -55,15 +55,14 @@ def chosen_storage(config: CacheConfig) -> CacheConfig:
     if config.storage not in STORAGES:
         raise ValueError(f"unknown storage {config.storage!r}: choose one of {', '.join((*STORAGES, AUTO))}")
     if config.resident_batch and config.storage != "paged":
-        raise ValueError(f"storage {config.storage!r} has no resident batch: only 'paged' knows one token from another")
+        raise ValueError(f"storage {config.storage!r} has no resident batch: only 'paged' has one")
     return config
 
 
 def make_layout(config: CacheConfig) -> Layout:
     """The layout of a configuration. Raises ValueError as ``chosen_storage`` does."""
     config = chosen_storage(config)
-    layouts = {"slab": _slab, "paged": _paged}
-    return layouts.get(config.storage, _rows)(config)
+    return {"slab": _slab, "paged": _paged}.get(config.storage, _rows)(config)
 
 
 def _entry_spec(config: CacheConfig) -> EntrySpec:
@@ -95,7 +94,7 @@ def _slab(config: CacheConfig) -> Layout:
         TokenBatch(config.geometry, memory, spec, make_kernels(config.device)),
         init,
         recur,
-        # An init pool is mostly larger than it is ever full.
+        # Most init pools are never full.
         lambda: SlabStorage(init, spec, memory, reserves=False),
         lambda: SlabStorage(recur, spec, memory),
         lambda: SlabStorage(wm, spec, memory, reserves=False),

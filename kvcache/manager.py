@@ -1,4 +1,4 @@
-"""The new cache: pools that never return another key's content, and batches that move live tokens only."""
+"""The new cache: a pool returns a key's own entry or none, and batches move live tokens only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
-from kvcache.batch import Found, Row
+from kvcache.batch import Destinations, Found, Row
 from kvcache.config import CacheConfig
 from kvcache.eviction import EvictionStrategy
 from kvcache.geometry import Geometry
@@ -27,12 +27,12 @@ __all__ = ["KVCacheManager"]
 class KVCacheManager(CacheBackend):
     """The pools of a world model (SPEC 3): one init pool per environment, one recurrent pool, one scratch pool.
 
-    It only stores and retrieves. Entry by entry with ``get_*``, ``set_*`` and ``hierarchical_get``, which copy both
-    ways; or batch by batch (see ``CacheBackend``), where contents go from their slots straight into the batch.
+    ``get_*``, ``set_*`` and ``hierarchical_get`` copy single entries, in and out. The methods of ``CacheBackend`` work
+    on batches: contents are copied from their slots into the batch directly.
 
     Args:
         config: a dict or any object with attributes (see ``CacheConfig.from_object``), or a ``CacheConfig``.
-        env_num: environments of one batch; may be left out with a ``CacheConfig``, which knows it.
+        env_num: environments of one batch; optional with a ``CacheConfig``, which has it.
         enable_stats: whether queries and evictions are counted.
         storage: of the pools, instead of the configuration's.
         eviction_strategy: of the pools, instead of the configuration's.
@@ -61,7 +61,7 @@ class KVCacheManager(CacheBackend):
         elif env_num not in (None, config.geometry.env_num):
             raise ValueError(f"env_num is {env_num}, but the configuration is for {config.geometry.env_num}")
         if storage is not None:
-            # A resident batch was asked for beside the configuration's storage: another one may know none.
+            # The configuration's resident batch goes with its storage: another storage may have none.
             resident = config.resident_batch and storage == config.storage
             config = replace(config, storage=storage, resident_batch=resident)
         if eviction_strategy is not None:
@@ -92,21 +92,19 @@ class KVCacheManager(CacheBackend):
 
     @property
     def keys_values_wm_list(self) -> list[KeysValues | None]:  # type: ignore[override]
-        """As in ``CacheBackend``: copies made when somebody asks, since contexts go past it into the batch."""
+        """As in ``CacheBackend``. The copies are made when this is read: ``assemble`` does not use it."""
         return [self._context(row) for row in range(len(self._rows))]
 
     def _context(self, row: int) -> KeysValues | None:
         found = self._rows[row]
         if found is None or isinstance(found, KeysValues):
             return found
-        if self._assembled:  # what was found may have been written over since
-            return self.row_context(row)
-        contents: KeysValues = found.pool.storage.read(found.slot)
-        return contents
+        # After assembly the slot may hold another entry.
+        return self.row_context(row) if self._assembled else found.read()
 
     @property
     def position_shift(self) -> Tensor | None:
-        """As in ``CacheBackend``. Setting another one clears all pools: what they hold is of other weights."""
+        """As in ``CacheBackend``. Setting another one clears all pools: their entries are of other weights."""
         return self._batch.position_shift
 
     @position_shift.setter
@@ -144,18 +142,15 @@ class KVCacheManager(CacheBackend):
     def hierarchical_get(self, env_id: int, cache_key: int) -> KeysValues | None:
         """Init, then recur: an independent copy of the first entry found, or None.
 
-        One query of the hierarchy; the pools count what each of them was asked. ValueError for an ``env_id`` out of
+        Counts one query of the hierarchy, and one of each pool that is searched. ValueError for an ``env_id`` out of
         range.
         """
         found = self._find(env_id, cache_key, Scope.NODE)
         self._count(found is not None, found is None)
-        if found is None:
-            return None
-        contents: KeysValues = found.pool.storage.read(found.slot)
-        return contents
+        return None if found is None else found.read()
 
     def _init_pool(self, env_id: int) -> KVCachePool:
-        # A negative index would silently be another environment's pool.
+        # A negative index would be another environment's pool.
         if not isinstance(env_id, (int, np.integer)) or isinstance(env_id, bool) or not 0 <= env_id < self.env_num:
             raise ValueError(f"env_id must be an integer in 0..{self.env_num - 1}, got {env_id!r}")
         return self.init_pools[env_id]
@@ -227,7 +222,8 @@ class KVCacheManager(CacheBackend):
         assert self._assembled, "the batch was looked up but not assembled: there is nothing to store"
         sizes = self.keys_values_wm_size_list
         pools = [self.recur_pool] * len(sizes) if scope is Scope.NODE else [self._init_pool(env) for env in envs]
-        self._batch.store(self._rows, sizes, pools, keys, [None] * len(sizes) if priorities is None else priorities)
+        to = Destinations(pools, keys, [None] * len(sizes) if priorities is None else priorities)
+        self._batch.store(self._rows, sizes, to)
 
     def row_start(self, row: int) -> int:
         return self._batch.start(self.keys_values_wm_size_list[row], max(self.keys_values_wm_size_list))

@@ -1,4 +1,4 @@
-"""A pool: a fixed number of slots, which key owns which, and who gives way when none is free."""
+"""A pool: a fixed number of slots, the key that owns each, and eviction when none is free."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _log = logging.getLogger(__name__)
 class KVCachePool:
     """Entries by key, at most ``pool_size`` of them.
 
-    A key owns at most one slot and a slot belongs to at most one key: whatever is found under a key was stored under
-    it. With the default storage an entry is a private copy, in and out.
+    A key owns at most one slot, and a slot belongs to at most one key. So an entry found under a key was stored under
+    it. With the default storage entries are copied in and out.
 
     Args:
         pool_size: number of slots.
-        eviction_strategy: which entry goes when a new key finds the pool full.
+        eviction_strategy: which entry is evicted when the pool is full.
         enable_stats: whether lookups and evictions are counted in ``stats``.
-        name: how errors, logs and reports call the pool.
-        storage: where contents live: a name from ``kvcache.storage.STORAGES``, or one made for ``pool_size`` slots.
-        spec: of all entries; None lets the first one decide.
+        name: of the pool in errors, logs and reports.
+        storage: a name from ``kvcache.storage.STORAGES``, or a storage with ``pool_size`` slots.
+        spec: of all entries; None takes that of the first one.
 
     Raises:
         ValueError: ``pool_size`` is not a positive integer; an unknown strategy or storage.
@@ -54,29 +54,29 @@ class KVCachePool:
         self.stats_enabled = enable_stats
         self.stats = CacheStats()
         self.storage = make_storage(storage, pool_size, spec) if isinstance(storage, str) else storage
-        self.writes = 0  # claims and clears so far: a slot found before the last of them may be another key's by now
+        self.writes = 0  # claims and clears so far: after one, a slot found before may be another key's
         self._policy = make_policy(self.eviction_strategy)
         self._slots: dict[Hashable, int] = {}
         self._owners: list[Hashable | None] = [None] * pool_size
-        # Slots are handed out from the lowest up, after every clear anew: so the same memory serves again.
+        # After every clear the lowest slots are used first, so the same memory is used again.
         self._all_slots = list(range(pool_size - 1, -1, -1))
         self._free = self._all_slots.copy()
 
     def get(self, key: Hashable) -> Any | None:
-        """What was stored under ``key``, or None. Counts one query."""
+        """The value stored under ``key``, or None. Counts one query."""
         slot = self.find(key)
         return None if slot is None else self.storage.read(slot)
 
     def set(self, key: Hashable, value: Any, priority: float | None = None) -> int:
         """Store ``value`` under ``key`` and return its slot.
 
-        A key that is there already keeps its slot. Otherwise a free slot is taken, or the eviction strategy's victim.
+        A stored key keeps its slot. A new one takes a free slot, or that of an evicted entry.
 
         Args:
             key: any hashable.
-            value: what the storage takes: ``KeysValues`` of one row, or anything for ``storage="reference"``.
-            priority: for PRIORITY, the lowest goes first; None is ``DEFAULT_PRIORITY`` for a new key and leaves an
-                old one's. The other strategies take it and make no use of it.
+            value: ``KeysValues`` of one row, or any object for ``storage="reference"``.
+            priority: for PRIORITY, which evicts the lowest first; the other strategies ignore it. None is
+                ``DEFAULT_PRIORITY`` for a new key and leaves a stored key's priority as it is.
 
         Raises:
             TypeError, ValueError: the value cannot be stored, or the priority is NaN. The pool is unchanged then.
@@ -128,7 +128,7 @@ class KVCachePool:
         self._policy.update(self._slots[key], priority)
 
     def clear(self) -> None:
-        """Forget all keys. Slot memory and statistics stay."""
+        """Remove all keys. Slot memory and statistics stay."""
         self.writes += 1
         self._slots.clear()
         self._policy.clear()
@@ -140,11 +140,11 @@ class KVCachePool:
         return len(self._slots)
 
     def __contains__(self, key: Hashable) -> bool:
-        """Whether ``key`` is stored: neither counted as a query nor seen by the eviction strategy."""
+        """Whether ``key`` is stored. Counts no query, and is no use of the entry for the eviction strategy."""
         return key in self._slots
 
     def __iter__(self) -> Iterator[Hashable]:
-        """The stored keys, in no promised order."""
+        """The stored keys, in any order."""
         return iter(self._slots)
 
     def __repr__(self) -> str:
@@ -155,30 +155,29 @@ class KVCachePool:
 
     @property
     def slots_allocated(self) -> int:
-        """How many times memory for a slot has been allocated since the pool was made."""
+        """Allocations of memory for a slot since the pool was made."""
         return self.storage.slots_allocated
 
     @property
     def bytes_reserved(self) -> int:
-        """Bytes of tensor memory the pool holds on to."""
+        """Bytes of tensor memory that the pool holds."""
         return self.storage.bytes_reserved
 
     def claim(self, key: Hashable, priority: float | None = None, tokens: int = 0) -> int:
-        """A slot that belongs to ``key`` from now on, and must be written to or released.
+        """Give ``key`` a slot, which must then be written to or released. Raises ValueError if the priority is NaN.
 
         Args:
             key: as in ``set``.
             priority: as in ``set``.
-            tokens: new ones that are about to be stored; where the storage has no room for them, entries give way.
-
-        Raises:
-            ValueError: the priority is NaN.
+            tokens: number of new tokens to be stored; entries are evicted where the storage has no room for them.
         """
-        self.check_priority(priority)
+        if priority is not None:
+            self.check_priority(priority)
         self.writes += 1
         if self.storage.is_limited:
             self.free_memory(key)
-            self.make_room(tokens)
+            while self.evict_for(tokens):
+                pass
         slot = self._slots.get(key)
         if slot is not None:
             self._policy.update(slot, priority)
@@ -190,18 +189,13 @@ class KVCachePool:
         return slot
 
     def free_memory(self, key: Hashable) -> None:
-        """What ``key`` holds, if anything, makes room for what it will hold: claim it next."""
+        """Free the entry's memory but keep its slot; call ``claim`` next."""
         slot = self._slots.get(key)
         if slot is not None:
             self.storage.release(slot)
 
-    def make_room(self, tokens: int) -> None:
-        """Let entries give way until the storage has room for that many new tokens, or none is left."""
-        while self.evict_for(tokens):
-            pass
-
     def evict_for(self, tokens: int) -> bool:
-        """Evict one entry if the storage has no room for that many new tokens: whether one was evicted."""
+        """Evict one entry if the storage has no room for that many new tokens. Returns whether one was evicted."""
         if not self.storage.is_limited or not self._slots or not self.storage.lacks_room(tokens):
             return False
         self.writes += 1
@@ -221,17 +215,17 @@ class KVCachePool:
         return slot
 
     def release(self, key: Hashable) -> None:
-        """Undo ``claim`` after a failed write: the slot's content is no longer anybody's."""
+        """Undo ``claim`` after a failed write: remove the key and free its slot."""
         slot = self._slots.pop(key)
         self._policy.remove(slot)
         self.storage.release(slot)
         self._free.append(slot)
 
     def owns(self, key: Hashable, slot: int) -> bool:
-        """Whether ``slot`` is ``key``'s."""
+        """Whether ``slot`` belongs to ``key``."""
         return self._slots.get(key) == slot
 
-    def check_priority(self, priority: float | None) -> None:
+    def check_priority(self, priority: float) -> None:
         """Raise ValueError if entries cannot be ordered by ``priority``."""
-        if priority is not None and math.isnan(priority):
-            raise ValueError(f"pool {self.name!r}: a priority of NaN has no place in any order")
+        if math.isnan(priority):
+            raise ValueError(f"pool {self.name!r}: a priority must not be NaN")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 __all__ = ["CacheStats"]
 
 
 @dataclass(slots=True)
 class CacheStats:
-    """What a pool was asked and what it answered since it was made or last reset.
+    """Counters since a pool was made or last reset.
 
     Attributes:
-        hits: lookups that found their key. What a pool returns under a key is that key's. A legacy pool's hits
-            include its stale ones, which only a replay can tell apart.
+        hits: lookups that found their key. A legacy pool's hits include stale ones, which only a replay can find.
         misses: lookups that did not find their key.
         evictions: entries that lost their slot to another key. Updating a key is no eviction, nor is clearing a pool.
         total_queries: lookups answered.
@@ -26,16 +25,16 @@ class CacheStats:
 
     @property
     def hit_rate(self) -> float:
-        """Hits over queries, 0.0 where there was no query."""
+        """``hits / total_queries``; 0.0 without queries."""
         return self.hits / self.total_queries if self.total_queries else 0.0
 
     @property
     def miss_rate(self) -> float:
-        """``1 - hit_rate``: 1.0 where there was no query."""
+        """``1 - hit_rate``; 1.0 without queries."""
         return 1.0 - self.hit_rate
 
     def count(self, hits: int, misses: int) -> None:
-        """Count lookups that were answered."""
+        """Count answered lookups."""
         self.hits += hits
         self.misses += misses
         self.total_queries += hits + misses
@@ -46,11 +45,4 @@ class CacheStats:
 
     def to_dict(self) -> dict[str, float]:
         """Counters and rates by name."""
-        return {
-            "hits": self.hits,
-            "misses": self.misses,
-            "evictions": self.evictions,
-            "total_queries": self.total_queries,
-            "hit_rate": self.hit_rate,
-            "miss_rate": self.miss_rate,
-        }
+        return asdict(self) | {"hit_rate": self.hit_rate, "miss_rate": self.miss_rate}

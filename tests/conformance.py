@@ -217,7 +217,7 @@ class StorageConformance:
 
 
 class CopyingStorageConformance(StorageConformance):
-    """What every storage but ``reference`` promises besides: nobody outside can change what it holds."""
+    """What every storage but ``reference`` promises as well: its entries are private copies."""
 
     def test_an_entry_does_not_change_with_what_was_stored(self):
         pool, stored = self.pool(), entry(1)
@@ -357,7 +357,7 @@ class CopyingStorageConformance(StorageConformance):
         assert counter.counts.allocations == 0
 
 
-# The judge of backends: contexts are plain lists, a token is one tensor [L, 2, H, D], and nothing is ever overwritten.
+# The reference for backends: a context is a plain list, a token one tensor [L, 2, H, D]; nothing is overwritten.
 Context = list[Tensor]
 
 
@@ -432,7 +432,7 @@ class Twins:
         recurrent_miss: what a recurrent lookup with misses raises, if it does.
         may_forget: whether the backend, which has pools then, may have evicted what the naive cache still has. What
             it finds must be right all the same.
-        poisons: whether the batch is spoilt after it was stored. A backend may keep what nobody has written over.
+        poisons: whether the batch is overwritten after it was stored. Otherwise a backend may keep its content.
     """
 
     def __init__(
@@ -581,6 +581,8 @@ GEOMETRY_IDS = [f"{geometry.positions}-{geometry.context_length}" for geometry i
 
 # More slots than any test below writes.
 AMPLE = 512
+
+OTHER_SHIFTS = {"factor": lambda shift: 3 * shift, "none": lambda shift: None, "a little": lambda shift: shift - 1}
 
 _KEY = st.integers(0, 4)
 _CLEARS = ("clear_recur_cache", "clear_init_caches", "clear_all")
@@ -779,12 +781,45 @@ class BackendConformance:
         assert all(pool == CacheStats().to_dict() for pool in pools)
         assert twins.infer(Scope.ROOT, [(0, 7, 9)]) == [2]  # contents stay
 
+    @pytest.mark.parametrize("change", OTHER_SHIFTS.values(), ids=OTHER_SHIFTS)
+    def test_another_position_shift_clears_all_pools(self, change):
+        """Entries are then of other weights. Legacy keeps them."""
+        twins = self.slid_chain()
+        cache, naive = twins.backend, twins.naive
+        pools = (*cache.init_pools, cache.recur_pool, cache.wm_pool)
+        twins.infer(Scope.NODE, [(0, 6, 7)])
+        if "legacy" in self.backend:
+            before = [len(pool) for pool in pools]
+            cache.position_shift = change(cache.position_shift)
+            assert [len(pool) for pool in pools] == before
+            return
+        cache.wm_pool.set(1, entry(1, 3, tokens=GEOMETRY.context_length))
+        naive.shift = cache.position_shift = change(cache.position_shift)
+        assert not any(len(pool) for pool in pools)
+        naive.clear_all()
+        for key in range(6, 14):  # until the window slides by the new correction
+            twins.infer(Scope.ROOT, [(0, key, key + 1)])
+
+    def test_an_equal_position_shift_changes_nothing(self):
+        twins = self.slid_chain()
+        twins.backend.position_shift = twins.backend.position_shift.clone()
+        assert len(twins.backend.init_pools[0]) == 6
+        for key in range(6, 9):
+            twins.infer(Scope.ROOT, [(0, key, key + 1)])
+
+    def slid_chain(self) -> Twins:
+        """One environment's contexts until the window has slid: six keys in its init pool."""
+        twins = self.twins()
+        for key in range(6):
+            twins.infer(Scope.ROOT, [(0, key or None, key + 1)])
+        return twins
+
     def test_keys_are_the_hashes_of_the_latents(self):
         latents = torch.randn(4, 5, 3)
         keys = make_backend(self.backend, self.config()).hash_states(latents)
         assert list(keys) == [hash_state(latent) for latent in latents]
 
-    def test_reserved_bytes_are_told_by_what_they_serve(self):
+    def test_reserved_bytes_are_reported_by_purpose(self):
         twins = self.twins()
         assert set(twins.backend.bytes_reserved) == {"init", "recur", "wm", "batch"}
         twins.infer(Scope.ROOT, [(env, None, 7) for env in range(ENVS)])

@@ -1,15 +1,14 @@
-"""Admitting a batch's new entries: what they share with others, and a slot for each, or none of them at all."""
+"""Admission of a batch's new entries: each gets a slot, or none of them does."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from kvcache.batch.base import Destinations
 from kvcache.kernels import ZERO_PAGE
-from kvcache.pool import KVCachePool
 from kvcache.storage import TokenMemory
 from kvcache.storage.positions import Origins
 
@@ -23,10 +22,10 @@ class NewEntries:
     Attributes:
         rows: of the batch.
         first: the first token of each row that is stored.
-        counts: how many tokens are.
-        new: how many of these are written; the others are shared with the context that the row grew from.
-        tables: ``[n, T_max + 1]``, what ``TokenMemory.inherit`` returned.
-        origins: where the tokens were computed.
+        counts: number of stored tokens of each row.
+        new: number of written tokens of each row. The others are shared with the context that it grew from.
+        tables: ``[n, T_max + 1]``, from ``TokenMemory.inherit``.
+        origins: positions at which the tokens were computed.
         numbers: of the entries, once they are admitted.
     """
 
@@ -39,7 +38,7 @@ class NewEntries:
     numbers: list[int] = field(default_factory=list)
 
     def only(self, rows: Sequence[int]) -> NewEntries:
-        """Those of some rows of a whole batch."""
+        """The entries of some rows of a whole batch."""
         first, counts, new = ([each[row] for row in rows] for each in (self.first, self.counts, self.new))
         return NewEntries(rows, first, counts, new, self.tables[rows], [self.origins[row] for row in rows])
 
@@ -49,41 +48,33 @@ class Admission:
 
     Args:
         memory: of all the pools.
-        pools: where each row goes.
-        keys: under which.
-        priorities: as in ``KVCachePool.set``.
+        to: the pool, key and priority of each row.
     """
 
-    def __init__(
-        self,
-        memory: TokenMemory,
-        pools: Sequence[KVCachePool],
-        keys: Sequence[Any],
-        priorities: Sequence[float | None],
-    ) -> None:
+    def __init__(self, memory: TokenMemory, to: Destinations) -> None:
         self._memory = memory
-        self._pools = pools
-        self._keys = keys
-        self._priorities = priorities
+        self._pools, self._keys, self._priorities = to
         self._claimed: list[int] = []
-        self._inherited: np.ndarray | None = None  # tables whose pages are held for entries that are not written yet
+        self._inherited: np.ndarray | None = None  # tables that hold pages for entries not written yet
 
     def admit(self, entries: NewEntries) -> NewEntries:
         """Claim a slot for each row.
 
         Returns:
-            The entries that own a slot when all are claimed. Of two rows with one key the last one does, and where
+            The entries that own a slot when all are claimed. Of two rows with one key only the last one does. Where
             bytes are limited a later row may evict an earlier one.
         """
         pools, keys = self._pools, self._keys
-        limited = any(pool.storage.is_limited for pool in pools)
+        limited = any(pool.storage.is_limited for pool in set(pools))
         self._inherited = entries.tables.copy() if limited else entries.tables
         for pool, priority in zip(pools, self._priorities, strict=True):
-            pool.check_priority(priority)
+            if priority is not None:
+                pool.check_priority(priority)
         if limited:
             self._claim_with_room(entries.new)
         else:
-            self._claimed += [pool.claim(*each) for pool, *each in zip(pools, keys, self._priorities, strict=True)]
+            rows = zip(pools, keys, self._priorities, strict=True)
+            self._claimed += [pool.claim(key, priority) for pool, key, priority in rows]
         numbers = [pool.storage.first + slot for pool, slot in zip(pools, self._claimed, strict=True)]
         last = dict(zip(numbers, entries.rows, strict=True))
         if limited or len(last) < len(numbers):
@@ -114,11 +105,11 @@ class Admission:
             self._claimed.append(pool.claim(key, priority))
 
     def written(self) -> None:
-        """The entries hold what they inherited."""
+        """The entries are written: from now on they hold the inherited pages."""
         self._inherited = None
 
     def roll_back(self) -> None:
-        """Release what was claimed and inherited."""
+        """Release the claimed slots and the inherited pages."""
         if self._inherited is not None:
             self._memory.release_inherited(self._inherited)
         for pool, key in zip(self._pools, self._keys[: len(self._claimed)], strict=False):

@@ -1,4 +1,4 @@
-"""Batches: how rows found in pools get into the batch cache, and how the batch's rows get back into pools."""
+"""The interface of batches, and the types of their rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kvcache.geometry import Geometry
 from kvcache.keys_values import KeysValues
 from kvcache.pool import KVCachePool
 
-__all__ = ["Batch", "Found", "Row"]
+__all__ = ["Batch", "Destinations", "Found", "Row"]
 
 
 class Found(NamedTuple):
@@ -22,7 +22,7 @@ class Found(NamedTuple):
     Attributes:
         pool: where it was found.
         slot: the entry's.
-        writes: how often the pool had been written to by then.
+        writes: the pool's number of writes at that time.
     """
 
     pool: KVCachePool
@@ -31,12 +31,31 @@ class Found(NamedTuple):
 
     @property
     def is_current(self) -> bool:
-        """Whether the slot still holds what was found."""
+        """Whether the slot still holds the entry that was found."""
         return self.pool.writes == self.writes
+
+    def read(self) -> KeysValues:
+        """A copy of the entry; a reference with ``storage="reference"``."""
+        contents: KeysValues = self.pool.storage.read(self.slot)
+        return contents
 
 
 # A row of a batch before it is assembled: found, supplied by the model, or empty.
 Row = Found | KeysValues | None
+
+
+class Destinations(NamedTuple):
+    """Where the rows of a batch are stored.
+
+    Attributes:
+        pools: the pool of each row.
+        keys: the key of each row. Of two rows with one key the last is kept.
+        priorities: as in ``KVCachePool.set``.
+    """
+
+    pools: Sequence[KVCachePool]
+    keys: Sequence[Any]
+    priorities: Sequence[float | None]
 
 
 class Batch(ABC):
@@ -55,29 +74,20 @@ class Batch(ABC):
 
     @abstractmethod
     def begin(self, rows: int) -> None:
-        """Let ``keys_values`` be a batch cache of that many rows."""
+        """Make ``keys_values`` a batch cache of that many rows."""
 
     @abstractmethod
     def assemble(self, rows: Sequence[Row], sizes: Sequence[int]) -> None:
-        """Put rows of those sizes into ``keys_values``. Every ``Found`` of them stands."""
+        """Put rows of those sizes into ``keys_values``. Every ``Found`` among them is current."""
 
     @abstractmethod
-    def store(
-        self,
-        rows: Sequence[Row],
-        sizes: Sequence[int],
-        pools: Sequence[KVCachePool],
-        keys: Sequence[Any],
-        priorities: Sequence[float | None],
-    ) -> None:
+    def store(self, rows: Sequence[Row], sizes: Sequence[int], to: Destinations) -> None:
         """Store each row as the model left it.
 
         Args:
-            rows: what was assembled.
+            rows: the assembled rows.
             sizes: of the rows before the model appended anything.
-            pools: where each row goes.
-            keys: under which; of two rows with one key the last stays.
-            priorities: as in ``KVCachePool.set``.
+            to: the pool, key and priority of each row.
         """
 
     def start(self, size: int, longest: int) -> int:
@@ -85,10 +95,10 @@ class Batch(ABC):
         return longest - size
 
     def set_position_shift(self, shift: Tensor | None) -> bool:
-        """From now on windows slide by this correction, as in ``CacheBackend.position_shift``.
+        """Set the correction by which windows slide, as in ``CacheBackend.position_shift``.
 
         Returns:
-            Whether it is another one than before: entries that were stored until then are of other weights.
+            Whether it differs from the one before. Stored entries are then of other weights.
 
         Raises:
             ValueError: it is of another shape than ``[L, 2, H, context_length - 3, D]``.
@@ -108,9 +118,9 @@ class Batch(ABC):
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """Bytes of tensor memory that is no pool's."""
+        """Bytes of tensor memory that belongs to no pool."""
 
     @property
     def shared_bytes(self) -> int:
-        """Bytes of the memory that pools share, all of it."""
+        """Bytes of all memory that pools share."""
         return 0

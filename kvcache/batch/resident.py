@@ -1,43 +1,42 @@
-"""A batch over pages that stays where it is from one inference to the next."""
+"""A batch over pages that keeps its content from one inference to the next."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from kvcache.batch.base import Row
+from kvcache.batch.base import Destinations, Row
 from kvcache.batch.tokens import TokenBatch
 from kvcache.geometry import Geometry
 from kvcache.kernels import Kernels, copy_rows
-from kvcache.keys_values import KeysValues, memory
-from kvcache.pool import KVCachePool
+from kvcache.keys_values import KeysValues
+from kvcache.memory import memory
 from kvcache.storage import EntrySpec, Pages
 
 __all__ = ["ResidentBatch"]
 
 _UNKNOWN = -1
-_FEW_MORE = 2  # moving a token by way of the scratch memory takes as long as moving two
+_FEW_MORE = 2  # moving a token through the scratch memory takes as long as moving two
 
 
 class ResidentBatch(TokenBatch):
-    """A batch that stays where it is: what a row holds already is not moved again.
+    """A batch that keeps its content: only tokens that differ from those already there are moved.
 
-    Rows begin at the first position and zeros fill them up behind, so that a token stands where it stands in its
-    context, however long the other rows are. From one simulation to the next the root's context is the same: only the
-    tokens below the root are moved. A write into the batch other than by ``update`` is noticed (by torch's count of
-    the writes to a tensor; what goes past torch is not), and everything is moved anew.
+    Rows begin at the first position, with zeros behind them. So a token's position is the one in its context, however
+    long the other rows are. From one simulation to the next the root's context is the same, and only the tokens below
+    the root are moved. After a write into the batch other than by ``update`` all tokens are moved. Such a write is
+    detected by torch's version of the tensor; one that bypasses torch is not.
 
     Args:
-        memory: pages, whose serial numbers tell one content from another.
+        memory: pages; a serial number identifies the content of each.
     """
 
     _memory: Pages
 
     def __init__(self, geometry: Geometry, memory: Pages, spec: EntrySpec, kernels: Kernels) -> None:
-        self._holds = np.empty((0, 0), dtype=np.int64)  # [T, B]: serial numbers of what is there
+        self._holds = np.empty((0, 0), dtype=np.int64)  # [T, B]: serial numbers of the pages that are there
         self._version = 0
         self._scratch: Tensor | None = None
         super().__init__(geometry, memory, spec, kernels)
@@ -54,23 +53,16 @@ class ResidentBatch(TokenBatch):
         if self._buffer is not before:
             self._forget()
 
-    def store(
-        self,
-        rows: Sequence[Row],
-        sizes: Sequence[int],
-        pools: Sequence[KVCachePool],
-        keys: Sequence[Any],
-        priorities: Sequence[float | None],
-    ) -> None:
+    def store(self, rows: Sequence[Row], sizes: Sequence[int], to: Destinations) -> None:
         if self._journal.dropped and min(sizes) < max(sizes):
             raise ValueError(
-                f"more was appended than a context of {self._tokens} tokens has room for: what was dropped for it is "
-                "not what is oldest in rows that are padded behind"
+                f"more was appended than a context of {self._tokens} tokens has room for: the dropped tokens are not "
+                "the oldest ones of rows that are padded behind"
             )
-        super().store(rows, sizes, pools, keys, priorities)
+        super().store(rows, sizes, to)
 
     def _forget(self) -> None:
-        """Nothing is known of what the batch holds."""
+        """Take the whole batch as unknown: all tokens are moved at the next assembly."""
         self._holds = np.full(tuple(self._buffer.shape[:2]), _UNKNOWN, dtype=np.int64)
 
     def start(self, size: int, longest: int) -> int:
@@ -91,7 +83,7 @@ class ResidentBatch(TokenBatch):
         self._version = self._flat._version
 
     def _is_consecutive(self, new: int, appended: int) -> bool:
-        return new <= appended  # what was there before lies in front of the padding
+        return new <= appended  # older tokens are in front of the padding
 
     def _fill(self, entries: Sequence[int], sizes: Sequence[int], longest: int) -> None:
         pages, width = self._memory, len(entries)
@@ -104,14 +96,14 @@ class ResidentBatch(TokenBatch):
             moves, changed = self._moves(entries, longest), places[:count]
             lowest = int(changed[0]) // width
             if index.size - lowest * width <= _FEW_MORE * count:
-                # From where the tokens below the root begin all is moved: some are there already, none is moved twice.
+                # All tokens from the first changed position on are moved: some are there already, none is moved twice.
                 self._gather(index[lowest:], None if moves is None else moves[lowest:], self._buffer[lowest:longest])
             else:
                 if moves is not None:
                     moves = np.broadcast_to(moves, index.shape).reshape(-1, 1)[changed]
                 self._move(index.reshape(-1, 1)[changed], moves, changed)
         except BaseException:
-            self._forget()  # it does not hold yet what it was to hold
+            self._forget()  # the serial numbers are written, the tokens are not
             raise
 
     def _move(self, rows: np.ndarray, moves: np.ndarray | None, places: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Batches made row by row, for storages that know nothing of batches."""
+"""Batches made row by row, for storages that move one row at a time."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
-from kvcache.batch.base import Batch, Found, Row
+from kvcache.batch.base import Batch, Destinations, Found, Row
 from kvcache.geometry import Geometry
 from kvcache.keys_values import KeysValues, zeros
-from kvcache.pool import KVCachePool
 
 __all__ = ["RowBatch"]
 
 
 class RowBatch(Batch):
-    """One row after the other, for storages that know nothing of batches: ``[B, L, 2, H, T, D]``.
+    """A batch in memory of its own, ``[B, L, 2, H, T, D]``, whose rows are copied one by one.
 
     Args:
         geometry: shapes; its number of environments is the size of the first batch.
@@ -32,23 +31,22 @@ class RowBatch(Batch):
         self.begin(geometry.env_num)
 
     def _allocate(self, rows: int) -> Tensor:
-        shape = self.geometry
-        return zeros(
-            (rows, shape.num_layers, 2, shape.num_heads, shape.context_length, shape.head_dim), **self._options
-        )
+        sizes = self.geometry
+        shape = rows, sizes.num_layers, 2, sizes.num_heads, sizes.context_length, sizes.head_dim
+        return zeros(shape, **self._options)
 
     def begin(self, rows: int) -> None:
         if rows > self._memory.shape[0]:
             self._memory = self._allocate(rows)
             self._batches.clear()
-        known = self._batches.get(rows)
-        if known is None or not known[0].is_view_of(known[1]):
+        made = self._batches.get(rows)
+        if made is None or not made[0].is_view_of(made[1]):
             block = self._memory[:rows]
-            known = self._batches[rows] = KeysValues.from_block(block), block
-        self.keys_values, _ = known
+            made = self._batches[rows] = KeysValues.from_block(block), block
+        self.keys_values, _ = made
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies: without the views of its memory, which would be no views of the copy's."""
+        """For copies, without the views: a copy makes views of its own memory."""
         return {name: value for name, value in self.__dict__.items() if name != "_batches"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -70,18 +68,11 @@ class RowBatch(Batch):
                 target.narrow(3, longest - size, size).copy_(row.block[0].narrow(3, 0, size))
         self.keys_values.size = longest
 
-    def store(
-        self,
-        rows: Sequence[Row],
-        sizes: Sequence[int],
-        pools: Sequence[KVCachePool],
-        keys: Sequence[Any],
-        priorities: Sequence[float | None],
-    ) -> None:
+    def store(self, rows: Sequence[Row], sizes: Sequence[int], to: Destinations) -> None:
         longest = max(sizes)
         appended = self.keys_values.size - longest
         contents = self.keys_values.block.unbind(0)
-        for content, size, pool, key, priority in zip(contents, sizes, pools, keys, priorities, strict=True):
+        for content, size, pool, key, priority in zip(contents, sizes, *to, strict=True):
             first, count = self.geometry.window(size + appended)
             shift = self.position_shift if first else None
             pool.save_tokens(key, content, longest - size + first, count, shift, priority)

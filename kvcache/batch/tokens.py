@@ -9,10 +9,12 @@ import numpy as np
 from torch import Tensor
 
 from kvcache.batch.admission import Admission, NewEntries
-from kvcache.batch.base import Batch, Found, Row
+from kvcache.batch.base import Batch, Destinations, Found, Row
 from kvcache.geometry import Geometry
+from kvcache.journal import Journal
 from kvcache.kernels import NULL_PAGE, Kernels
-from kvcache.keys_values import Journal, KeysValues, zeros
+from kvcache.keys_values import KeysValues
+from kvcache.memory import zeros
 from kvcache.pool import KVCachePool
 from kvcache.storage import EntrySpec, TokenMemory
 from kvcache.storage.tokens import NULL_ENTRY
@@ -27,16 +29,24 @@ def _entries(rows: Sequence[Row]) -> list[int]:
     return [row.pool.storage.first + row.slot if type(row) is Found else NULL_ENTRY for row in rows]
 
 
-class TokenBatch(Batch):
-    """Token-major batches ``[T, B, L, 2, H, D]``, of which the batch cache is a view; their addresses stay.
+def _parent(row: Row, pool: KVCachePool) -> int:
+    """The entry that a row's new one in ``pool`` will share pages with; ``NULL_ENTRY`` where it cannot."""
+    if type(row) is not Found or not row.is_current:
+        return NULL_ENTRY
+    storage = row.pool.storage
+    return NULL_ENTRY if storage.is_limited and row.pool is not pool else storage.first + row.slot
 
-    Rows are aligned to the longest by zeros in front.
+
+class TokenBatch(Batch):
+    """Token-major batches ``[T, B, L, 2, H, D]``. The batch cache is a view of them; addresses never change.
+
+    Rows end at one position; zeros fill up the shorter ones in front.
 
     Args:
         geometry: shapes; its number of environments is the size of the first batch.
         memory: of all pools that rows are found in and stored to.
         spec: of an entry of this geometry.
-        kernels: that suit the memory's device.
+        kernels: for the memory's device.
     """
 
     def __init__(self, geometry: Geometry, memory: TokenMemory, spec: EntrySpec, kernels: Kernels) -> None:
@@ -66,15 +76,15 @@ class TokenBatch(Batch):
         if rows * tokens > self._flat.shape[0]:
             self._flat = self._allocate(rows)
             self._batches.clear()
-        known = self._batches.get(rows)
-        if known is None or not known[0].is_view_of(known[2]):
+        made = self._batches.get(rows)
+        if made is None or not made[0].is_view_of(made[2]):
             buffer = self._flat[: rows * tokens].view(tokens, rows, self._width)
             block, journal = self._block(buffer), Journal()
-            known = self._batches[rows] = KeysValues.from_block(block, journal=journal), buffer, block, journal
-        self.keys_values, self._buffer, self._viewed, self._journal = known
+            made = self._batches[rows] = KeysValues.from_block(block, journal=journal), buffer, block, journal
+        self.keys_values, self._buffer, self._viewed, self._journal = made
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies: without the views of its memory, which would be no views of the copy's."""
+        """For copies, without the views: a copy makes views of its own memory."""
         self._adopt_given_tensors()
         return {name: value for name, value in self.__dict__.items() if name not in _VIEWS}
 
@@ -91,15 +101,12 @@ class TokenBatch(Batch):
 
     # Where a row's tokens are.
 
-    def start(self, size: int, longest: int) -> int:
-        return longest - size
-
     def _places(self, size: int, longest: int, first: int, count: int) -> list[tuple[int, int]]:
-        """Where in the batch ``count`` tokens of a row are, from ``first`` on: places and lengths of stretches."""
+        """Where in the batch ``count`` tokens of a row are, from ``first`` on: the place and length of each run."""
         return [(longest - size + first, count)]
 
     def _index(self, entries: Sequence[int], sizes: Sequence[int], longest: int) -> np.ndarray:
-        """By which rows the batch is gathered, ``[longest, B]``."""
+        """The memory's row for each position of the batch, ``[longest, B]``."""
         tables = self._memory.tables.take(entries, 0)
         return np.ascontiguousarray(tables[:, self._tokens - longest : self._tokens].T)
 
@@ -126,7 +133,7 @@ class TokenBatch(Batch):
         self._gather(index, self._moves(entries, longest), self._buffer[:longest])
 
     def _moves(self, entries: Sequence[int], longest: int) -> np.ndarray | None:
-        """Which corrections the batch's tokens need: ``[t, B]``, or ``[t, 1]`` where all rows are alike; or none."""
+        """The correction of each token: ``[t, B]``, or ``[t, 1]`` where all rows have the same; None where none has."""
         shifts = self._memory.shifts
         if shifts is None:
             return None
@@ -153,24 +160,17 @@ class TokenBatch(Batch):
             self._kernels.gather(memory.rows, memory.index(index), out, memory.shifts.rows, memory.index(moves))
 
     def _supply(self, row: int, supplied: KeysValues, start: int) -> None:
-        """Copy in what the model made for a row that missed."""
+        """Copy in the context that the model made for a row that missed."""
         size = supplied.size
         self._viewed[row].narrow(3, start, size).copy_(supplied.block[0].detach().narrow(3, 0, size))
 
     # Storing.
 
-    def store(
-        self,
-        rows: Sequence[Row],
-        sizes: Sequence[int],
-        pools: Sequence[KVCachePool],
-        keys: Sequence[Any],
-        priorities: Sequence[float | None],
-    ) -> None:
+    def store(self, rows: Sequence[Row], sizes: Sequence[int], to: Destinations) -> None:
         self._adopt_given_tensors()
-        self._check_spec(pools[0])
-        entries = self._new_entries(rows, sizes, pools)
-        admission = Admission(self._memory, pools, keys, priorities)
+        self._check_spec(to.pools[0])
+        entries = self._new_entries(rows, sizes, to.pools)
+        admission = Admission(self._memory, to)
         try:
             entries = admission.admit(entries)
             targets = self._memory.write(entries.numbers, entries.tables, entries.new, entries.origins)
@@ -182,7 +182,7 @@ class TokenBatch(Batch):
             raise
 
     def _check_spec(self, pool: KVCachePool) -> None:
-        """The first entry decides what all are, unless that is known: raise ValueError if this batch's differ."""
+        """The first entry decides the spec of all. Raise ValueError if this batch's entries have another one."""
         spec = self._memory.spec
         if spec is None:
             pool.storage.decide(self._spec)
@@ -190,27 +190,21 @@ class TokenBatch(Batch):
             raise ValueError(f"this pool holds entries of {spec}; got {self._spec}")
 
     def _new_entries(self, rows: Sequence[Row], sizes: Sequence[int], pools: Sequence[KVCachePool]) -> NewEntries:
-        """What the rows are to become, and what that shares with what they were found as."""
+        """The entries to be stored, and the tokens that they share with the ones they grew from."""
         memory = self._memory
         appended = self.keys_values.size - max(sizes)
         windows = [self._windows[size + appended] for size in sizes]
         first, counts = [window[0] for window in windows], [window[1] for window in windows]
-        parents = [self._parent(row, pool) for row, pool in zip(rows, pools, strict=True)]
+        if self._journal.dropped:
+            parents = [NULL_ENTRY] * len(rows)
+        else:
+            parents = [_parent(row, pool) for row, pool in zip(rows, pools, strict=True)]
         tables, new = memory.inherit(parents, first, counts)
         origins = [
             memory.origins[parent].grown(at, at + count, added)
             for parent, at, count, added in zip(parents, first, counts, new, strict=True)
         ]
         return NewEntries(range(len(rows)), first, counts, new, tables, origins)
-
-    def _parent(self, row: Row, pool: KVCachePool) -> int:
-        """The entry that a row's new one in ``pool`` will share rows with; ``NULL_ENTRY`` where it cannot."""
-        if type(row) is not Found or not row.is_current or self._journal.dropped:
-            return NULL_ENTRY
-        storage = row.pool.storage
-        if storage.is_limited and row.pool is not pool:
-            return NULL_ENTRY
-        return storage.first + row.slot
 
     def _scatter(self, targets: np.ndarray, entries: NewEntries, sizes: Sequence[int]) -> None:
         """Write the new tokens of entries to the memory's rows ``targets`` (see ``TokenMemory.write``)."""
@@ -230,11 +224,11 @@ class TokenBatch(Batch):
         return True
 
     def _targets_by_position(self, targets: np.ndarray, entries: NewEntries, sizes: Sequence[int]) -> np.ndarray:
-        """Which of the memory's rows each of the batch's last positions goes to, ``[t, B]``.
+        """The memory's row for each of the batch's last positions, ``[t, B]``.
 
         Args:
-            targets: where the new tokens of the stored rows go, ``[most, n]`` (see ``TokenMemory.write``).
-            entries: that are stored.
+            targets: the memory's rows for new tokens, ``[most, n]`` (see ``TokenMemory.write``).
+            entries: the stored ones.
             sizes: of all rows, before anything was appended.
         """
         end, longest = self.keys_values.size, max(sizes)
@@ -251,7 +245,7 @@ class TokenBatch(Batch):
         return index[lowest:]
 
     def _adopt_given_tensors(self) -> None:
-        """Copy in what other tensors hold that a caller has put into the batch cache."""
+        """Copy in the content of tensors that a caller has put into the batch cache."""
         if not self.keys_values.is_view_of(self._viewed):
             given = self.keys_values.block.detach()
             if given.shape != self._viewed.shape:

@@ -1,4 +1,4 @@
-"""How tokens get from pools into a batch and back: one fused gather, one fused scatter."""
+"""How tokens get from pools into a batch and back."""
 
 from kvcache.kernels.base import NULL_PAGE, ZERO_PAGE, Kernels, kernel_observers, notify_observers
 from kvcache.kernels.choose import make_kernels
@@ -10,7 +10,7 @@ __all__ = [
     "Kernels",
     "TorchKernels",
     "copy_rows",
+    "kernel_observers",
     "make_kernels",
     "notify_observers",
-    "kernel_observers",
 ]

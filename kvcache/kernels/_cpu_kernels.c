@@ -1,15 +1,15 @@
-/* Tokens moved on a CPU: rows copied in one pass, the correction added on the way.
+/* Tokens moved on a CPU: rows are copied in one pass, and the correction is added on the way.
  *
- * torch needs three operations for that, of which each goes through its dispatcher and two through all of the memory.
- * Memory is given by its address, as cpu_kernels.py has it from torch's tensors: neither NumPy nor torch is needed to
- * build this. Row numbers are checked before anything is written.
+ * torch needs three operations for that. Each goes through its dispatcher, and two read and write all of the memory.
+ * Memory is given by the addresses of torch's tensors (cpu.py), so neither NumPy nor torch is needed to build this.
+ * Row numbers are checked before anything is written.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
 #include <string.h>
 
-enum { NULL_PAGE = 1 }; /* of kvcache/kernels.py; the module tells it, and a test compares */
+enum { NULL_PAGE = 1 }; /* as in kvcache/kernels/base.py; a test compares them */
 
 /* All arguments are ints: addresses, counts and bytes. */
 static int take_in(const char *name, PyObject *const *args, Py_ssize_t given, Py_ssize_t wanted, int64_t *numbers) {
@@ -61,10 +61,7 @@ static PyObject *gather_shifted(PyObject *self, PyObject *const *args, Py_ssize_
     const float *shifts = (const float *)(intptr_t)n[6];
     const int64_t *shift_index = (const int64_t *)(intptr_t)n[8];
     int64_t rows = n[1], count = n[3], width = n[5], shift_rows = n[7], sharing = n[9];
-    if (count && sharing < 1) {
-        PyErr_SetString(PyExc_ValueError, "no token shares a correction with itself");
-        return NULL;
-    }
+    if (count && sharing < 1) return PyErr_Format(PyExc_ValueError, "sharing must be positive");
     if (are_rows(index, count, rows) || (count && are_rows(shift_index, (count - 1) / sharing + 1, shift_rows)))
         return NULL;
     for (int64_t i = 0; i < count; i++)
@@ -101,12 +98,8 @@ static int fill(PyObject *module) { return PyModule_AddIntConstant(module, "NULL
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, fill}, {0, NULL}};
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "_cpu_kernels",
-    .m_doc = "Tokens moved on a CPU, compiled: see kvcache.kernels.cpu.",
-    .m_size = 0,
-    .m_methods = functions,
-    .m_slots = slots,
+    PyModuleDef_HEAD_INIT, .m_name = "_cpu_kernels", .m_doc = "Tokens moved on a CPU: see kvcache.kernels.cpu.",
+    .m_methods = functions, .m_slots = slots,
 };
 
 PyMODINIT_FUNC PyInit__cpu_kernels(void) { return PyModuleDef_Init(&definition); }

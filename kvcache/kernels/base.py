@@ -1,8 +1,7 @@
-"""How tokens get from pools into a batch and back: one fused gather, one fused scatter.
+"""The interface of kernels: one fused gather from pools into a batch, one fused scatter back.
 
-Memory is token-major: a row of ``[N, W]`` is one token of all layers, W = L x 2 x H x D elements. Two of its rows
-belong to no entry: ``ZERO_PAGE`` is always zero, and padding is gathered from it. ``NULL_PAGE`` takes writes that need
-not be kept.
+Memory is token-major: a row of ``[N, W]`` is one token of all layers, W = L x 2 x H x D elements. Two rows belong to no
+entry: ``ZERO_PAGE`` is always zero, and padding is gathered from it; ``NULL_PAGE`` takes writes that are discarded.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-__all__ = ["NULL_PAGE", "ZERO_PAGE", "Kernels", "notify_observers", "kernel_observers"]
+__all__ = ["NULL_PAGE", "ZERO_PAGE", "Kernels", "kernel_observers", "notify_observers"]
 
 ZERO_PAGE, NULL_PAGE = 0, 1
 
-# Told of each operation that goes past torch's dispatcher, with the bytes that it writes: so that it is counted.
+# Called for each operation that bypasses torch's dispatcher, with the bytes that it writes.
 kernel_observers: list[Callable[[int], None]] = []
 
 
@@ -26,12 +25,7 @@ class Kernels(ABC):
 
     @abstractmethod
     def gather(
-        self,
-        pool: Tensor,
-        index: Tensor,
-        out: Tensor,
-        shifts: Tensor | None = None,
-        shift_index: Tensor | None = None,
+        self, pool: Tensor, index: Tensor, out: Tensor, shifts: Tensor | None = None, shift_index: Tensor | None = None
     ) -> None:
         """``out[i] = pool[index[i]] + shifts[shift_index[i]]``.
 
@@ -45,7 +39,7 @@ class Kernels(ABC):
 
     @abstractmethod
     def scatter(self, pool: Tensor, index: Tensor, source: Tensor) -> None:
-        """``pool[index[i]] = source[i]``; what becomes of ``NULL_PAGE`` does not matter.
+        """``pool[index[i]] = source[i]``; the content of ``NULL_PAGE`` is undefined.
 
         Args:
             pool: ``[N, W]``.
@@ -60,7 +54,7 @@ class Kernels(ABC):
 
 
 def notify_observers(written: Tensor, tokens: Tensor) -> None:
-    """Tokens were written past torch: tell it, which finds out what changed under a gradient, and who counts."""
+    """Report ``tokens`` written past torch: to autograd, which checks a tensor's version, and to the observers."""
     increment_version(written)
-    for watch in kernel_observers:
-        watch(tokens.nbytes)
+    for observe in kernel_observers:
+        observe(tokens.nbytes)

@@ -1,6 +1,6 @@
-"""Tokens moved by compiled code on a CPU: one pass over what is moved, and no scratch memory where it is small.
+"""Tokens moved by compiled code on a CPU: in one pass, and without scratch memory.
 
-Importing this raises ``ImportError`` where it could not be compiled.
+Importing this raises ``ImportError`` where the code was not compiled.
 """
 
 from __future__ import annotations
@@ -14,20 +14,15 @@ from kvcache.kernels.torch import TorchKernels
 
 __all__ = ["CpuKernels"]
 
-# torch shares what is larger among its threads, and its dispatcher takes no part of the time worth mentioning there.
+# torch moves larger tensors with several threads, and the time in its dispatcher does not matter there.
 _LARGEST = 1 << 22  # bytes
 
 
 class CpuKernels(TorchKernels):
-    """Compiled ones, where they are faster than torch's: where little is moved, and to correct float32 on the way."""
+    """Compiled kernels where they are faster than torch's: for small tensors, and to correct float32 on the way."""
 
     def gather(
-        self,
-        pool: Tensor,
-        index: Tensor,
-        out: Tensor,
-        shifts: Tensor | None = None,
-        shift_index: Tensor | None = None,
+        self, pool: Tensor, index: Tensor, out: Tensor, shifts: Tensor | None = None, shift_index: Tensor | None = None
     ) -> None:
         rows, width = pool.shape
         if out.nbytes > _LARGEST:
@@ -65,10 +60,10 @@ class CpuKernels(TorchKernels):
 
 
 def _check(pool: Tensor, index: Tensor, tokens: Tensor | None = None) -> None:
-    """What is handed over as an address must be what it is taken for."""
+    """Raise ValueError unless the tensors are what compiled code takes their addresses for."""
     for each in (pool, index, tokens):
         if each is not None and not (each.is_cpu and each.is_contiguous()):
-            raise ValueError("compiled kernels are handed addresses: of contiguous tensors on the CPU")
+            raise ValueError("compiled kernels take addresses of contiguous tensors on the CPU")
     if index.dtype != torch.int64:
         raise ValueError(f"row numbers are int64, got {index.dtype}")
     if tokens is not None and (pool.dtype != tokens.dtype or tokens.shape != (*index.shape, pool.shape[1])):

@@ -3,7 +3,7 @@
 Importing this raises ``ImportError`` where Triton is not installed.
 """
 
-# Triton has no types, and what it compiles is its own language, not Python.
+# Triton has no types: it compiles its own language, not Python.
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 
 from __future__ import annotations
@@ -25,12 +25,7 @@ class TritonKernels(Kernels):
     """Triton's kernels, on CUDA. All tensors are contiguous; what goes to ``NULL_PAGE`` is not written at all."""
 
     def gather(
-        self,
-        pool: Tensor,
-        index: Tensor,
-        out: Tensor,
-        shifts: Tensor | None = None,
-        shift_index: Tensor | None = None,
+        self, pool: Tensor, index: Tensor, out: Tensor, shifts: Tensor | None = None, shift_index: Tensor | None = None
     ) -> None:
         width, sharing = pool.shape[1], 1
         if shifts is None or shift_index is None:
@@ -38,7 +33,7 @@ class TritonKernels(Kernels):
         elif shift_index.shape != index.shape:
             sharing = index.shape[1]
         assert all(each is None or each.is_contiguous() for each in (pool, index, out, shifts, shift_index)), (
-            "kernels are handed addresses, not strides"
+            "kernels take addresses, not strides"
         )
         grid, block = _grid(index, width)
         with torch.cuda.device_of(pool):  # type: ignore[no-untyped-call]  # Triton launches on the current device
@@ -46,7 +41,7 @@ class TritonKernels(Kernels):
         notify_observers(out, out)
 
     def scatter(self, pool: Tensor, index: Tensor, source: Tensor) -> None:
-        assert all(each.is_contiguous() for each in (pool, index, source)), "kernels are handed addresses, not strides"
+        assert all(each.is_contiguous() for each in (pool, index, source)), "kernels take addresses, not strides"
         width = pool.shape[1]
         grid, block = _grid(index, width)
         with torch.cuda.device_of(pool):  # type: ignore[no-untyped-call]  # Triton launches on the current device
@@ -64,8 +59,9 @@ def _grid(index: Tensor, width: int) -> tuple[tuple[int, int], int]:
     return (index.numel(), -(-width // block)), block
 
 
-# A pool may have more than 2**31 elements, so offsets are int64. So many consecutive tokens are ``sharing`` an entry of
+# A pool may have more than 2**31 elements, so offsets are int64. ``sharing`` consecutive tokens use one entry of
 # ``shift_index``: B or 1. Triton would compile every kernel again for a B of 1 and for multiples of 16.
+# A kernel takes pointers and numbers only: eight arguments cannot be fewer.
 
 
 @triton.jit(do_not_specialize=["sharing"])

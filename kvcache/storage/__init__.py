@@ -1,4 +1,4 @@
-"""Where the contents of a pool's slots live."""
+"""Storages: the memory of a pool's slots."""
 
 from kvcache.storage.base import EntrySpec, Storage
 from kvcache.storage.paged import PagedStorage, Pages
@@ -34,9 +34,7 @@ STORAGES: dict[str, type[Storage]] = {
 
 
 def make_storage(name: str, pool_size: int, spec: EntrySpec | None = None) -> Storage:
-    """A storage of that name for ``pool_size`` slots. Raises ValueError, naming the choices, for an unknown name."""
-    try:
-        factory = STORAGES[name]
-    except KeyError:
-        raise ValueError(f"unknown storage {name!r}: choose one of {', '.join(STORAGES)}") from None
-    return factory(pool_size, spec)
+    """A storage of that name with ``pool_size`` slots. Raises ValueError, with the choices, for an unknown name."""
+    if name not in STORAGES:
+        raise ValueError(f"unknown storage {name!r}: choose one of {', '.join(STORAGES)}")
+    return STORAGES[name](pool_size, spec)

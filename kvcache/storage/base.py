@@ -1,4 +1,4 @@
-"""What a pool asks of the place where its contents live."""
+"""The interface between a pool and the memory of its slots."""
 
 from __future__ import annotations
 
@@ -16,13 +16,7 @@ __all__ = ["EntrySpec", "Storage", "check_entry", "check_matches"]
 
 @dataclass(frozen=True)
 class EntrySpec:
-    """What every entry of a pool has in common.
-
-    Attributes:
-        shape: ``(L, 2, H, T_max, D)``.
-        dtype: of the elements.
-        device: where entries live.
-    """
+    """Shape ``(L, 2, H, T_max, D)``, element type and device of all entries of a pool."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -30,7 +24,7 @@ class EntrySpec:
 
     @classmethod
     def of(cls, row: Tensor) -> EntrySpec:
-        """What an entry made of a row ``[L, 2, H, T, D]`` is like."""
+        """The spec of an entry made of a row ``[L, 2, H, T, D]``."""
         return cls(tuple(row.shape), row.dtype, row.device)
 
     def __str__(self) -> str:
@@ -38,7 +32,7 @@ class EntrySpec:
 
 
 def check_entry(value: Any) -> None:
-    """Raise TypeError or ValueError unless ``value`` can be copied: KeysValues of one row, all layers alike."""
+    """Raise TypeError or ValueError unless ``value`` can be copied: KeysValues of one row, all layers of one kind."""
     if not isinstance(value, KeysValues):
         raise TypeError(
             f"this storage copies KeysValues and cannot copy {type(value).__name__}; "
@@ -53,19 +47,19 @@ def check_entry(value: Any) -> None:
 
 
 def check_matches(spec: EntrySpec | None, given: EntrySpec) -> None:
-    """Raise ValueError if a pool whose entries are ``spec`` (None: not decided yet) cannot hold one like ``given``."""
+    """Raise ValueError if a pool with entries of ``spec`` (None: not decided yet) cannot hold one of ``given``."""
     if spec is not None and given != spec:
         raise ValueError(f"this pool holds entries of {spec}; got {given}")
 
 
 class Storage(ABC):
-    """Contents by slot number. Which slot belongs to which key is the pool's business.
+    """Contents by slot number. The pool decides which slot belongs to which key.
 
     ``write`` and ``read`` move whole values, for callers of the pool. ``save_tokens`` and ``load_tokens`` move live
     tokens between a slot and a row of the batch, for the manager.
 
     Attributes:
-        is_limited: whether ``lacks_room`` may ever say so.
+        is_limited: whether ``lacks_room`` may ever be true.
         first: number of slot 0's entry in memory that several storages share; 0 where nothing is shared.
     """
 
@@ -74,24 +68,24 @@ class Storage(ABC):
 
     @abstractmethod
     def __init__(self, pool_size: int, spec: EntrySpec | None = None) -> None:
-        """Room for ``pool_size`` slots, none of them in use; ``spec`` is of all entries, if that is known."""
+        """``pool_size`` free slots; ``spec`` is that of all entries, None if it is not known yet."""
 
-    def check(self, value: Any) -> None:  # noqa: B027 - most storages take anything
-        """Raise TypeError or ValueError if ``value`` cannot be stored: asked before anything is evicted for it."""
+    def check(self, value: Any) -> None:  # noqa: B027 - not all storages check
+        """Raise TypeError or ValueError if ``value`` cannot be stored. Called before anything is evicted for it."""
 
     def decide(self, spec: EntrySpec) -> None:  # noqa: B027 - most storages decide at their first entry
-        """All entries are like this, where that was not known yet."""
+        """Set the spec of all entries, where it was not known yet."""
 
     def check_row(self, row: Tensor) -> None:  # noqa: B027
-        """Raise ValueError if tokens of ``row`` ``[L, 2, H, T, D]`` cannot be stored, before anything is evicted."""
+        """As ``check``, for tokens of ``row`` ``[L, 2, H, T, D]``."""
 
     @abstractmethod
     def write(self, slot: int, value: Any) -> None:
-        """Make ``slot`` hold ``value``."""
+        """Store ``value`` in ``slot``."""
 
     @abstractmethod
     def read(self, slot: int) -> Any:
-        """What ``slot`` holds."""
+        """The value in ``slot``."""
 
     @abstractmethod
     def size(self, slot: int) -> int:
@@ -99,35 +93,37 @@ class Storage(ABC):
 
     @abstractmethod
     def save_tokens(self, slot: int, row: Tensor, first: int, count: int, shift: Tensor | None) -> None:
-        """Make ``slot`` hold tokens ``[first, first + count)`` of ``row``.
+        """Store tokens ``[first, first + count)`` of ``row`` in ``slot``.
 
         Args:
+            slot: to be written.
             row: one row of the batch, ``[L, 2, H, T, D]``; only read.
-            shift: added to the tokens as they are stored, ``[L, 2, H, count, D]``: the positional correction of a
-                window that slid.
+            first: the first token.
+            count: number of tokens.
+            shift: the positional correction of a window that slid, ``[L, 2, H, count, D]``: added to what is stored.
         """
 
     @abstractmethod
     def load_tokens(self, slot: int, row: Tensor, first: int) -> None:
-        """Copy the live tokens of ``slot`` into ``row`` ``[L, 2, H, T, D]``, from position ``first`` on."""
+        """Copy the live tokens of ``slot`` into ``row`` ``[L, 2, H, T, D]``, to position ``first`` and up."""
 
     def lacks_room(self, tokens: int) -> bool:
-        """Whether that many new tokens would be more than the storage may hold: a pool evicts entries then."""
+        """Whether that many new tokens exceed the storage's limit. The pool then evicts entries."""
         return False
 
-    def release(self, slot: int) -> None:  # noqa: B027 - most storages keep a slot's memory for its next owner
-        """``slot`` is not in use any more."""
+    def release(self, slot: int) -> None:  # noqa: B027 - most storages keep a slot's memory
+        """Free ``slot``."""
 
     @abstractmethod
     def clear(self) -> None:
-        """No slot is in use any more. Memory that can serve again is kept."""
+        """Free all slots. Memory is kept for reuse."""
 
     @property
     @abstractmethod
     def slots_allocated(self) -> int:
-        """How many times memory for a slot has been allocated."""
+        """Allocations of memory for a slot."""
 
     @property
     @abstractmethod
     def bytes_reserved(self) -> int:
-        """Bytes of tensor memory that the storage holds on to, used or not."""
+        """Bytes of tensor memory that the storage holds, used or not."""

@@ -1,7 +1,19 @@
-"""Arithmetic on the arrays of paged storage, in NumPy. ``_page_arrays.c`` does the same where it could be compiled.
+"""Arithmetic on the arrays of paged storage, in NumPy. ``_page_arrays.c`` is the same in C, where it was compiled.
 
-Arrays are int64, C-contiguous, writable and none of them another's view; sequences are lists or tuples of ints. Neither
-knows of entries' contents.
+Arrays are int64, C-contiguous, writable and no views of one another. Sequences are lists or tuples of ints. The
+functions work on page numbers only. Several take the same arguments:
+
+    tables: of all entries, ``[E, T_max + 1]``: a table ends in the column before the last, which is ``ZERO_PAGE``.
+    inherited: tables of new entries, ``[n, T_max + 1]``.
+    references: of all pages, ``[N]``: number of tables that hold the page.
+    serials: of all pages, ``[N]``: number of the page's content.
+    owners: of all pages, ``[N]``: the storage that is charged for the page.
+    charges: ``[O]``: number of pages charged to each storage.
+    free: a stack ``[N]`` of free pages.
+    free_count: number of pages in it.
+
+A function has up to 13 arguments, because C receives plain arguments fastest. With an object it would look up each
+attribute by name, at every call.
 """
 
 from __future__ import annotations
@@ -16,30 +28,23 @@ __all__ = ["find_changed", "inherit", "place", "release"]
 
 
 def inherit(
-    tables: np.ndarray,
-    references: np.ndarray,
-    sizes: Sequence[int],
-    parents: Sequence[int],
-    first: Sequence[int],
-    counts: Sequence[int],
-    inherited: np.ndarray,
-) -> list[int]:
-    """Make the tables of new entries from those that they grew from, and count what they hold.
+    tables: np.ndarray, references: np.ndarray, sizes: Sequence[int], parents: Sequence[int],
+    first: Sequence[int], counts: Sequence[int], inherited: np.ndarray,
+) -> list[int]:  # fmt: skip
+    """Make the tables of new entries from those of the entries they grew from, and count the references.
 
     Args:
-        tables: of all entries, ``[E, T_max + 1]``: a table ends in the column before the last.
-        references: of all pages, ``[N]``.
         sizes: tokens of each entry, ``[E]``.
         parents: the entries ``[n]`` that new ones grow from.
-        first: the first token of each context that is kept.
-        counts: how many tokens are.
-        inherited: ``[n, T_max + 1]``, written: a new entry's table, ``ZERO_PAGE`` where its new tokens will be.
+        first: the first kept token of each context.
+        counts: number of kept tokens.
+        inherited: written: each new entry's table, ``ZERO_PAGE`` at its new tokens.
 
     Returns:
-        How many tokens of each are new.
+        Number of new tokens of each.
     """
     longest, most = tables.shape[1] - 1, max(counts)
-    # By how much a table moves on: what it moves into view is new.
+    # Number of tokens by which each table moves on.
     advances = [at + count - sizes[parent] for parent, at, count in zip(parents, first, counts, strict=True)]
     of_parents = tables.take(parents, 0)
     inherited.fill(ZERO_PAGE)
@@ -48,32 +53,22 @@ def inherit(
         end = longest - max(advance, 0)
         if begin < end:
             table[begin:end] = of_parent[begin + advance : end + advance]
-    # One-dimensional: add.at is several times as fast then (NumPy 2.4).
+    # add.at is several times as fast on one dimension (NumPy 2.4).
     np.add.at(references, inherited[:, longest - most : longest].ravel(), 1)
     references[ZERO_PAGE] = 0
     return [min(max(advance, 0), count) for advance, count in zip(advances, counts, strict=True)]
 
 
 def release(
-    pages: np.ndarray,
-    references: np.ndarray,
-    owners: np.ndarray,
-    charges: np.ndarray,
-    free: np.ndarray,
+    pages: np.ndarray, references: np.ndarray, owners: np.ndarray, charges: np.ndarray, free: np.ndarray,
     free_count: int,
-) -> int:
-    """Count one table less for each of these pages, and free those that no table holds any more.
+) -> int:  # fmt: skip
+    """Drop one reference to each of ``pages`` ``[n]`` but ``ZERO_PAGE``, and free the pages that no table holds.
 
-    Args:
-        pages: ``[n]``; ``ZERO_PAGE`` among them does not count.
-        references: of all pages, ``[N]``.
-        owners: who is charged for a page, ``[N]``.
-        charges: for how many pages each owner is, ``[O]``.
-        free: a stack ``[N]`` of free pages. The lowest of those that come free together lies on top.
-        free_count: how many there are.
+    Of the pages freed together the lowest is on top of the stack.
 
     Returns:
-        How many are free afterwards.
+        Number of free pages afterwards.
     """
     np.subtract.at(references, pages, 1)
     references[ZERO_PAGE] = 0
@@ -86,37 +81,22 @@ def release(
 
 
 def place(
-    tables: np.ndarray,
-    inherited: np.ndarray,
-    entries: Sequence[int],
-    new: Sequence[int],
-    owner_of: Sequence[int],
-    references: np.ndarray,
-    serials: np.ndarray,
-    owners: np.ndarray,
-    charges: np.ndarray,
-    free: np.ndarray,
-    free_count: int,
-    serial: int,
-    targets: np.ndarray,
-) -> None:
+    tables: np.ndarray, inherited: np.ndarray, entries: Sequence[int], new: Sequence[int], owner_of: Sequence[int],
+    references: np.ndarray, serials: np.ndarray, owners: np.ndarray, charges: np.ndarray, free: np.ndarray,
+    free_count: int, serial: int, targets: np.ndarray,
+) -> None:  # fmt: skip
     """Take free pages for the new tokens of entries, and write the entries' tables.
 
     Args:
-        tables: of all entries, ``[E, T_max + 1]``.
-        inherited: of the written ones, ``[n, T_max + 1]``.
-        entries: which these are, ``[n]``.
-        new: tokens of each that are new.
-        owner_of: who is charged for an entry's pages, ``[E]``.
-        references: of all pages, ``[N]``: 1 for those taken.
-        serials: of all pages, ``[N]``: for those taken, ``serial`` and up in the order in which they are taken.
-        owners: who is charged for a page, ``[N]``.
-        charges: for how many pages each owner is, ``[O]``.
-        free: a stack ``[N]``, with ``sum(new)`` pages at least.
-        free_count: how many it has.
-        serial: the first serial number that was never used.
-        targets: ``[max(new), n]``, written: pages of the new tokens, the last in the last line; above those of
-            an entry that has fewer, ``NULL_PAGE``. They are taken line by line.
+        entries: to be written, ``[n]``.
+        new: number of new tokens of each.
+        owner_of: the storage of each entry, ``[E]``.
+        references: set to 1 for taken pages.
+        serials: set for taken pages, in the order in which they are taken: ``serial`` and up.
+        free: with at least ``sum(new)`` pages.
+        serial: the first unused serial number.
+        targets: ``[max(new), n]``, written: pages of the new tokens, taken line by line, the last token in the last
+            line. ``NULL_PAGE`` above the tokens of an entry with fewer.
     """
     most = len(targets)
     taken = np.arange(-most, 0)[:, None] >= -np.array(new)
@@ -136,29 +116,22 @@ def place(
 
 
 def find_changed(
-    tables: np.ndarray,
-    serials: np.ndarray,
-    entries: Sequence[int],
-    sizes: Sequence[int],
-    held: np.ndarray,
-    index: np.ndarray,
-    changed: np.ndarray,
-) -> int:
-    """Find out which places of a batch hold other pages than they are to hold, and note that they hold them.
+    tables: np.ndarray, serials: np.ndarray, entries: Sequence[int], sizes: Sequence[int],
+    held: np.ndarray, index: np.ndarray, changed: np.ndarray,
+) -> int:  # fmt: skip
+    """Find the places of a batch whose pages change, and record the new pages' serial numbers.
 
     Args:
-        tables: of all entries, ``[E, T_max + 1]``.
-        serials: of all pages, ``[N]``.
-        entries: to be in the batch, ``[B]``, each from the first position on, ``ZERO_PAGE`` behind it.
+        entries: of the batch, ``[B]``; each begins at the first position, with ``ZERO_PAGE`` behind it.
         sizes: their tokens.
-        held: serial numbers of the pages that the batch's places hold, ``[T, B]``; its first ``t`` lines are written.
-        index: ``[t, B]``, written: which pages the places are to hold.
-        changed: ``[t x B]``, written up to as many as there are: the flat places, ascending, that hold others.
+        held: ``[T, B]``: serial numbers of the pages in the batch; its first ``t`` lines are written.
+        index: ``[t, B]``, written: the new page of each place.
+        changed: ``[t x B]``, its beginning is written: the flat places, ascending, that change.
 
     Returns:
-        How many of them there are.
+        Number of places that change.
     """
-    last = tables.shape[1] - 1  # the column behind a table's last is ZERO_PAGE
+    last = tables.shape[1] - 1  # this column is ZERO_PAGE
     columns = np.minimum(np.arange(len(index))[:, None] + (last - np.array(sizes)), last)
     index[:] = tables[np.array(entries), columns]
     wanted, there = serials.take(index), held[: len(index)]

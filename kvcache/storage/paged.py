@@ -1,8 +1,7 @@
 """An entry is a table of pages, and shares those of the context that it grew from.
 
-A page holds one token of all layers, 1 KiB (cartpole) to 48 KiB (wide): large enough to be copied at full bandwidth,
-and never partly filled, so that a page is written once and shared as it is. A child owns the tokens of its own step
-and nothing else.
+A page holds one token of all layers: 1 KiB (cartpole) to 48 KiB (wide), large enough to be copied at full bandwidth.
+It is never partly filled, so it is written once and then shared. A child owns the tokens of its own step only.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ __all__ = ["PagedStorage", "Pages"]
 
 
 class Pages(TokenMemory):
-    """Token memory whose rows are counted: free, or referred to by the tables of several pools.
+    """Token memory with a count of references to each row: tables of several pools may refer to one page.
 
     Attributes:
-        references: ``[N]``: how many tables hold the page; 0 is free. ``ZERO_PAGE``'s are not counted.
-        serials: ``[N]``: a number for the page's present content that no other content ever has; 0 for ``ZERO_PAGE``.
+        references: ``[N]``: number of tables that hold the page; 0 for a free page. Not counted for ``ZERO_PAGE``.
+        serials: ``[N]``: a unique number of the page's current content; 0 for ``ZERO_PAGE``.
     """
 
     def __init__(self, spec: EntrySpec | None = None) -> None:
         super().__init__(spec)
         self.references = np.zeros(NULL_PAGES, dtype=np.int64)
         self.serials = np.zeros(NULL_PAGES, dtype=np.int64)
-        self._owners = np.zeros(NULL_PAGES, dtype=np.int64)  # who is charged for the page
-        self._charges = np.zeros(0, dtype=np.int64)
-        self._owner_of = [0]  # who is charged for what an entry needs
+        self._owners = np.zeros(NULL_PAGES, dtype=np.int64)  # [N]: the storage that is charged for the page
+        self._charges = np.zeros(0, dtype=np.int64)  # pages charged to each storage
+        self._owner_of = [0]  # the storage of each entry
         self._free = np.zeros(0, dtype=np.int64)  # a stack
         self._free_count = 0
         self._next_serial = 1
@@ -51,13 +50,13 @@ class Pages(TokenMemory):
         return super().register(entries)
 
     def charge(self, entry: int) -> int:
-        """Pages allocated for this entry and those that were registered with it, and still held, by whomever."""
+        """Pages that were allocated for the entries registered with this one and that any table still holds."""
         self._collect()
         return int(self._charges[self._owner_of[entry]])
 
     @property
     def free(self) -> np.ndarray:
-        """Pages that nobody holds; the last is handed out first."""
+        """The free pages; the last is used first."""
         return self._free[: self._free_count]
 
     def inherit(
@@ -95,26 +94,26 @@ class Pages(TokenMemory):
         return targets
 
     def _make_free(self, count: int) -> None:
-        """Let at least that many pages be free."""
+        """Make at least that many pages free."""
         self._collect()
         if self._free_count < count:
             missing = count - self._free_count
             begin = self.take(missing)
             self._lengthen()
-            # Under those that are free already. The lowest are taken first: handed out in order they lie in a line.
+            # New pages go below the free ones. The lowest is used first, so pages used together are consecutive.
             self._free[missing:count] = self.free
             self._free[:missing] = np.arange(begin + missing - 1, begin - 1, -1)
             self._free_count = count
 
     def release(self, entry: int) -> None:
-        """Its pages are free when they are next asked for, where no other table holds them."""
+        """Free ``entry``. Pages that no other table holds are free when pages are next needed."""
         size = self.sizes[entry]
         if size:
             self._dropped.append(self.tables[entry, self.longest - size : self.longest].copy())
             self.sizes[entry] = 0
 
     def release_all(self, first: int, end: int) -> None:
-        """No entry from ``first`` to ``end`` is in use any more."""
+        """Free the entries in ``[first, end)``."""
         self._collect()
         size = max(self.sizes[first:end], default=0)
         if not size:
@@ -125,31 +124,28 @@ class Pages(TokenMemory):
         self.sizes[first:end] = [0] * (end - first)
 
     def _collect(self) -> None:
-        """Free those dropped pages that no table holds any more."""
+        """Free the dropped pages that no table holds."""
         if self._dropped:
             pages = np.concatenate(self._dropped)
             self._dropped.clear()
             self._free_pages(pages)
 
     def _free_pages(self, pages: np.ndarray) -> None:
-        """One table less holds each of these ``[n]``."""
+        """Drop one reference to each of these ``[n]``."""
         self._free_count = arrays.release(
             pages, self.references, self._owners, self._charges, self._free, self._free_count
         )
 
     def _lengthen(self) -> None:
-        """Let the columns be as long as the memory."""
+        """Make the columns as long as the memory."""
         assert self.rows is not None
-        length = self.rows.shape[0]
-        if length > len(self.references):
-            self.references = _lengthened(self.references, length)
-            self.serials = _lengthened(self.serials, length)
-            self._owners = _lengthened(self._owners, length)
-            self._free = _lengthened(self._free, length)
+        if len(self.rows) > len(self.references):
+            for name in ("references", "serials", "_owners", "_free"):
+                setattr(self, name, _lengthened(getattr(self, name), len(self.rows)))
 
 
 def _lengthened(column: np.ndarray, length: int) -> np.ndarray:
-    """The column, filled up with zeros."""
+    """The column with zeros appended."""
     return np.concatenate([column, np.zeros(length - len(column), dtype=column.dtype)])
 
 
@@ -160,8 +156,8 @@ class PagedStorage(TokenStorage):
         pool_size: slots.
         spec: of all entries, if it is known.
         memory: pages shared with other pools; None makes them.
-        reserves: whether there is room for one step's tokens in each slot from the first entry on.
-        page_limit: most pages that this storage may be charged for; None sets no limit.
+        reserves: whether memory for one step's tokens of each slot is allocated with the first entry.
+        page_limit: most pages that this storage may be charged for; None for no limit.
     """
 
     memory: Pages
@@ -186,7 +182,7 @@ class PagedStorage(TokenStorage):
 
     @property
     def charge(self) -> int:
-        """Pages that were allocated for this storage and are still held, by whomever."""
+        """Pages that were allocated for this storage and that any table still holds."""
         return self.memory.charge(self.first)
 
     def lacks_room(self, tokens: int) -> bool:
@@ -197,7 +193,7 @@ class PagedStorage(TokenStorage):
 
     @property
     def slots_allocated(self) -> int:
-        """Pages are no slots: what was handed out so far, in entries of full length."""
+        """The pages used so far, in full entries."""
         return 0 if self.memory.spec is None else self.memory.used // self.memory.longest
 
     @property

@@ -1,4 +1,4 @@
-"""Absolute positions of cached tokens: what to add to one that stands elsewhere than where it was computed."""
+"""Absolute positions of cached tokens: the correction of a token whose position has changed."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from kvcache.geometry import TOKENS_PER_STEP
-from kvcache.keys_values import memory
+from kvcache.memory import memory
 
 __all__ = ["NO_TOKENS", "Origins", "PositionShifts"]
 
 
 class Origins:
-    """Where each token of a context was computed: position by position, in order.
+    """The position at which each token of a context was computed, in order.
 
-    Contexts that grew alike share one: they are made from ``NO_TOKENS`` by ``grown``, which remembers.
+    Equal origins are one object: all are made from ``NO_TOKENS`` by ``grown``, which caches its results.
     """
 
     __slots__ = ("_made", "positions")
@@ -25,7 +25,7 @@ class Origins:
         self._made: dict[tuple[int, int, int], Origins] = {}
 
     def grown(self, first: int, end: int, new: int) -> Origins:
-        """Of the tokens from ``first`` on, and of ``new`` ones behind them that were computed in front of ``end``."""
+        """Of the tokens from ``first`` on, and of ``new`` ones behind them whose positions end before ``end``."""
         how = (first, end, new)
         made = self._made.get(how)
         if made is None:
@@ -35,65 +35,65 @@ class Origins:
         return made
 
     def __reduce__(self) -> tuple[object, tuple[tuple[int, ...]]]:
-        return _known, (self.positions,)  # a copy is the same one
+        return _of, (self.positions,)  # a copy is the same object
 
 
-# Few: they differ by a context's length and by when its window began to slide.
+# There are few: they differ by a context's length and by the step at which its window began to slide.
 _ALL: dict[tuple[int, ...], Origins] = {}
 NO_TOKENS = _ALL.setdefault((), Origins())
 
 
-def _known(positions: tuple[int, ...]) -> Origins:
+def _of(positions: tuple[int, ...]) -> Origins:
     return _ALL.setdefault(positions, Origins(positions))
 
 
 class PositionShifts:
-    """``PE[new] - PE[old]`` of any two positions some slides apart, made when it is first needed.
+    """``PE[new] - PE[old]`` of any two positions some slides apart, computed when it is first needed.
 
-    A slide moves a token by one step. The correction of several slides is one sum, made in float64 and rounded once,
-    where legacy adds and rounds slide by slide.
+    A slide moves a token by one step. The correction of several slides is one sum in float64, rounded once; legacy adds
+    and rounds at every slide.
 
     Attributes:
         rows: corrections ``[M, W]``; row 0 is zero.
 
     Args:
-        shift: what one slide adds, ``[L, 2, H, context_length - 3, D]``: entry ``i`` is ``PE[i] - PE[i + 2]``.
+        shift: the correction of one slide, ``[L, 2, H, context_length - 3, D]``: entry ``i`` is ``PE[i] - PE[i + 2]``.
     """
 
     def __init__(self, shift: Tensor) -> None:
         kept = shift.shape[3]
         self._steps = shift.detach().movedim(3, 0).flatten(1).to("cpu", torch.float64)
-        self._known = {(new + TOKENS_PER_STEP, new): 1 + new for new in range(kept)}
+        self._row_of = {(new + TOKENS_PER_STEP, new): 1 + new for new in range(kept)}
         self._moves: dict[Origins, np.ndarray | None] = {}
         self.rows = memory((1 + kept, self._steps.shape[1]), shift.device, shift.dtype)
         self.rows[0].zero_()
         self.rows[1:].copy_(self._steps)
 
     def moves(self, origins: Origins) -> np.ndarray | None:
-        """Which of ``rows`` each token of such a context needs, ``[tokens, 1]``; None where none needs any."""
+        """The row of ``rows`` for each token of a context, ``[tokens, 1]``; None where all are 0."""
         if origins not in self._moves:
             moves = [self.row(old, new) for new, old in enumerate(origins.positions)]
             self._moves[origins] = np.array(moves, dtype=np.int64)[:, None] if any(moves) else None
         return self._moves[origins]
 
     def row(self, old: int, new: int) -> int:
-        """Which of ``rows`` moves a token from ``old`` to ``new``; 0 where they are the same."""
+        """The row of ``rows`` that moves a token from ``old`` to ``new``; 0 where they are the same."""
         if old == new:
             return 0
-        if (old, new) not in self._known:
+        if (old, new) not in self._row_of:
             self._make(old, new)
-        return self._known[old, new]
+        return self._row_of[old, new]
 
     def _make(self, old: int, new: int) -> None:
         assert old > new, f"a token at {old} cannot slide to {new}"
         assert (old - new) % TOKENS_PER_STEP == 0, f"no number of slides moves a token from {old} to {new}"
-        row = 1 + len(self._known)
+        row = 1 + len(self._row_of)
         if row == self.rows.shape[0]:
             grown = memory((2 * row, self.rows.shape[1]), self.rows.device, self.rows.dtype)
             grown[:row].copy_(self.rows)
             self.rows = grown
         self.rows[row].copy_(self._steps[new:old:TOKENS_PER_STEP].sum(0))
-        self._known[old, new] = row
+        self._row_of[old, new] = row
 
     @property
     def nbytes(self) -> int:

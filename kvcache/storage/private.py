@@ -1,4 +1,4 @@
-"""A slot is a block of its own, allocated on first use and written over afterwards."""
+"""Each slot is a block of its own, allocated on first use and then overwritten."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvcache.keys_values import KeysValues, memory, zeros
+from kvcache.keys_values import KeysValues
+from kvcache.memory import memory, zeros
 from kvcache.storage.base import EntrySpec, Storage, check_entry, check_matches
 
 __all__ = ["PrivateStorage"]
 
 
 class PrivateStorage(Storage):
-    """Private copies: what was stored is copied in, what is read is copied out, live tokens only.
-
-    All entries are alike; where ``spec`` is not given, the first one decides.
-    """
+    """Private copies: live tokens are copied in and out. Without a ``spec`` the first entry decides it for all."""
 
     def __init__(self, pool_size: int, spec: EntrySpec | None = None) -> None:
         self._blocks: list[Tensor | None] = [None] * pool_size  # each [L, 2, H, T_max, D]
@@ -31,7 +29,7 @@ class PrivateStorage(Storage):
         check_matches(self._spec, EntrySpec(value.entry_shape, value.dtype, value.device))
 
     def check_row(self, row: Tensor) -> None:
-        # This runs for every row of every batch: the comparison that nearly always holds comes first, and is cheap.
+        # This runs for every row of every batch, so the cheap comparison comes first.
         spec = self._spec
         if spec is None or row.shape != spec.shape or row.dtype != spec.dtype or row.device != spec.device:
             check_matches(spec, EntrySpec.of(row))
@@ -52,7 +50,7 @@ class PrivateStorage(Storage):
         block = self._blocks[slot]
         if block is None:
             block = self._allocate(slot, row)
-        if row.requires_grad:  # a copy into a slot must not tie it to a graph
+        if row.requires_grad:  # a slot carries no autograd graph
             row = row.detach()
         source, target = row.narrow(3, first, count), block.narrow(3, 0, count)
         if shift is None:
@@ -68,7 +66,7 @@ class PrivateStorage(Storage):
         row.narrow(3, first, size).copy_(block.narrow(3, 0, size))
 
     def clear(self) -> None:
-        """Nothing to do: blocks are kept for reuse, and no slot is read before it is written again."""
+        """Does nothing: blocks are kept for reuse, and no slot is read before it is written again."""
 
     @property
     def slots_allocated(self) -> int:

@@ -1,4 +1,4 @@
-"""A slot holds the very object that was stored: the first design, kept for comparison."""
+"""Each slot holds the stored object itself. This was the first design, kept for comparison."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["ReferenceStorage"]
 
 
 class ReferenceStorage(Storage):
-    """No copies: the caller and the cache share one object, and whoever writes into it writes for both.
+    """No copies: the caller and the cache share one object, and a write by one changes it for both.
 
-    Takes anything, tensors or not. Tokens saved from a batch row become a fresh object, since the row itself is
-    overwritten by the next batch.
+    Any object can be stored. Tokens saved from a batch row are copied into a new object, because the next batch
+    overwrites the row.
     """
 
     def __init__(self, pool_size: int, spec: EntrySpec | None = None) -> None:

@@ -1,4 +1,4 @@
-"""A slot is a stretch of token rows of its own, ``T_max`` of them in a line."""
+"""Each slot is ``T_max`` consecutive token rows of its own."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _NONE_YET = 0
 
 
 class Slab(TokenMemory):
-    """Token memory in which an entry's rows are its own, for ever: nothing is shared.
+    """Token memory in which every entry has rows of its own; nothing is shared.
 
     Attributes:
-        begins: of each entry, the first of its rows; 0 until it is first written.
+        begins: the first row of each entry; 0 until it is first written.
     """
 
     def __init__(self, spec: EntrySpec | None = None) -> None:
@@ -63,18 +63,14 @@ class SlabStorage(TokenStorage):
         pool_size: slots.
         spec: of all entries, if it is known.
         memory: shared with other pools; None makes one.
-        reserves: whether room for all slots is there from the first entry on. Without it memory grows as slots come
-            into use, for pools that are larger than they are ever full.
+        reserves: whether memory for all slots is allocated with the first entry. Otherwise it grows with the slots in
+            use, for pools that are never full.
     """
 
     memory: Slab
 
     def __init__(
-        self,
-        pool_size: int,
-        spec: EntrySpec | None = None,
-        memory: Slab | None = None,
-        reserves: bool = True,
+        self, pool_size: int, spec: EntrySpec | None = None, memory: Slab | None = None, reserves: bool = True
     ) -> None:
         self.memory = Slab(spec) if memory is None else memory
         self.first = self.memory.register(pool_size)
@@ -84,7 +80,7 @@ class SlabStorage(TokenStorage):
             self.memory.reserve(entries=pool_size)
 
     def clear(self) -> None:
-        """Nothing to do: slots keep their rows, and none is read before it is written again."""
+        """Does nothing: slots keep their rows, and none is read before it is written again."""
 
     @property
     def slots_allocated(self) -> int:

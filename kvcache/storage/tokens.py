@@ -1,4 +1,4 @@
-"""Memory of single tokens: one tensor in which a row is one token of all layers, and entries that are lists of rows."""
+"""Token memory: one tensor whose rows are tokens of all layers, and entries that are lists of rows."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ import torch
 from torch import Tensor
 
 from kvcache.kernels import NULL_PAGE, ZERO_PAGE
-from kvcache.keys_values import KeysValues, memory, zeros
+from kvcache.keys_values import KeysValues
+from kvcache.memory import memory, zeros
 from kvcache.storage.base import EntrySpec, Storage, check_entry, check_matches
 from kvcache.storage.positions import NO_TOKENS, Origins, PositionShifts
 
 __all__ = ["NULL_ENTRY", "NULL_PAGES", "TokenMemory", "TokenStorage"]
 
-NULL_ENTRY = 0  # the entry of no slot: empty for ever
+NULL_ENTRY = 0  # belongs to no slot and is always empty
 NULL_PAGES = max(ZERO_PAGE, NULL_PAGE) + 1
-_GROWTH = 4  # a quarter more each time: what is copied, all in all, stays a few times what is held
+_GROWTH = 4  # memory grows by a quarter at least: all copies together are a few times its size
 
 
 class TokenMemory(ABC):
-    """Rows ``[N, W]``, W = L x 2 x H x D, in one tensor, and the tables of the entries that are made of them.
+    """Rows ``[N, W]``, W = L x 2 x H x D, in one tensor, and the tables of the entries that consist of them.
 
-    Entries are numbered through all the pools that share the memory. A table ends with its entry's last token and has
+    Entries are numbered across all pools that share the memory. A table ends with its entry's last token and has
     ``ZERO_PAGE`` in front of the first one. So the tables of some entries, side by side, are the index by which a batch
     of them is gathered, padding included. The memory grows and never shrinks.
 
-    Tokens are kept as they stood in the batch that they were stored from. Where one stands elsewhere by now, because
-    its window slid, it is corrected when it is read.
+    Tokens are stored as they were computed. A token whose position has changed since, because its window slid, is
+    corrected when it is read.
 
     Attributes:
-        spec: of all entries; None until the first one decides.
-        rows: the memory, allocated when it is first needed.
-        used: rows handed out so far; those behind are untouched.
-        tables: ``[entries, T_max + 1]``: which row each token is; the last column is ``ZERO_PAGE`` everywhere.
+        spec: of all entries; None until the first one decides it.
+        rows: the memory; None until it is first needed.
+        used: number of rows in use or freed; the rows behind were never used.
+        tables: ``[entries, T_max + 1]``: the row of each token; the last column is ``ZERO_PAGE`` everywhere.
         sizes: tokens of each entry.
-        origins: of each entry, where its tokens were computed.
+        origins: of each entry, the positions at which its tokens were computed.
         shifts: corrections; None where none are needed (rotary positions).
     """
 
@@ -54,25 +55,31 @@ class TokenMemory(ABC):
         self._reserved_entries = 0
 
     def register(self, entries: int) -> int:
-        """The number of the first of that many entries more."""
+        """Add that many entries and return the number of the first."""
         first = len(self.sizes)
         self.sizes += [0] * entries
         self.origins += [NO_TOKENS] * entries
         return first
 
     def reserve(self, tokens: int = 0, entries: int = 0) -> None:
-        """Let there be room for these tokens and whole entries more from the beginning on, unless it is over."""
+        """Allocate that many more tokens and whole entries at the start; no effect once memory is allocated."""
         self._reserved_tokens += tokens
         self._reserved_entries += entries
 
     @property
+    def decided(self) -> EntrySpec:
+        """The spec, once it is known."""
+        assert self.spec is not None, "the first entry decides the spec"
+        return self.spec
+
+    @property
     def longest(self) -> int:
         """Most tokens of an entry, T_max."""
-        assert self.spec is not None, "the first entry decides what rows look like"
+        assert self.spec is not None, "the first entry decides the spec"
         return self.spec.shape[3]
 
     def take(self, count: int) -> int:
-        """The first of ``count`` rows in a line that nobody had before."""
+        """The first of ``count`` consecutive rows that were never used before."""
         first, used = self.used, self.used + count
         if self.rows is None or used > self.rows.shape[0]:
             self._grow(used)
@@ -80,14 +87,12 @@ class TokenMemory(ABC):
         return first
 
     def _grow(self, needed: int) -> None:
-        old, size = self.rows, needed
+        old, spec = self.rows, self.decided
         if old is None:
-            reserved = NULL_PAGES + self._reserved_tokens + self._reserved_entries * self.longest
-            size = max(size, reserved)
+            wanted = NULL_PAGES + self._reserved_tokens + self._reserved_entries * self.longest
         else:
-            size = max(size, old.shape[0] + old.shape[0] // _GROWTH)
-        assert self.spec is not None
-        self.rows = memory((size, self.width), self.spec.device, self.spec.dtype)
+            wanted = old.shape[0] + old.shape[0] // _GROWTH
+        self.rows = memory((max(needed, wanted), self.width), spec.device, spec.dtype)
         if old is None:
             self.rows[:NULL_PAGES].zero_()
         else:
@@ -99,40 +104,40 @@ class TokenMemory(ABC):
     def inherit(
         self, parents: Sequence[int], first: Sequence[int], counts: Sequence[int]
     ) -> tuple[np.ndarray, list[int]]:
-        """What new entries have in common with those that they grew from.
+        """Find the rows that new entries share with the entries they grew from.
 
         Args:
             parents: the entries ``[n]`` that were looked up; ``NULL_ENTRY`` for a context that was not.
-            first: the first token of each context that is kept.
-            counts: how many tokens are.
+            first: the first kept token of each context.
+            counts: number of kept tokens of each context.
 
         Returns:
-            tables ``[n, T_max + 1]`` of the rows in common, which stay as they are until ``write`` or
-            ``release_inherited`` is called with them; and how many tokens behind those are new.
+            tables ``[n, T_max + 1]`` of the shared rows, which are held until ``write`` or ``release_inherited`` is
+            called with them; and the number of new tokens behind those.
         """
 
-    def release_inherited(self, tables: np.ndarray) -> None:  # noqa: B027 - nothing is held where nothing is in common
-        """The new entries of these tables ``[n, T_max + 1]`` will not be written after all."""
+    def release_inherited(self, tables: np.ndarray) -> None:  # noqa: B027 - nothing is held where nothing is shared
+        """Release the rows that ``inherit`` holds for these tables ``[n, T_max + 1]``."""
 
     @abstractmethod
     def write(
         self, entries: Sequence[int], tables: np.ndarray, new: list[int], origins: Sequence[Origins]
     ) -> np.ndarray:
-        """Make entries of inherited rows and of new tokens behind them; what they held before is let go.
+        """Make entries of inherited rows and new tokens behind them. Their former rows are released.
 
         Args:
-            entries: to be written, ``[n]``, none of them twice.
-            tables: what ``inherit`` returned; taken over.
+            entries: to be written, ``[n]``, without repetition.
+            tables: as returned by ``inherit``; modified.
             new: likewise.
-            origins: where the entries' tokens were computed.
+            origins: positions at which the entries' tokens were computed.
 
         Returns:
-            The rows ``[most, n]`` to write the new tokens to, ``most`` being ``max(new)``: each entry's last ones, the
-            last in the last line. ``NULL_PAGE`` stands above those of an entry that has fewer.
+            The rows ``[max(new), n]`` for the new tokens: one column per entry, the last token in the last line, and
+            ``NULL_PAGE`` above the tokens of an entry with fewer.
         """
 
     def _note(self, entries: Sequence[int], origins: Sequence[Origins]) -> None:
-        """These entries ``[n]`` are written: of tokens that were computed there."""
+        """Set the origins and sizes of entries ``[n]`` that are written."""
         for entry, each in zip(entries, origins, strict=True):
             self.origins[entry] = each
             self.sizes[entry] = len(each.positions)
@@ -143,11 +148,11 @@ class TokenMemory(ABC):
             tables[: len(self.tables), : self.tables.shape[1]] = self.tables
             self.tables = tables
 
-    def release(self, entry: int) -> None:  # noqa: B027 - most memory keeps an entry's rows for its next content
-        """``entry`` is not in use any more."""
+    def release(self, entry: int) -> None:  # noqa: B027 - an entry may keep its rows
+        """Free ``entry``."""
 
     def set_position_shift(self, shift: Tensor | None) -> None:
-        """From now on windows slide by this correction (see ``PositionShifts``). No entry is in use."""
+        """Set the correction by which windows slide (see ``PositionShifts``). No entry may be in use."""
         self.shifts = None if shift is None else PositionShifts(shift)
 
     # The memory.
@@ -155,8 +160,7 @@ class TokenMemory(ABC):
     @property
     def width(self) -> int:
         """Elements of a row, W."""
-        assert self.spec is not None
-        layers, kinds, heads, _, head_dim = self.spec.shape
+        layers, kinds, heads, _, head_dim = self.decided.shape
         return layers * kinds * heads * head_dim
 
     @property
@@ -168,42 +172,33 @@ class TokenMemory(ABC):
         return 0 if self.rows is None else self.rows.nbytes
 
     def index(self, rows: np.ndarray) -> Tensor:
-        """Row numbers on the memory's device, handed over without waiting for it."""
+        """Row numbers as a tensor on the memory's device, copied without synchronisation."""
         assert self.spec is not None
-        index = torch.from_numpy(rows)
-        if self.spec.device.type == "cpu":
-            return index
-        return index.pin_memory().to(self.spec.device, non_blocking=True)
+        index, device = torch.from_numpy(rows), self.spec.device
+        return index if device.type == "cpu" else index.pin_memory().to(device, non_blocking=True)
 
 
 class TokenStorage(Storage):
-    """Entries of a ``TokenMemory``, which several pools may share.
-
-    Attributes:
-        memory: where their tokens are.
-        first: the number of slot 0's entry.
-    """
+    """Entries of a ``TokenMemory``, which several pools may share; slot 0 is entry ``first``."""
 
     memory: TokenMemory
-    first: int
 
     def size(self, slot: int) -> int:
         return self.memory.sizes[self.first + slot]
 
     def rows_of(self, slot: int) -> np.ndarray:
-        """The rows of a slot's tokens, ``[size]``: a view."""
+        """The rows of a slot's tokens, ``[size]``; a view."""
         memory, entry = self.memory, self.first + slot
         assert len(memory.tables) > entry, f"slot {slot} is read before it was written"
         return memory.tables[entry, memory.longest - memory.sizes[entry] : memory.longest]
 
     def decide(self, spec: EntrySpec) -> None:
-        """The first entry, where none was promised: all others are like it."""
         self.memory.spec = spec
 
     def release(self, slot: int) -> None:
         self.memory.release(self.first + slot)
 
-    # Row by row, for callers of the pool, and for batches that are not made of token memory.
+    # Row by row, for callers of the pool and for ``RowBatch``.
 
     def check(self, value: Any) -> None:
         check_entry(value)
@@ -216,8 +211,7 @@ class TokenStorage(Storage):
         self.save_tokens(slot, value.block[0], 0, value.size, None)
 
     def read(self, slot: int) -> KeysValues:
-        spec, size = self.memory.spec, self.size(slot)
-        assert spec is not None
+        spec, size = self.memory.decided, self.size(slot)
         block = zeros((1, *spec.shape), spec.device, spec.dtype)
         self.load_tokens(slot, block[0], 0)
         return KeysValues.from_block(block, size)
@@ -244,11 +238,10 @@ class TokenStorage(Storage):
             row.narrow(3, first, size).copy_(self._tokens(slot))
 
     def _tokens(self, slot: int) -> Tensor:
-        """A slot's tokens as they are to be read, ``[L, 2, H, size, D]``."""
+        """A slot's tokens, corrected, ``[L, 2, H, size, D]``."""
         memory, rows = self.memory, np.ascontiguousarray(self.rows_of(slot))
-        assert memory.spec is not None
         assert memory.rows is not None
-        layers, kinds, heads, _, head_dim = memory.spec.shape
+        layers, kinds, heads, _, head_dim = memory.decided.shape
         tokens = memory.rows.index_select(0, memory.index(rows))
         moves = None if memory.shifts is None else memory.shifts.moves(memory.origins[self.first + slot])
         if moves is not None:

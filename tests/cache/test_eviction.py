@@ -124,8 +124,8 @@ def test_the_heap_stays_small_under_many_changes():
         policy.update(change % 10, float(change * 7919 % 1000))
         largest = max(largest, len(policy._heap))
     assert largest <= 4 * 10
-    standing = {change % 10: float(change * 7919 % 1000) for change in range(100_000 - 10, 100_000)}
-    assert drain(policy, 10) == sorted(standing, key=lambda slot: (standing[slot], slot))
+    current = {change % 10: float(change * 7919 % 1000) for change in range(100_000 - 10, 100_000)}
+    assert drain(policy, 10) == sorted(current, key=lambda slot: (current[slot], slot))
 
 
 def test_the_heap_stays_small_when_slots_come_and_go():

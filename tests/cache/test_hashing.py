@@ -52,7 +52,7 @@ def test_the_same_latent_has_the_same_key_however_it_is_held(latent):
     assert hash_state(latent) == KEY
 
 
-def test_half_precision_is_hashed_as_the_float32_it_stands_for():
+def test_half_precision_is_hashed_as_the_equal_float32():
     latent = torch.from_numpy(LATENT).to(torch.bfloat16)
     assert hash_state(latent) == hash_state(latent.float()) != KEY
 
@@ -78,7 +78,7 @@ def test_keys_of_a_batch_do_not_depend_on_how_it_is_held(batch):
     assert list(hash_states(batch)) == [xxhash.xxh64(row.tobytes()).intdigest() for row in LATENT]
 
 
-def test_keys_tell_latents_apart():
+def test_different_latents_have_different_keys():
     latents = torch.randn(1000, 16)
     assert len(set(hash_states(latents))) == 1000
     nudged = latents[0].clone()

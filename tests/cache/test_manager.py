@@ -152,7 +152,7 @@ class TestEntries:
 
     @each_pool
     @pytest.mark.parametrize("replaced", [False, True])
-    def test_nobody_outside_can_change_an_entry(self, store, get, replaced):
+    def test_an_entry_cannot_be_changed_from_outside(self, store, get, replaced):
         cache, stored = manager(), entry(1)
         if replaced:
             replace_layer_tensors(stored)

@@ -28,7 +28,7 @@ def pool_of_anything(size, strategy="fifo", **options):
 
 
 class HostileKey:
-    """A key that cannot be printed: whoever formats it on the way is found out."""
+    """A key that cannot be printed: any formatting of it fails."""
 
     def __init__(self, number):
         self.number = number
@@ -69,20 +69,20 @@ def ask(pool, key):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("strategy", "judge"), [("fifo", libcachesim.FIFO), ("lru", libcachesim.LRU)])
+@pytest.mark.parametrize(("strategy", "reference"), [("fifo", libcachesim.FIFO), ("lru", libcachesim.LRU)])
 @given(capacity=capacities, keys=requests)
-def test_hits_are_those_of_libcachesim(strategy, judge, capacity, keys):
-    pool, simulator = pool_of_anything(capacity, strategy), judge(cache_size=capacity)
+def test_hits_are_those_of_libcachesim(strategy, reference, capacity, keys):
+    pool, simulator = pool_of_anything(capacity, strategy), reference(cache_size=capacity)
     assert [ask(pool, key) for key in keys] == [simulator.get(request(key)) for key in keys]
     assert len(pool) == simulator.get_n_obj()
     for key in range(13):
         assert (key in pool) == (simulator.find(request(key), update_cache=False) is not None)
 
 
-@pytest.mark.parametrize(("strategy", "judge"), [("fifo", cachetools.FIFOCache), ("lru", cachetools.LRUCache)])
+@pytest.mark.parametrize(("strategy", "reference"), [("fifo", cachetools.FIFOCache), ("lru", cachetools.LRUCache)])
 @given(capacity=capacities, keys=requests)
-def test_hits_are_those_of_cachetools(strategy, judge, capacity, keys):
-    pool, cache = pool_of_anything(capacity, strategy), judge(maxsize=capacity)
+def test_hits_are_those_of_cachetools(strategy, reference, capacity, keys):
+    pool, cache = pool_of_anything(capacity, strategy), reference(maxsize=capacity)
     for key in keys:
         hit = cache.get(key) is not None
         assert ask(pool, key) == hit
@@ -91,10 +91,10 @@ def test_hits_are_those_of_cachetools(strategy, judge, capacity, keys):
         assert set(pool) == set(cache)
 
 
-@pytest.mark.parametrize(("strategy", "judge"), [("fifo", cachetools.FIFOCache), ("lru", cachetools.LRUCache)])
+@pytest.mark.parametrize(("strategy", "reference"), [("fifo", cachetools.FIFOCache), ("lru", cachetools.LRUCache)])
 @given(capacity=capacities, calls=st.lists(st.tuples(st.booleans(), st.integers(0, 12)), max_size=120))
-def test_writes_without_lookups_evict_as_in_cachetools(strategy, judge, capacity, calls):
-    pool, cache = pool_of_anything(capacity, strategy), judge(maxsize=capacity)
+def test_writes_without_lookups_evict_as_in_cachetools(strategy, reference, capacity, calls):
+    pool, cache = pool_of_anything(capacity, strategy), reference(maxsize=capacity)
     for writes, key in calls:
         if not writes:
             assert (pool.get(key) is None) == (cache.get(key) is None)
@@ -484,7 +484,7 @@ def test_an_eviction_is_logged_for_debugging(caplog):
     assert record.getMessage() == f"pool mine: key first lost slot {slot}"
 
 
-def test_a_pool_tells_what_it_is():
+def test_the_repr_of_a_pool():
     pool = pool_of_anything(3, "lru", name="mine")
     pool.set("a", 1)
     assert repr(pool) == "KVCachePool('mine', 1/3 entries, LRU, ReferenceStorage)"

@@ -1,4 +1,4 @@
-"""Tokens gathered and scattered: every implementation against a judge that goes token by token, in float64."""
+"""Gather and scatter: every implementation against a reference that moves one token at a time, in float64."""
 
 import importlib.util
 import shutil
@@ -17,7 +17,7 @@ from kvbench.measure.counters import Counts, OperationCounter
 from kvcache.kernels import NULL_PAGE, ZERO_PAGE, TorchKernels, make_kernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-FIRST = max(ZERO_PAGE, NULL_PAGE) + 1  # row that can be somebody's
+FIRST = max(ZERO_PAGE, NULL_PAGE) + 1  # row that can belong to an entry
 FORMS = NO_SHIFTS, SHIFT_PER_ROW, SHARED_SHIFT = "no shifts", "a shift per row", "a shared shift"
 
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
@@ -28,7 +28,7 @@ shapes = st.tuples(st.integers(0, 3), st.integers(1, 3), st.sampled_from([1, 3, 
 
 @contextmanager
 def triton_kernels(interpreted):
-    """A copy of the module with or without Triton's interpreter, whoever has imported Triton or it before."""
+    """A copy of the module with or without Triton's interpreter, whatever was imported before."""
     with pytest.MonkeyPatch.context() as patch:
         if interpreted:
             patch.setenv("TRITON_INTERPRET", "1")
@@ -80,7 +80,7 @@ class Case:
 
 
 def gather_case(shape, form, dtype, seed=0):
-    """Tokens are NaN: nothing of them may remain. Rows are gathered repeatedly, nobody's among them."""
+    """Tokens are NaN: nothing of them may remain. Rows are gathered repeatedly, the zero page among them."""
     n, B, W = shape
     rng = np.random.default_rng(seed)
     rows = rng.integers(FIRST, FIRST + 5)
@@ -130,7 +130,7 @@ def on_device(index):
     return torch.from_numpy(index).to(DEVICE)
 
 
-def judged_gather(case):
+def expected_gather(case):
     pool, out, index = numbers(case.pool), np.empty(case.tokens.shape), case.index.tolist()
     for i, b in np.ndindex(*case.index.shape):
         out[i, b] = pool[index[i][b]]
@@ -139,7 +139,7 @@ def judged_gather(case):
     return torch.from_numpy(out).to(DEVICE, case.pool.dtype)
 
 
-def judged_scatter(case):
+def expected_scatter(case):
     pool, source, index = numbers(case.pool), numbers(case.tokens), case.index.tolist()
     for i, b in np.ndindex(*case.index.shape):
         pool[index[i][b]] = source[i, b]
@@ -171,7 +171,7 @@ def test_gather(implementation, dtype, shape, form, seed):
     case = gather_case(shape, form, dtype, seed)
     before = case.clone()
     case.gather(implementation())
-    assert same_bits(case.tokens, judged_gather(before))
+    assert same_bits(case.tokens, expected_gather(before))
     assert case.same(before, "pool", "index", "shifts", "shift_index")
 
 
@@ -182,7 +182,7 @@ def test_scatter(implementation, dtype, shape, seed):
     case = scatter_case(shape, dtype, seed)
     before = case.clone()
     case.scatter(implementation())
-    assert same_bits(kept(case.pool), kept(judged_scatter(before)))
+    assert same_bits(kept(case.pool), kept(expected_scatter(before)))
     assert not case.pool[ZERO_PAGE].any()
     assert case.same(before, "index", "tokens")
 
@@ -193,7 +193,7 @@ def test_what_lies_behind_the_tokens_is_left_alone(implementation, form):
     buffer = torch.full((4, 2, 5), torch.nan, device=DEVICE)
     case.tokens = buffer[:3]
     case.gather(implementation())
-    assert same_bits(buffer[:3], judged_gather(case))
+    assert same_bits(buffer[:3], expected_gather(case))
     assert buffer[3:].isnan().all()
 
 
@@ -203,9 +203,9 @@ def test_batches_of_all_sizes_can_take_turns(implementation):
         for form in [SHARED_SHIFT, NO_SHIFTS, SHIFT_PER_ROW]:
             case = gather_case((n, B, 6), form, torch.float32, seed=n)
             case.gather(kernels)
-            assert same_bits(case.tokens, judged_gather(case))
+            assert same_bits(case.tokens, expected_gather(case))
         case = scatter_case((n, B, 6), torch.float32, seed=n)
-        expected = judged_scatter(case)
+        expected = expected_scatter(case)
         case.scatter(kernels)
         assert same_bits(kept(case.pool), kept(expected))
 
@@ -348,7 +348,7 @@ class TestCompiledKernels:
     def module(self):
         return pytest.importorskip("kvcache.kernels.cpu")
 
-    def test_it_knows_the_same_rows_of_nobody(self, module):
+    def test_both_have_the_same_null_page(self, module):
         assert module.compiled.NULL_PAGE == NULL_PAGE
 
     @pytest.mark.parametrize("row", [-1, 7])
@@ -403,13 +403,13 @@ class TestCompiledKernels:
     def test_shifts_of_another_dtype_are_added_as_torch_does(self, module, dtype):
         case = gather_case((2, 3, 4), SHIFT_PER_ROW, torch.float32)
         case.shifts = case.shifts.to(dtype)
-        judged = case.clone()
-        judged.gather(TorchKernels())
+        wanted = case.clone()
+        wanted.gather(TorchKernels())
         case.gather(module.CpuKernels())
-        assert case.same(judged, "tokens")
+        assert case.same(wanted, "tokens")
 
-    def test_torch_knows_of_the_write(self, module):
-        """What a gradient needs must not change unnoticed."""
+    def test_a_write_increments_the_tensors_version(self, module):
+        """Autograd must find a change of what a gradient needs."""
         case = gather_case((2, 3, 4), NO_SHIFTS, torch.float32)
         case.gather(module.CpuKernels())
         for changed, act in ((case.tokens, case.gather), (case.pool, case.scatter)):
@@ -440,7 +440,7 @@ class TestCompiledKernels:
             case.scatter(kernels)
         assert counter.counts == Counts(tensor_ops=1, bytes_copied=case.tokens.nbytes)
         case.gather(kernels)
-        assert counter.counts.tensor_ops == 1  # nobody counts any more
+        assert counter.counts.tensor_ops == 1  # the observer was removed
 
 
 def test_cuda_has_tritons_kernels(monkeypatch):

@@ -23,7 +23,7 @@ def test_storage_uses_the_compiled_one():
     assert paged.arrays.__name__ == "kvcache.storage._page_arrays"
 
 
-def test_it_knows_the_same_rows_of_nobody(compiled):
+def test_both_have_the_same_zero_page_and_null_page(compiled):
     assert (compiled.ZERO_PAGE, compiled.NULL_PAGE) == (ZERO_PAGE, NULL_PAGE)
 
 
@@ -166,7 +166,7 @@ def test_find_changed(compiled, seed, rows):
 
 
 class TestChecks:
-    """Compiled code that is handed nonsense says so, and changes nothing."""
+    """Compiled code raises for wrong arguments, and changes nothing."""
 
     @pytest.fixture
     def state(self):

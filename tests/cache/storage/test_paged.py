@@ -46,7 +46,7 @@ class TestPagedStorage(CopyingStorageConformance):
 
     def check_memory_kept(self, pool, inserts):
         pages = pool.storage.memory
-        assert pages.used == 2 + inserts * 4  # nobody's two, and the tokens of an entry
+        assert pages.used == 2 + inserts * 4  # the zero page, the null page, and the tokens of entries
         assert pages.nbytes >= pages.used * pages.row_bytes
         # What is kept is free for other pools, but for what this one reserved: two tokens a slot.
         assert pool.bytes_reserved == inserts * 2 * pages.row_bytes
@@ -236,7 +236,7 @@ def test_no_page_is_lost_where_entries_are_set_and_got_one_by_one(script, whole,
     twins = Twins(cache, may_forget=True)
     for step, (env, key, size, sets) in zip(script, whole, strict=False):
         run_script(twins, [step])
-        # Keys that no search asks for: the naive cache knows nothing of them.
+        # Keys that no search looks up: the naive cache does not have them.
         if sets:
             content = entry(key, size, tokens=GEOMETRY.context_length)
             cache.set_recur_cache(-key, content) if env is None else cache.set_init_cache(env, -key, content)
@@ -354,7 +354,7 @@ def test_an_init_pool_of_bytes_is_charged_for_what_it_allocated():
     check_pages(cache)
 
 
-def test_what_was_corrected_for_the_batch_is_corrected_for_whoever_gets_it():
+def test_reading_an_entry_corrects_it_as_the_batch_does():
     cache = paged()
     twins = Twins(cache)
     for key in range(6):
@@ -404,7 +404,7 @@ def test_another_position_shift_frees_all_pages():
     check_pages(cache)
 
 
-def test_an_update_makes_room_for_itself_and_evicts_nobody():
+def test_an_update_frees_its_own_pages_first_and_evicts_nothing():
     cache = paged(recur_pool_bytes=GEOMETRY.entry_bytes())
     for key in (1, 2, 2, 1):
         cache.set_recur_cache(key, entry(key, 4, tokens=GEOMETRY.context_length))

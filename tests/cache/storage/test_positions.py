@@ -36,7 +36,7 @@ def test_several_slides_are_their_sum_rounded_once():
     assert torch.equal(shifts.rows[row], exact.float())
 
 
-def test_what_stands_where_it_was_computed_needs_nothing():
+def test_a_token_at_its_original_position_needs_no_correction():
     shifts = PositionShifts(given())
     assert shifts.moves(NO_TOKENS) is None
     assert shifts.moves(NO_TOKENS.grown(0, 7, 7)) is None

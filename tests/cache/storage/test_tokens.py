@@ -28,7 +28,7 @@ def test_nothing_is_allocated_before_it_is_needed(make):
 
 
 @each_memory
-def test_rows_are_handed_out_in_a_line_and_to_nobody_twice(make):
+def test_taken_rows_are_consecutive_and_never_taken_twice(make):
     memory = make(LIKE)
     taken = [(memory.take(count), count) for count in (3, 1, 0, 40, 2, 1000, 5)]
     assert [first for first, _ in taken] == [NULL_PAGES + sum(n for _, n in taken[:i]) for i in range(len(taken))]
