@@ -1,15 +1,14 @@
-"""Results of pytest-benchmark (``--benchmark-json``, ``--benchmark-save``) as plain objects."""
+"""Results of pytest-benchmark as a report shows them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvbench.report.errors import ReportError
-from kvbench.report.fields import Fields, read_json
 from kvbench.report.text import clean
+from kvbench.results.pytest_benchmark import PytestBenchmarks, read_pytest_benchmarks
 
-__all__ = ["BenchmarkFile", "BenchmarkResult", "read_benchmarks"]
+__all__ = ["STATISTICS", "BenchmarkFile", "BenchmarkResult", "read_benchmarks"]
 
 STATISTICS = ("min", "q1", "median", "q3", "max")
 _MICROSECONDS = 1e6
@@ -48,34 +47,20 @@ def read_benchmarks(path: str | Path) -> BenchmarkFile:
     """Read one result file; benchmarks of the gate that were only counted, not timed, are left out.
 
     Raises:
-        ReportError: it cannot be read, or is not what pytest-benchmark writes.
+        ResultsError: it cannot be read, or is not what pytest-benchmark writes.
     """
-    fields = read_json(path)
-    if "benchmarks" not in fields or "machine_info" not in fields:
-        raise ReportError(fields.path, "not a result of pytest-benchmark (--benchmark-json)")
+    content = read_pytest_benchmarks(path, prepare=clean)
     found = []
-    for each in fields.objects("benchmarks"):
-        extra = each.object("extra_info") if "extra_info" in each else None
-        if extra is None or extra.anything("timed") is not False:
-            stats = each.object("stats")
-            spread = {name: _MICROSECONDS * stats.number(name) for name in STATISTICS}
-            found.append(BenchmarkResult(each.text("name"), spread, int(stats.number("rounds"))))
-    commit = fields.object("commit_info") if "commit_info" in fields else None
-    machine = fields.object("machine_info")
-    cpu = machine.object("cpu") if "cpu" in machine else machine
-    return BenchmarkFile(
-        fields.path,
-        fields.text("datetime"),
-        "" if commit is None else _commit(commit),
-        ", ".join(
-            f"{called}{found}"
-            for called, found in (("", cpu.anything("brand_raw")), ("Python ", machine.anything("python_version")))
-            if found is not None
-        ),
-        tuple(found),
-    )
+    for each in content.benchmarks:
+        if each.extra_info.timed:
+            spread = {name: _MICROSECONDS * getattr(each.stats, name) for name in STATISTICS}
+            found.append(BenchmarkResult(each.name, spread, each.stats.rounds))
+    commit = content.commit_info.id or ""
+    dirty = "-dirty" if commit and content.commit_info.dirty else ""
+    return BenchmarkFile(Path(path), content.datetime, commit + dirty, _machine(content), tuple(found))
 
 
-def _commit(fields: Fields) -> str:
-    name = str(fields.anything("id") or "")
-    return f"{name}-dirty" if name and "dirty" in fields and fields.anything("dirty") else name
+def _machine(content: PytestBenchmarks) -> str:
+    machine = content.machine_info
+    named = {"": machine.cpu.brand_raw, "Python ": machine.python_version}
+    return ", ".join(f"{called}{found}" for called, found in named.items() if found is not None)
