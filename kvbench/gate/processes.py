@@ -18,7 +18,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from kvbench.errors import KvbenchError
-from kvbench.results.pytest_benchmark import read_pytest_benchmarks
+from kvbench.results.decode import read_json
+from kvbench.results.pytest_benchmark import MADE_BY, PytestBenchmarks
 
 __all__ = ["GATES", "GateError", "GateFixture", "Measured"]
 
@@ -135,7 +136,7 @@ class GateFixture:
             )
 
     def _read_numbers(self, path: Path, side: str, measured: Measured) -> None:
-        content = read_pytest_benchmarks(path)
+        content = read_json(path, PytestBenchmarks, MADE_BY)
         library = Path(content.commit_info.library)
         if not library.is_relative_to(self.sides[side]):
             raise GateError(f"the {side} should have been measured, but {library} was: is PYTHONPATH taken over?")

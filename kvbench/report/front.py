@@ -147,7 +147,9 @@ def machine_table(
             rows.append([file.name, device, commit, f"{described}; {settings}", file.content.created, file.command])
     for benchmark in benchmarks:
         commit = _with_age(benchmark.commit, commits)
-        rows.append([benchmark.name, "cpu", commit, benchmark.machine, benchmark.created, "pytest --benchmark-json"])
+        rows.append(
+            [benchmark.name, "cpu", commit, benchmark.machine, benchmark.content.datetime, "pytest --benchmark-json"]
+        )
     for name, versions in machines.items():
         text = clean(", ".join(f"{key} {value}" for key, value in versions.items()))
         last = next(reversed(history.commits.get(clean(name), ())), "")

@@ -6,35 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvbench.report.text import clean
-from kvbench.results.pytest_benchmark import PytestBenchmarks, read_pytest_benchmarks
+from kvbench.results.decode import read_json
+from kvbench.results.pytest_benchmark import MADE_BY, Benchmark, PytestBenchmarks
 
-__all__ = ["STATISTICS", "BenchmarkFile", "BenchmarkResult", "read_benchmarks"]
-
-STATISTICS = ("min", "q1", "median", "q3", "max")
-_MICROSECONDS = 1e6
-
-
-@dataclass(frozen=True)
-class BenchmarkResult:
-    """One benchmark: the spread of its rounds, us, and how many there were."""
-
-    name: str
-    microseconds: dict[str, float]
-    rounds: int
+__all__ = ["BenchmarkFile", "read_benchmarks"]
 
 
 @dataclass(frozen=True)
 class BenchmarkFile:
-    """One result file: when it was made, of which commit (``-dirty`` with changes), on what.
-
-    ``label`` is what it is called where its name is not enough.
-    """
+    """One result file, its texts fit to be shown; ``label`` is what it is called where its name is not enough."""
 
     path: Path
-    created: str
-    commit: str
-    machine: str
-    benchmarks: tuple[BenchmarkResult, ...]
+    content: PytestBenchmarks
     label: str = ""
 
     @property
@@ -42,25 +25,25 @@ class BenchmarkFile:
         """What the file is called, fit to be shown."""
         return self.label or str(clean(self.path.name))
 
+    @property
+    def benchmarks(self) -> list[Benchmark]:
+        """Those that were timed: benchmarks of the gate can be counted only."""
+        return [each for each in self.content.benchmarks if each.extra_info.timed]
+
+    @property
+    def commit(self) -> str:
+        """What was measured, ``-dirty`` with changes; empty where it is not known."""
+        commit = self.content.commit_info
+        return f"{commit.id}-dirty" if commit.id and commit.dirty else commit.id or ""
+
+    @property
+    def machine(self) -> str:
+        """What it was measured on."""
+        machine = self.content.machine_info
+        python = f"Python {machine.python_version}" if machine.python_version else None
+        return ", ".join(part for part in (machine.cpu.brand_raw, python) if part)
+
 
 def read_benchmarks(path: str | Path) -> BenchmarkFile:
-    """Read one result file; benchmarks of the gate that were only counted, not timed, are left out.
-
-    Raises:
-        ResultsError: it cannot be read, or is not what pytest-benchmark writes.
-    """
-    content = read_pytest_benchmarks(path, prepare=clean)
-    found = []
-    for each in content.benchmarks:
-        if each.extra_info.timed:
-            spread = {name: _MICROSECONDS * getattr(each.stats, name) for name in STATISTICS}
-            found.append(BenchmarkResult(each.name, spread, each.stats.rounds))
-    commit = content.commit_info.id or ""
-    dirty = "-dirty" if commit and content.commit_info.dirty else ""
-    return BenchmarkFile(Path(path), content.datetime, commit + dirty, _machine(content), tuple(found))
-
-
-def _machine(content: PytestBenchmarks) -> str:
-    machine = content.machine_info
-    named = {"": machine.cpu.brand_raw, "Python ": machine.python_version}
-    return ", ".join(f"{called}{found}" for called, found in named.items() if found is not None)
+    """Read one result file. Raises ResultsError, as ``read_json`` does."""
+    return BenchmarkFile(Path(path), read_json(path, PytestBenchmarks, MADE_BY, prepare=clean))

@@ -25,12 +25,6 @@ _LATEST = 9_000_000_000_000  # ms: pandas' dates end in 2262
 Version = Literal[2]  # of asv's result files (asv 0.6)
 
 
-class Params(Struct, frozen=True):
-    """The one parameter of a run that must be there."""
-
-    machine: str
-
-
 class Commit(Struct, frozen=True, kw_only=True):
     """asv's result file: one commit on one machine, in one environment. ``results`` has cells by ``result_columns``."""
 
@@ -38,10 +32,14 @@ class Commit(Struct, frozen=True, kw_only=True):
     commit_hash: str
     env_name: str = ""
     date: Annotated[int, Meta(ge=0, le=_LATEST)]  # ms
-    params: dict[str, Any]
+    params: dict[str, str | int | float | None]
     result_columns: list[str]
     results: dict[str, list[Any]]
     durations: dict[str, float] | None = None  # seconds
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.params.get("machine"), str):
+            raise ValueError("params have no machine")
 
 
 class Cells(Struct, frozen=True, kw_only=True):
@@ -147,7 +145,10 @@ class _File:
 
 def _files(folder: Path) -> list[_File]:
     """Every machine's result files; a machine that measured a commit in several environments is several."""
-    files = [_file(path) for path in sorted(folder.glob("*/*.json")) if path.name != "machine.json"]
+    paths = [path for path in sorted(folder.glob("*/*.json")) if path.name != "machine.json"]
+    files = [
+        _File(path, content, str(content.params["machine"])) for path in paths for content in [_read(path, Commit)]
+    ]
     names = {}
     for machine in {file.machine for file in files}:
         own = {(file.content.commit_hash, file.content.env_name) for file in files if file.machine == machine}
@@ -158,11 +159,6 @@ def _files(folder: Path) -> list[_File]:
                 parts = [part for part in each.split("-") if part not in common]
                 names[machine, each] = f"{machine} ({' '.join(parts) or each})"
     return [replace(file, machine=names.get((file.machine, file.content.env_name), file.machine)) for file in files]
-
-
-def _file(path: Path) -> _File:
-    content = _read(path, Commit)
-    return _File(path, content, convert(path, content.params, Params, _MADE_BY).machine)
 
 
 Kind = TypeVar("Kind")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 from msgspec import Struct
 
-from kvbench.results.decode import read_json
+__all__ = ["MADE_BY", "STATISTICS", "Benchmark", "PytestBenchmarks"]
 
-__all__ = ["Benchmark", "PytestBenchmarks", "read_pytest_benchmarks"]
+MADE_BY = "pytest --benchmark-json"
+STATISTICS = ("min", "q1", "median", "q3", "max")
+_MICROSECONDS = 1e6
 
 
 class Stats(Struct, frozen=True):
@@ -39,22 +37,27 @@ class Benchmark(Struct, frozen=True):
     fullname: str = ""
     extra_info: Extra = Extra()
 
+    @property
+    def microseconds(self) -> dict[str, float]:
+        """The spread of its rounds, by ``STATISTICS``."""
+        return {name: _MICROSECONDS * getattr(self.stats, name) for name in STATISTICS}
+
 
 class Processor(Struct, frozen=True):
-    """Its name, where the library that knows it was there."""
+    """A name, where the package that finds it was there."""
 
     brand_raw: str | None = None
 
 
 class MachineInfo(Struct, frozen=True):
-    """What it ran on."""
+    """What the benchmarks ran on."""
 
     cpu: Processor = Processor()
     python_version: str | None = None
 
 
 class CommitInfo(Struct, frozen=True):
-    """Of what: ``dirty`` with changes; the gate's processes add the folder of the ``library`` that they measured."""
+    """The commit, ``dirty`` with changes; the gate's processes add the file of the ``library`` that they measured."""
 
     id: str | None = None
     dirty: bool = False
@@ -68,10 +71,3 @@ class PytestBenchmarks(Struct, frozen=True):
     datetime: str
     benchmarks: list[Benchmark]
     commit_info: CommitInfo = CommitInfo()
-
-
-def read_pytest_benchmarks(
-    path: str | Path, prepare: Callable[[Any], Any] = lambda content: content
-) -> PytestBenchmarks:
-    """Read one file. Raises ResultsError, as ``read_json`` does; ``prepare`` is its."""
-    return read_json(path, PytestBenchmarks, "pytest --benchmark-json", prepare=prepare)

@@ -94,11 +94,6 @@ class Timeline(Struct, frozen=True, kw_only=True):
                 if found != len(self.steps):
                     raise ValueError(f"{name}.{pool} has {found} samples, not {len(self.steps)} as the steps have")
 
-    @property
-    def shape(self) -> tuple[tuple[int, ...], frozenset[str], frozenset[str]]:
-        """Steps and pools: what timelines side by side have in common."""
-        return tuple(self.steps), frozenset(self.entries), frozenset(self.bytes_reserved)
-
     def counts(self, axis: str) -> dict[int, dict[str, int]]:
         """Outcomes, counted, by ``simulation`` (-1 is the root's) or by ``depth``."""
         rows = self.by_simulation if axis == "simulation" else self.by_depth
@@ -170,7 +165,7 @@ class ReplayResult(Struct, frozen=True, kw_only=True):
         if any(set(each.evictions) != set(self.backends[0].evictions) for each in self.backends):
             raise ValueError("its backends have evictions of other pools than the first")
         timelines = [each.timeline for each in self.backends if each.timeline is not None]
-        if len({each.shape for each in timelines}) > 1:
+        if len({(*each.steps, *each.entries, *each.bytes_reserved) for each in timelines}) > 1:
             raise ValueError("its backends have timelines of other steps or pools than the first")
 
     @property

@@ -44,7 +44,9 @@ def test_an_unknown_command():
 
 @pytest.mark.parametrize("missing", ["pandas", "ruptures"])
 def test_a_package_that_is_not_installed_is_named(missing, monkeypatch, tmp_path, capsys):
-    for name in [name for name in sys.modules if name.startswith("kvbench.report") or name == "kvbench.cli.results"]:
+    for name in [
+        name for name in sys.modules if name.startswith(("kvbench.report", "kvbench.judge", "kvbench.cli.results"))
+    ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     file = tmp_path / "replay.json"

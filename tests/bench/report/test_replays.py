@@ -6,9 +6,10 @@ from typing import ClassVar
 import pytest
 from replay_files import replay, synthetic
 
-from kvbench.report.pytest_benchmarks import STATISTICS, read_benchmarks
+from kvbench.report.pytest_benchmarks import read_benchmarks
 from kvbench.report.replays import read_replays
 from kvbench.results.decode import ResultsError
+from kvbench.results.pytest_benchmark import STATISTICS
 from kvbench.results.replay import Capacity
 
 
@@ -161,7 +162,7 @@ class TestBenchmarks:
         file = read_benchmarks(write(tmp_path, self.CONTENT))
         (found,) = file.benchmarks
         assert found.microseconds == pytest.approx({"min": 1, "q1": 2, "median": 3, "q3": 4, "max": 5})
-        assert (found.rounds, file.commit, file.machine) == (7, "abc", "some CPU, Python 3.11.7")
+        assert (found.stats.rounds, file.commit, file.machine) == (7, "abc", "some CPU, Python 3.11.7")
 
     def test_another_tools_file(self, tmp_path, content):
         with pytest.raises(ResultsError, match="give what pytest --benchmark-json"):

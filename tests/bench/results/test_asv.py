@@ -171,5 +171,5 @@ class TestMachines:
         assert load_machines(tmp_path) == {"vm": {"torch": "2.13", "num_cpu": "2"}}
 
     def test_a_file_that_does_not_say(self, tmp_path):
-        with pytest.raises(ResultsError, match="missing required field machine"):
+        with pytest.raises(ResultsError, match="params have no machine"):
             load_machines(write(tmp_path, params={}))
