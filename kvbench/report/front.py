@@ -23,6 +23,7 @@ from kvbench.report.regressions import change_table
 from kvbench.report.replays import ReplayFile
 from kvbench.report.text import clean
 from kvbench.results.profile import ProfileIndex
+from kvbench.results.pytest_benchmark import MADE_BY
 from kvbench.results.replay import COMMIT
 from kvcache import GEOMETRIES
 
@@ -147,9 +148,8 @@ def machine_table(
             rows.append([file.name, device, commit, f"{described}; {settings}", file.content.created, file.command])
     for benchmark in benchmarks:
         commit = _with_age(benchmark.commit, commits)
-        rows.append(
-            [benchmark.name, "cpu", commit, benchmark.machine, benchmark.content.datetime, "pytest --benchmark-json"]
-        )
+        when = benchmark.content.datetime
+        rows.append([benchmark.name, "cpu", commit, benchmark.machine, when, MADE_BY])
     for name, versions in machines.items():
         text = clean(", ".join(f"{key} {value}" for key, value in versions.items()))
         last = next(reversed(history.commits.get(clean(name), ())), "")

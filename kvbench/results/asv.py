@@ -22,13 +22,13 @@ DURATION_COLUMNS = ("machine", "commit", "date", "build", "benchmarks")
 _MADE_BY = "'asv run' of asv 0.6"
 _LATEST = 9_000_000_000_000  # ms: pandas' dates end in 2262
 
-Version = Literal[2]  # of asv's result files (asv 0.6)
+Kind = TypeVar("Kind")
 
 
 class Commit(Struct, frozen=True, kw_only=True):
     """asv's result file: one commit on one machine, in one environment. ``results`` has cells by ``result_columns``."""
 
-    version: Version
+    version: Literal[2]
     commit_hash: str
     env_name: str = ""
     date: Annotated[int, Meta(ge=0, le=_LATEST)]  # ms
@@ -159,9 +159,6 @@ def _files(folder: Path) -> list[_File]:
                 parts = [part for part in each.split("-") if part not in common]
                 names[machine, each] = f"{machine} ({' '.join(parts) or each})"
     return [replace(file, machine=names.get((file.machine, file.content.env_name), file.machine)) for file in files]
-
-
-Kind = TypeVar("Kind")
 
 
 def _read(path: Path, kind: type[Kind]) -> Kind:

@@ -165,7 +165,7 @@ class ReplayResult(Struct, frozen=True, kw_only=True):
         if any(set(each.evictions) != set(self.backends[0].evictions) for each in self.backends):
             raise ValueError("its backends have evictions of other pools than the first")
         timelines = [each.timeline for each in self.backends if each.timeline is not None]
-        if len({(*each.steps, *each.entries, *each.bytes_reserved) for each in timelines}) > 1:
+        if len({(*each.steps, *sorted(each.entries), *sorted(each.bytes_reserved)) for each in timelines}) > 1:
             raise ValueError("its backends have timelines of other steps or pools than the first")
 
     @property

@@ -3,6 +3,7 @@
 import json
 from typing import ClassVar
 
+import msgspec
 import pytest
 from replay_files import replay, synthetic
 
@@ -50,6 +51,10 @@ def test_what_a_replay_wrote(tmp_path, content):
     assert new.latency_us["store"].p50 == new.distributions["store"][50]
     assert new.rate("hit") + new.rate("context_mismatch") == pytest.approx(100)
     assert sum(sum(each.values()) for each in new.timeline.counts("simulation").values()) == new.count("lookups")
+
+
+def test_what_is_read_is_all_that_was_written(tmp_path, content):
+    assert msgspec.to_builtins(read_replays(write(tmp_path, content)).content) == content
 
 
 def test_files_of_the_first_schema_version_are_read(tmp_path, content):
