@@ -6,7 +6,7 @@ import hashlib
 import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -90,8 +90,8 @@ def build_report(inputs: Inputs, output: Path, progress: Progress = lambda what:
     commits = read_commits(inputs.repository, inputs.since)
     history = History() if inputs.results is None else read_history(inputs.results, commits)
     machines = {} if inputs.results is None else load_machines(inputs.results)
-    files = [replace(read_replays(path), label=label) for path, label in _named_apart(inputs.replays)]
-    benchmarks = [replace(read_benchmarks(path), label=label) for path, label in _named_apart(inputs.benchmarks)]
+    files = [read_replays(path, name) for path, name in _named_apart(inputs.replays)]
+    benchmarks = [read_benchmarks(path, name) for path, name in _named_apart(inputs.benchmarks)]
     traces = [read_searches(path, _digest(path)) for path, _ in _named_apart(inputs.traces)]
     if inputs.profile is not None and not inputs.profile.is_dir():
         raise ReportError(inputs.profile, "no folder of profiles")

@@ -14,16 +14,11 @@ __all__ = ["BenchmarkFile", "read_benchmarks"]
 
 @dataclass(frozen=True)
 class BenchmarkFile:
-    """One result file, its texts fit to be shown; ``label`` is what it is called where its name is not enough."""
+    """One result file, its texts fit to be shown; ``name`` is what it is called."""
 
     path: Path
     content: PytestBenchmarks
-    label: str = ""
-
-    @property
-    def name(self) -> str:
-        """What the file is called, fit to be shown."""
-        return self.label or str(clean(self.path.name))
+    name: str
 
     @property
     def benchmarks(self) -> list[Benchmark]:
@@ -44,6 +39,6 @@ class BenchmarkFile:
         return ", ".join(part for part in (machine.cpu.brand_raw, python) if part)
 
 
-def read_benchmarks(path: str | Path) -> BenchmarkFile:
-    """Read one result file. Raises ResultsError, as ``read_json`` does."""
-    return BenchmarkFile(Path(path), read_json(path, PytestBenchmarks, MADE_BY, prepare=clean))
+def read_benchmarks(path: Path, name: str = "") -> BenchmarkFile:
+    """Read one result file, called by its own name unless one is given. Raises ResultsError, as ``read_json`` does."""
+    return BenchmarkFile(path, read_json(path, PytestBenchmarks, MADE_BY, prepare=clean), name or clean(path.name))

@@ -20,17 +20,12 @@ class ReplayFile:
     Attributes:
         path: of the file.
         content: of the file, its texts fit to be shown.
-        label: what it is called where its name is not enough.
+        name: what it is called, fit to be shown.
     """
 
     path: Path
     content: ReplayResults
-    label: str = ""
-
-    @property
-    def name(self) -> str:
-        """What the file is called, fit to be shown."""
-        return self.label or str(clean(self.path.name))
+    name: str
 
     @property
     def replays(self) -> list[ReplayResult]:
@@ -58,9 +53,9 @@ class ReplayFile:
         return next((each[COMMIT] for each in self.machines.values() if COMMIT in each), "")
 
 
-def read_replays(path: str | Path) -> ReplayFile:
-    """Read one result file. Raises ResultsError, as ``read_json`` does."""
-    return ReplayFile(Path(path), read_json(path, ReplayResults, MADE_BY, prepare=clean))
+def read_replays(path: Path, name: str = "") -> ReplayFile:
+    """Read one result file, called by its own name unless one is given. Raises ResultsError, as ``read_json`` does."""
+    return ReplayFile(path, read_json(path, ReplayResults, MADE_BY, prepare=clean), name or clean(path.name))
 
 
 def _as_texts(values: Scalars) -> dict[str, str]:
