@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from kvbench.cli.console import STDERR, STDOUT
-from kvbench.files import check_writable, whole_or_absent
+from kvbench.errors import KvbenchError
+from kvbench.files import check_writable
 from kvbench.measure.machine import Machine
 
 if TYPE_CHECKING:
@@ -69,10 +69,14 @@ def gate(
     try:
         import pytest_benchmark  # noqa: F401 (what measures imports it, in processes of its own)
 
-        from kvbench.gate import GateError, GateFixture, ThresholdsError, run_gate
+        from kvbench.gate import GateFixture, run_gate
     except ImportError as error:
         raise NotMeasuredError(f"the gate needs what 'pip install kvcache[bench]' brings: {error}") from None
+    from msgspec import convert, to_builtins
+
     from kvbench.cli.verdicts import verdict_markdown, verdict_table, verdict_text
+    from kvbench.results.decode import write_json
+    from kvbench.results.gate import GateResults, GateRow
 
     checkout = Path.cwd()
     try:
@@ -85,7 +89,7 @@ def gate(
             fixture = GateFixture(checkout, base, Path(folder), keyword)
             limits = _thresholds(fixture, thresholds_file)
             report = run_gate(fixture.measure, limits, budget=budget, with_times=not no_times, progress=_say_how_far)
-    except (GateError, ThresholdsError, OSError) as error:
+    except (KvbenchError, OSError) as error:
         raise NotMeasuredError(str(error)) from None
     title = f"the working tree against {base} ({fixture.commit[:8]})"
     # The measuring processes have one thread each, whatever this one has.
@@ -95,16 +99,11 @@ def gate(
         with summary.open("a") as file:
             file.write(verdict_markdown(title, report))
     if json_file is not None:
-        rows = [asdict(row) | {"verdict": row.verdict.value} for row in report.rows]
-        content = {
-            "base": fixture.commit,
-            "machine": machine.to_dict(),
-            "pairs": report.pairs,
-            "seconds": report.seconds,
-            "rows": rows,
-        }
-        with whole_or_absent(json_file) as beside:
-            beside.write_text(json.dumps(content, indent=1) + "\n")
+        rows = convert(to_builtins(report.rows), list[GateRow])
+        content = GateResults(
+            base=fixture.commit, machine=machine.to_dict(), pairs=report.pairs, seconds=report.seconds, rows=rows
+        )
+        write_json(json_file, content)
     if report.fails:
         context.exit(EXIT_WORSE)
     if not report.is_conclusive:

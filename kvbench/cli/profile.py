@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from typing import Any
 import click
 import pandas as pd
 import torch
+from msgspec import convert
 from rich import box
 from rich.table import Table
 
@@ -20,10 +20,11 @@ from kvbench.cli.capacity import DTYPES, Capacity, CapacityType
 from kvbench.cli.console import STDERR, STDOUT
 from kvbench.files import folder_whole_or_absent
 from kvbench.measure.machine import Machine
-from kvbench.profile.index import INDEX, INDEX_FORMAT, INDEX_SCHEMA_VERSION
 from kvbench.profile.profiler import BackendProfile, Profiling
 from kvbench.profile.ranges import KINDS
 from kvbench.replay.summary import describe_trace
+from kvbench.results.decode import write_json
+from kvbench.results.profile import FORMAT, INDEX, SCHEMA_VERSION, ProfileIndex
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import TraceError
 from kvbench.trace.steps import Step, read_steps
@@ -126,8 +127,8 @@ def profile(
     now = datetime.now(UTC).replace(microsecond=0)
     folder = output or Path("profiles") / f"{trace.stem}-{now:%Y%m%dT%H%M%SZ}"
     index: dict[str, Any] = {
-        "format": INDEX_FORMAT,
-        "schema_version": INDEX_SCHEMA_VERSION,
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
         "created": now.isoformat(),
         "command": sys.argv[1:],
         "trace": describe_trace(reader, steps),
@@ -145,8 +146,8 @@ def _write(
     try:
         with folder_whole_or_absent(folder) as beside:
             profiles = _profile_all(backends, steps, config, beside)
-            index["profiles"] = [each.to_dict() for each in profiles]
-            (beside / INDEX).write_text(json.dumps(index, indent=1, allow_nan=False) + "\n")
+            content = index | {"profiles": [each.to_dict() for each in profiles]}
+            write_json(beside / INDEX, convert(content, ProfileIndex))
     except OSError as error:  # our own errors name the folder; the system's name a temporary one beside it
         system = error.strerror
         raise click.ClickException(f"{folder}: cannot be written: {system}" if system else str(error)) from None

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
+from msgspec import convert
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kvbench.cli.capacity import DTYPES, Capacity, CapacityType
 from kvbench.cli.console import STDERR, STDOUT
 from kvbench.cli.table import replay_table
-from kvbench.files import check_writable, whole_or_absent
+from kvbench.files import check_writable
 from kvbench.measure.machine import Machine
 from kvbench.replay.passes import Replay
 from kvbench.replay.summary import describe_trace, ratio, summarise
+from kvbench.results.decode import write_json
+from kvbench.results.replay import FORMAT, SCHEMA_VERSION, ReplayResults
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import TraceError
 from kvbench.trace.steps import Step, read_steps
@@ -29,9 +31,18 @@ from kvcache import BACKENDS, EvictionStrategy
 
 __all__ = ["replay"]
 
-RESULT_FORMAT = "kvcache-replay"
-RESULT_SCHEMA_VERSION = 2  # 2: percentiles of each operation, and a timeline (kvbench.replay.summary)
 _TICKS = 64  # steps between two updates of the progress bar: drawing it more often would be felt in the timings
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """The same for every replay of a command; ``searches`` None is all of them."""
+
+    repetitions: int
+    searches: int | None
+    threads: int
+    dtype: str
+    eviction: str
 
 
 @click.command()
@@ -105,43 +116,48 @@ def replay(
         check_writable(json_file)  # now, and not after minutes of measuring
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    result: dict[str, Any] = {
-        "format": RESULT_FORMAT,
-        "schema_version": RESULT_SCHEMA_VERSION,
-        "created": datetime.now(UTC).replace(microsecond=0).isoformat(),
-        "command": sys.argv[1:],
-        "settings": {
-            "repetitions": repetitions,
-            "searches": searches,
-            "threads": threads,
-            "dtype": dtype,
-            "eviction": eviction,
-        },
-        "machines": {},
-        "replays": [],
-        "not_measured": [],
-    }
-    available = [device for device in devices if _is_available(device, result["not_measured"])]
-    damaged = []
-    # All of them are read before any is replayed: the last one's fault must not cost the others' measurements.
-    readers = [TraceReader(path) for path in traces]
-    for reader, steps in [(reader, _read(reader, searches)) for reader in readers]:
-        for device in available:
-            result["machines"][device] = Machine.describe(device).to_dict()
-            for capacity in capacities:
-                one = _replay_one(
-                    reader, steps, backends, device, capacity.of(reader.header), eviction, dtype, repetitions
-                )
-                STDOUT.print(replay_table(one), f"{Machine.describe(device)}\n", highlight=False, soft_wrap=True)
-                result["replays"].append(one)
-                damaged += [each for each in one["backends"] if each["outcomes"]["faults"]]
+    settings = _Settings(repetitions, searches, threads, dtype, eviction)
+    not_measured: list[dict[str, str]] = []
+    available = [device for device in devices if _is_available(device, not_measured)]
+    created = datetime.now(UTC).replace(microsecond=0).isoformat()
+    replays = _replay_all(traces, available, capacities, backends, settings)
     if json_file is not None:
-        with whole_or_absent(json_file) as beside:
-            beside.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+        content = {
+            "format": FORMAT,
+            "schema_version": SCHEMA_VERSION,
+            "created": created,
+            "command": sys.argv[1:],
+            "settings": asdict(settings),
+            "machines": {device: Machine.describe(device).to_dict() for device in available},
+            "replays": replays,
+            "not_measured": not_measured,
+        }
+        write_json(json_file, convert(content, ReplayResults))
         STDERR.print(f"all numbers: {json_file}", highlight=False)
+    damaged = [each for one in replays for each in one["backends"] if each["outcomes"]["faults"]]
     if damaged:
         faults = "\n".join(f"  {each['name']}: {each['outcomes']['faults'][0]}" for each in damaged)
         raise click.ClickException(f"wrong content, the first of each backend:\n{faults}")
+
+
+def _replay_all(
+    traces: Sequence[Path],
+    devices: Sequence[str],
+    capacities: Sequence[Capacity],
+    backends: Sequence[str],
+    settings: _Settings,
+) -> list[dict[str, Any]]:
+    """Every trace on every device at every capacity, each printed when it is done."""
+    replays = []
+    # All of them are read before any is replayed: the last one's fault must not cost the others' measurements.
+    readers = [TraceReader(path) for path in traces]
+    for reader, steps in [(reader, _read(reader, settings.searches)) for reader in readers]:
+        for device in devices:
+            for capacity in capacities:
+                one = _replay_one(reader, steps, backends, device, capacity.of(reader.header), settings)
+                STDOUT.print(replay_table(one), f"{Machine.describe(device)}\n", highlight=False, soft_wrap=True)
+                replays.append(one)
+    return replays
 
 
 def _is_available(device: str, not_measured: list[dict[str, str]]) -> bool:
@@ -166,14 +182,12 @@ def _replay_one(
     backends: Sequence[str],
     device: str,
     capacity: Capacity,
-    eviction: str,
-    dtype: str,
-    repetitions: int,
+    settings: _Settings,
 ) -> dict[str, Any]:
     """One trace on one device at one capacity, as the JSON file has it."""
-    config = capacity.config(reader, eviction, device, dtype)
+    config = capacity.config(reader, settings.eviction, device, settings.dtype)
     with _progress_bar(reader.path.name) as progress:
-        reports = Replay(steps, config, backends, progress=progress).run(repetitions)
+        reports = Replay(steps, config, backends, progress=progress).run(settings.repetitions)
     baseline = reports[backends[0]]
     return {
         "trace": describe_trace(reader, steps),

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import torch
+from msgspec.structs import asdict
 from rich.table import Table
 
 from kvbench.cli.console import STDOUT
 from kvbench.cli.shapes import model_options, shape_of
-from kvbench.files import whole_or_absent
 from kvbench.measure.machine import Machine
+from kvbench.results.decode import write_json
+from kvbench.results.search import SearchedBackend, SearchResults
 from kvcache import AUTO, LOGGED_STALE_HITS, STORAGES, CacheBackend, CacheMismatchError, ObservedCache
 from kvcache.world_model import Played, SearchConfig, WorldModel, WorldModelConfig, play
 
@@ -141,19 +142,17 @@ def search(
         _play(runs, searches, seed, SearchConfig(num_simulations=shape.num_simulations))
     except CacheMismatchError as error:
         raise click.ClickException(str(error)) from error
-    numbers = {
-        "format": "kvcache-search",
-        "geometry": shape.to_dict(),
-        "searches": searches,
-        "seed": seed,
-        "recur_slots": recur_slots,
-        "validated": validate,
-        "machine": asdict(Machine.describe()),
-        "backends": [_summary(run, runs[0]) for run in runs],
-    }
+    numbers = SearchResults(
+        geometry=shape,
+        searches=searches,
+        seed=seed,
+        recur_slots=recur_slots,
+        validated=validate,
+        machine=Machine.describe().to_dict(),
+        backends=[_summary(run, runs[0]) for run in runs],
+    )
     if json_path is not None:
-        with whole_or_absent(json_path) as path:
-            path.write_text(json.dumps(numbers, indent=1) + "\n")
+        write_json(json_path, numbers)
     _print(numbers)
     for run in runs:
         report = run.cache.report
@@ -172,35 +171,35 @@ def _play(runs: Sequence[_Run], searches: int, seed: int, config: SearchConfig) 
             run.search(playing)
 
 
-def _summary(run: _Run, first: _Run) -> dict[str, Any]:
+def _summary(run: _Run, first: _Run) -> SearchedBackend:
     """The numbers of one backend, beside those of the first."""
     pairs = list(zip(run.searches, first.searches, strict=True))
     stats, report = run.cache.hierarchy_stats, run.cache.report
-    return {
-        "name": run.name,
-        "search_ms_median": 1e3 * float(np.median(run.seconds)),
-        "times_faster_median": float(np.median(np.array(first.seconds) / np.array(run.seconds))),
-        "cache_share_median": float(np.median(np.array(run.cache_seconds) / np.array(run.seconds))),
-        "cache_ms_median": 1e3 * float(np.median(run.cache_seconds)),
-        "bytes_reserved": sum(run.cache.bytes_reserved.values()),
-        "hits": stats.hits,
-        "misses": stats.misses,
-        "searches_with_the_same_actions": sum(np.array_equal(a.result.actions, b.result.actions) for a, b in pairs),
-        "searches_with_the_same_visits": sum(
+    return SearchedBackend(
+        name=run.name,
+        search_ms_median=1e3 * float(np.median(run.seconds)),
+        times_faster_median=float(np.median(np.array(first.seconds) / np.array(run.seconds))),
+        cache_share_median=float(np.median(np.array(run.cache_seconds) / np.array(run.seconds))),
+        cache_ms_median=1e3 * float(np.median(run.cache_seconds)),
+        bytes_reserved=sum(run.cache.bytes_reserved.values()),
+        hits=stats.hits,
+        misses=stats.misses,
+        searches_with_the_same_actions=sum(np.array_equal(a.result.actions, b.result.actions) for a, b in pairs),
+        searches_with_the_same_visits=sum(
             np.array_equal(a.result.visit_counts, b.result.visit_counts) for a, b in pairs
         ),
-        "largest_difference_of_values": max(float(np.abs(a.result.values - b.result.values).max()) for a, b in pairs),
-        "validation": None if report is None else vars(report),
-    }
+        largest_difference_of_values=max(float(np.abs(a.result.values - b.result.values).max()) for a, b in pairs),
+        validation=None if report is None else vars(report),
+    )
 
 
-def _print(numbers: dict[str, Any]) -> None:
-    backends, searches = numbers["backends"], numbers["searches"]
+def _print(numbers: SearchResults) -> None:
+    backends, searches = [asdict(each) for each in numbers.backends], numbers.searches
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     for each in backends:
         table.add_column(each["name"], justify="right")
-    cache_work = "cache work" + " of both caches and comparing them" * numbers["validated"]
+    cache_work = "cache work" + " of both caches and comparing them" * numbers.validated
     rows = {
         "a search, ms, median": "{search_ms_median:.1f}",
         "times faster than the first, median": "{times_faster_median:.2f}",
@@ -222,7 +221,7 @@ def _print(numbers: dict[str, Any]) -> None:
                 for each in backends
             ),
         )
-    if numbers["validated"]:
+    if numbers.validated:
         for label, name in (("compared retrievals, all the same", "compared"), ("legacy's stale hits", "stale_hits")):
             table.add_row(label, *(str(each["validation"][name]) for each in backends))
     STDOUT.print(table)

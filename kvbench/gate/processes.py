@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import compileall
 import io
-import json
 import os
 import shutil
 import subprocess
@@ -19,6 +18,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from kvbench.errors import KvbenchError
+from kvbench.results.decode import read_json
+from kvbench.results.pytest_benchmark import MADE_BY, PytestBenchmarks
 
 __all__ = ["GATES", "GateError", "GateFixture", "Measured"]
 
@@ -135,22 +136,20 @@ class GateFixture:
             )
 
     def _read_numbers(self, path: Path, side: str, measured: Measured) -> None:
-        content = json.loads(path.read_text())
-        library = Path(content["commit_info"]["library"])
+        content = read_json(path, PytestBenchmarks, MADE_BY)
+        library = Path(content.commit_info.library)
         if not library.is_relative_to(self.sides[side]):
             raise GateError(f"the {side} should have been measured, but {library} was: is PYTHONPATH taken over?")
-        for each in content["benchmarks"]:
-            name, extra = each["name"], each["extra_info"]
-            if measured.places.setdefault(name, each["fullname"]) != each["fullname"]:
-                raise GateError(
-                    f"two benchmarks are called {name!r}, in {measured.places[name]} and {each['fullname']}"
-                )
+        for each in content.benchmarks:
+            name = each.name
+            if measured.places.setdefault(name, each.fullname) != each.fullname:
+                raise GateError(f"two benchmarks are called {name!r}, in {measured.places[name]} and {each.fullname}")
             if name in measured.failures:
                 continue
-            if extra.get("timed", True):
-                measured.times[name] = each["stats"]["min"] * _MICROSECONDS
-            if "metrics" in extra:
-                measured.metrics[name] = extra["metrics"]
+            if each.extra_info.timed:
+                measured.times[name] = each.stats.min * _MICROSECONDS
+            if each.extra_info.metrics is not None:
+                measured.metrics[name] = each.extra_info.metrics
 
     def _extract(self, commit: str, folder: Path) -> None:
         build = [] if self.file_of_base(Path(BUILD)) is None else [BUILD]

@@ -54,7 +54,7 @@ class Machine:
             accelerator=torch.cuda.get_device_name(device) if cuda else None,
             system=f"{platform.system()} {platform.release()} {platform.machine()}",
             python_version=platform.python_version(),
-            torch_version=torch.__version__,
+            torch_version=str(torch.__version__),
             kvcache_version=build.version,
             kvcache_compiled=build.compiled,
             kvcache_commit=build.commit,

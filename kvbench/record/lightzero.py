@@ -167,7 +167,8 @@ class LightZeroRecorder:
         **kwargs: Any,
     ) -> Any:
         self._write_outside_clears()
-        batch = Batch(root=False, observed=self._recording and not self._reanalyzes, depths=list(search_depth))
+        reanalyzes = getattr(self._world_model, "reanalyze_phase", False)
+        batch = Batch(root=False, observed=self._recording and not reanalyzes, depths=list(search_depth))
         with self._inference(batch):
             return original(state_action_history, simulation_index, search_depth, *args, **kwargs)
 
@@ -218,10 +219,6 @@ class LightZeroRecorder:
     @property
     def _recording(self) -> bool:
         return self._started and not self.finished and self._fault is None
-
-    @property
-    def _reanalyzes(self) -> bool:
-        return bool(getattr(self._world_model, "reanalyze_phase", False))
 
     def _give_up(self, fault: str) -> None:
         # Not raised here: the run goes on undisturbed, and the error is raised at the end.

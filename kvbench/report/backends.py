@@ -9,8 +9,9 @@ from kvbench.metrics import COUNTERS
 from kvbench.replay.drive import OPERATIONS, STEP_OPERATIONS
 from kvbench.report.panels import Cell, Panel, Table
 from kvbench.report.plots import Band, Category, Plot, Series
-from kvbench.report.replays import DEFAULT_CAPACITIES, OUTCOMES, STEP, BackendResult, ReplayFile, ReplayResult
+from kvbench.report.replays import ReplayFile
 from kvbench.report.text import file_name, number
+from kvbench.results.replay import DEFAULT_CAPACITIES, OUTCOMES, STEP, BackendResult, Latency, ReplayResult
 
 __all__ = [
     "OUTCOME_COLOURS", "ReplayOfFile", "distribution_panels", "memory_panels", "outcome_panels", "replay_name",
@@ -25,22 +26,22 @@ _WORK = {counter.name: counter.label for counter in COUNTERS if counter.publishe
 
 
 def _of(replay: ReplayResult) -> str:
-    kind = "synthetic " if replay.synthetic else ""
-    return f"{kind}{replay.trace} on {replay.device}, slots: {replay.capacity}"
+    kind = "synthetic " if replay.trace.synthetic else ""
+    return f"{kind}{replay.trace.file} on {replay.device}, slots: {replay.capacity.label}"
 
 
 def _entitled(what: str, replay: ReplayResult) -> str:
     """A panel's title: the same figure of another replay stands beside it."""
-    more = [] if replay.capacity in DEFAULT_CAPACITIES else [replay.capacity]
+    more = [] if replay.capacity.label in DEFAULT_CAPACITIES else [replay.capacity.label]
     return ", ".join(
-        [f"{what}: {Path(replay.trace).stem}", *more, *([] if replay.device == "cpu" else [replay.device])]
+        [f"{what}: {Path(replay.trace.file).stem}", *more, *([] if replay.device == "cpu" else [replay.device])]
     )
 
 
 def replay_name(kind: str, file: ReplayFile, replay: ReplayResult, *more: str) -> str:
     """Of a panel's files. Neither a result file's name nor a trace's need be the only one of its kind."""
-    parts = (file.path.stem, Path(replay.trace).stem, replay.device, replay.capacity)
-    return file_name(kind, *parts, *more, beside=f"{file.path} {replay.sha256}")
+    parts = (file.path.stem, Path(replay.trace.file).stem, replay.device, replay.capacity.label)
+    return file_name(kind, *parts, *more, beside=f"{file.path} {replay.trace.sha256}")
 
 
 def step_panels(replays: Iterable[ReplayOfFile]) -> list[Panel]:
@@ -66,7 +67,7 @@ def _step_panel(file: ReplayFile, replay: ReplayResult) -> Panel:
             operation,
             [each[operation] for each in parts],
             [
-                f"{operation}: {number(each[operation])} us of {number(latency[STEP]['p50'])} us\n{backend.name}"
+                f"{operation}: {number(each[operation])} us of {number(latency[STEP].p50)} us\n{backend.name}"
                 for each, (backend, latency) in zip(parts, timed, strict=True)
             ],
         )
@@ -76,28 +77,29 @@ def _step_panel(file: ReplayFile, replay: ReplayResult) -> Panel:
     headings = ("backend", "operation", "p50, us", "p95, us", "p99, us", "calls", faster, "p25", "p75")
     rows: list[list[Cell]] = []
     for backend, latency in timed:
-        over = backend.over_baseline or {}
+        over = replay.baseline_over_backend.get(backend.name)
+        faster_by = [None] * 3 if over is None else [over.median, over.p25, over.p75]
         for operation, values in latency.items():
-            ratios = [over.get(each) for each in ("median", "p25", "p75")] if operation == STEP else [None] * 3
-            numbers = [values[each] for each in ("p50", "p95", "p99", "samples")]
+            ratios = faster_by if operation == STEP else [None] * 3
+            numbers = [values.p50, values.p95, values.p99, values.samples]
             rows.append([backend.name, operation.replace("_", " "), *numbers, *ratios])
     return Panel(
         replay_name("step", file, replay),
         _entitled("A recurrent step by operation", replay),
         Table(headings, rows),
-        f"{_of(replay)}: {replay.searches} searches, {replay.recurrent_steps} steps. The median step, divided in "
-        "proportion to its operations' medians; backends took turns step by step.",
+        f"{_of(replay)}: {replay.trace.searches} searches, {replay.trace.recurrent_steps} steps. The median step, "
+        "divided in proportion to its operations' medians; backends took turns step by step.",
         file.command,
         Plot("median of a recurrent step, us", categories=[Category(each.name) for each, _ in timed], bands=bands),
     )
 
 
-def _parts(latency: dict[str, dict[str, float]]) -> dict[str, float]:
+def _parts(latency: dict[str, Latency]) -> dict[str, float]:
     medians = {
-        name: latency[name]["p50"] * (_HASHES_OF_A_STEP if name == "hash" else 1) if name in latency else 0.0
+        name: latency[name].p50 * (_HASHES_OF_A_STEP if name == "hash" else 1) if name in latency else 0.0
         for name in STEP_OPERATIONS
     }
-    share = latency[STEP]["p50"] / (sum(medians.values()) or 1)
+    share = latency[STEP].p50 / (sum(medians.values()) or 1)
     return {name: share * value for name, value in medians.items()}
 
 
@@ -165,7 +167,7 @@ def memory_panels(replays: Iterable[ReplayOfFile]) -> list[Panel]:
     return panels
 
 
-def _memory_line(name: str, steps: list[float], sizes: list[float]) -> Series:
+def _memory_line(name: str, steps: Sequence[float], sizes: Sequence[float]) -> Series:
     def hover(step: float, megabytes: float) -> str:
         return f"{1e6 * megabytes:,.0f} bytes after\n{step:,.0f} inferences\n{name}"
 
@@ -176,7 +178,7 @@ def outcome_panels(replays: Iterable[ReplayOfFile]) -> list[Panel]:
     """Lookup outcomes, a bar for each backend at each capacity."""
     groups: dict[tuple[str, str, str], list[ReplayOfFile]] = {}
     for file, replay in replays:
-        groups.setdefault((str(file.path), replay.sha256, replay.device), []).append((file, replay))
+        groups.setdefault((str(file.path), replay.trace.sha256, replay.device), []).append((file, replay))
     return [_outcome_panel(group[0][0], [replay for _, replay in group]) for group in groups.values()]
 
 
@@ -189,7 +191,7 @@ def _outcome_panel(file: ReplayFile, replays: Sequence[ReplayResult]) -> Panel:
     )  # fmt: skip
     rows: list[list[Cell]] = [
         [
-            replay.capacity, backend.name, backend.outcomes["lookups"], *(backend.outcomes[each] for each in OUTCOMES),
+            replay.capacity.label, backend.name, backend.count("lookups"), *(backend.count(each) for each in OUTCOMES),
             *(backend.rate(each) for each in OUTCOMES), *backend.evictions.values(),
         ]
         for replay, backend in found
@@ -198,24 +200,24 @@ def _outcome_panel(file: ReplayFile, replays: Sequence[ReplayResult]) -> Panel:
         Band(
             words(outcome),
             [backend.rate(outcome) or 0.0 for _, backend in found],
-            [_hover(backend, outcome, replay.capacity) for replay, backend in found],
+            [_hover(backend, outcome, replay.capacity.label) for replay, backend in found],
             OUTCOME_COLOURS[outcome],
         )
         for outcome in OUTCOMES
-        if any(backend.outcomes[outcome] for _, backend in found)
+        if any(backend.count(outcome) for _, backend in found)
     ]
-    trace, device = replays[0].trace, replays[0].device
+    trace, device = replays[0].trace.file, replays[0].device
     return Panel(
-        file_name("outcomes", file.path.stem, trace, device, beside=f"{file.path} {replays[0].sha256}"),
+        file_name("outcomes", file.path.stem, trace, device, beside=f"{file.path} {replays[0].trace.sha256}"),
         f"Lookup outcomes: {Path(trace).stem}",
         Table(headings, rows),
-        f"{'synthetic ' if replays[0].synthetic else ''}{trace} on {device}. A hit is the context that the search "
-        "meant; a mismatch has the right key and another history; a stale hit is another key's content, returned as "
-        "if it were right.",
+        f"{'synthetic ' if replays[0].trace.synthetic else ''}{trace} on {device}. A hit is the context that the "
+        "search meant; a mismatch has the right key and another history; a stale hit is another key's content, "
+        "returned as if it were right.",
         file.command,
         Plot(
             "lookups, %",
-            categories=[Category(f"{backend.name}, {replay.capacity}") for replay, backend in found],
+            categories=[Category(f"{backend.name}, {replay.capacity.label}") for replay, backend in found],
             bands=bands,
         ),
     )
@@ -227,10 +229,10 @@ def words(outcome: str) -> str:
 
 
 def _hover(backend: BackendResult, outcome: str, capacity: str) -> str:
-    if not backend.outcomes[outcome]:
+    if not backend.count(outcome):
         return ""
     rate = number(backend.rate(outcome))
-    return f"{words(outcome)}: {rate} % ({backend.outcomes[outcome]:,.0f})\n{backend.name}, {capacity}"
+    return f"{words(outcome)}: {rate} % ({backend.count(outcome):,.0f})\n{backend.name}, {capacity}"
 
 
 def work_panels(replays: Iterable[ReplayOfFile]) -> list[Panel]:
@@ -238,7 +240,7 @@ def work_panels(replays: Iterable[ReplayOfFile]) -> list[Panel]:
     panels = []
     for file, replay in replays:
         counted = [backend for backend in replay.backends if backend.counts_per_step]
-        if not counted or replay.capacity not in DEFAULT_CAPACITIES:
+        if not counted or replay.capacity.label not in DEFAULT_CAPACITIES:
             continue
         rows: list[list[Cell]] = [[each.name, *(each.counts_per_step.get(name) for name in _WORK)] for each in counted]
         widths = [each.counts_per_step.get("tensor_ops", 0.0) for each in counted]

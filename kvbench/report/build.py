@@ -6,10 +6,9 @@ import hashlib
 import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
@@ -17,16 +16,17 @@ from kvbench.capacity.bounds import Future
 from kvbench.history.commits import Commits, read_commits
 from kvbench.history.series import History, read_history
 from kvbench.judge.change_points import Judgement, judge_history
-from kvbench.profile.index import read_profile_index
 from kvbench.report import backends, capacities, comparisons, costs, front, regressions, trace_pages
 from kvbench.report.errors import ReportError
 from kvbench.report.panels import Panel, Table
 from kvbench.report.pytest_benchmarks import BenchmarkFile, read_benchmarks
-from kvbench.report.replays import DEFAULT_CAPACITIES, ReplayFile, ReplayResult, read_replays
+from kvbench.report.replays import ReplayFile, read_replays
 from kvbench.report.searches import Searches, read_searches
 from kvbench.report.site import Group, PageLink, Site
 from kvbench.report.text import clean, file_name
 from kvbench.results.asv import load_machines
+from kvbench.results.profile import ProfileIndex, read_profile_index
+from kvbench.results.replay import DEFAULT_CAPACITIES, ReplayResult
 from kvcache import __version__
 
 __all__ = ["MOST_HISTORIES", "Inputs", "build_report"]
@@ -83,15 +83,15 @@ def build_report(inputs: Inputs, output: Path, progress: Progress = lambda what:
         The pages, the front page first.
 
     Raises:
-        ReportError, HistoryError, ResultsError, TraceError, ProfileError: an input cannot be used, or a file that no
+        ReportError, HistoryError, ResultsError, TraceError: an input cannot be used, or a file that no
             report wrote is in the way. Nothing was written then.
     """
     progress("reading")
     commits = read_commits(inputs.repository, inputs.since)
     history = History() if inputs.results is None else read_history(inputs.results, commits)
     machines = {} if inputs.results is None else load_machines(inputs.results)
-    files = [replace(read_replays(path), label=label) for path, label in _named_apart(inputs.replays)]
-    benchmarks = [replace(read_benchmarks(path), label=label) for path, label in _named_apart(inputs.benchmarks)]
+    files = [read_replays(path, name) for path, name in _named_apart(inputs.replays)]
+    benchmarks = [read_benchmarks(path, name) for path, name in _named_apart(inputs.benchmarks)]
     traces = [read_searches(path, _digest(path)) for path, _ in _named_apart(inputs.traces)]
     if inputs.profile is not None and not inputs.profile.is_dir():
         raise ReportError(inputs.profile, "no folder of profiles")
@@ -126,7 +126,7 @@ class _Build:
     files: list[ReplayFile]
     benchmarks: list[BenchmarkFile]
     traces: list[Searches]
-    profile: dict[str, Any] | None
+    profile: ProfileIndex | None
     progress: Progress
 
     def run(self) -> None:
@@ -172,15 +172,16 @@ class _Build:
         found = {}
         for file in self.files:
             for replay in file.replays:
-                key = capacities.bounds_key(replay.sha256, replay.searches)
-                trace = paths.get(replay.sha256)
+                sha256, searches = replay.trace.sha256, replay.trace.searches
+                key = capacities.bounds_key(sha256, searches)
+                trace = paths.get(sha256)
                 if trace is not None and key not in found:
-                    whole = trace.searches == replay.searches
-                    found[key] = (trace if whole else read_searches(trace.path, trace.sha256, replay.searches)).future
+                    whole = trace.searches == searches
+                    found[key] = (trace if whole else read_searches(trace.path, sha256, searches)).future
         return found
 
     def _trace(self, file: str, searches: Searches) -> None:
-        replays = [(each, replay) for each, replay in self._full() if replay.sha256 == searches.sha256]
+        replays = [(each, replay) for each, replay in self._full() if replay.trace.sha256 == searches.sha256]
         header = Panel(
             file_name("header", searches.path.stem, beside=searches.sha256),
             "What the trace says of itself",
@@ -202,7 +203,7 @@ class _Build:
             (file, replay)
             for file in self.files
             for replay in file.replays
-            if replay.first.latency_us or replay.capacity in DEFAULT_CAPACITIES
+            if replay.first.latency_us or replay.capacity.label in DEFAULT_CAPACITIES
         ]
 
     def _front(self, judgement: Judgement, pages: dict[str, str]) -> None:
@@ -243,7 +244,7 @@ class _Build:
         folder, index = self.inputs.profile, self.profile
         if folder is None or index is None:
             return Markup()
-        command = clean(shlex.join(["kvbench", *map(str, index["command"])]))
+        command = clean(shlex.join(["kvbench", *index.command]))
         table = front.profile_table(folder, index, self.site.folder)
         return self.site.panel(Panel("profiles", "Profiles", table, command=command, open=True))
 

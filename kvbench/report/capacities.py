@@ -8,8 +8,9 @@ from kvbench.capacity.bounds import Future
 from kvbench.report.backends import replay_name, words
 from kvbench.report.panels import Cell, Panel, Table
 from kvbench.report.plots import Plot, Series
-from kvbench.report.replays import OUTCOMES, ReplayFile, ReplayResult
+from kvbench.report.replays import ReplayFile
 from kvbench.report.text import number
+from kvbench.results.replay import OUTCOMES, ReplayResult
 from kvcache import TOKENS_PER_STEP, Geometry
 
 __all__ = ["bounds_key", "capacity_panels"]
@@ -27,15 +28,13 @@ def capacity_panels(files: Iterable[ReplayFile], requests: dict[str, Future]) ->
     """
     panels = []
     for file in files:
-        for place in dict.fromkeys((replay.sha256, replay.device) for replay in file.replays):
-            replays = [each for each in file.replays if (each.sha256, each.device) == place]
-            asked = requests.get(bounds_key(replays[0].sha256, replays[0].searches))
-            entries = sorted((each for each in replays if each.slots), key=lambda each: each.slots or 0)
-            sizes = sorted((each for each in replays if each.slot_bytes), key=lambda each: each.slot_bytes or 0)
-            if len(entries) > 1:
-                panels.append(_capacity_panel(file, entries, asked, in_bytes=False))
-            if len(sizes) > 1:
-                panels.append(_capacity_panel(file, sizes, asked, in_bytes=True))
+        for place in dict.fromkeys((replay.trace.sha256, replay.device) for replay in file.replays):
+            replays = [each for each in file.replays if (each.trace.sha256, each.device) == place]
+            asked = requests.get(bounds_key(replays[0].trace.sha256, replays[0].trace.searches))
+            for in_bytes in (False, True):
+                sized = [each for each in replays if _size(each, in_bytes)]
+                if len(sized) > 1:
+                    panels.append(_capacity_panel(file, sized, asked, in_bytes))
     return panels
 
 
@@ -44,8 +43,14 @@ def bounds_key(sha256: str, searches: int) -> str:
     return f"{sha256}/{searches}"
 
 
+def _size(replay: ReplayResult, in_bytes: bool) -> int:
+    """Of the recurrent pool; 0 where it was not given."""
+    return (replay.capacity.recur_bytes if in_bytes else replay.capacity.recur) or 0
+
+
 def _capacity_panel(file: ReplayFile, replays: Sequence[ReplayResult], asked: Future | None, in_bytes: bool) -> Panel:
-    sizes = [(each.slot_bytes if in_bytes else each.slots) or 0 for each in replays]
+    replays = sorted(replays, key=lambda each: _size(each, in_bytes))
+    sizes = [_size(each, in_bytes) for each in replays]
     unit = "bytes" if in_bytes else "entries"
     names = [backend.name for backend in replays[0].backends]
     columns: list[tuple[str, list[float | None], str, int]] = []
@@ -59,7 +64,7 @@ def _capacity_panel(file: ReplayFile, replays: Sequence[ReplayResult], asked: Fu
             else:
                 undrawn.append((f"{name}, {words(outcome)}", rates))
     if asked is not None:
-        columns += _bounds(asked, sizes, replays[0].geometry, in_bytes)
+        columns += _bounds(asked, sizes, replays[0].trace.geometry, in_bytes)
     lines = [
         Series(
             label, sizes, [float("nan") if value is None else value for value in values],
@@ -77,7 +82,7 @@ def _capacity_panel(file: ReplayFile, replays: Sequence[ReplayResult], asked: Fu
         replay_name("capacity", file, replay, unit),
         f"Hit rate against capacity in {unit}",
         Table((f"recurrent pool, {unit}", *(f"{label}, %" for label, _ in columns_shown)), rows),
-        f"{replay.trace} on {replay.device}, {replay.searches} searches. {_bounds_note(asked, in_bytes)}"
+        f"{replay.trace.file} on {replay.device}, {replay.trace.searches} searches. {_bounds_note(asked, in_bytes)}"
         "Stale hits (dashed) are no hits, and are drawn beside them.",
         file.command,
         Plot(f"recurrent pool, {unit}", "lookups, %", lines, log_x=True, from_zero=True),

@@ -11,8 +11,9 @@ from kvbench.history.series import History
 from kvbench.judge.verdict import Rates, Verdict, overall, sign_of_count, sign_of_rates, sign_of_time
 from kvbench.measure.machine import short_commit
 from kvbench.report.panels import Table
-from kvbench.report.replays import DEFAULT_CAPACITIES, ReplayFile, ReplayResult
+from kvbench.report.replays import ReplayFile
 from kvbench.report.text import number
+from kvbench.results.replay import DEFAULT_CAPACITIES, ReplayResult
 from kvcache import GEOMETRIES
 
 __all__ = ["Comparison", "comparison_table", "from_history", "from_replays", "headlines", "where_legacy_lies"]
@@ -130,17 +131,17 @@ def from_replays(files: Iterable[ReplayFile]) -> list[Comparison]:
 
 def _of_replay(file: ReplayFile, replay: ReplayResult, place: int) -> Comparison:
     backend, legacy = replay.backends[place], replay.first
-    over = backend.over_baseline
+    over = replay.baseline_over_backend.get(backend.name)
     mine, theirs = sum(backend.bytes_reserved.values()), sum(legacy.bytes_reserved.values())
     return Comparison(
-        replay.geometry.name,
+        replay.trace.geometry.name,
         replay.device,
-        replay.trace,
-        SYNTHETIC if replay.synthetic else RECORDED,
-        replay.capacity,
+        replay.trace.file,
+        SYNTHETIC if replay.trace.synthetic else RECORDED,
+        replay.capacity.label,
         backend.name,
-        None if over is None else over["median"],
-        None if over is None else (over["p25"], over["p75"]),
+        None if over is None else over.median,
+        None if over is None else (over.p25, over.p75),
         theirs / mine if mine else None,
         (backend.rate("hit"), legacy.rate("hit")),
         (backend.rate("stale_hit"), legacy.rate("stale_hit")),

@@ -8,8 +8,9 @@ from kvbench.history.series import History
 from kvbench.measure.machine import short_commit
 from kvbench.report.panels import Cell, Panel, Table
 from kvbench.report.plots import Category, Plot, Series
-from kvbench.report.pytest_benchmarks import STATISTICS, BenchmarkFile, BenchmarkResult
+from kvbench.report.pytest_benchmarks import BenchmarkFile
 from kvbench.report.text import file_name, number
+from kvbench.results.pytest_benchmark import STATISTICS, Benchmark
 
 __all__ = ["benchmark_panels", "growth_panels"]
 
@@ -82,7 +83,7 @@ def _growth_panel(
 
 def benchmark_panels(file: BenchmarkFile) -> list[Panel]:
     """The spread of each timed benchmark of pytest-benchmark, slowest first: a panel for each operation."""
-    groups: dict[str, list[tuple[str, BenchmarkResult]]] = {}
+    groups: dict[str, list[tuple[str, Benchmark]]] = {}
     for each in sorted(file.benchmarks, key=lambda each: -each.microseconds["median"]):
         operation, label = _operation(each.name)
         groups.setdefault(operation, []).append((label, each))
@@ -96,17 +97,17 @@ def _operation(name: str) -> tuple[str, str]:
     return (operation, of) if opened and of and not head else ("", name.removeprefix("test_"))
 
 
-def _benchmark_panel(file: BenchmarkFile, operation: str, found: Sequence[tuple[str, BenchmarkResult]]) -> Panel:
+def _benchmark_panel(file: BenchmarkFile, operation: str, found: Sequence[tuple[str, Benchmark]]) -> Panel:
     categories = [Category(label, tuple(each.microseconds[name] for name in STATISTICS)) for label, each in found]
     rows: list[list[Cell]] = [
-        [each.name, *(each.microseconds[name] for name in STATISTICS), each.rounds] for _, each in found
+        [each.name, *(each.microseconds[name] for name in STATISTICS), each.stats.rounds] for _, each in found
     ]
     return Panel(
         file_name("benchmark", file.path.stem, operation, beside=str(file.path)),
         f"{operation.replace('_', ' ').capitalize() or 'Single operations'}: {file.name}",
         Table(("benchmark", *(f"{name}, us" for name in STATISTICS), "rounds"), rows),
-        f"{file.created}, {file.machine}, commit {short_commit(file.commit) or 'unknown'}. From the fastest round "
-        "to the slowest, quartiles thick, the median marked.",
+        f"{file.content.datetime}, {file.machine}, commit {short_commit(file.commit) or 'unknown'}. From the fastest "
+        "round to the slowest, quartiles thick, the median marked.",
         "pytest benchmarks/gates --benchmark-json",
         Plot("us", categories=categories, log_x=all(each.microseconds["min"] > 0 for _, each in found)),
     )

@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -21,8 +20,11 @@ from kvbench.report.comparisons import Comparison
 from kvbench.report.panels import Cell, Link, Table
 from kvbench.report.pytest_benchmarks import BenchmarkFile
 from kvbench.report.regressions import change_table
-from kvbench.report.replays import COMMIT, ReplayFile
+from kvbench.report.replays import ReplayFile
 from kvbench.report.text import clean
+from kvbench.results.profile import ProfileIndex
+from kvbench.results.pytest_benchmark import MADE_BY
+from kvbench.results.replay import COMMIT
 from kvcache import GEOMETRIES
 
 __all__ = ["changed_table", "machine_table", "not_measured_table", "profile_table"]
@@ -101,9 +103,9 @@ def not_measured_table(
     rows: list[list[Cell]] = []
     reasons: dict[str, str] = {}
     for file in files:
-        for device, reason in file.not_measured:
-            reasons.setdefault(device, reason)
-            rows.append([f"replays on {device}", reason, file.name])
+        for each in file.content.not_measured:
+            reasons.setdefault(each.device, each.reason)
+            rows.append([f"replays on {each.device}", each.reason, file.name])
     compared = {(each.geometry, each.device) for each in comparisons}
     skipped = Counter({(machine, device): 0 for machine, _, device, _ in history.skipped})
     for machine, _, device, number in history.skipped:
@@ -143,10 +145,11 @@ def machine_table(
         for device, machine in file.machines.items():
             described = ", ".join(f"{name} {value}" for name, value in machine.items() if name != COMMIT)
             commit = _with_age(machine.get(COMMIT, ""), commits)
-            rows.append([file.name, device, commit, f"{described}; {settings}", file.created, file.command])
+            rows.append([file.name, device, commit, f"{described}; {settings}", file.content.created, file.command])
     for benchmark in benchmarks:
         commit = _with_age(benchmark.commit, commits)
-        rows.append([benchmark.name, "cpu", commit, benchmark.machine, benchmark.created, "pytest --benchmark-json"])
+        when = benchmark.content.datetime
+        rows.append([benchmark.name, "cpu", commit, benchmark.machine, when, MADE_BY])
     for name, versions in machines.items():
         text = clean(", ".join(f"{key} {value}" for key, value in versions.items()))
         last = next(reversed(history.commits.get(clean(name), ())), "")
@@ -156,13 +159,12 @@ def machine_table(
     return Table(("source", "device", "commit", "machine and versions", "when", "command"), rows)
 
 
-def profile_table(folder: Path, index: Mapping[str, Any], output: Path) -> Table:
+def profile_table(folder: Path, index: ProfileIndex, output: Path) -> Table:
     """What ``kvbench profile`` wrote: its files by address relative to the report's folder, ``output``."""
     rows: list[list[Cell]] = []
-    trace = index["trace"]
-    for profile in index["profiles"]:
-        for file in profile["files"]:
-            address = quote(Path(os.path.relpath(folder / file["path"], output)).as_posix())
-            about = f"{file['kind']} of {profile['backend']}".replace("_", " ")
-            rows.append([Link(clean(about), address), clean(file["opens_with"]), clean(trace["file"]), file["bytes"]])
+    for profile in index.profiles:
+        for file in profile.files:
+            address = quote(Path(os.path.relpath(folder / file.path, output)).as_posix())
+            about = f"{file.kind} of {profile.backend}".replace("_", " ")
+            rows.append([Link(clean(about), address), clean(file.opens_with), clean(index.trace.file), file.bytes])
     return Table(("file", "opens with", "trace", "bytes"), rows)

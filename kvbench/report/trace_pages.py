@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 from kvbench.report.backends import OUTCOME_COLOURS, ReplayOfFile, replay_name
 from kvbench.report.panels import Cell, Panel, Table
 from kvbench.report.plots import Plot, Series
-from kvbench.report.replays import OUTCOMES, ReplayFile, ReplayResult, Timeline
+from kvbench.report.replays import ReplayFile
 from kvbench.report.searches import Searches
 from kvbench.report.text import clean, file_name, number
+from kvbench.results.replay import OUTCOMES, ReplayResult, Timeline
 
 __all__ = ["occupancy_panels", "place_panels", "search_panels", "trace_table"]
 
@@ -188,14 +189,14 @@ def occupancy_panels(replays: Iterable[ReplayOfFile]) -> list[Panel]:
             ]
             columns = [timeline.entries[pool] for _, timeline in known]
             rows = [[step, *values] for step, *values in zip(known[0][1].steps, *columns, strict=True)]
-            slots = f" The pool has {replay.slots} slots." if pool == "recur" and replay.slots else ""
+            slots = f" The pool has {replay.capacity.recur} slots." if pool == "recur" and replay.capacity.recur else ""
             panels.append(
                 Panel(
                     replay_name("occupancy", file, replay, pool),
                     f"Keys in the {'recurrent pool' if pool == 'recur' else 'init pools, together'}",
                     Table(("inferences done", *(f"{backend.name}, keys" for backend, _ in known)), rows),
-                    f"{replay.device}, slots: {replay.capacity}.{slots} Legacy may answer to more keys than it has "
-                    "slots: those are the ones whose slot holds another state's content.",
+                    f"{replay.device}, slots: {replay.capacity.label}.{slots} Legacy may answer to more keys than it "
+                    "has slots: those are the ones whose slot holds another state's content.",
                     file.command,
                     Plot("inferences done", "keys", lines, from_zero=True),
                 )
@@ -212,7 +213,7 @@ def place_panels(replays: Iterable[ReplayOfFile]) -> list[Panel]:
     panels = []
     for file, replay in replays:
         for backend in replay.backends:
-            if backend.timeline and backend.outcomes["lookups"] > backend.outcomes["hit"]:
+            if backend.timeline and backend.count("lookups") > backend.count("hit"):
                 panels += [_places(file, replay, backend.name, backend.timeline, axis) for axis in _AXES]
     return panels
 
@@ -221,7 +222,7 @@ _AXES = {"simulation": "simulation (-1: the root)", "depth": "steps of the new n
 
 
 def _places(file: ReplayFile, replay: ReplayResult, backend: str, timeline: Timeline, axis: str) -> Panel:
-    counts = timeline.by_simulation if axis == "simulation" else timeline.by_depth
+    counts = timeline.counts(axis)
     places = sorted(counts)
     met = [outcome for outcome in OUTCOMES if any(counts[place][outcome] for place in places)]
     bars = [
@@ -237,7 +238,7 @@ def _places(file: ReplayFile, replay: ReplayResult, backend: str, timeline: Time
         replay_name("places", file, replay, backend, axis),
         f"Where lookups of {backend} fall, by {axis}",
         Table((axis, *(outcome.replace("_", " ") for outcome in OUTCOMES)), rows),
-        f"{replay.device}, slots: {replay.capacity}.",
+        f"{replay.device}, slots: {replay.capacity.label}.",
         file.command,
         Plot(_AXES[axis], "lookups", bars, from_zero=True),
     )

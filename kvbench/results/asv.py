@@ -6,26 +6,57 @@ import itertools
 import json
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, TypeVar
 
 import pandas as pd
+from msgspec import Meta, Struct
 
-from kvbench.errors import KvbenchError
+from kvbench.results.decode import ResultsError, convert, read_json
 
-__all__ = ["COLUMNS", "DURATION_COLUMNS", "ResultsError", "load_durations", "load_machines", "load_results"]
+__all__ = ["COLUMNS", "DURATION_COLUMNS", "load_durations", "load_machines", "load_results"]
 
 COLUMNS = ("machine", "environment", "commit", "date", "benchmark", "params", "value", "unit", "state")
 DURATION_COLUMNS = ("machine", "commit", "date", "build", "benchmarks")
-RESULTS_VERSION = 2  # of asv's result files (asv 0.6)
+_MADE_BY = "'asv run' of asv 0.6"
+_LATEST = 9_000_000_000_000  # ms: pandas' dates end in 2262
+
+Kind = TypeVar("Kind")
 
 
-class ResultsError(KvbenchError):
-    """Results that cannot be read: which file, and what is wrong."""
+class Commit(Struct, frozen=True, kw_only=True):
+    """asv's result file: one commit on one machine, in one environment. ``results`` has cells by ``result_columns``."""
 
-    def __init__(self, path: Path, fault: str) -> None:
-        super().__init__(f"{path}: {fault}")
+    version: Literal[2]
+    commit_hash: str
+    env_name: str = ""
+    date: Annotated[int, Meta(ge=0, le=_LATEST)]  # ms
+    params: dict[str, str | int | float | None]
+    result_columns: list[str]
+    results: dict[str, list[Any]]
+    durations: dict[str, float] | None = None  # seconds
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.params.get("machine"), str):
+            raise ValueError("params have no machine")
+
+
+class Cells(Struct, frozen=True, kw_only=True):
+    """What is read of one benchmark's cells; asv cuts off what there is nothing of, from the right."""
+
+    result: list[float | None] | None = None
+    params: list[list[str]] = []
+    version: str | None = None
+    duration: float | None = None  # seconds
+
+
+class Benchmark(Struct, frozen=True):
+    """What is read of a benchmark in ``benchmarks.json``."""
+
+    version: str
+    param_names: list[str]
+    unit: str
 
 
 def load_results(folder: str | Path) -> pd.DataFrame:
@@ -45,7 +76,10 @@ def load_results(folder: str | Path) -> pd.DataFrame:
         ResultsError: the folder holds no results, or a file is not what asv 0.6 writes.
     """
     folder = Path(folder)
-    benchmarks = _read(folder / "benchmarks.json")
+    path = folder / "benchmarks.json"
+    benchmarks = _read(path, dict[str, Benchmark | int])
+    if benchmarks.get("version") != 2:
+        raise ResultsError(path, f"not asv's version 2: give what {_MADE_BY} wrote")
     rows = [row for file in _files(folder) for row in _rows(file, benchmarks)]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     frame["value"] = frame["value"].astype(float)
@@ -78,7 +112,7 @@ def load_machines(folder: str | Path) -> dict[str, dict[str, str]]:
     """
     found: dict[str, tuple[pd.Timestamp, dict[str, str]]] = {}
     for file in _files(Path(folder)):
-        described = {name: str(value) for name, value in file.content["params"].items() if name != "machine"}
+        described = {name: str(value) for name, value in file.content.params.items() if name != "machine"}
         if file.machine not in found or found[file.machine][0] <= file.date:
             found[file.machine] = file.date, described
     return {machine: described for machine, (_, described) in sorted(found.items())}
@@ -89,92 +123,73 @@ def _in_order(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return frame.sort_values(columns, kind="stable", ignore_index=True)
 
 
-class _File(NamedTuple):
-    """One result file: the results of one commit on one machine, in one environment."""
+@dataclass(frozen=True)
+class _File:
+    """One result file, and its machine's name."""
 
     path: Path
-    content: dict[str, Any]
+    content: Commit
     machine: str
-    environment: str
-    commit: str
-    date: pd.Timestamp
 
+    @property
+    def date(self) -> pd.Timestamp:
+        """Of the commit."""
+        return pd.Timestamp(self.content.date, unit="ms", tz="UTC")
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """What is found where something else was expected is the file's fault."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ResultsError(path, f"not what asv writes: {error!r}") from error
+    def cells(self) -> Iterator[tuple[str, Cells]]:
+        """The benchmarks' names and cells. Raises ResultsError."""
+        for name, values in self.content.results.items():
+            named = dict(zip(self.content.result_columns, values, strict=False))
+            yield name, convert(self.path, named, Cells, _MADE_BY)
 
 
 def _files(folder: Path) -> list[_File]:
     """Every machine's result files; a machine that measured a commit in several environments is several."""
-    files = [_file(path, _read(path)) for path in sorted(folder.glob("*/*.json")) if path.name != "machine.json"]
+    paths = [path for path in sorted(folder.glob("*/*.json")) if path.name != "machine.json"]
+    files = [
+        _File(path, content, str(content.params["machine"])) for path in paths for content in [_read(path, Commit)]
+    ]
     names = {}
     for machine in {file.machine for file in files}:
-        own = {(file.commit, file.environment) for file in files if file.machine == machine}
+        own = {(file.content.commit_hash, file.content.env_name) for file in files if file.machine == machine}
         environments = {environment for _, environment in own}
         if len({commit for commit, _ in own}) < len(own):
             common = set.intersection(*(set(each.split("-")) for each in environments))
             for each in environments:
                 parts = [part for part in each.split("-") if part not in common]
                 names[machine, each] = f"{machine} ({' '.join(parts) or each})"
-    return [file._replace(machine=names.get((file.machine, file.environment), file.machine)) for file in files]
+    return [replace(file, machine=names.get((file.machine, file.content.env_name), file.machine)) for file in files]
 
 
-def _file(path: Path, content: dict[str, Any]) -> _File:
-    with _reading(path):
-        machine, environment, commit = content["params"]["machine"], content.get("env_name", ""), content["commit_hash"]
-        for each in (machine, environment, commit):
-            if not isinstance(each, str):
-                raise TypeError(f"{each!r} is no name")
-        date = pd.Timestamp(int(content["date"]), unit="ms", tz="UTC")
-    return _File(path, content, machine, environment, commit, date)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ResultsError(path, "no such file: is this asv's results_dir, and has 'asv run' been here?") from None
-    except NotADirectoryError:
-        raise ResultsError(path.parent, "no folder: asv's results_dir was meant") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ResultsError(path, f"cannot be read as JSON: {error}") from None
-    if not isinstance(content, dict) or content.get("version") != RESULTS_VERSION:
-        raise ResultsError(path, f"not asv's version {RESULTS_VERSION}")
-    return content
+def _read(path: Path, kind: type[Kind]) -> Kind:
+    return read_json(path, kind, _MADE_BY, parse=json.loads)  # asv writes NaN, which JSON has not
 
 
 def _durations(file: _File) -> tuple[Any, ...]:
-    with _reading(file.path):
-        spent = dict(file.content["durations"])
-        build = spent.pop("<build>", math.nan)
-        column = file.content["result_columns"].index("duration")
-        each = [values[column] for values in file.content["results"].values() if len(values) > column]
-        benchmarks = sum(spent.values()) + sum(seconds for seconds in each if seconds is not None)
-    return file.machine, file.commit, file.date, build, benchmarks
+    if file.content.durations is None:
+        raise ResultsError(file.path, f"durations is missing: give what {_MADE_BY} wrote")
+    spent = dict(file.content.durations)
+    build = spent.pop("<build>", math.nan)
+    benchmarks = sum(spent.values()) + sum(cells.duration or 0 for _, cells in file.cells())
+    return file.machine, file.content.commit_hash, file.date, build, benchmarks
 
 
-def _rows(file: _File, benchmarks: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    with _reading(file.path):
-        for name, values in file.content["results"].items():
-            benchmark = benchmarks.get(name)
-            # asv cuts off what a row has nothing of, from the right.
-            result = dict(zip(file.content["result_columns"], values, strict=False))
-            if benchmark is None or result.get("version") != benchmark["version"]:
-                continue
-            cells = list(itertools.product(*result["params"]))
-            measured = result["result"] if result["result"] is not None else [None] * len(cells)
-            for cell, value in zip(cells, measured, strict=True):
-                params = ", ".join(
-                    f"{param}={text.strip(chr(39))}" for param, text in zip(benchmark["param_names"], cell, strict=True)
-                )
-                state = "failed" if value is None else "skipped" if math.isnan(value) else "ok"
-                number = None if value is None else float(value)
-                yield (
-                    file.machine, file.environment, file.commit, file.date, name, params, number, benchmark["unit"],
-                    state,
-                )  # fmt: skip
+def _rows(file: _File, benchmarks: dict[str, Benchmark | int]) -> Iterator[tuple[Any, ...]]:
+    content = file.content
+    for name, cells in file.cells():
+        benchmark = benchmarks.get(name)
+        if not isinstance(benchmark, Benchmark) or cells.version != benchmark.version:
+            continue
+        places = list(itertools.product(*cells.params))
+        values = [None] * len(places) if cells.result is None else cells.result
+        if len(values) != len(places) or len(cells.params) != len(benchmark.param_names):
+            raise ResultsError(file.path, f"{name!r} has other values than parameters: give what {_MADE_BY} wrote")
+        for place, value in zip(places, values, strict=True):
+            params = ", ".join(
+                f"{param}={text.strip(chr(39))}" for param, text in zip(benchmark.param_names, place, strict=True)
+            )
+            state = "failed" if value is None else "skipped" if math.isnan(value) else "ok"
+            yield (
+                file.machine, content.env_name, content.commit_hash, file.date, name, params, value, benchmark.unit,
+                state,
+            )  # fmt: skip

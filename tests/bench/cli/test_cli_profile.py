@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from kvbench.cli import main
 from kvbench.profile import profiler as profile_module
-from kvbench.profile.index import read_profile_index
 from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
+from kvbench.results.profile import read_profile_index
 from kvcache.geometry import Geometry
 
 TINY = Geometry("tiny", 2, 2, 16, 8, 2, 6, "absolute")
@@ -54,27 +54,27 @@ def written(trace, tmp_path_factory):
 class TestWhatItWrites:
     def test_the_index_says_what_was_done(self, written):
         index = read_profile_index(written[0])
-        assert index["settings"] == {
+        assert index.settings == {
             "device": "cpu", "dtype": "bfloat16", "eviction": "lru", "searches": 3, "threads": 1,
             "capacity": {"label": "recur=3", "init": None, "recur": 3, "init_bytes": None, "recur_bytes": None},
         }  # fmt: skip
-        assert index["trace"]["file"] == "tiny.parquet"
-        assert index["trace"]["searches"] == 3
-        assert index["trace"]["geometry"] == TINY.to_dict()
-        assert index["machine"]["torch_version"] == torch.__version__
-        assert [each["backend"] for each in index["profiles"]] == ["new:slab", "legacy"]
-        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", index["created"])
+        assert index.trace.file == "tiny.parquet"
+        assert index.trace.searches == 3
+        assert index.trace.geometry == TINY
+        assert index.machine["torch_version"] == torch.__version__
+        assert [each.backend for each in index.profiles] == ["new:slab", "legacy"]
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", index.created)
 
     def test_a_small_pool_makes_new_supply_and_legacy_not(self, written):
-        new, legacy = ({each["name"] for each in one["ranges"]} for one in read_profile_index(written[0])["profiles"])
+        new, legacy = ({each["name"] for each in one.ranges} for one in read_profile_index(written[0]).profiles)
         assert "supply" in new
         assert "supply" not in legacy  # its misses are stale hits
 
     def test_the_table_shows_the_numbers_of_the_index(self, written):
         folder, result = written
-        for one in read_profile_index(folder)["profiles"]:
-            part = result.stdout[result.stdout.index(one["backend"]) :]
-            for each in one["ranges"]:
+        for one in read_profile_index(folder).profiles:
+            part = result.stdout[result.stdout.index(one.backend) :]
+            for each in one.ranges:
                 if each["name"] in ("hash", "lookup", "assemble", "store"):
                     cells = re.search(rf"^ *{each['name']} +(.*?) *$", part, re.MULTILINE)[1].split()
                     shown = [each["calls"], *(each[name] for name in ("self_cpu_us", "total_cpu_us"))]
@@ -82,9 +82,9 @@ class TestWhatItWrites:
 
     def test_every_file_is_named_with_what_opens_it(self, written):
         folder, result = written
-        for one in read_profile_index(folder)["profiles"]:
-            for file in one["files"]:
-                assert f"{folder / file['path']}: {file['opens_with']}\n" in result.stdout
+        for one in read_profile_index(folder).profiles:
+            for file in one.files:
+                assert f"{folder / file.path}: {file.opens_with}\n" in result.stdout
         assert f"{folder / 'profile.json'}: all of these\n" in result.stdout
         assert [each.name for each in folder.parent.iterdir()] == ["profile"]
 

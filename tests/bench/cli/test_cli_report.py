@@ -34,7 +34,7 @@ def test_a_report_of_a_trace(trace, tmp_path):
     ("arguments", "fault"),
     [
         (["--results", "{}/cut.json"], "is a file"),
-        (["--results", "{}/nothing"], "no such file: is this asv's results_dir"),
+        (["--results", "{}/nothing"], "no such file: give what 'asv run'"),
         (["--replay", "{}/nothing.json"], "no such file"),
         (["--replay", "{}/cut.json"], "not JSON, or cut off"),
         (["--benchmark", "{}/cut.json"], "not JSON, or cut off"),

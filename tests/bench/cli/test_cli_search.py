@@ -10,6 +10,8 @@ from click.testing import CliRunner
 
 from kvbench.cli import main
 from kvbench.cli.search import CacheClock
+from kvbench.results.decode import read_json
+from kvbench.results.search import SearchResults
 from kvcache import ObservedCache
 from kvcache.geometry import GEOMETRIES
 from kvcache.world_model import WorldModel, WorldModelConfig
@@ -31,6 +33,7 @@ def test_each_backend_has_a_column_and_finds_the_same(tmp_path):
     assert "of it cache work, ms, median" in output
     numbers = json.loads(path.read_text())
     assert (numbers["format"], numbers["searches"], numbers["geometry"]["env_num"]) == ("kvcache-search", 4, 2)
+    assert read_json(path, SearchResults, "a test").schema_version == 1
     for each in numbers["backends"]:
         assert each["searches_with_the_same_actions"] == each["searches_with_the_same_visits"] == 4
         assert each["largest_difference_of_values"] == 0  # cartpole's positions are rotary

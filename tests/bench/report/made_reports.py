@@ -11,8 +11,9 @@ from asv_files import write_results
 from git_history import make_history
 from replay_files import replay, synthetic
 
-from kvbench.profile.index import INDEX, INDEX_FORMAT, INDEX_SCHEMA_VERSION
+from kvbench.replay.summary import describe_trace
 from kvbench.report import Inputs, build_report
+from kvbench.results.profile import FORMAT, INDEX, SCHEMA_VERSION
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import TraceHeader
 from kvbench.trace.writer import TraceWriter
@@ -57,8 +58,9 @@ def make_hostile(folder: Path) -> list[Path]:
     (folder / "profile" / name).write_text("{}")
     file = {"kind": SEEN, "path": name, "bytes": 2, "opens_with": SEEN}
     index = {
-        "format": INDEX_FORMAT, "schema_version": INDEX_SCHEMA_VERSION, "command": ["profile", SEEN],
-        "trace": {"file": SEEN}, "profiles": [{"backend": SEEN, "files": [file]}],
+        "format": FORMAT, "schema_version": SCHEMA_VERSION, "created": SEEN, "command": ["profile", SEEN],
+        "trace": describe_trace(TraceReader(folder / TRACE), []) | {"file": SEEN}, "settings": {SEEN: SEEN},
+        "machine": {SEEN: SEEN}, "profiles": [{"backend": SEEN, "files": [file], "ranges": []}],
     }  # fmt: skip
     (folder / "profile" / INDEX).write_text(json.dumps(index))
     return build_report(inputs, folder / "html")

@@ -3,12 +3,15 @@
 import json
 from typing import ClassVar
 
+import msgspec
 import pytest
 from replay_files import replay, synthetic
 
-from kvbench.report import ReportError
 from kvbench.report.pytest_benchmarks import read_benchmarks
 from kvbench.report.replays import read_replays
+from kvbench.results.decode import ResultsError
+from kvbench.results.pytest_benchmark import STATISTICS
+from kvbench.results.replay import Capacity
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +44,17 @@ def test_what_a_replay_wrote(tmp_path, content):
     assert file.command.startswith("kvbench replay ")
     assert file.machines["cpu"]["processor"] == content["machines"]["cpu"]["processor"]
     (result,) = file.replays
-    assert (result.trace, result.device, result.capacity, result.synthetic) == ("trace.parquet", "cpu", "default", True)
-    assert (result.slots, result.slot_bytes) == (None, None)
+    assert (result.trace.file, result.device, result.trace.synthetic) == ("trace.parquet", "cpu", True)
+    assert result.capacity == Capacity("default")
     legacy, new = result.backends
     assert result.first is legacy
-    assert new.latency_us["store"]["p50"] == new.distributions["store"][50]
+    assert new.latency_us["store"].p50 == new.distributions["store"][50]
     assert new.rate("hit") + new.rate("context_mismatch") == pytest.approx(100)
-    assert sum(sum(each.values()) for each in new.timeline.by_simulation.values()) == new.outcomes["lookups"]
+    assert sum(sum(each.values()) for each in new.timeline.counts("simulation").values()) == new.count("lookups")
+
+
+def test_what_is_read_is_all_that_was_written(tmp_path, content):
+    assert msgspec.to_builtins(read_replays(write(tmp_path, content)).content) == content
 
 
 def test_files_of_the_first_schema_version_are_read(tmp_path, content):
@@ -59,63 +66,89 @@ def test_files_of_the_first_schema_version_are_read(tmp_path, content):
     (result,) = read_replays(write(tmp_path, old)).replays
     assert result.first.timeline is None
     assert result.first.distributions == {}
-    assert result.first.latency_us["store"]["p50"] > 0
+    assert result.first.latency_us["store"].p50 > 0
 
 
 @pytest.mark.parametrize(
     ("path", "value", "fault"),
     [
-        (("format",), None, "not a result of 'kvbench replay --json'"),
-        (("schema_version",), 99, "schema version 99"),
-        (("machines",), None, "machines is not an object"),
-        (("replays",), {}, "replays is not a list"),
+        (("format",), None, r"required field format: give what 'kvbench replay --json' wrote"),
+        (("schema_version",), 99, r"Invalid enum value 99 \(at \$\.schema_version\)"),
+        (("machines",), None, "missing required field machines"),
+        (("replays",), {}, r"Expected array, got object \(at \$\.replays\)"),
         (("replays", 0, "trace", "geometry"), {"name": 5}, "geometry"),
-        (("replays", 0, "trace", "searches"), "many", r"replays\[0\].trace.searches is not a number"),
+        (
+            ("replays", 0, "trace", "searches"),
+            "many",
+            r"got str \(at \$\.replays\[0\]\.trace\.searches\)",
+        ),
         (("replays", 0, "baseline"), "other", "none of its backends"),
-        (("replays", 0, "backends", 0, "outcomes", "total", "hit"), None, "total.hit is missing"),
-        (("replays", 0, "backends", 1, "latency_us", "store"), [1], "latency_us.store is not an object"),
-        (("replays", 0, "backends", 1, "latency_us", "store", "p50"), float("nan"), "not a number"),
-        (("replays", 0, "backends", 1, "latency_us", "store", "p50"), 10**400, "not a number"),
-        (("replays", 0, "backends", 1, "latency_us", "store", "percentiles"), [10**400] * 101, "not a list of numbers"),
-        (("replays", 0, "backends", 1, "timeline", "steps"), ["a"], "not a list of numbers"),
-        (("replays", 0, "backends", 1, "timeline", "entries", "recur"), [1], r"timeline\.entries\.recur has 1 samples"),
+        (
+            ("replays", 0, "backends", 0, "outcomes", "total", "hit"),
+            None,
+            r"total\.hit is missing \(at .*outcomes\)",
+        ),
+        (
+            ("replays", 0, "backends", 1, "latency_us", "store"),
+            [1],
+            r"got array \(at .*latency_us\[\.\.\.\]\)",
+        ),
+        (("replays", 0, "backends", 1, "latency_us", "store", "p50"), float("nan"), "not JSON"),
+        (("replays", 0, "backends", 1, "latency_us", "store", "p50"), 10**400, "Number out of range"),
+        (("replays", 0, "backends", 1, "latency_us", "store", "percentiles"), [10**400] * 101, "Number out of range"),
+        (
+            ("replays", 0, "backends", 1, "timeline", "steps"),
+            ["a"],
+            r"got str \(at .*steps\[0\]\)",
+        ),
+        (
+            ("replays", 0, "backends", 1, "timeline", "entries", "recur"),
+            [1],
+            r"entries\.recur has 1 samples.*timeline\)",
+        ),
         (
             ("replays", 0, "backends", 1, "timeline"),
             {"steps": [], "entries": {}, "bytes_reserved": {}, "by_simulation": [], "by_depth": []},
-            r"backends\[1\]\.timeline\.steps are other steps",
+            "timelines of other steps or pools",
         ),
         (
             ("replays", 0, "backends", 1, "latency_us", "store", "percentiles"),
             [1.0, 2.0],
-            r"backends\[1\]\.latency_us\.store\.percentiles has 2 numbers, not 101",
+            r"Expected array of length >= 101 .*\.percentiles",
         ),
-        (("replays", 0, "backends", 1, "evictions"), {"recur": 1}, r"backends\[1\]\.evictions has other pools"),
-        (("command",), "text", "command is not a list"),
+        (("replays", 0, "backends", 1, "evictions"), {"recur": 1}, "evictions of other pools"),
+        (("command",), "text", r"Expected array, got str \(at \$\.command\)"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, content, path, value, fault):
     file = write(tmp_path, changed(content, *path, value=value))
-    with pytest.raises(ReportError, match=fault) as caught:
+    with pytest.raises(ResultsError, match=fault) as caught:
         read_replays(file)
-    assert str(file) in str(caught.value)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("text", "fault"),
-    [("", "not JSON, or cut off"), ('{"format": "kv', "cut off"), ("[]", "not an object"), ("[" * 100_000, "not JSON")],
+    [
+        ("", "not JSON, or cut off"),
+        ('{"format": "kv', "cut off"),
+        ("[]", "got array"),
+        ("[" * 100_000, "not JSON"),
+    ],
 )
 def test_damaged_files(tmp_path, text, fault):
     (tmp_path / "replay.json").write_text(text)
     for read in (read_replays, read_benchmarks):
-        with pytest.raises(ReportError, match=fault):
+        with pytest.raises(ResultsError, match=fault):
             read(tmp_path / "replay.json")
 
 
 def test_missing_files_and_folders(tmp_path):
     for read in (read_replays, read_benchmarks):
-        with pytest.raises(ReportError, match="no such file"):
+        with pytest.raises(ResultsError, match="no such file"):
             read(tmp_path / "none.json")
-        with pytest.raises(ReportError, match="cannot be read"):
+        with pytest.raises(ResultsError, match="cannot be read"):
             read(tmp_path)
 
 
@@ -126,7 +159,7 @@ class TestBenchmarks:
         "commit_info": {"id": "abc"},
         "benchmarks": [
             {"name": "a", "stats": {"min": 1e-6, "q1": 2e-6, "median": 3e-6, "q3": 4e-6, "max": 5e-6, "rounds": 7}},
-            {"name": "counted", "extra_info": {"timed": False}, "stats": {}},
+            {"name": "counted", "extra_info": {"timed": False}, "stats": dict.fromkeys(STATISTICS, 0) | {"rounds": 1}},
         ],
     }
 
@@ -134,14 +167,14 @@ class TestBenchmarks:
         file = read_benchmarks(write(tmp_path, self.CONTENT))
         (found,) = file.benchmarks
         assert found.microseconds == pytest.approx({"min": 1, "q1": 2, "median": 3, "q3": 4, "max": 5})
-        assert (found.rounds, file.commit, file.machine) == (7, "abc", "some CPU, Python 3.11.7")
+        assert (found.stats.rounds, file.commit, file.machine) == (7, "abc", "some CPU, Python 3.11.7")
 
     def test_another_tools_file(self, tmp_path, content):
-        with pytest.raises(ReportError, match="not a result of pytest-benchmark"):
+        with pytest.raises(ResultsError, match="give what pytest --benchmark-json"):
             read_benchmarks(write(tmp_path, content))
-        with pytest.raises(ReportError, match="not a result of 'kvbench replay"):
+        with pytest.raises(ResultsError, match="give what 'kvbench replay"):
             read_replays(write(tmp_path, self.CONTENT))
 
     def test_a_statistic_is_missing(self, tmp_path):
-        with pytest.raises(ReportError, match=r"stats\.q1 is missing"):
+        with pytest.raises(ResultsError, match=r"missing required field q1 \(at \$\.benchmarks\[0\]\.stats\)"):
             read_benchmarks(write(tmp_path, changed(self.CONTENT, "benchmarks", 0, "stats", "q1")))

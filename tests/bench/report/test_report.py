@@ -12,8 +12,8 @@ from made_reports import SEEN
 from pages import Page, read_csv
 from replay_files import replay, synthetic
 
-from kvbench.profile.index import ProfileError
 from kvbench.report import Inputs, ReportError, build_report
+from kvbench.results.decode import ResultsError
 
 COMMITS = 24
 PLANTED = 15
@@ -468,7 +468,7 @@ def test_every_number_of_the_data_can_be_read(tmp_path):
     ("name", "error", "words"),
     [
         ("nothing", ReportError, "no folder of profiles"),
-        ("results", ProfileError, "a folder that 'kvbench profile' wrote"),
+        ("results", ResultsError, "give what 'kvbench profile' wrote"),
     ],
 )
 def test_no_folder_of_profiles(tmp_path, name, error, words):

@@ -1,0 +1,38 @@
+"""The file that ``kvbench gate --json`` writes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from kvbench.results.decode import Scalars
+
+__all__ = ["GateResults", "GateRow"]
+
+
+class GateRow(Struct, frozen=True, kw_only=True):
+    """One metric of one benchmark (``kvbench.gate.rows.Row`` says what each field is)."""
+
+    benchmark: str
+    metric: str
+    verdict: str
+    base: float | int | None
+    head: float | int | None
+    ratio: float | None
+    low: float | None
+    high: float | None
+    pairs: int
+    reason: str
+
+
+class GateResults(Struct, frozen=True, kw_only=True):
+    """The whole file. Files without a format and a schema version are of version 1."""
+
+    format: Literal["kvcache-gate"] = "kvcache-gate"
+    schema_version: Literal[1] = 1
+    base: str
+    machine: Scalars
+    pairs: int
+    seconds: float
+    rows: list[GateRow]

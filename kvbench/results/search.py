@@ -1,0 +1,43 @@
+"""The file that ``kvbench search --json`` writes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from kvbench.results.decode import Scalars
+from kvcache import Geometry
+
+__all__ = ["SearchResults", "SearchedBackend"]
+
+
+class SearchedBackend(Struct, frozen=True, kw_only=True):
+    """The searches of one backend beside those of the first; times in their names' unit, medians over searches."""
+
+    name: str
+    search_ms_median: float
+    times_faster_median: float
+    cache_share_median: float
+    cache_ms_median: float
+    bytes_reserved: int
+    hits: int
+    misses: int
+    searches_with_the_same_actions: int
+    searches_with_the_same_visits: int
+    largest_difference_of_values: float
+    validation: dict[str, Any] | None
+
+
+class SearchResults(Struct, frozen=True, kw_only=True):
+    """The whole file. Files without a schema version are of version 1."""
+
+    format: Literal["kvcache-search"] = "kvcache-search"
+    schema_version: Literal[1] = 1
+    geometry: Geometry
+    searches: int
+    seed: int
+    recur_slots: int | None
+    validated: bool
+    machine: Scalars
+    backends: list[SearchedBackend]
