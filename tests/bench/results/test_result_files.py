@@ -1,18 +1,14 @@
 """Result files are read as they were written, with the schema version that they have or lack."""
 
 import json
-from pathlib import Path
 
-import msgspec
 import pytest
 
 from kvbench.results.decode import ResultsError, read_json, write_json
 from kvbench.results.gate import GateResults
-from kvbench.results.profile import read_profile_index
 from kvbench.results.search import SearchResults
 from kvcache.geometry import GEOMETRIES
 
-SAMPLE = Path(__file__).parents[3] / "reports" / "sample" / "profile"
 ROW = {
     "benchmark": "a", "metric": "time", "verdict": "same", "base": 1.5, "head": 2, "ratio": 1.0, "low": None,
     "high": None, "pairs": 3, "reason": "",
@@ -39,10 +35,6 @@ class TestVersions:
         (tmp_path / "new.json").write_text(json.dumps(content | {"schema_version": 2}))
         with pytest.raises(ResultsError, match=r"value 2 \(at \$\.schema_version\): give what a test wrote$"):
             read_json(tmp_path / "new.json", kind, "a test")
-
-
-def test_the_committed_profile_is_read_whole():
-    assert msgspec.to_builtins(read_profile_index(SAMPLE)) == json.loads((SAMPLE / "profile.json").read_text())
 
 
 def test_a_fault_that_a_file_words_stays_one_line(tmp_path):
