@@ -37,7 +37,7 @@ def test_defines_nothing_of_its_own(source):
     definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
     found = [node.lineno for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, definitions)]
     assert found == [], f"{source.name}: what line {found[0]} defines belongs in the library"
-    assert "from kvcache" in source.read_text()
+    assert "from kvbench" in source.read_text()
 
 
 @each_source
