@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from kvcache.backend import CacheBackend, Scope
-from kvcache.keys_values import KeysValues
-
-if TYPE_CHECKING:
-    from kvcache.shadow import ShadowReport
 
 __all__ = ["DelegatingCache"]
+
+
+def _passed_on(name: str) -> Any:
+    """A property whose value is the other cache's."""
+
+    def read(self: DelegatingCache) -> Any:
+        return getattr(self._backend, name)
+
+    def write(self: DelegatingCache, value: Any) -> None:
+        setattr(self._backend, name, value)
+
+    return property(read, write)
 
 
 class DelegatingCache(CacheBackend):
@@ -30,38 +38,13 @@ class DelegatingCache(CacheBackend):
         self.init_pools, self.recur_pool, self.wm_pool = backend.init_pools, backend.recur_pool, backend.wm_pool
         self.hierarchy_stats = backend.hierarchy_stats
 
-    @property
-    def keys_values_wm(self) -> KeysValues:  # type: ignore[override]  # it is never assigned here
-        return self._backend.keys_values_wm
-
-    @property
-    def keys_values_wm_list(self) -> list[KeysValues | None]:  # type: ignore[override]
-        return self._backend.keys_values_wm_list
-
-    @property
-    def keys_values_wm_size_list(self) -> list[int]:  # type: ignore[override]
-        return self._backend.keys_values_wm_size_list
-
-    @property
-    def position_shift(self) -> Tensor | None:
-        """As in ``CacheBackend``."""
-        return self._backend.position_shift
-
-    @position_shift.setter
-    def position_shift(self, shift: Tensor | None) -> None:
-        self._backend.position_shift = shift
-
-    @property
-    def report(self) -> ShadowReport | None:
-        return self._backend.report
-
-    @property
-    def stale_hits(self) -> int | None:
-        return self._backend.stale_hits
-
-    @property
-    def batch_bytes(self) -> int:
-        return self._backend.batch_bytes
+    keys_values_wm = _passed_on("keys_values_wm")
+    keys_values_wm_list = _passed_on("keys_values_wm_list")
+    keys_values_wm_size_list = _passed_on("keys_values_wm_size_list")
+    position_shift = _passed_on("position_shift")
+    report = _passed_on("report")
+    stale_hits = _passed_on("stale_hits")
+    batch_bytes = _passed_on("batch_bytes")
 
     def hash_states(self, latents: Tensor | np.ndarray) -> Sequence[int]:
         return self._backend.hash_states(latents)
