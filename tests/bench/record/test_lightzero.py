@@ -534,7 +534,7 @@ def test_lightzero_is_put_back_as_it_was(tmp_path, monkeypatch):
             collect(run)
     # What an inference sets on the model is its own; of the recorder nothing is left.
     assert not set(vars(world_model)) & set(lightzero._OBSERVED_METHODS)
-    assert not any(isinstance(each, lightzero._ObservedDict) for each in world_model.past_kv_cache_init_infer_envs)
+    assert not any(isinstance(each, lightzero.ObservedDict) for each in world_model.past_kv_cache_init_infer_envs)
     assert world_model.past_kv_cache_recurrent_infer is before["past_kv_cache_recurrent_infer"]
     assert tree.batch_traverse is traverse
 
