@@ -155,7 +155,6 @@ class LightZeroRecorder:
     # Replacements of the world model's methods, each with the original as its first argument.
 
     def _forward_initial_inference(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self._write_outside_clears()
         with self._inference(Batch(root=True, observed=False)):
             return original(*args, **kwargs)
 
@@ -182,7 +181,6 @@ class LightZeroRecorder:
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        self._write_outside_clears()
         reanalyzes = getattr(self._world_model, "reanalyze_phase", False)
         observed = self._recording and not reanalyzes
         with self._inference(Batch(False, observed, depths=list(search_depth), traversed=self._traversed)):
@@ -258,23 +256,24 @@ class LightZeroRecorder:
 
     @contextmanager
     def _inference(self, batch: Batch) -> Iterator[None]:
+        self._write_outside_clears()
         self._batch = batch
         try:
             yield
         finally:
             self._batch = None
-            if self._recording:
-                self._write(batch)
+            self._write(batch)
             self._traversed = None
 
     def _write_outside_clears(self) -> None:
         """Write one batch for all clears since the last inference: a reset clears the dicts one by one."""
         cleared, self._cleared_outside = self._cleared_outside, set()
-        if cleared and self._recording:
+        if cleared:
             self._write(Batch(root=True, observed=False, cleared=cleared))
 
     def _write(self, batch: Batch) -> None:
-        self._batches.write(batch, self._clear_scope(batch.cleared))
+        if self._recording:
+            self._batches.write(batch, self._clear_scope(batch.cleared))
 
     def _clear_scope(self, cleared: set[int]) -> str | None:
         model = self._world_model

@@ -12,8 +12,8 @@ import importlib.util
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, chdir
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -88,8 +88,10 @@ def record_run(
     with (
         tempfile.TemporaryDirectory(prefix="kvcache-lightzero-") as folder,
         chdir(folder),  # LightZero writes beside where it is started
-        _torch_threads(settings.threads),
+        ExitStack() as stack,
     ):
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(settings.threads)
         log = Path(folder) / "run.log"
         try:
             with quietly(log, progress) as (say, evaluations):
@@ -235,13 +237,3 @@ class _Run:
             backend=f"legacy-{LIGHTZERO_VERSION}",
             pools={"init": world_model.shared_pool_size_init, "recur": world_model.shared_pool_size},
         )
-
-
-@contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

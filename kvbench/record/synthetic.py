@@ -100,6 +100,7 @@ class SyntheticSearch:
         begun: dict[int, _Node | None] = {}
         going: dict[int, _Node | None] = {}
         for env, environment in enumerate(self._environments):
+            environment.keys = []
             if environment.steps_left == 0:
                 # Between half and one and a half times the mean: environments drift apart.
                 drawn = self._draw(search, env, 1) % (self.episode_length + 1)
@@ -109,30 +110,23 @@ class SyntheticSearch:
                 going[env] = environment.root
             environment.steps_left -= 1
         for parents in filter(None, (begun, going)):
-            keys = {env: mix(self.seed, search, env, 0) for env in parents}
-            for env, root in self._infer(writer, search, ROOT_SIMULATION, parents, keys).items():
-                self._environments[env] = _Environment(root, self._environments[env].steps_left)
+            for env, root in self._infer(writer, search, ROOT_SIMULATION, parents).items():
+                self._environments[env].root = root
         writer.add(CLEAR, "recur", NO_ENV, self._batch - 1, search, ROOT_SIMULATION)
 
     def _simulate(self, writer: TraceWriter, search: int, simulation: int) -> None:
-        paths, actions, keys = {}, {}, {}
+        paths, actions = {}, {}
         for env, environment in enumerate(self._environments):
             assert environment.root is not None
             paths[env], actions[env] = _descend(environment.root, self.num_actions)
-            keys[env] = self._node_key(search, env, simulation)
-            environment.keys.append(keys[env])
         parents = {env: path[-1] for env, path in paths.items()}
-        for env, leaf in self._infer(writer, search, simulation, parents, keys).items():
+        for env, leaf in self._infer(writer, search, simulation, parents).items():
+            self._environments[env].keys.append(leaf.key)
             parents[env].children[actions[env]] = leaf
             _backup([*paths[env], leaf])
 
     def _infer(
-        self,
-        writer: TraceWriter,
-        search: int,
-        simulation: int,
-        parents: Mapping[int, _Node | None],
-        keys: Mapping[int, int],
+        self, writer: TraceWriter, search: int, simulation: int, parents: Mapping[int, _Node | None]
     ) -> dict[int, _Node]:
         """Write one inference and make its nodes, by environment; without parents they start from nothing."""
         place = (self._batch, search, simulation)
@@ -148,17 +142,18 @@ class SyntheticSearch:
         for env, parent in parents.items():
             known, size, value = (None, 0, 0.0) if parent is None else (parent.key, parent.size, parent.value)
             tokens = 1 if parent is None else TOKENS_PER_STEP
-            row = writer.add(STORE, pool, env, *place, key=keys[env], parent=known, tokens=tokens, depth=depths[env])
+            key = self._new_key(search, env, simulation)
+            row = writer.add(STORE, pool, env, *place, key=key, parent=known, tokens=tokens, depth=depths[env])
             _, size = self.geometry.window(size + tokens)
             drawn = (search, env, simulation + 1)
             reward = 0.0 if at_root else self._uniform(*drawn, 3) * 0.1
             priors = self._priors(*drawn, noise=at_root)
-            nodes[env] = _Node(keys[env], row, size, depths[env], self._value(value, *drawn), reward, priors)
+            nodes[env] = _Node(key, row, size, depths[env], self._value(value, *drawn), reward, priors)
         self._batch += 1
         return nodes
 
-    def _node_key(self, search: int, env: int, simulation: int) -> int:
-        # Never the root's key: a node under it would be found in the init pool.
+    def _new_key(self, search: int, env: int, simulation: int) -> int:
+        # Never again the root's: a node under it would be found in the init pool.
         keys = self._environments[env].keys
         if keys and self._uniform(search, env, simulation, 4) < self.transpositions:
             return keys[self._draw(search, env, simulation, 5) % len(keys)]

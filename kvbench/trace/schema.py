@@ -7,6 +7,7 @@ clears.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -98,6 +99,11 @@ class TraceHeader:
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+
+    def schema(self) -> pa.Schema:
+        """Of a file's events, with this header."""
+        text = self.to_json().encode()
+        return EVENT_SCHEMA.with_metadata({HEADER_KEY: text, HEADER_DIGEST_KEY: hashlib.sha256(text).hexdigest()})
 
     @classmethod
     def from_json(cls, text: bytes | str) -> TraceHeader:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kvbench.files import check_writable, whole_or_absent
-from kvbench.trace.schema import (
-    COLUMNS,
-    EVENT_SCHEMA,
-    HEADER_DIGEST_KEY,
-    HEADER_KEY,
-    SCOPES,
-    Event,
-    TraceError,
-    TraceHeader,
-)
+from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, HEADER_KEY, SCOPES, Event, TraceError, TraceHeader
 
 __all__ = ["ROW_GROUP_ROWS", "TraceWriter", "check_new", "journal_path", "recover_trace", "write_trace"]
 
@@ -31,11 +21,6 @@ ROW_GROUP_ROWS = 65_536
 JOURNAL_ROWS = 2_048
 
 
-def _with_header(header: TraceHeader) -> pa.Schema:
-    text = header.to_json().encode()
-    return EVENT_SCHEMA.with_metadata({HEADER_KEY: text, HEADER_DIGEST_KEY: hashlib.sha256(text).hexdigest()})
-
-
 def write_trace(path: str | Path, header: TraceHeader, batches: Iterable[pa.RecordBatch]) -> int:
     """Write events, in order and of ``EVENT_SCHEMA``, as a trace file, whole or not at all; return their number.
 
@@ -44,7 +29,7 @@ def write_trace(path: str | Path, header: TraceHeader, batches: Iterable[pa.Reco
     Raises:
         OSError: the file cannot be written.
     """
-    table = pa.Table.from_batches(batches, EVENT_SCHEMA).cast(_with_header(header))
+    table = pa.Table.from_batches(batches, EVENT_SCHEMA).cast(header.schema())
     with whole_or_absent(path) as beside:
         pq.write_table(table, beside, ROW_GROUP_ROWS, compression="zstd", write_page_checksum=True)
     return int(table.num_rows)
@@ -84,7 +69,7 @@ class TraceWriter:
         check_new(path)
         self._events: list[Event] = []  # since the last flush
         self._file = open(journal_path(path), "xb")  # noqa: SIM115 - open until close()
-        self._stream = pa.ipc.new_stream(self._file, _with_header(header))
+        self._stream = pa.ipc.new_stream(self._file, header.schema())
         # The stream writes its schema, and the header in it, with its first batch: an empty one, now.
         self._stream.write_batch(_record_batch([]))
         self._file.flush()
