@@ -93,16 +93,14 @@ class LightZeroRecorder:
         *,
         searches: int | None = None,
         tree: Any = None,
-        on_search: Callable[[int], None] | None = None,
+        on_search: Callable[[int], None] = lambda recorded: None,
     ) -> None:
         if searches is not None and searches < 1:
             raise ValueError(f"searches must be positive, got {searches!r}")
         missing = [name for name in (*_OBSERVED_METHODS, *_OBSERVED_ATTRIBUTES) if not hasattr(world_model, name)]
         if missing:
-            raise RecordingError(
-                f"{type(world_model).__name__} is no world model of LightZero {LIGHTZERO_VERSION}: it lacks "
-                f"{', '.join(missing)}"
-            )
+            fault = f"is no world model of LightZero {LIGHTZERO_VERSION}: it lacks {', '.join(missing)}"
+            raise RecordingError(f"{type(world_model).__name__} {fault}")
         self.searches = 0  # recorded so far, the current one included
         self.finished = False  # the limit was reached, and the next search has begun
         self._world_model = world_model
@@ -246,8 +244,7 @@ class LightZeroRecorder:
         caches = (model.past_kv_cache_recurrent_infer, *model.past_kv_cache_init_infer_envs)
         self._started = self._started or not any(caches)
         self.finished = self.searches == self._limit
-        if self._on_search is not None:
-            self._on_search(self.searches)
+        self._on_search(self.searches)
         if not self._recording:
             return False
         self._batches.begin_search()
@@ -290,13 +287,7 @@ class LightZeroRecorder:
 def geometry_of(world_model: Any, name: str, num_simulations: int) -> Geometry:
     """The geometry of a LightZero world model that is searched with so many simulations."""
     config = world_model.config
-    return Geometry(
-        name=name,
-        num_layers=config.num_layers,
-        num_heads=config.num_heads,
-        embed_dim=config.embed_dim,
-        context_length=world_model.context_length,
-        env_num=world_model.env_num,
-        num_simulations=num_simulations,
-        positions="rotary" if config.rotary_emb else "absolute",
-    )
+    sizes = {each: getattr(config, each) for each in ("num_layers", "num_heads", "embed_dim")}
+    sizes |= {each: getattr(world_model, each) for each in ("context_length", "env_num")}
+    positions = "rotary" if config.rotary_emb else "absolute"
+    return Geometry(name, num_simulations=num_simulations, positions=positions, **sizes)

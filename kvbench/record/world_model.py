@@ -101,8 +101,7 @@ class ModelRecorder:
         call(envs, keys, scope, *priorities)
         pool = "init" if scope is Scope.ROOT else "recur"
         for env, key, parent, depth in zip(envs, keys, self._parents, self._depths, strict=True):
-            row = self._add(STORE, pool, env, key=key, parent=parent, tokens=tokens, depth=depth)
-            self._stored[env, key] = row
+            self._stored[env, key] = self._add(STORE, pool, env, key=key, parent=parent, tokens=tokens, depth=depth)
 
     def _clear(self, scope: str, call: Callable[[], None]) -> None:
         call()

@@ -8,12 +8,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 from msgspec import Meta, Struct
 
-from kvbench.results.decode import ResultsError, convert, read_json
+from kvbench.results.decode import Kind, ResultsError, convert, read_json
 
 __all__ = ["COLUMNS", "DURATION_COLUMNS", "load_durations", "load_machines", "load_results"]
 
@@ -21,8 +21,6 @@ COLUMNS = ("machine", "environment", "commit", "date", "benchmark", "params", "v
 DURATION_COLUMNS = ("machine", "commit", "date", "build", "benchmarks")
 _MADE_BY = "'asv run' of asv 0.6"
 _LATEST = 9_000_000_000_000  # ms: pandas' dates end in 2262
-
-Kind = TypeVar("Kind")
 
 
 class Commit(Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from kvbench.errors import KvbenchError
 from kvbench.files import whole_or_absent
 from kvbench.text import clean
 
-__all__ = ["ResultsError", "Scalars", "convert", "read_json", "write_json"]
+__all__ = ["Kind", "ResultsError", "Scalars", "convert", "read_json", "write_json"]
 
 Kind = TypeVar("Kind")
 Scalars = dict[str, str | bool | int | float | None]  # settings, or what describes a machine

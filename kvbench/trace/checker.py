@@ -66,15 +66,14 @@ class EventChecker:
             return f"env {event['env']}: the header has environments 0 to {geometry.env_num - 1}"
         if event["batch"] < 0 or event["search"] < 0 or event["simulation"] < ROOT_SIMULATION:
             return "a negative batch, search or simulation number"
-        size, tokens, depth = event["size"], event["tokens"], event["depth"]
-        if size is not None and size < 0:
-            return f"size {size} is negative"
+        for name in ("size", "depth"):
+            if event[name] is not None and event[name] < 0:
+                return f"{name} {event[name]} is negative"
+        size, tokens = event["size"], event["tokens"]
         if size is not None and size > geometry.context_length:
             return f"size {size} is over the context_length of {geometry.context_length}"
         if tokens is not None and not 0 < tokens <= geometry.context_length:
             return f"{tokens} new tokens: a store has 1 to {geometry.context_length}"
-        if depth is not None and depth < 0:
-            return f"depth {depth} is negative"
         return None
 
     def _order(self, row: int, event: Event) -> str | None:
