@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import importlib.metadata
 import importlib.util
 import platform
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, chdir
+from contextlib import ExitStack, chdir, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -203,18 +202,17 @@ class _Run:
             if recorded % 10 == 0:
                 say(f"recorded {recorded} of {searches} searches")
 
-        with TraceWriter(output, header) as writer:
-            try:
-                with LightZeroRecorder(self.world_model, writer, searches=searches, on_search=on_search):
-                    # More episodes than the searches can end: an environment that is done starts again at once, so
-                    # that every search has all its rows.
-                    episodes = header.geometry.env_num * (searches + 1)
-                    while True:
-                        collector.collect(n_episode=episodes, policy_kwargs=self.policy_kwargs)
-            except _EndOfRecordingError:
-                pass
-            finally:
-                collector.close()
+        # More episodes than the searches can end: an environment that is done starts again at once, so that every
+        # search has all its rows.
+        episodes = header.geometry.env_num * (searches + 1)
+        with (
+            closing(collector),
+            TraceWriter(output, header) as writer,
+            suppress(_EndOfRecordingError),
+            LightZeroRecorder(self.world_model, writer, searches=searches, on_search=on_search),
+        ):
+            while True:
+                collector.collect(n_episode=episodes, policy_kwargs=self.policy_kwargs)
         say(f"recorded {searches} searches, {writer.rows} events")
         return header
 

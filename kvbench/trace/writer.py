@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kvbench.files import check_writable, whole_or_absent
+from kvbench.files import whole_or_absent
 from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, HEADER_KEY, SCOPES, Event, TraceError, TraceHeader
 
 __all__ = ["ROW_GROUP_ROWS", "TraceWriter", "check_new", "journal_path", "recover_trace", "write_trace"]
@@ -48,7 +49,9 @@ def check_new(path: str | Path) -> None:
     if journal.exists():
         advice = f"run 'kvbench trace recover {path}', or delete it"
         raise FileExistsError(f"{journal} is left from a recording that was cut off: {advice}")
-    check_writable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{path.parent} cannot be written to")
 
 
 class TraceWriter:

@@ -50,8 +50,8 @@ def test_the_file_is_typed_parquet_with_a_json_header(tmp_path):
     assert pq.ParquetFile(path).metadata.row_group(0).column(0).compression == "ZSTD"
 
 
-@pytest.mark.parametrize("events_of_a_batch", [1, 7, 18])
-def test_row_groups_are_written_as_they_fill(tmp_path, monkeypatch, events_of_a_batch):
+@pytest.mark.parametrize("events_of_a_batch", [1, 5, 7, 18])
+def test_row_groups_are_full_whatever_the_batches(tmp_path, monkeypatch, events_of_a_batch):
     monkeypatch.setattr(writer_module, "ROW_GROUP_ROWS", 7)
     path, events = tmp_path / "trace.parquet", good_events()
     batches = [
@@ -102,6 +102,11 @@ class TestRecorder:
         with pytest.raises(FileExistsError, match=r"trace\.parquet\.journal is left .*: run .kvbench trace recover"):
             TraceWriter(path, header())
         assert journal_path(path).read_bytes() == left
+
+    def test_names_a_folder_that_cannot_be_written_to(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(writer_module.os, "access", lambda *_: False)
+        with pytest.raises(PermissionError, match=f"{tmp_path} cannot be written to"):
+            TraceWriter(tmp_path / "trace.parquet", header())
 
     def test_makes_the_folder(self, tmp_path):
         path = tmp_path / "a" / "b" / "trace.parquet"
