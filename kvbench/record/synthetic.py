@@ -140,10 +140,10 @@ class SyntheticSearch:
             writer.add(ASSEMBLE, scope, env, *place, size=0 if parent is None else parent.size)
         nodes = {}
         for env, parent in parents.items():
-            known, size, value = (None, 0, 0.0) if parent is None else (parent.key, parent.size, parent.value)
+            above, size, value = (None, 0, 0.0) if parent is None else (parent.key, parent.size, parent.value)
             tokens = 1 if parent is None else TOKENS_PER_STEP
             key = self._new_key(search, env, simulation)
-            row = writer.add(STORE, pool, env, *place, key=key, parent=known, tokens=tokens, depth=depths[env])
+            row = writer.add(STORE, pool, env, *place, key=key, parent=above, tokens=tokens, depth=depths[env])
             _, size = self.geometry.window(size + tokens)
             drawn = (search, env, simulation + 1)
             reward = 0.0 if at_root else self._uniform(*drawn, 3) * 0.1
