@@ -72,11 +72,11 @@ def gate(
         from kvbench.gate import GateFixture, run_gate
     except ImportError as error:
         raise NotMeasuredError(f"the gate needs what 'pip install kvcache[bench]' brings: {error}") from None
-    from msgspec import convert, to_builtins
+    from msgspec import to_builtins
 
     from kvbench.cli.verdicts import verdict_markdown, verdict_table, verdict_text
     from kvbench.results.decode import write_json
-    from kvbench.results.gate import GateResults, GateRow
+    from kvbench.results.gate import GateResults
 
     checkout = Path.cwd()
     try:
@@ -99,7 +99,7 @@ def gate(
         with summary.open("a") as file:
             file.write(verdict_markdown(title, report))
     if json_file is not None:
-        rows = convert(to_builtins(report.rows), list[GateRow])
+        rows = to_builtins(report.rows)
         content = GateResults(
             base=fixture.commit, machine=machine.to_dict(), pairs=report.pairs, seconds=report.seconds, rows=rows
         )

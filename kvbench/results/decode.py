@@ -13,7 +13,7 @@ from kvbench.errors import KvbenchError
 from kvbench.files import whole_or_absent
 from kvbench.text import clean
 
-__all__ = ["ResultsError", "Scalars", "convert", "read_json", "write_json"]
+__all__ = ["Kind", "ResultsError", "Scalars", "convert", "read_json", "write_json"]
 
 Kind = TypeVar("Kind")
 Scalars = dict[str, str | bool | int | float | None]  # settings, or what describes a machine
@@ -45,9 +45,8 @@ def read_json(
     Raises:
         ResultsError: the file cannot be read, is not JSON, or holds something else than ``kind``.
     """
-    path = Path(path)
     try:
-        content = prepare(parse(path.read_bytes()))
+        content = prepare(parse(Path(path).read_bytes()))
     except FileNotFoundError:
         raise ResultsError(path, f"no such file: give what {made_by} wrote") from None
     except OSError as error:
@@ -57,7 +56,7 @@ def read_json(
     return convert(path, content, kind, made_by)
 
 
-def convert(path: Path, content: Any, kind: type[Kind], made_by: str) -> Kind:
+def convert(path: str | Path, content: Any, kind: type[Kind], made_by: str) -> Kind:
     """Parsed content as its type. Raises ResultsError, as ``read_json`` does."""
     try:
         return msgspec.convert(content, kind)
