@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 
-__all__ = ["CudaStopwatch", "HostStopwatch", "Lap", "Stopwatch", "make_stopwatch"]
+__all__ = ["CudaStopwatch", "HostStopwatch", "Lap", "Stopwatch", "make_stopwatch", "no_collection"]
 
 # Host nanoseconds until the work was done, and a way to learn the device's nanoseconds once it is.
 Lap = tuple[int, Callable[[], float] | None]
@@ -24,27 +26,15 @@ def _timing_event() -> Any:
 
 
 class HostStopwatch:
-    """For work that is done when the call returns.
+    """For work that is done when the call returns; ``timer`` is monotonic, in nanoseconds."""
 
-    Args:
-        timer: nanoseconds, monotonic.
-        synchronize: waits for outstanding work: before the clock starts, and before it stops.
-    """
-
-    def __init__(
-        self, timer: Callable[[], int] = time.perf_counter_ns, synchronize: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, timer: Callable[[], int] = time.perf_counter_ns) -> None:
         self._timer = timer
-        self._synchronize = synchronize
 
     def time(self, call: Callable[..., Any], *args: Any) -> tuple[Any, Lap]:
-        timer, synchronize = self._timer, self._synchronize
-        if synchronize is not None:
-            synchronize()
+        timer = self._timer
         start = timer()
         result = call(*args)
-        if synchronize is not None:
-            synchronize()
         return result, (timer() - start, None)
 
 
@@ -86,3 +76,16 @@ class CudaStopwatch:
 def make_stopwatch(device: torch.device | str) -> Stopwatch:
     """The stopwatch for a device."""
     return CudaStopwatch() if torch.device(device).type == "cuda" else HostStopwatch()
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Collect garbage before the block, and none in it."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
