@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 
-__all__ = ["CudaStopwatch", "HostStopwatch", "Lap", "Stopwatch", "make_stopwatch", "no_collection"]
+__all__ = ["CudaStopwatch", "HostStopwatch", "Lap", "Stopwatch", "make_stopwatch", "no_collection", "split_laps"]
 
 # Host nanoseconds until the work was done, and a way to learn the device's nanoseconds once it is.
 Lap = tuple[int, Callable[[], float] | None]
+
+
+def split_laps(laps: Sequence[Lap]) -> tuple[list[int], list[float]]:
+    """Nanoseconds of the host, and of the device, of which there are none without its clock."""
+    return [host for host, _ in laps], [read() for _, read in laps if read is not None]
 
 
 class Stopwatch(Protocol):

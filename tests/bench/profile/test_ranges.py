@@ -6,7 +6,7 @@ import torch
 from torch.profiler import record_function
 from traces import TINY, good_events, steps_of, synthetic, write_events
 
-from kvbench.profile.ranges import INFERENCES, KINDS, MODEL, Ranges, make_annotate
+from kvbench.profile.ranges import INFERENCES, KINDS, MODEL, RangedReplay, make_annotate
 from kvbench.replay.drive import FillerContent, Latents, run_step
 from kvcache.config import CacheConfig
 from kvcache.registry import make_backend
@@ -34,9 +34,9 @@ class Annotations:
 def driven(steps, backend="new"):
     cache = make_backend(backend, CacheConfig(TINY))
     annotations = Annotations()
-    ranges, content = Ranges(annotations), FillerContent(cache)
+    ranges = RangedReplay(cache, annotations)
     for step in steps:
-        ranges.run_step(cache, step, LATENTS.inputs(step), content)
+        ranges.run_step(step, LATENTS.inputs(step))
     return cache, annotations.seen
 
 
@@ -79,10 +79,10 @@ def test_nothing_of_the_ranges_stays_with_the_backend(tmp_path):
     steps = steps_of(write_events(tmp_path / "trace", good_events()))
     cache, _ = driven(steps)
     before = dict(vars(cache))
-    broken = FillerContent(cache)
+    broken = RangedReplay(cache, lambda name: nullcontext())
     broken.append = None
     with pytest.raises(TypeError):
-        Ranges(lambda name: nullcontext()).run_step(cache, steps[0], LATENTS.inputs(steps[0]), broken)
+        broken.run_step(steps[0], LATENTS.inputs(steps[0]))
     assert set(vars(cache)) == set(before)
 
 
