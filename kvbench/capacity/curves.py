@@ -11,14 +11,17 @@ because a context made after a miss has another history. So the bound cannot alw
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from kvbench.capacity.bounds import Future, count_lookups
-from kvbench.capacity.symbols import LEGACY_POLICY, PagedCache, PooledCache, SymbolCache, count_outcomes
-from kvbench.replay.hierarchy import INIT, RECUR, Hierarchy
-from kvbench.replay.outcomes import Outcome
+from kvbench.capacity.bounds import Future
+from kvbench.capacity.symbols import LEGACY_POLICY, PagedCache, PooledCache, count_outcomes
+from kvbench.replay.hierarchy import INIT, RECUR
+from kvbench.replay.outcomes import Outcome, by_name
 from kvbench.trace.steps import Step
 from kvcache import EvictionStrategy, Geometry
 
@@ -40,7 +43,7 @@ POOLS = (INIT, RECUR)
 # The first two divide a budget into slots of full entries, the last into pages of one token.
 BYTE_BACKENDS = (LEGACY_POLICY, "new:slab", "new:paged")
 
-_OUTCOMES = (Outcome.HIT, Outcome.CONTEXT_MISMATCH, Outcome.STALE_HIT, Outcome.MISS)
+_OUTCOMES = ["hit", "context_mismatch", "stale_hit", "miss"]
 
 
 def hit_rate_curves(
@@ -77,27 +80,18 @@ def hit_rate_curves(
     _check(geometry, capacities, policies, POLICIES)
     if pool not in POOLS:
         raise ValueError(f"unknown pool {pool!r}: choose one of {', '.join(POOLS)}")
-    lookups = count_lookups(steps)
     pools = geometry.env_num if pool == INIT else 1
-    future = Future(steps, pool) if set(policies) & set(BOUNDS) else None
-    rows = []
-    for policy in policies:
-        for capacity in capacities:
-            if policy in BOUNDS:
-                assert future is not None
-                found = future.found_by_belady(capacity) if policy == BELADY else future.found
-                counts = Counter({Outcome.HIT: found, Outcome.MISS: lookups - found})
-            else:
-                counts = count_outcomes(steps, PooledCache(geometry, policy, {pool: capacity}))
-            rows.append(
-                {
-                    "policy": policy,
-                    "entries": capacity,
-                    "bytes": pools * capacity * geometry.entry_bytes(itemsize),
-                    **_shares(counts, lookups),
-                }
-            )
-    return pd.DataFrame(rows)
+    future = Future(steps, pool)
+
+    def count(policy: str, capacity: int) -> Counter[Outcome]:
+        if policy not in BOUNDS:
+            return count_outcomes(steps, PooledCache(geometry, policy, {pool: capacity}))
+        found = future.found_by_belady(capacity) if policy == BELADY else future.found
+        return Counter({Outcome.HIT: found, Outcome.MISS: future.lookups - found})
+
+    table = _table({"policy": policies, "entries": capacities}, count)
+    table.insert(2, "bytes", table["entries"] * pools * geometry.entry_bytes(itemsize))
+    return table
 
 
 def hit_rate_by_bytes(
@@ -133,42 +127,28 @@ def hit_rate_by_bytes(
     too_small = [budget for budget in budgets if budget < entry_bytes]
     if too_small:
         raise ValueError(f"{too_small[0]} bytes hold no entry of {geometry.name!r}: one takes {entry_bytes}")
-    lookups = count_lookups(steps)
-    rows = []
-    for backend in backends:
-        for budget in budgets:
-            cache: SymbolCache
-            if backend == "new:paged":
-                cache = PagedCache(geometry, budget * geometry.context_length // entry_bytes, strategy)
-            else:
-                policy = LEGACY_POLICY if backend == LEGACY_POLICY else strategy
-                cache = PooledCache(geometry, policy, {RECUR: budget // entry_bytes})
-            rows.append({"backend": backend, "bytes": budget, **_shares(count_outcomes(steps, cache), lookups)})
-    return pd.DataFrame(rows)
+
+    def count(backend: str, budget: int) -> Counter[Outcome]:
+        if backend == "new:paged":
+            pages = budget * geometry.context_length // entry_bytes
+            return count_outcomes(steps, PagedCache(geometry, pages, strategy))
+        policy = LEGACY_POLICY if backend == LEGACY_POLICY else strategy
+        return count_outcomes(steps, PooledCache(geometry, policy, {RECUR: budget // entry_bytes}))
+
+    return _table({"backend": backends, "bytes": budgets}, count)
 
 
 def most_entries(steps: Sequence[Step], *, pool: str = RECUR) -> int:
     """The most keys that are stored in one pool between two clears: with that many slots nothing is ever evicted."""
-    most = {INIT: 0, RECUR: 0}
-    stored: Hierarchy[tuple[str, set[int]]] = Hierarchy(lambda kind: (kind, set()))
-    for step in steps:
-        for env, key in zip(step.envs, step.keys, strict=False):
-            kind, keys = stored.written(env, step.scope)
-            keys.add(key)
-            most[kind] = max(most[kind], len(keys))
-        for scope in step.clears:
-            for _, keys in stored.cleared(scope):
-                keys.clear()
-    return most[pool]
+    return Future(steps, pool).most_entries
 
 
 def capacities_to_try(most: int, count: int = 12) -> list[int]:
     """At most ``count`` sizes from 1 to ``most``, evenly apart on a logarithmic axis; ascending, none twice."""
     if most < 1 or count < 1:
         raise ValueError(f"at least one size and one entry are needed, got {count} sizes up to {most}")
-    if count == 1:
-        return [most]
-    return sorted({round(most ** (number / (count - 1))) for number in range(count)})
+    sizes: list[int] = np.unique(np.geomspace(most, 1, count).round().astype(int)).tolist()
+    return sizes
 
 
 def _check(geometry: Geometry, sizes: Sequence[int], names: Sequence[str], known: Sequence[str]) -> None:
@@ -182,7 +162,12 @@ def _check(geometry: Geometry, sizes: Sequence[int], names: Sequence[str], known
         raise ValueError(f"contexts of {geometry.context_length} tokens keep no past: there is nothing to size")
 
 
-def _shares(counts: Counter[Outcome], lookups: int) -> dict[str, float]:
-    named = {outcome.value.replace(" ", "_"): counts[outcome] for outcome in _OUTCOMES}
-    rates = {f"{name}_rate": count / lookups if lookups else float("nan") for name, count in named.items()}
-    return {"lookups": lookups, **named, **rates}
+def _table(axes: dict[str, Sequence[Any]], count: Callable[..., Counter[Outcome]]) -> pd.DataFrame:
+    """Counts of outcomes at every combination of the axes' values, their sum, and their shares of it."""
+    rows = []
+    for place in product(*axes.values()):
+        counts = by_name(count(*place))
+        rows.append([*place, *(counts[name] for name in _OUTCOMES)])
+    table = pd.DataFrame(rows, columns=[*axes, *_OUTCOMES])
+    table.insert(len(axes), "lookups", table[_OUTCOMES].sum(axis=1))
+    return table.join(table[_OUTCOMES].div(table["lookups"], axis=0).add_suffix("_rate"))

@@ -13,13 +13,15 @@ from kvbench.trace.steps import Step
 from kvcache import MISS, CacheBackend, KeysValues, RecurrentMissError, Scope, hash_state
 
 __all__ = [
-    "OPERATIONS", "STEP_OPERATIONS", "Content", "FillerContent", "Latents", "Meter", "StepInputs", "look_up",
-    "run_step",
+    "CLEARS", "OPERATIONS", "STEP_OPERATIONS", "Content", "FillerContent", "Latents", "Meter", "StepInputs",
+    "look_up", "run_step",
 ]  # fmt: skip
 
 # The operations of a recurrent step, and of a whole search.
 STEP_OPERATIONS = ("hash", "lookup", "assemble", "store")
 OPERATIONS = (*STEP_OPERATIONS, "clear")
+# A backend's method for each scope of a clear.
+CLEARS = {"recur": "clear_recur_cache", "init": "clear_init_caches", "all": "clear_all"}
 
 # Makes a call of an operation kind and returns its result: timed, counted, or neither.
 Meter = Callable[..., Any]
@@ -104,7 +106,7 @@ def run_step(backend: CacheBackend, step: Step, inputs: StepInputs, content: Con
             meter("store", backend.store, step.envs, new_keys, step.scope, [-depth for depth in step.depths])
             content.stored(backend, step)
     for scope in step.clears:
-        meter("clear", getattr(backend, _CLEARS[scope]))
+        meter("clear", getattr(backend, CLEARS[scope]))
 
 
 def look_up(backend: CacheBackend, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> Sequence[int]:
@@ -113,9 +115,6 @@ def look_up(backend: CacheBackend, envs: Sequence[int], keys: Sequence[int | Non
         return backend.lookup(envs, keys, scope)
     except RecurrentMissError:
         return backend.keys_values_wm_size_list.copy()
-
-
-_CLEARS = {"recur": "clear_recur_cache", "init": "clear_init_caches", "all": "clear_all"}
 
 
 class FillerContent(Content):
