@@ -12,22 +12,16 @@ from kvcache import Scope
 
 __all__ = ["Future"]
 
-Span = tuple[int, int]  # time of a request that leaves an entry in the pool, time of the lookup that it answers
+Span = tuple[int, int]  # from a request that leaves an entry in the pool to the lookup that it answers
 
 
 @dataclass
 class _Pool:
-    """Requests of one unlimited pool.
+    """Requests of one unlimited pool."""
 
-    Attributes:
-        since: time since which each key's entry is in the pool.
-        spans: over which an entry must be kept for one lookup.
-        most: entries that it ever held at once.
-    """
-
-    since: dict[int, int] = field(default_factory=dict)
-    spans: list[Span] = field(default_factory=list)
-    most: int = 0
+    since: dict[int, int] = field(default_factory=dict)  # when each key's entry was last needed or stored
+    spans: list[Span] = field(default_factory=list)  # over which an entry must be kept for one lookup
+    most: int = 0  # entries that it ever held at once
 
 
 class Future:

@@ -26,15 +26,9 @@ from kvbench.trace.steps import Step
 from kvcache import EvictionStrategy, Geometry
 
 __all__ = [
-    "BOUNDS",
-    "BYTE_BACKENDS",
-    "POLICIES",
-    "POOLS",
-    "capacities_to_try",
-    "hit_rate_by_bytes",
-    "hit_rate_curves",
+    "BOUNDS", "BYTE_BACKENDS", "POLICIES", "POOLS", "capacities_to_try", "hit_rate_by_bytes", "hit_rate_curves",
     "most_entries",
-]
+]  # fmt: skip
 
 BELADY, UNBOUNDED = BOUNDS = ("belady", "unbounded")
 # Strategies of the new pools; legacy's circle of slots; and the bounds.
@@ -58,9 +52,7 @@ def hit_rate_curves(
     """Lookup outcomes at several sizes of one kind of pool; the other kind has its default size.
 
     Args:
-        steps: of the trace (``kvbench.trace.steps.read_steps``).
-        geometry: of the trace: it gives the other pools' sizes and an entry's bytes.
-        capacities: slots: of the recurrent pool, or of each environment's init pool.
+        capacities: slots of the recurrent pool, or of each environment's init pool.
         policies: out of ``POLICIES``.
         pool: the kind whose size varies, ``"recur"`` or ``"init"``.
         itemsize: bytes of one element of an entry.
@@ -68,10 +60,8 @@ def hit_rate_curves(
     Returns:
         A row for each policy and capacity, in the given order: ``policy``; ``entries``; ``bytes`` (of that many full
         entries, all environments' together); ``lookups`` (of the whole trace, root and node); counts ``hit``,
-        ``context_mismatch``, ``stale_hit``, ``miss``; and the same as shares of the lookups, ``hit_rate``,
-        ``context_mismatch_rate``, ``stale_hit_rate``, ``miss_rate`` (NaN without lookups). As in a replay, a hit has
-        the right key and the right history. The bounds do not compare histories: all they find is a hit. The unbounded
-        line is the same at every capacity.
+        ``context_mismatch``, ``stale_hit``, ``miss``; and the same with ``_rate`` behind, as shares of the lookups (NaN
+        without any). The bounds do not compare histories: all they find is a hit.
 
     Raises:
         ValueError: an unknown policy or pool, a capacity that is not a positive integer, or a geometry that keeps no
@@ -106,16 +96,13 @@ def hit_rate_by_bytes(
     """Lookup outcomes at several byte sizes of the recurrent pool; init pools have their default size.
 
     Args:
-        steps: of the trace.
-        geometry: of the trace: it gives the bytes of an entry and a token.
         budgets: bytes of the recurrent pool.
-        backends: out of ``BYTE_BACKENDS``. ``legacy`` and ``new:slab`` hold as many full entries as fit;
-            ``new:paged`` as many different tokens: a token that contexts share counts once.
+        backends: out of ``BYTE_BACKENDS``; of ``new:paged`` a token that contexts share counts once.
         eviction: strategy of the new backends.
         itemsize: bytes of one element.
 
     Returns:
-        A row for each backend and budget, in the given order: ``backend``, ``bytes``, and the columns of outcomes of
+        A row for each backend and budget, in the given order: ``backend``, ``bytes``, and outcomes as in
         ``hit_rate_curves``.
 
     Raises:

@@ -46,7 +46,7 @@ class PooledCache:
     """One init pool for each environment and one recurrent pool.
 
     Args:
-        geometry: of the trace: it gives the default sizes.
+        geometry: of the trace.
         policy: a strategy of the new pools, or ``LEGACY_POLICY``.
         slots: of each pool, by its kind; a missing kind has its default size.
     """
@@ -84,14 +84,9 @@ class PooledCache:
 
 
 class PagedCache:
-    """The real manager with paged storage and the thinnest possible entries: its pages are counted, not their bytes.
+    """The real manager with paged storage: the recurrent pool has ``pages`` of one token each, as thin as possible.
 
     A key's content is the last one stored under it. So the symbols can be kept beside the pools.
-
-    Args:
-        geometry: of the trace.
-        pages: tokens that the recurrent pool can hold.
-        strategy: of eviction.
     """
 
     def __init__(self, geometry: Geometry, pages: int, strategy: str) -> None:

@@ -85,7 +85,8 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             counts.bytes_copied += args[_PARTIAL_WRITES[name]].nbytes
         elif name not in _ALLOCATING_ONLY:
             counts.bytes_copied += sum(each.nbytes for each in outputs)
-        counts.synchronisations += name in _SYNCHRONISING or _leaves_device(inputs, outputs)
+        to_host = any(each.is_cpu for each in outputs) and not all(each.is_cpu for each in inputs)
+        counts.synchronisations += to_host or name in _SYNCHRONISING
         return result
 
 
@@ -99,7 +100,3 @@ def new_storages(inputs: Iterable[torch.Tensor], outputs: Iterable[torch.Tensor]
     known = {each.untyped_storage()._cdata for each in inputs}
     storages = (each.untyped_storage() for each in outputs)
     return {storage._cdata: storage for storage in storages if storage._cdata not in known}
-
-
-def _leaves_device(inputs: Iterable[torch.Tensor], outputs: Iterable[torch.Tensor]) -> bool:
-    return any(each.device.type == "cpu" for each in outputs) and any(each.device.type != "cpu" for each in inputs)

@@ -26,10 +26,6 @@ class Stopwatch(Protocol):
         """Call and time it: its result and its lap."""
 
 
-def _timing_event() -> Any:
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-
-
 class HostStopwatch:
     """For work that is done when the call returns; ``timer`` is monotonic, in nanoseconds."""
 
@@ -52,14 +48,14 @@ class CudaStopwatch:
     Args:
         timer: nanoseconds, monotonic.
         synchronize: waits for the device.
-        event: makes an event that is recorded on the current stream and tells milliseconds between two.
+        event: makes an event of the current stream, which tells milliseconds between two.
     """
 
     def __init__(
         self,
         timer: Callable[[], int] = time.perf_counter_ns,
         synchronize: Callable[[], None] = torch.cuda.synchronize,
-        event: Callable[[], Any] = _timing_event,
+        event: Callable[[], Any] = lambda: torch.cuda.Event(enable_timing=True),  # type: ignore[no-untyped-call]
     ) -> None:
         self._timer = timer
         self._synchronize = synchronize

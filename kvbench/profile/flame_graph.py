@@ -36,12 +36,8 @@ def render_flame_graph(stacks: Stacks, title: str, note: str) -> str:
     """The picture: callers above callees, as wide as the time they took, the longest on the left.
 
     Hovering shows a frame's name, time and share; a click widens it, and one on the topmost shows all again. Works in
-    light and dark and at any width. Frames of less than a two-thousandth of the time are left out.
-
-    Args:
-        stacks: nanoseconds by stack, outermost frame first.
-        title: first line of the picture.
-        note: second line.
+    light and dark and at any width. Frames of less than a two-thousandth of the time are left out. ``title`` and
+    ``note`` are the first lines.
     """
     frames = _frames(stacks)
     environment = Environment(

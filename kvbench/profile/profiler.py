@@ -20,11 +20,11 @@ import pandas as pd
 import torch
 from msgspec import to_builtins
 from torch._C._autograd import DeviceType
-from torch.profiler import ProfilerActivity
+from torch.profiler import ProfilerActivity, record_function
 
 from kvbench.profile.chrome_trace import fold_stacks, format_stacks, read_chrome_trace
 from kvbench.profile.flame_graph import render_flame_graph
-from kvbench.profile.ranges import INFERENCES, KINDS, MODEL, Annotate, RangedReplay, make_annotate
+from kvbench.profile.ranges import INFERENCES, KINDS, MODEL, Annotate, RangedReplay, annotate_cuda
 from kvbench.replay.content import Contents
 from kvbench.replay.drive import Latents
 from kvbench.results.profile import ProfiledFile
@@ -51,8 +51,6 @@ class BackendProfile:
     """The profile of one backend.
 
     Attributes:
-        backend: its name.
-        files: what was written.
         operations: a row for each range and each operation of torch, the most expensive first: ``name``, ``kind``
             (``range``, ``operation``; ``kernel`` for what a device runs), ``calls``, and microseconds, on the host and
             on the device (None where there is none): ``self_cpu_us`` without what it called, ``total_cpu_us`` with it,
@@ -87,28 +85,20 @@ def _cuda_history(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Instruments:
-    """Instruments for profiling on a device.
+    """Instruments for profiling on a device."""
 
-    Attributes:
-        activities: that torch.profiler records.
-        annotate: opens a range.
-        synchronize: waits for outstanding work.
-        memory_history: a context that writes the allocator's actions to a file; None without such an allocator.
-    """
-
-    activities: Sequence[ProfilerActivity]
+    activities: Sequence[ProfilerActivity]  # that torch.profiler records
     annotate: Annotate
-    synchronize: Callable[[], None] = lambda: None
-    memory_history: Callable[[Path], AbstractContextManager[None]] | None = None
+    synchronize: Callable[[], None] = lambda: None  # waits for outstanding work
+    memory_history: Callable[[Path], AbstractContextManager[None]] | None = None  # writes the allocator's actions
 
     @classmethod
     def of(cls, device: torch.device | str) -> Instruments:
         """Those that suit ``device``."""
-        annotate = make_annotate(device)
         if torch.device(device).type == "cuda":
             both = (ProfilerActivity.CPU, ProfilerActivity.CUDA)
-            return cls(both, annotate, torch.cuda.synchronize, _cuda_history)
-        return cls((ProfilerActivity.CPU,), annotate)
+            return cls(both, annotate_cuda, torch.cuda.synchronize, _cuda_history)
+        return cls((ProfilerActivity.CPU,), record_function)
 
 
 class Profiling:
@@ -116,8 +106,6 @@ class Profiling:
 
     Args:
         name: of the backend, from ``kvcache.BACKENDS``.
-        steps: of the trace.
-        config: of the backend.
         folder: of the whole profile.
         instruments: None takes those that suit the device.
         make: builds a backend from its name and a configuration.
@@ -141,9 +129,7 @@ class Profiling:
     def run(self, progress: Callable[[str], None] = lambda instrument: None) -> BackendProfile:
         """Run all passes; ``progress`` is called before each with its name.
 
-        Raises:
-            ValueError: an unknown backend.
-            OSError: a file cannot be written.
+        Raises ValueError for an unknown backend, and OSError where a file cannot be written.
         """
         # torch's tracing library prints whenever it starts and stops; it reads this when it first prints.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
@@ -204,25 +190,17 @@ class Profiling:
         return self._place / _FILES[kind][0]
 
     def _written(self) -> list[ProfiledFile]:
-        return [
-            ProfiledFile(
-                kind=kind,
-                path=self._path(kind).relative_to(self._folder).as_posix(),
-                bytes=self._path(kind).stat().st_size,
-                opens_with=opens_with,
-            )
-            for kind, (_, opens_with) in _FILES.items()
-            if self._path(kind).exists()
-        ]
+        files = []
+        for kind, (_, opens_with) in _FILES.items():
+            path = self._path(kind)
+            if path.exists():
+                relative, size = path.relative_to(self._folder).as_posix(), path.stat().st_size
+                files.append(ProfiledFile(kind=kind, path=relative, bytes=size, opens_with=opens_with))
+        return files
 
 
 def operation_table(averages: Any, has_device: bool) -> pd.DataFrame:
-    """torch.profiler's ``key_averages()`` as ``BackendProfile.operations`` has them.
-
-    Args:
-        averages: of one pass.
-        has_device: whether a device was profiled besides the host.
-    """
+    """torch.profiler's ``key_averages()``, of the host alone or of a device too, as ``BackendProfile.operations``."""
     rows = []
     for each in averages:
         on_host = each.device_type == DeviceType.CPU

@@ -13,7 +13,7 @@ from kvbench.replay.drive import OPERATIONS, FillerContent, StepInputs, run_step
 from kvbench.trace.steps import Step
 from kvcache import CacheBackend, KeysValues, ObservedCache
 
-__all__ = ["INFERENCES", "KINDS", "MODEL", "Annotate", "RangedReplay", "make_annotate"]
+__all__ = ["INFERENCES", "KINDS", "MODEL", "Annotate", "RangedReplay", "annotate_cuda"]
 
 # Operation kinds, as reports call them; the stand-in for a world model's work; and inferences.
 SUPPLY = "supply"
@@ -26,16 +26,10 @@ Annotate = Callable[[str], AbstractContextManager[Any]]
 
 
 class RangedReplay(FillerContent):
-    """Drives a backend through steps, with a range around each inference and each operation in it.
-
-    Args:
-        backend: to be driven; its tokens are filler.
-        annotate: opens a range.
-    """
+    """Drives a backend through steps, with a range around each inference and each operation in it."""
 
     def __init__(self, backend: CacheBackend, annotate: Annotate) -> None:
         super().__init__(backend)
-        self.backend = backend
         self._observed = ObservedCache(backend, self._observe)
         self._annotate = annotate
 
@@ -60,12 +54,8 @@ class RangedReplay(FillerContent):
         return self._in_range(operation, call, *args) if operation == SUPPLY else call(*args)
 
 
-def make_annotate(device: torch.device | str) -> Annotate:
-    """A function that opens ranges for a device's profilers: torch's, and on CUDA NVTX's (Nsight Systems) too."""
-    return _with_nvtx if torch.device(device).type == "cuda" else record_function
-
-
 @contextmanager
-def _with_nvtx(name: str) -> Iterator[None]:
+def annotate_cuda(name: str) -> Iterator[None]:
+    """Open a range for torch's profiler, and for NVTX's (Nsight Systems)."""
     with record_function(name), torch.cuda.nvtx.range(name):
         yield

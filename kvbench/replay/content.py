@@ -89,7 +89,7 @@ class Contents:
         if geometry.positions == "absolute":
             for position in range(geometry.context_length):
                 self.positions[position] = _small_integers(mix(_MASK, position), self._shape, _LARGEST_POSITION)
-        self._kept = max(geometry.slid_size, 0)
+        self._kept = max(geometry.slid_size, 0)  # tokens, when a window slides
         self.token = lru_cache(maxsize=_TOKENS_REMEMBERED)(self._token)
 
     def _token(self, context: int, index: int) -> np.ndarray:

@@ -10,11 +10,11 @@ import torch
 
 from kvbench.replay.content import latent_of
 from kvbench.trace.steps import Step
-from kvcache import MISS, CacheBackend, KeysValues, RecurrentMissError, Scope, hash_state
+from kvcache import MISS, CacheBackend, KeysValues, RecurrentMissError, Scope
 
 __all__ = [
-    "CLEARS", "OPERATIONS", "STEP_OPERATIONS", "Content", "FillerContent", "Latents", "Meter", "StepInputs",
-    "look_up", "run_step",
+    "CLEARS", "OPERATIONS", "STEP_OPERATIONS", "Content", "FillerContent", "Latents", "StepInputs", "look_up",
+    "run_step",
 ]  # fmt: skip
 
 # The operations of a recurrent step, and of a whole search.
@@ -22,9 +22,6 @@ STEP_OPERATIONS = ("hash", "lookup", "assemble", "store")
 OPERATIONS = (*STEP_OPERATIONS, "clear")
 # A backend's method for each scope of a clear.
 CLEARS = {"recur": "clear_recur_cache", "init": "clear_init_caches", "all": "clear_all"}
-
-# Makes a call of an operation kind and returns its result: timed, counted, or neither.
-Meter = Callable[..., Any]
 
 
 class StepInputs(NamedTuple):
@@ -35,23 +32,11 @@ class StepInputs(NamedTuple):
 
 
 class Latents:
-    """Stand-in latents for a trace's keys, and the cache keys that they hash to.
-
-    Args:
-        width: elements of one latent, E.
-        device: where a model would have them.
-    """
+    """Stand-in latents of ``width`` elements for a trace's keys."""
 
     def __init__(self, width: int, device: torch.device | str) -> None:
         self._width = width
         self._device = torch.device(device)
-        self._hashes: dict[int, int] = {}
-
-    def hash_of(self, key: int) -> int:
-        """The cache key under which a trace's key is stored in a replay."""
-        if key not in self._hashes:
-            self._hashes[key] = hash_state(latent_of(key, self._width))
-        return self._hashes[key]
 
     def inputs(self, step: Step) -> StepInputs:
         """The latents of one step, made before any measurement and shared by all backends."""
@@ -86,8 +71,14 @@ class Content:
         """The rows are stored."""
 
 
-def run_step(backend: CacheBackend, step: Step, inputs: StepInputs, content: Content, meter: Meter) -> None:
-    """Run one inference; ``meter(operation, call, *arguments)`` makes each call of the backend but ``supply``."""
+def run_step(
+    backend: CacheBackend, step: Step, inputs: StepInputs, content: Content, meter: Callable[..., Any]
+) -> None:
+    """Run one inference.
+
+    ``meter(operation, call, *arguments)`` makes each call of the backend but ``supply``, and returns its result: timed,
+    counted, or neither.
+    """
     if step.envs:
         keys: list[int | None] = [None] * len(step.envs)
         if inputs.parents is not None:
@@ -118,28 +109,26 @@ def look_up(backend: CacheBackend, envs: Sequence[int], keys: Sequence[int | Non
 
 
 class FillerContent(Content):
-    """Tokens without meaning: for passes in which contents are not looked at.
-
-    Args:
-        backend: whose batches are filled.
-    """
+    """Tokens without meaning, for passes in which contents are not looked at, and the backend that they fill."""
 
     def __init__(self, backend: CacheBackend) -> None:
-        self._config, self._geometry = backend.config, backend.config.geometry
+        self.backend = backend
         self._generator = torch.Generator().manual_seed(0)
         self._tokens: dict[tuple[int, ...], torch.Tensor] = {}  # by their shape
-        geometry = self._geometry
+        geometry = backend.config.geometry
         shape = (1, geometry.num_layers, 2, geometry.num_heads, geometry.context_length, geometry.head_dim)
         self._generated = KeysValues.from_block(self._random(shape), 1)
 
     def _random(self, shape: tuple[int, ...]) -> torch.Tensor:
-        return torch.randn(shape, generator=self._generator).to(device=self._config.device, dtype=self._config.dtype)
+        config = self.backend.config
+        return torch.randn(shape, generator=self._generator).to(device=config.device, dtype=config.dtype)
 
     def generate(self, step: Step, row: int) -> KeysValues:
         return self._generated
 
     def append(self, batch: KeysValues, step: Step) -> None:
-        shape = (len(step.envs), self._geometry.num_heads, step.tokens, self._geometry.head_dim)
+        geometry = self.backend.config.geometry
+        shape = (len(step.envs), geometry.num_heads, step.tokens, geometry.head_dim)
         if shape not in self._tokens:
             self._tokens[shape] = self._random(shape)
         tokens = self._tokens[shape]

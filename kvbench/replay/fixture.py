@@ -18,14 +18,7 @@ class WrongContentError(AssertionError):
 
 
 class Fixture:
-    """A backend whose recurrent pool can be filled, and the contents of its rows.
-
-    Args:
-        backend: built from ``kvbench.replay.operations.operation_config``.
-
-    Raises:
-        ValueError: its contexts are too short.
-    """
+    """A backend whose recurrent pool can be filled, and the contents of its rows. Raises ValueError for short ones."""
 
     def __init__(self, backend: CacheBackend) -> None:
         config = backend.config

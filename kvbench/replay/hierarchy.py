@@ -18,8 +18,7 @@ INIT, RECUR = "init", "recur"
 class Hierarchy(Generic[T]):
     """One object for each pool of a cache: an init pool for each environment, and one recurrent pool.
 
-    Args:
-        make: makes the object of a pool of the kind ``"init"`` or ``"recur"``, when it is first needed.
+    ``make`` makes the object of a pool of the kind ``"init"`` or ``"recur"``, when it is first needed.
     """
 
     def __init__(self, make: Callable[[str], T]) -> None:

@@ -13,14 +13,9 @@ from kvbench.replay.fixture import Fixture, WrongContentError
 from kvcache import MISS, TOKENS_PER_STEP, CacheBackend, CacheConfig, Geometry, Scope, hash_state
 
 __all__ = [
-    "OPERATION_KINDS",
-    "Operation",
-    "OperationTimes",
-    "WrongContentError",
-    "operation_config",
-    "prepare_operation",
+    "OPERATION_KINDS", "Operation", "OperationTimes", "WrongContentError", "operation_config", "prepare_operation",
     "time_operations",
-]
+]  # fmt: skip
 
 # hash: keys of a batch of latents. lookup: all rows are found in the recurrent pool. assemble: rows of equal or unequal
 # length. retrieve: lookup and assemble of unequal rows, since a backend may copy in either. store: the rows fit. slide:
@@ -35,10 +30,7 @@ class Operation:
     """One kind of operation on one backend, ready to be called any number of times.
 
     Attributes:
-        kind: one of ``OPERATION_KINDS``.
-        backend: whose operation it is.
         prepare: called before each ``call``; it is not measured.
-        call: the operation.
         check: raises ``WrongContentError`` if the last ``call`` had a wrong result.
     """
 
@@ -49,11 +41,7 @@ class Operation:
     check: Callable[[], None]
 
     def counts(self) -> Counts:
-        """Operations of torch that one call dispatches.
-
-        Raises:
-            WrongContentError: the call returned or stored wrong content.
-        """
+        """Operations of torch that one call dispatches. Raises WrongContentError where its result is wrong."""
         for _ in range(2):  # the first call may allocate memory for the later ones
             self.prepare()
             with OperationCounter() as counter:
@@ -64,12 +52,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class OperationTimes:
-    """Laps of one operation, call by call.
-
-    Attributes:
-        host: nanoseconds until the work was done.
-        device: nanoseconds on the device's clock; empty without one.
-    """
+    """Laps of one operation, call by call: nanoseconds until the work was done, and on the device's clock, if any."""
 
     host: list[int]
     device: list[float]
@@ -78,13 +61,7 @@ class OperationTimes:
 def time_operations(
     operations: Mapping[str, Operation], stopwatch: Stopwatch, repetitions: int
 ) -> dict[str, OperationTimes]:
-    """Time the same operation of several backends, call by call in alternating order (A B, B A, ...).
-
-    Args:
-        operations: by the name of their backend.
-        stopwatch: that suits the backends' device.
-        repetitions: calls of each operation.
-    """
+    """Time the same operation of several backends, by name, call by call in alternating order (A B, B A, ...)."""
     laps: dict[str, list[Lap]] = {name: [] for name in operations}
     order = list(operations)
     with no_collection():
@@ -98,28 +75,16 @@ def time_operations(
 def operation_config(
     geometry: Geometry, rows: int, slots: int | None = None, device: torch.device | str = "cpu"
 ) -> CacheConfig:
-    """The configuration of a backend for an operation on a batch of that many rows.
+    """The configuration of a backend for an operation on a batch of that many rows, each an environment.
 
-    Args:
-        geometry: shapes; its number of environments is replaced by ``rows``.
-        rows: of the batch.
-        slots: of the recurrent pool, all filled; None is two for each row.
-        device: where contents live.
+    The recurrent pool has ``slots``: at least, and by default, two for each row. All of them will be filled.
     """
-    return CacheConfig(
-        replace(geometry, env_num=rows),
-        init_pool_size=1,
-        recur_pool_size=max(slots or 0, SLOTS_PER_ROW * rows),
-        device=device,
-    )
+    slots = max(slots or 0, SLOTS_PER_ROW * rows)
+    return CacheConfig(replace(geometry, env_num=rows), init_pool_size=1, recur_pool_size=slots, device=device)
 
 
 def prepare_operation(kind: str, backend: CacheBackend) -> Operation:
-    """Fill a fresh backend and make an operation on it ready.
-
-    Args:
-        kind: one of ``OPERATION_KINDS``.
-        backend: built from ``operation_config``; use it for nothing else.
+    """Fill a fresh backend, built from ``operation_config``, and make an operation on it ready.
 
     Raises:
         ValueError: there is no such kind, or the context is too short for it.

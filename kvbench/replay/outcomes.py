@@ -68,9 +68,9 @@ class Outcomes:
     """Outcomes of the lookups of one replay.
 
     Attributes:
-        root: of initial inferences.
-        node: of recurrent inferences.
-        by_lookup: in the order of the trace, one per lookup.
+        root: counts of initial inferences' lookups.
+        node: of recurrent inferences'.
+        by_lookup: in the order of the trace.
         disagreements: lookups whose hit or miss differs from the recorded run's.
         recorded: lookups for which the trace has the recorded run's hit or miss.
     """

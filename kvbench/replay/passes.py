@@ -25,21 +25,18 @@ from kvcache import CacheBackend, CacheConfig, make_backend
 
 __all__ = ["BackendReport", "Replay", "StepTimes", "Verification", "verify_replay"]
 
-Progress = Callable[[str, int, int], None]  # (pass, steps done, steps in all)
-
 
 @dataclass
 class Verification:
     """A backend's results and its counted operations, which are deterministic.
 
     Attributes:
-        outcomes: of every lookup.
-        faults: contents that were never stored, and stored ones that were lost, each with its place; a sound backend
-            has none.
-        counts: dispatched operations by kind of operation, over the whole replay.
+        faults: contents that were never stored, and stored ones that were lost, each with its place.
+        counts: over the whole replay, by kind of operation.
         step_counts: those of each recurrent step.
         evictions: by pool: ``init`` (all environments), ``recur``.
         bytes_reserved: at the end, by pool; pools never shrink.
+        timeline: None where none was asked for.
     """
 
     outcomes: Outcomes
@@ -48,6 +45,7 @@ class Verification:
     step_counts: list[Counts]
     evictions: dict[str, int]
     bytes_reserved: dict[str, int]
+    timeline: Timeline | None = None
 
 
 @dataclass
@@ -81,20 +79,15 @@ class StepTimes:
 
 @dataclass
 class BackendReport:
-    """The results of a replay for one backend.
+    """The results of a replay for one backend; None stands for a pass that was left out.
 
     Attributes:
-        name: of the backend.
-        verification: outcomes and counts; None where that pass was left out.
-        timeline: of the same pass; None where only ``verify`` was called.
-        times: None where nothing was timed.
         peak_bytes: most memory that the backend and its batches held at once: by the device's allocator, or on a CPU
-            counted storage by storage; None where the timed pass was left out.
+            counted storage by storage.
     """
 
     name: str
     verification: Verification | None = None
-    timeline: Timeline | None = None
     times: StepTimes | None = None
     peak_bytes: int | None = None
 
@@ -103,11 +96,10 @@ class Replay:
     """One trace, one configuration, several backends.
 
     Args:
-        steps: of the trace.
-        config: what every backend is built for.
-        backends: names from ``kvcache.registry.BACKENDS``; the first is the baseline of ratios.
+        backends: names from ``kvcache.BACKENDS``.
         make: builds a backend from its name and a configuration.
         stopwatch: None takes the one that suits the device.
+        progress: is told the pass, the steps done and the steps in all.
 
     Raises:
         ValueError: an unknown backend, or one named twice.
@@ -121,7 +113,7 @@ class Replay:
         *,
         make: Callable[[str, CacheConfig], CacheBackend] = make_backend,
         stopwatch: Stopwatch | None = None,
-        progress: Progress = lambda what, done, total: None,
+        progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     ) -> None:
         if len(set(backends)) != len(backends):
             raise ValueError(f"a backend is named twice: {', '.join(backends)}")
@@ -139,8 +131,7 @@ class Replay:
     def run(self, repetitions: int) -> dict[str, BackendReport]:
         """All passes. ``repetitions`` of the timed one; 0 leaves it and the warm one out."""
         for name, report in self.reports.items():
-            report.timeline = Timeline(len(self.steps))
-            report.verification = self.verify(name, report.timeline)
+            report.verification = self.verify(name, Timeline(len(self.steps)))
         if repetitions:
             self.time(repetitions)
         return self.reports
@@ -152,15 +143,14 @@ class Replay:
 
     def time(self, repetitions: int) -> None:
         """The warm and the timed pass of all backends, side by side."""
-        backends = {name: self._warm(name) for name in self.reports}
-        contents = {name: FillerContent(backend) for name, backend in backends.items()}
-        times = {name: StepTimes() for name in backends}
+        contents = {name: self._warm(name) for name in self.reports}
+        times = {name: StepTimes() for name in contents}
         for number in range(repetitions):
-            for backend in backends.values():
-                backend.clear_all()
-            meters = {name: _Meter(self._stopwatch.time) for name in backends}
+            for content in contents.values():
+                content.backend.clear_all()
+            meters = {name: _Meter(self._stopwatch.time) for name in contents}
             with no_collection():
-                self._time(backends, contents, meters, f"time, repetition {number + 1} of {repetitions}")
+                self._time(contents, meters, f"time, repetition {number + 1} of {repetitions}")
             for name, meter in meters.items():
                 times[name].add(meter)
         for name, report in self.reports.items():
@@ -177,39 +167,28 @@ class Replay:
             yield step
             self._progress(what, done, len(self.steps))
 
-    def _warm(self, name: str) -> CacheBackend:
+    def _warm(self, name: str) -> FillerContent:
         """One untimed run on a backend of its own: slots are allocated, lazily made things made."""
         with watch_memory(self.config.device) as memory:
-            backend = self._build(name)
-            content = FillerContent(backend)
+            content = FillerContent(self._build(name))
             for step in self._ticking(f"warm up {name}"):
-                run_step(backend, step, self._latents.inputs(step), content, _just_call)
+                run_step(content.backend, step, self._latents.inputs(step), content, lambda _, call, *args: call(*args))
         self.reports[name].peak_bytes = memory.peak
-        return backend
+        return content
 
-    def _time(
-        self,
-        backends: dict[str, CacheBackend],
-        contents: dict[str, FillerContent],
-        meters: dict[str, _Meter],
-        what: str,
-    ) -> None:
+    def _time(self, contents: dict[str, FillerContent], meters: dict[str, _Meter], what: str) -> None:
         """One repetition of the timed pass."""
-        order = list(backends)
+        order = list(contents)
         for number, step in enumerate(self._ticking(what)):
             inputs = self._latents.inputs(step)
             # A B, B A, A B, ...: whoever goes second finds caches that the other has just used.
             for name in order if number % 2 == 0 else reversed(order):
                 meters[name].begin(step)
-                run_step(backends[name], step, inputs, contents[name], meters[name])
+                run_step(contents[name].backend, step, inputs, contents[name], meters[name])
 
 
 class _Meter:
-    """Makes each call of a pass through ``measure``, and keeps what it measured.
-
-    Args:
-        measure: makes a call, and returns its result and what it cost.
-    """
+    """Makes each call of a pass by ``measure``, which returns its result and its cost, and keeps the cost."""
 
     def __init__(self, measure: Callable[..., tuple[Any, Any]]) -> None:
         self._measure = measure
@@ -251,16 +230,8 @@ def _count(call: Callable[..., Any], *args: Any) -> tuple[Any, Counts]:
     return result, counter.counts
 
 
-def _just_call(operation: str, call: Callable[..., Any], *args: Any) -> Any:
-    return call(*args)
-
-
 def verify_replay(
-    backend: CacheBackend,
-    steps: Iterable[Step],
-    contents: Contents,
-    latents: Latents,
-    timeline: Timeline | None = None,
+    backend: CacheBackend, steps: Iterable[Step], contents: Contents, latents: Latents, timeline: Timeline | None = None
 ) -> Verification:
     """Drive a fresh backend through the steps, checking every context it returns.
 
@@ -286,4 +257,5 @@ def verify_replay(
             "recur": int(stats["recur_pool"]["evictions"]),
         },
         bytes_reserved=backend.bytes_reserved,
+        timeline=timeline,
     )

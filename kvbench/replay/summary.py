@@ -41,27 +41,25 @@ def describe_trace(reader: TraceReader, steps: Sequence[Step]) -> dict[str, Any]
 def summarise(report: BackendReport) -> dict[str, Any]:
     """All numbers of one backend, as JSON has them; what was not measured is None. Units are in the names.
 
-    ``latency_us`` holds for each operation ``p50``, ``p95``, ``p99``, ``samples`` and, since version 2 of the file's
-    schema, ``percentiles``: 101 numbers, from the fastest call to the slowest. ``timeline``, of version 2 as well, is
-    what ``Timeline.to_dict`` says.
+    ``latency_us`` holds for each operation ``p50``, ``p95``, ``p99``, ``samples`` and ``percentiles``: 101 numbers,
+    from the fastest call to the slowest. ``timeline`` is what ``Timeline.to_dict`` says.
     """
-    times, timeline = report.times, report.timeline
-    checked = dict.fromkeys(_CHECKED) if report.verification is None else _checked(report.verification)
+    times = report.times
     return {
         "name": report.name,
         "latency_us": None if times is None else _latency(times.host, times.step),
         "device_latency_us": None if times is None or not times.device else _latency(times.device, times.step_device),
-        **checked,
         "peak_bytes": report.peak_bytes,
-        "timeline": None if timeline is None else timeline.to_dict(),
+        **(dict.fromkeys(_CHECKED) if report.verification is None else _checked(report.verification)),
     }
 
 
-_CHECKED = ("outcomes", "evictions", "bytes_reserved", "counts", "counts_per_recurrent_step_median")
+_CHECKED = ("outcomes", "evictions", "bytes_reserved", "counts", "counts_per_recurrent_step_median", "timeline")
 
 
 def _checked(verification: Verification) -> dict[str, Any]:
-    outcomes = verification.outcomes
+    """What the checked pass found, by the names of ``_CHECKED``."""
+    outcomes, timeline = verification.outcomes, verification.timeline
     return {
         "outcomes": {
             **{scope: _rates(getattr(outcomes, scope)) for scope in ("root", "node", "total")},
@@ -73,16 +71,15 @@ def _checked(verification: Verification) -> dict[str, Any]:
         "bytes_reserved": verification.bytes_reserved,
         "counts": {operation: asdict(counts) for operation, counts in verification.counts.items()},
         "counts_per_recurrent_step_median": median_step(verification.step_counts),
+        "timeline": None if timeline is None else timeline.to_dict(),
     }
 
 
 def ratio(baseline: BackendReport, other: BackendReport) -> dict[str, float] | None:
     """How many times faster ``other`` is than ``baseline`` on a recurrent step, from pairs timed one after the other.
 
-    Returns:
-        ``median`` of the paired ratios baseline / other over all recurrent steps of all repetitions; their quartiles
-        ``p25`` and ``p75``; ``lowest_repetition`` and ``highest_repetition``, medians of single repetitions. None when
-        nothing was timed.
+    ``median``, ``p25`` and ``p75`` are of the paired ratios baseline / other over all recurrent steps of all
+    repetitions; ``lowest_repetition`` and ``highest_repetition`` are medians of single ones. None without times.
     """
     if baseline.times is None or other.times is None or not baseline.times.step or not baseline.times.step[0]:
         return None

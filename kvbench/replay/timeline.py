@@ -49,10 +49,9 @@ class Timeline:
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it.
 
-        Returns:
-            ``steps`` (how many were done at each sample, the root's among them), ``entries`` and ``bytes_reserved``
-            (by pool, a number each sample), ``by_simulation`` and ``by_depth`` (rows of counts by outcome; the
-            simulation of a root is -1, the depth is the looked-up child's and only of recurrent lookups).
+        ``steps``: how many were done at each sample, the root's among them. ``entries`` and ``bytes_reserved``: by
+        pool, a number each sample. ``by_simulation`` and ``by_depth``: rows of counts by outcome; the simulation of a
+        root is -1, the depth is the looked-up child's and only of recurrent lookups.
         """
         places = {"simulation": self._by_simulation, "depth": self._by_depth}
         return {

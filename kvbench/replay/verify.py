@@ -26,15 +26,7 @@ class CheckedContent(Content):
     Every appended token has its own content, which depends on the key and the whole history. Every row of every
     assembled batch is compared with it, padding included. After a batch is stored, its memory is filled with NaN: so
     an entry that shares memory with the batch is found. A miss needs a reason: the key was never stored, the pool was
-    cleared, or its counters say that it evicted.
-
-    Args:
-        backend: to be checked.
-        contents: of the trace's geometry.
-
-    Attributes:
-        outcomes: of the lookups so far.
-        faults: what is wrong with the backend, each with its place.
+    cleared, or its counters say that it evicted. ``faults`` say what is wrong with the backend, each with its place.
     """
 
     def __init__(self, backend: CacheBackend, contents: Contents) -> None:
