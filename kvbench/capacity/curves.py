@@ -134,8 +134,7 @@ def capacities_to_try(most: int, count: int = 12) -> list[int]:
     """At most ``count`` sizes from 1 to ``most``, evenly apart on a logarithmic axis; ascending, none twice."""
     if most < 1 or count < 1:
         raise ValueError(f"at least one size and one entry are needed, got {count} sizes up to {most}")
-    sizes: list[int] = np.unique(np.geomspace(most, 1, count).round().astype(int)).tolist()
-    return sizes
+    return sorted({round(float(size)) for size in np.geomspace(1, most, count)} if count > 1 else {most})
 
 
 def _check(geometry: Geometry, sizes: Sequence[int], names: Sequence[str], known: Sequence[str]) -> None:

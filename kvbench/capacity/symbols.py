@@ -45,10 +45,8 @@ def count_outcomes(steps: Sequence[Step], cache: PooledCache | PagedCache) -> Co
 class PooledCache:
     """One init pool for each environment and one recurrent pool.
 
-    Args:
-        geometry: of the trace.
-        policy: a strategy of the new pools, or ``LEGACY_POLICY``.
-        slots: of each pool, by its kind; a missing kind has its default size.
+    ``policy`` is a strategy of the new pools, or ``LEGACY_POLICY``. ``slots`` are those of a pool, by its kind; a
+    missing kind has its default size.
     """
 
     def __init__(self, geometry: Geometry, policy: str, slots: Mapping[str, int]) -> None:
@@ -121,4 +119,4 @@ class PagedCache:
             self._entries.written(env, step.scope)[key] = (key, context)
 
     def clear(self, scope: str) -> None:
-        getattr(self._manager, CLEARS[scope])()
+        CLEARS[scope](self._manager)

@@ -20,8 +20,12 @@ __all__ = [
 # The operations of a recurrent step, and of a whole search.
 STEP_OPERATIONS = ("hash", "lookup", "assemble", "store")
 OPERATIONS = (*STEP_OPERATIONS, "clear")
-# A backend's method for each scope of a clear.
-CLEARS = {"recur": "clear_recur_cache", "init": "clear_init_caches", "all": "clear_all"}
+# How a backend is cleared, by the scope of a clear.
+CLEARS: dict[str, Callable[[CacheBackend], None]] = {
+    "recur": lambda backend: backend.clear_recur_cache(),
+    "init": lambda backend: backend.clear_init_caches(),
+    "all": lambda backend: backend.clear_all(),
+}
 
 
 class StepInputs(NamedTuple):
@@ -65,7 +69,6 @@ class Content:
 
     def append(self, batch: KeysValues, step: Step) -> None:
         """Append the step's new tokens to the batch."""
-        raise NotImplementedError
 
     def stored(self, backend: CacheBackend, step: Step) -> None:
         """The rows are stored."""
@@ -97,7 +100,7 @@ def run_step(
             meter("store", backend.store, step.envs, new_keys, step.scope, [-depth for depth in step.depths])
             content.stored(backend, step)
     for scope in step.clears:
-        meter("clear", getattr(backend, CLEARS[scope]))
+        meter("clear", CLEARS[scope], backend)
 
 
 def look_up(backend: CacheBackend, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> Sequence[int]:

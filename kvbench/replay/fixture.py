@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import torch
 
 from kvbench.replay.content import Contents
@@ -36,17 +38,16 @@ class Fixture:
         generator = torch.Generator().manual_seed(0)
         source = torch.randint(-_LARGEST, _LARGEST, shape, generator=generator, dtype=torch.int8)
         self._source = source.to(device=config.device, dtype=config.dtype)
-        self._next_key = 1
+        self._keys = count(1)
 
     def require(self, holds: bool, fault: str) -> None:
         """Raise ``WrongContentError`` with the backend's fault unless the condition holds."""
         if not holds:
             raise WrongContentError(f"{self.backend.name}: {fault}")
 
-    def new_keys(self, count: int) -> list[int]:
+    def new_keys(self, number: int) -> list[int]:
         """Keys that were never used."""
-        first, self._next_key = self._next_key, self._next_key + count
-        return list(range(first, first + count))
+        return [next(self._keys) for _ in range(number)]
 
     def filled(self, sizes: list[int]) -> list[int]:
         """Fill the pool, and last store one entry of each size. Returns these entries' keys."""

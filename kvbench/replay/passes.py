@@ -54,9 +54,8 @@ class StepTimes:
 
     Attributes:
         host: by kind of operation, every call of all repetitions.
-        device: the same on the device's clock; empty without one.
         step: whole recurrent steps, ``[repetitions][steps]``: hash, lookup, assemble and store of all environments.
-        step_device: the same on the device's clock.
+        device, step_device: the same on the device's clock; empty without one.
     """
 
     host: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in OPERATIONS})

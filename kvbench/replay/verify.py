@@ -48,7 +48,7 @@ class CheckedContent(Content):
         assert key is not None
         context = generated_context(key)
         self._define(context, key, [(context, 0)])
-        token = self._tensor(self._contents.sequence([(context, 0)]))
+        token = as_entry(self._contents.sequence([(context, 0)]), self._device, self._dtype)
         block = torch.nn.functional.pad(token, (0, 0, 0, self._geometry.context_length - 1))
         keys_values = KeysValues.from_block(block[None], size=1)
         self._supplied.append(keys_values)
@@ -77,7 +77,7 @@ class CheckedContent(Content):
             context = extend_context(NO_CONTEXT if before is None else before, key)
             size = 0 if before is None else len(self._tokens[before])
             appended = [(context, index) for index in range(step.tokens)]
-            tokens.append(self._tensor(self._contents.sequence(appended, first=size)))
+            tokens.append(as_entry(self._contents.sequence(appended, first=size), self._device, self._dtype))
             if before is not None:
                 first, count = self._geometry.window(size + step.tokens)
                 self._define(context, key, (self._tokens[before] + appended)[first : first + count])
@@ -151,9 +151,6 @@ class CheckedContent(Content):
 
     def _fault(self, step: Step, row: int, message: str) -> None:
         self.faults.append(f"search {step.search}, simulation {step.simulation}, env {step.envs[row]}: {message}")
-
-    def _tensor(self, tokens: np.ndarray) -> torch.Tensor:
-        return as_entry(tokens, self._device, self._dtype)
 
 
 def _digest(token: np.ndarray) -> int:
