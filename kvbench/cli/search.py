@@ -10,16 +10,14 @@ from typing import Any
 
 import click
 import numpy as np
-import torch
-from msgspec.structs import asdict
 from rich.table import Table
 
 from kvbench.cli.console import STDOUT
-from kvbench.cli.shapes import model_options, shape_of
+from kvbench.cli.options import model_options, option
 from kvbench.measure.machine import Machine
 from kvbench.results.decode import write_json
 from kvbench.results.search import SearchedBackend, SearchResults
-from kvcache import AUTO, LOGGED_STALE_HITS, STORAGES, CacheBackend, CacheMismatchError, ObservedCache
+from kvcache import AUTO, LOGGED_STALE_HITS, STORAGES, CacheBackend, CacheMismatchError, Geometry, ObservedCache
 from kvcache.world_model import Played, SearchConfig, WorldModel, WorldModelConfig, play
 
 __all__ = ["search"]
@@ -88,14 +86,11 @@ class _Run:
 
 @click.command()
 @model_options
-@click.option("--searches", type=click.IntRange(min=1), default=20, show_default=True, help="Run this many searches.")
-@click.option(
+@option("--searches")
+@option(
     "--backend",
     "backends",
-    multiple=True,
     type=click.Choice(list(_SETTINGS)),
-    default=("legacy", "new"),
-    show_default=True,
     help="Use this cache; give it several times. The others are compared with the first.",
 )
 @click.option(
@@ -108,31 +103,21 @@ class _Run:
     is_flag=True,
     help="Run the other cache beside each and compare every retrieval; times include both.",
 )
-@click.option(
-    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the results to this file."
-)
+@option("--json", "json_file")
 def search(
-    geometry: str,
-    positions: str | None,
-    searches: int,
-    simulations: int | None,
-    env_num: int | None,
+    shape: Geometry,
     seed: int,
+    searches: int,
     backends: tuple[str, ...],
     recur_slots: int | None,
     validate: bool,
-    threads: int,
-    json_path: Path | None,
+    json_file: Path | None,
 ) -> None:
     """Run whole searches on each cache in turns, and compare what they find and take.
 
     The model, its environments and all noise come from the seed, so any difference comes from the cache. A search is
     the roots' inference and all simulations. The caches take turns, search by search.
     """
-    if len(set(backends)) != len(backends):
-        raise click.BadParameter("a backend is given twice", param_hint="--backend")
-    torch.set_num_threads(threads)
-    shape = shape_of(geometry, positions, env_num, simulations)
     try:
         config = WorldModelConfig(shape, seed=seed, recur_pool_size=recur_slots, cache_validation_mode=validate)
         runs = [_Run.of(name, config) for name in backends]
@@ -151,8 +136,8 @@ def search(
         machine=Machine.describe().to_dict(),
         backends=[_summary(run, runs[0]) for run in runs],
     )
-    if json_path is not None:
-        write_json(json_path, numbers)
+    if json_file is not None:
+        write_json(json_file, numbers)
     _print(numbers)
     for run in runs:
         report = run.cache.report
@@ -194,34 +179,29 @@ def _summary(run: _Run, first: _Run) -> SearchedBackend:
 
 
 def _print(numbers: SearchResults) -> None:
-    backends, searches = [asdict(each) for each in numbers.backends], numbers.searches
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    for each in backends:
-        table.add_column(each["name"], justify="right")
+    searches = numbers.searches
+    table = Table("", box=None, pad_edge=False)
+    for each in numbers.backends:
+        table.add_column(each.name, justify="right")
     cache_work = "cache work" + " of both caches and comparing them" * numbers.validated
     rows = {
-        "a search, ms, median": "{search_ms_median:.1f}",
-        "times faster than the first, median": "{times_faster_median:.2f}",
-        f"of it {cache_work}, ms, median": "{cache_ms_median:.2f}",
-        f"of it {cache_work}, %, median": "{cache_share:.1f}",
+        "a search, ms, median": "{0.search_ms_median:.1f}",
+        "times faster than the first, median": "{0.times_faster_median:.2f}",
+        f"of it {cache_work}, ms, median": "{0.cache_ms_median:.2f}",
+        f"of it {cache_work}, %, median": "{cache_percent:.1f}",
         "bytes reserved, MB": "{megabytes:.1f}",
-        "hits / misses below the roots": "{hits} / {misses}",
-        f"the same actions as the first, of {searches} searches": "{searches_with_the_same_actions}",
-        f"the same visits as the first, of {searches} searches": "{searches_with_the_same_visits}",
-        "largest difference of root values": "{largest_difference_of_values:.2g}",
+        "hits / misses below the roots": "{0.hits} / {0.misses}",
+        f"the same actions as the first, of {searches} searches": "{0.searches_with_the_same_actions}",
+        f"the same visits as the first, of {searches} searches": "{0.searches_with_the_same_visits}",
+        "largest difference of root values": "{0.largest_difference_of_values:.2g}",
     }
-    for label, form in rows.items():
-        table.add_row(
-            label,
-            *(
-                form.format(
-                    **each, cache_share=100 * each["cache_share_median"], megabytes=each["bytes_reserved"] / 1e6
-                )
-                for each in backends
-            ),
-        )
     if numbers.validated:
-        for label, name in (("compared retrievals, all the same", "compared"), ("legacy's stale hits", "stale_hits")):
-            table.add_row(label, *(str(each["validation"][name]) for each in backends))
+        rows["compared retrievals, all the same"] = "{0.validation[compared]}"
+        rows["legacy's stale hits"] = "{0.validation[stale_hits]}"
+    for label, form in rows.items():
+        cells = (
+            form.format(each, cache_percent=100 * each.cache_share_median, megabytes=each.bytes_reserved / 1e6)
+            for each in numbers.backends
+        )
+        table.add_row(label, *cells)
     STDOUT.print(table)

@@ -72,9 +72,12 @@ class GateFixture:
         if not (checkout / GATES).is_dir():
             raise GateError(f"{checkout} has no {GATES}: run the gate in a checkout of kvcache")
         self.checkout = checkout
-        self.commit = _git(
-            checkout, "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}", what=f"revision {base!r}"
-        )
+        done = _run_git(checkout, "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}")
+        if done.returncode:
+            raise GateError(
+                f"git knows no revision {base!r} in {checkout}: fetch it first (a shallow clone has no history)"
+            )
+        self.commit = done.stdout.decode().strip()
         self.keyword = keyword
         # Names of one length: a path's length shifts what lies behind it in memory.
         self.sides = {"base": folder / "base", "head": folder / "head"}
@@ -205,13 +208,6 @@ def _read_outcomes(path: Path, measured: Measured) -> None:
                 measured.failures[name] = message or "failed"
             elif outcome.tag == "skipped":
                 measured.skips[name] = message
-
-
-def _git(checkout: Path, *arguments: str, what: str) -> str:
-    done = _run_git(checkout, *arguments)
-    if done.returncode:
-        raise GateError(f"git knows no {what} in {checkout}: fetch it first (a shallow clone has no history)")
-    return str(done.stdout.decode().strip())
 
 
 def _run_git(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[Any]:

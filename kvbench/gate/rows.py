@@ -44,9 +44,7 @@ def compare_times(benchmark: str, base: Sequence[float], head: Sequence[float], 
     meant = [each for each in thresholds.meant if each.covers(benchmark, TIME)]
     found = judge_times(base, head, thresholds.time.room, [each.room for each in meant])
     reason = "; ".join(each.why for each in meant) if found.verdict is Verdict.MEANT else ""
-    return Row(
-        benchmark, TIME, found.verdict, found.base, found.head, found.ratio, found.low, found.high, len(base), reason
-    )
+    return Row(benchmark, TIME, **vars(found), pairs=len(base), reason=reason)
 
 
 def compare_metrics(

@@ -12,19 +12,14 @@ from kvbench.gate.thresholds import TIME, Thresholds
 from kvbench.judge.paired import FEWEST_PAIRS
 from kvbench.judge.verdict import Verdict
 
-__all__ = ["BUDGET", "GateReport", "run_gate"]
+__all__ = ["GateReport", "run_gate"]
 
-BUDGET = 300.0  # seconds
 # Deterministic metrics are measured by two processes a side, with hash seeds of their own: they must agree.
 COUNTED_PAIRS = 2
 
 # Measures one side: its name, a hash seed, what to measure, and where (nowhere: everything).
 Measure = Callable[[str, int, str, Iterable[str]], Measured]
 Progress = Callable[[int, int, float], None]  # (pairs done, benchmarks still to decide, seconds passed)
-
-
-def _no_progress(pairs: int, undecided: int, seconds: float) -> None:
-    pass
 
 
 @dataclass
@@ -84,10 +79,10 @@ def run_gate(
     measure: Measure,
     thresholds: Thresholds,
     *,
-    budget: float = BUDGET,
+    budget: float = 300,
     with_times: bool = True,
     clock: Callable[[], float] = time.monotonic,
-    progress: Progress = _no_progress,
+    progress: Progress = lambda pairs, undecided, seconds: None,
 ) -> GateReport:
     """Compare base and head.
 

@@ -10,7 +10,7 @@ from kvbench.gate.thresholds import TIME, Limit, Thresholds
 from kvbench.judge.paired import FEWEST_PAIRS
 from kvbench.judge.verdict import Verdict
 
-LIMITS = Thresholds(Limit("lower", 0.05), {"copies": Limit("lower"), "hits": Limit("none")})
+LIMITS = Thresholds(Limit("lower", relative=0.05), {"copies": Limit("lower"), "hits": Limit("none")})
 SECONDS = 10.0  # of a process
 # What each side of four pairs takes where noise decides nothing.
 NOISE = {"base": (10, 20, 10, 24), "head": (24, 10, 20, 10)}
