@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from kvbench.errors import KvbenchError
@@ -24,13 +25,7 @@ class HistoryError(KvbenchError):
 
 @dataclass(frozen=True)
 class Commit:
-    """One commit.
-
-    Attributes:
-        name: its full hash.
-        author: name.
-        subject: first line of the message.
-    """
+    """One commit; ``name`` is its full hash, ``subject`` the first line of its message."""
 
     name: str
     author: str
@@ -50,10 +45,11 @@ class Commits:
     known: tuple[Commit, ...] = ()
     new: frozenset[str] = frozenset()
     described: str = ""
-    places: dict[str, int] = field(init=False, default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.places.update({commit.name: place for place, commit in enumerate(self.known)})
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Where each is in ``known``."""
+        return {commit.name: place for place, commit in enumerate(self.known)}
 
     def find(self, name: str) -> Commit | None:
         """The commit of that full hash."""

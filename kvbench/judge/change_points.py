@@ -89,7 +89,7 @@ def judge_history(history: History, commits: Commits) -> Judgement:
         for series, changes in _changes(history.series, pace)
         for change in changes
     ]
-    points.sort(key=lambda point: (_ORDER.index(point.verdict), -abs(_magnitude(point.change.ratio))))
+    points.sort(key=lambda point: (_ORDER.index(point.verdict), -_distance(point.change.ratio)))
     return Judgement(points, pace)
 
 
@@ -110,11 +110,11 @@ def _changes(series: Sequence[Series], pace: dict[str, np.ndarray]) -> list[tupl
 
 def _beside(series: Series) -> tuple[str, str, str]:
     """What a series shares with those of other backends that were measured with it."""
-    return series.machine, series.benchmark, series.params_without("backend")
+    return series.machine, series.benchmark, series.sizes
 
 
-def _magnitude(ratio: float) -> float:
-    return math.log(ratio) if ratio > 0 else -math.inf
+def _distance(ratio: float) -> float:
+    return abs(math.log(ratio)) if ratio > 0 else math.inf
 
 
 def _change_point(series: Series, change: Change, measured: Sequence[str], commits: Commits) -> ChangePoint:

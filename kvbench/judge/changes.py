@@ -15,6 +15,7 @@ import numpy as np
 import ruptures
 from scipy import stats
 
+from kvbench.judge.pace import logs_of
 from kvbench.judge.verdict import SMALLEST_EFFECT
 
 __all__ = ["FEWEST_VALUES", "LEVEL", "PROCESS_SPREAD", "Change", "exact_changes", "measured_changes"]
@@ -51,14 +52,12 @@ class Change:
 
 def exact_changes(values: Iterable[float]) -> list[Change]:
     """Every change of a deterministic series; NaN, where nothing was measured, is passed over."""
-    changes = []
-    last = math.nan
-    for position, value in enumerate(values):
-        if not math.isnan(value):
-            if not math.isnan(last) and value != last:
-                changes.append(Change(position, last, value, value / last if last else math.inf))
-            last = value
-    return changes
+    known = [(place, float(value)) for place, value in enumerate(values) if not math.isnan(value)]
+    return [
+        Change(place, last, value, value / last if last else math.inf)
+        for (_, last), (place, value) in pairwise(known)
+        if value != last
+    ]
 
 
 def measured_changes(
@@ -77,10 +76,11 @@ def measured_changes(
         controls: for each series what is left alone and measured with the same sizes, or None: a machine may be slow at
             one kind of work alone. What a series shares with its control is no change of its own.
     """
-    logs = [_logs(values, factor) for values, factor in zip(series, pace, strict=True)]
+    factors = [1.0 if factor is None else factor for factor in pace]
+    logs = [logs_of(values / factor) for values, factor in zip(series, factors, strict=True)]
     against = [
-        None if control is None else _logs(control, factor)
-        for control, factor in zip(controls or [None] * len(series), pace, strict=True)
+        np.full(len(own), np.nan) if control is None else logs_of(control / factor)
+        for own, control, factor in zip(series, controls or [None] * len(series), factors, strict=True)
     ]
     differences = [np.diff(each[~np.isnan(each)]) for each in logs]
     spread = max(PROCESS_SPREAD, _spread(np.concatenate([*differences, np.empty(0)])))
@@ -94,14 +94,6 @@ def measured_changes(
         joined = [each.join(found, LEVEL) for each, found in zip(judged, certain, strict=True)]
         if not any(joined):
             return [each.changes(found) for each, found in zip(judged, certain, strict=True)]
-
-
-def _logs(values: np.ndarray, pace: np.ndarray | None) -> np.ndarray:
-    """Logarithms at the machine's usual pace; NaN where there is no positive value."""
-    found = values if pace is None else values / pace
-    logs = np.full(len(found), np.nan)
-    np.log(found, out=logs, where=np.isfinite(found) & (found > 0))
-    return logs
 
 
 def _spread(differences: np.ndarray) -> float:
@@ -118,14 +110,13 @@ class _Segments:
     Args:
         values: of the series.
         logs: of its values at the machine's usual pace; NaN where one is not judged.
-        control: the same of its control.
+        control: the same of its control; NaN where it has none.
         spread: of all series.
     """
 
-    def __init__(self, values: np.ndarray, logs: np.ndarray, control: np.ndarray | None, spread: float) -> None:
+    def __init__(self, values: np.ndarray, logs: np.ndarray, control: np.ndarray, spread: float) -> None:
         self._places = np.flatnonzero(~np.isnan(logs))
-        self._values, self._logs = values[self._places], logs[self._places]
-        self._control = None if control is None else control[self._places]
+        self._values, self._logs, self._control = (each[self._places] for each in (values, logs, control))
         self._bounds: list[int] = []  # where the first begins, places between two, where the last ends
         self.chances: list[float] = []
         if len(self._places) >= 2 * FEWEST_VALUES:
@@ -139,7 +130,10 @@ class _Segments:
         return list(zip(self._bounds, self._bounds[1:], self._bounds[2:], strict=False))
 
     def _test(self) -> None:
-        self.chances = [max(self._chance(*each), self._chance_beside_control(*each)) for each in self._triples()]
+        self.chances = [
+            max(_chance(self._logs[a:b], self._logs[b:c], self._spread), self._chance_beside_control(a, b, c))
+            for a, b, c in self._triples()
+        ]
 
     def join(self, chances: Sequence[float], level: float) -> bool:
         """Make one of the two segments that noise explains best, if it does; what is left is tested anew."""
@@ -176,13 +170,8 @@ class _Segments:
 
     def _controls(self, begin: int, end: int) -> np.ndarray:
         """The control's values beside a segment, as far as they are known."""
-        if self._control is None:
-            return np.empty(0)
         control = self._control[begin:end]
         return np.asarray(control[~np.isnan(control)])
-
-    def _chance(self, a: int, b: int, c: int) -> float:
-        return _chance(self._logs[a:b], self._logs[b:c], self._spread)
 
     def _chance_beside_control(self, a: int, b: int, c: int) -> float:
         """The chance of a series' distances from its control: zero where too few are known, one where they go back.
@@ -190,7 +179,7 @@ class _Segments:
         Outliers of the control are cut: they say nothing of the series.
         """
         before, after = self._controls(a, b), self._controls(b, c)
-        if self._control is None or min(len(before), len(after)) < FEWEST_VALUES:
+        if min(len(before), len(after)) < FEWEST_VALUES:
             return 0.0
         most = _MOST_OF_CONTROL * self._spread
         distances = []

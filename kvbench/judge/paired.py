@@ -72,7 +72,7 @@ def judge_times(base: Sequence[float], head: Sequence[float], room: Room, meant:
         verdict = Verdict.MEANT
     else:
         verdict = Verdict.INCONCLUSIVE
-    low, high = _interval(ratios)
+    low, high = _lower_end(ratios), -_lower_end(-ratios)
     typical = float(np.median(_averages(ratios)))  # the estimate that belongs to the test (Hodges and Lehmann, 1963)
     return PairedTimes(verdict, median, float(np.median(head)), math.exp(typical), math.exp(low), math.exp(high))
 
@@ -104,20 +104,13 @@ def _p_value(ratios: np.ndarray, margin: float, alternative: str) -> float:
 
 
 def _averages(ratios: np.ndarray) -> np.ndarray:
-    """Means of every two log ratios (Walsh averages), in order: what the signed-rank test ranks by."""
+    """Means of every two log ratios (Walsh averages): what the signed-rank test ranks by."""
     first, second = np.triu_indices(len(ratios))
-    return np.sort((ratios[first] + ratios[second]) / 2)
-
-
-def _interval(ratios: np.ndarray) -> tuple[float, float]:
-    """The log ratios that the test does not reject at ``INTERVAL_LEVEL``, both sides taken together.
-
-    With too few pairs for that level it is their range.
-    """
-    return _lower_end(ratios), -_lower_end(-ratios)
+    return np.asarray((ratios[first] + ratios[second]) / 2)
 
 
 def _lower_end(ratios: np.ndarray) -> float:
+    """The least log ratio that the test does not reject at ``INTERVAL_LEVEL``; with too few pairs for it, the least."""
     averages = np.unique(_averages(ratios))
     # The test's statistic counts averages above the margin: p-values rise with it, in steps at the averages. There
     # rounding would decide, so they are asked for in between.
