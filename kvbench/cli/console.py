@@ -26,7 +26,7 @@ def make_table(title: str, labels: Iterable[str], numbers: Iterable[str], min_wi
     for heading in labels:
         table.add_column(heading, overflow="fold", min_width=min_width)
     for heading in numbers:
-        table.add_column(heading, overflow="fold", justify="right")
+        table.add_column(heading, justify="right")
     return table
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import torch
 
-from kvbench.cli.capacity import DTYPES, parse_capacity
+from kvbench.cli.caches import DTYPES, parse_capacity
 from kvbench.files import check_writable
 from kvcache import BACKENDS, GEOMETRIES, POSITIONS, EvictionStrategy
 from kvcache.world_model import LARGEST_SEED

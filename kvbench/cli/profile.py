@@ -6,14 +6,14 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import click
 import torch
 from msgspec import convert
 from rich.table import Table
 
-from kvbench.cli.capacity import cache_config, recorded_or_given
+from kvbench.cli.caches import CacheSettings, cache_config, read_replayed, recorded_or_given
 from kvbench.cli.console import STDERR, STDOUT, cells_of, make_table
 from kvbench.cli.options import option
 from kvbench.files import folder_whole_or_absent
@@ -25,21 +25,10 @@ from kvbench.results.decode import write_json
 from kvbench.results.profile import FORMAT, INDEX, SCHEMA_VERSION, ProfileIndex
 from kvbench.results.replay import Capacity
 from kvbench.trace.reader import TraceReader
-from kvbench.trace.schema import TraceError
-from kvbench.trace.steps import Step, read_steps
+from kvbench.trace.steps import Step
 from kvcache import CacheConfig
 
 __all__ = ["profile"]
-
-
-class _Settings(TypedDict):
-    """As they are in the index."""
-
-    searches: int
-    device: str
-    eviction: str
-    dtype: str
-    threads: int
 
 
 @click.command()
@@ -65,8 +54,9 @@ def profile(
     backends: tuple[str, ...],
     output: Path | None,
     top: int,
+    device: str,
     capacity: Capacity,
-    **settings: Unpack[_Settings],
+    **settings: Unpack[CacheSettings],
 ) -> None:
     """Profile a replay of TRACE on each cache, and write files that other tools open.
 
@@ -76,17 +66,12 @@ def profile(
 
     Profiling slows operations down, and not equally. Compare shares, not times.
     """
-    device = settings["device"]
     if device == "cuda" and not torch.cuda.is_available():
         raise click.ClickException("no CUDA device: nothing was profiled")
     reader = TraceReader(trace)
-    steps = list(read_steps(reader.events(), settings["searches"]))
-    if not steps:
-        raise TraceError(trace, "it has no events: there is nothing to profile")
+    steps = read_replayed(reader, settings)
     sized = recorded_or_given(capacity, reader.header)
-    config = cache_config(reader, sized, device, settings["eviction"], settings["dtype"])
-    torch.set_num_threads(settings["threads"])
-    torch.manual_seed(0)
+    config = cache_config(reader, sized, device, settings)
     now = datetime.now(UTC).replace(microsecond=0)
     folder = output or Path("profiles") / f"{trace.stem}-{now:%Y%m%dT%H%M%SZ}"
     machine = Machine.describe(device)
@@ -96,7 +81,7 @@ def profile(
         "created": now.isoformat(),
         "command": sys.argv[1:],
         "trace": describe_trace(reader, steps),
-        "settings": {**settings, "capacity": sized},
+        "settings": {**settings, "device": device, "capacity": sized},
         "machine": machine.to_dict(),
     }
     profiles = _write(folder, index, backends, steps, config)
@@ -112,28 +97,20 @@ def _write(
     folder: Path, index: dict[str, Any], backends: Sequence[str], steps: Sequence[Step], config: CacheConfig
 ) -> list[BackendProfile]:
     """Profile all backends into ``folder``, and add them to its index."""
+    profiles = []
     try:
-        with folder_whole_or_absent(folder) as beside:
-            profiles = _profile_all(backends, steps, config, beside)
+        with folder_whole_or_absent(folder) as beside, STDERR.status("") as status:  # on a terminal only
+            for name in backends:
+
+                def say(what: str, name: str = name) -> None:
+                    status.update(f"{name}: {what}")
+
+                profiles.append(Profiling(name, steps, config, beside).run(say))
             content = index | {"profiles": [each.to_dict() for each in profiles]}
             write_json(beside / INDEX, convert(content, ProfileIndex))
     except OSError as error:  # our own errors name the folder; the system's name a temporary one beside it
         system = error.strerror
         raise click.ClickException(f"{folder}: cannot be written: {system}" if system else str(error)) from None
-    return profiles
-
-
-def _profile_all(
-    backends: Sequence[str], steps: Sequence[Step], config: CacheConfig, folder: Path
-) -> list[BackendProfile]:
-    profiles = []
-    with STDERR.status("") as status:  # on a terminal only
-        for name in backends:
-
-            def say(what: str, name: str = name) -> None:
-                status.update(f"{name}: {what}")
-
-            profiles.append(Profiling(name, steps, config, folder).run(say))
     return profiles
 
 

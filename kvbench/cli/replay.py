@@ -6,15 +6,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import click
 import torch
 from msgspec import convert
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kvbench.cli.capacity import cache_config, recorded_or_given
+from kvbench.cli.caches import CacheSettings, cache_config, read_replayed, recorded_or_given
 from kvbench.cli.console import STDERR, STDOUT
 from kvbench.cli.options import option
 from kvbench.cli.replay_table import replay_table
@@ -24,8 +25,6 @@ from kvbench.replay.summary import describe_trace, ratio, summarise
 from kvbench.results.decode import write_json
 from kvbench.results.replay import FORMAT, SCHEMA_VERSION, Capacity, NotMeasured, ReplayResult, ReplayResults
 from kvbench.trace.reader import TraceReader
-from kvbench.trace.schema import TraceError
-from kvbench.trace.steps import Step, read_steps
 
 __all__ = ["replay"]
 
@@ -33,14 +32,8 @@ _TICKS = 64  # steps between two updates of the progress bar: drawing it more of
 _NO_CUDA = "skipped: no CUDA device"
 
 
-class _Settings(TypedDict):
-    """The same for every replay of a command; ``searches`` None is all of them."""
-
+class _Settings(CacheSettings):
     repetitions: int
-    searches: int | None
-    threads: int
-    dtype: str
-    eviction: str
 
 
 @click.command()
@@ -83,14 +76,12 @@ def replay(
 
     Exits with 1 when a cache returned content that was never stored, or lost what it never evicted.
     """
-    torch.set_num_threads(settings["threads"])
-    torch.manual_seed(0)
     available = [each for each in devices if each != "cuda" or torch.cuda.is_available()]
     not_measured = [NotMeasured(each, _NO_CUDA) for each in devices if each not in available]
     for each in not_measured:
         STDERR.print(f"{each.device}: {each.reason}")
     created = datetime.now(UTC).replace(microsecond=0).isoformat()
-    replays = _replay_all(traces, available, capacities, backends, settings)
+    replays = list(_replay_all(traces, available, capacities, backends, settings))
     if json_file is not None:
         content = {
             "format": FORMAT,
@@ -116,50 +107,28 @@ def _replay_all(
     capacities: Sequence[Capacity],
     backends: Sequence[str],
     settings: _Settings,
-) -> list[ReplayResult]:
+) -> Iterator[ReplayResult]:
     """Every trace on every device at every capacity, each printed when it is done."""
-    replays = []
     # All of them are read before any is replayed: the last one's fault must not cost the others' measurements.
     readers = [TraceReader(path) for path in traces]
-    for reader, steps in [(reader, _read(reader, settings["searches"])) for reader in readers]:
-        for device in devices:
-            for capacity in capacities:
-                sized = recorded_or_given(capacity, reader.header)
-                one = _replay_one(reader, steps, backends, device, sized, settings)
-                STDOUT.print(replay_table(one), f"{Machine.describe(device)}\n")
-                replays.append(one)
-    return replays
-
-
-def _read(reader: TraceReader, searches: int | None) -> list[Step]:
-    steps = [step for step in read_steps(reader.events()) if searches is None or step.search < searches]
-    if not steps:
-        raise TraceError(reader.path, "it has no events: there is nothing to replay")
-    return steps
-
-
-def _replay_one(
-    reader: TraceReader,
-    steps: Sequence[Step],
-    backends: Sequence[str],
-    device: str,
-    capacity: Capacity,
-    settings: _Settings,
-) -> ReplayResult:
-    """One trace on one device at one capacity."""
-    config = cache_config(reader, capacity, device, settings["eviction"], settings["dtype"])
-    with _progress_bar(reader.path.name) as progress:
-        reports = Replay(steps, config, backends, progress=progress).run(settings["repetitions"])
-    baseline = reports[backends[0]]
-    content = {
-        "trace": describe_trace(reader, steps),
-        "device": device,
-        "capacity": capacity,
-        "baseline": backends[0],
-        "backends": [summarise(report) for report in reports.values()],
-        "baseline_over_backend": {name: ratio(baseline, report) for name, report in reports.items()},
-    }
-    return convert(content, ReplayResult)
+    parts = [(reader, read_replayed(reader, settings)) for reader in readers]
+    for (reader, steps), device, capacity in product(parts, devices, capacities):
+        sized = recorded_or_given(capacity, reader.header)
+        config = cache_config(reader, sized, device, settings)
+        with _progress_bar(reader.path.name) as progress:
+            reports = Replay(steps, config, backends, progress=progress).run(settings["repetitions"])
+        baseline = reports[backends[0]]
+        content = {
+            "trace": describe_trace(reader, steps),
+            "device": device,
+            "capacity": sized,
+            "baseline": backends[0],
+            "backends": [summarise(report) for report in reports.values()],
+            "baseline_over_backend": {name: ratio(baseline, report) for name, report in reports.items()},
+        }
+        replay = convert(content, ReplayResult)
+        STDOUT.print(replay_table(replay), f"{Machine.describe(device)}\n")
+        yield replay
 
 
 @contextmanager

@@ -60,10 +60,10 @@ def _of_machine(frame: pd.DataFrame, machine: str) -> pd.DataFrame:
 def _result_table(machine: str, measured: pd.DataFrame) -> Table:
     commits = list(dict.fromkeys(measured["commit"]))
     table = make_table(machine, ["benchmark", "parameters"], ["unit", *(each[:8] for each in commits)], LABEL_WIDTH)
-    for (name, cell, unit), rows in measured.groupby(["benchmark", "params", "unit"], sort=False):
-        values = rows.drop_duplicates("commit", keep="last").set_index("commit")
-        texts = [_text(values.loc[commit]) if commit in values.index else "" for commit in commits]
-        table.add_row(str(name).rpartition(".")[2], str(cell), str(unit), *texts)
+    texts = measured["value"].map("{:,.4g}".format).where(measured["state"] == "ok", "failed")
+    for (name, cell, unit), rows in measured.assign(text=texts).groupby(["benchmark", "params", "unit"], sort=False):
+        values = dict(zip(rows["commit"], rows["text"], strict=True))
+        table.add_row(str(name).rpartition(".")[2], str(cell), str(unit), *(values.get(each, "") for each in commits))
     return table
 
 
@@ -73,7 +73,3 @@ def _duration_table(durations: pd.DataFrame) -> Table:
         build = "in place" if math.isnan(row.build) else f"{row.build:.1f}"
         table.add_row(row.machine, row.commit[:8], build, f"{row.benchmarks:.1f}")
     return table
-
-
-def _text(row: object) -> str:
-    return "failed" if row["state"] == "failed" else f"{row['value']:,.4g}"  # type: ignore[index]

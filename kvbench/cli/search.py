@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from kvbench.cli.options import model_options, option
 from kvbench.measure.machine import Machine
 from kvbench.results.decode import write_json
 from kvbench.results.search import SearchedBackend, SearchResults
-from kvcache import AUTO, LOGGED_STALE_HITS, STORAGES, CacheBackend, CacheMismatchError, Geometry, ObservedCache
+from kvcache import AUTO, LOGGED_STALE_HITS, STORAGES, CacheMismatchError, Geometry, ObservedCache
 from kvcache.world_model import Played, SearchConfig, WorldModel, WorldModelConfig, play
 
 __all__ = ["search"]
@@ -36,14 +36,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 
 
 class CacheClock:
-    """An observer that adds up the time of a cache's calls; in validation mode of both caches and their comparison.
-
-    Args:
-        now: the time, in seconds.
-
-    Attributes:
-        seconds: the sum since it was set to zero.
-    """
+    """An observer that adds up the ``seconds`` of a cache's calls; in validation mode of both and their comparison."""
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
         self.seconds = 0.0
@@ -57,24 +50,17 @@ class CacheClock:
             self.seconds += self._now() - start
 
 
-@dataclass
 class _Run:
     """One backend's model, and times and results of its searches."""
 
-    name: str
-    model: WorldModel
-    cache: CacheBackend
-    clock: CacheClock = field(default_factory=CacheClock)
-    searches: list[Played] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    cache_seconds: list[float] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, name: str, config: WorldModelConfig) -> _Run:
-        model = WorldModel(replace(config, **_SETTINGS[name]))
-        run = cls(name, model, model.cache)
-        model.cache = ObservedCache(model.cache, run.clock)
-        return run
+    def __init__(self, name: str, config: WorldModelConfig) -> None:
+        self.name = name
+        self.model = WorldModel(replace(config, **_SETTINGS[name]))
+        self.cache, self.clock = self.model.cache, CacheClock()
+        self.model.cache = ObservedCache(self.cache, self.clock)
+        self.searches: list[Played] = []
+        self.seconds: list[float] = []
+        self.cache_seconds: list[float] = []
 
     def search(self, playing: Iterator[Played]) -> None:
         """Time one search."""
@@ -120,7 +106,7 @@ def search(
     """
     try:
         config = WorldModelConfig(shape, seed=seed, recur_pool_size=recur_slots, cache_validation_mode=validate)
-        runs = [_Run.of(name, config) for name in backends]
+        runs = [_Run(name, config) for name in backends]
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     try:

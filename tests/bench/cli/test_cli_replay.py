@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from kvbench.cli import main
-from kvbench.cli.capacity import parse_capacity
+from kvbench.cli.caches import parse_capacity
 from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
 from kvcache import registry
 from kvcache.geometry import Geometry

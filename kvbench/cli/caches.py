@@ -1,22 +1,42 @@
-"""``--capacity``: sizes of pools as the command line names them, in slots or in bytes, and caches of those sizes."""
+"""What commands that replay have in common: capacities as the command line names them, settings, and caches of both."""
 
 from __future__ import annotations
 
 import re
+from typing import TypedDict
 
 import click
 import torch
 
 from kvbench.results.replay import DEFAULT_CAPACITIES, Capacity
 from kvbench.trace.reader import TraceReader
-from kvbench.trace.schema import TraceHeader
+from kvbench.trace.schema import TraceError, TraceHeader
+from kvbench.trace.steps import Step, read_steps
 from kvcache import CacheConfig
 
-__all__ = ["DTYPES", "cache_config", "parse_capacity", "recorded_or_given"]
+__all__ = ["DTYPES", "CacheSettings", "cache_config", "parse_capacity", "read_replayed", "recorded_or_given"]
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _PART = re.compile(rf"(?:(init|recur)=)?(0*[1-9]\d*)({'|'.join(_UNITS)})?", re.ASCII)
+
+
+class CacheSettings(TypedDict):
+    """Options that hold for every cache of a command, as files of results have them; ``searches`` None is all."""
+
+    searches: int | None
+    eviction: str
+    dtype: str
+    threads: int
+
+
+def read_replayed(reader: TraceReader, settings: CacheSettings) -> list[Step]:
+    """The steps of a trace that are replayed. Raises TraceError: there are none."""
+    searches = settings["searches"]
+    steps = [step for step in read_steps(reader.events()) if searches is None or step.search < searches]
+    if not steps:
+        raise TraceError(reader.path, "it has no events: there is nothing to replay")
+    return steps
 
 
 def parse_capacity(text: str) -> Capacity:
@@ -44,8 +64,10 @@ def recorded_or_given(capacity: Capacity, header: TraceHeader) -> Capacity:
     return Capacity(capacity.label, header.pools.get("init"), header.pools.get("recur"))
 
 
-def cache_config(reader: TraceReader, capacity: Capacity, device: str, eviction: str, dtype: str) -> CacheConfig:
-    """For caches of a trace. Raises click.UsageError for sizes out of range."""
+def cache_config(reader: TraceReader, capacity: Capacity, device: str, settings: CacheSettings) -> CacheConfig:
+    """For caches of a trace; torch has the settings' threads from now on. Raises click.UsageError: a bad size."""
+    torch.set_num_threads(settings["threads"])
+    torch.manual_seed(0)
     try:
         return CacheConfig(
             reader.header.geometry,
@@ -53,9 +75,9 @@ def cache_config(reader: TraceReader, capacity: Capacity, device: str, eviction:
             recur_pool_size=capacity.recur,
             init_pool_bytes=capacity.init_bytes,
             recur_pool_bytes=capacity.recur_bytes,
-            eviction_strategy=eviction,
+            eviction_strategy=settings["eviction"],
             device=device,
-            dtype=DTYPES[dtype],
+            dtype=DTYPES[settings["dtype"]],
         )
     except ValueError as error:
         raise click.UsageError(f"{reader.path.name} at --capacity {capacity.label}: {error}") from None
