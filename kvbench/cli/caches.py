@@ -65,9 +65,7 @@ def recorded_or_given(capacity: Capacity, header: TraceHeader) -> Capacity:
 
 
 def cache_config(reader: TraceReader, capacity: Capacity, device: str, settings: CacheSettings) -> CacheConfig:
-    """For caches of a trace; torch has the settings' threads from now on. Raises click.UsageError: a bad size."""
-    torch.set_num_threads(settings["threads"])
-    torch.manual_seed(0)
+    """For caches of a trace. Raises click.UsageError for sizes out of range."""
     try:
         return CacheConfig(
             reader.header.geometry,

@@ -72,6 +72,8 @@ def profile(
     steps = read_replayed(reader, settings)
     sized = recorded_or_given(capacity, reader.header)
     config = cache_config(reader, sized, device, settings)
+    torch.set_num_threads(settings["threads"])
+    torch.manual_seed(0)
     now = datetime.now(UTC).replace(microsecond=0)
     folder = output or Path("profiles") / f"{trace.stem}-{now:%Y%m%dT%H%M%SZ}"
     machine = Machine.describe(device)

@@ -76,6 +76,8 @@ def replay(
 
     Exits with 1 when a cache returned content that was never stored, or lost what it never evicted.
     """
+    torch.set_num_threads(settings["threads"])
+    torch.manual_seed(0)
     available = [each for each in devices if each != "cuda" or torch.cuda.is_available()]
     not_measured = [NotMeasured(each, _NO_CUDA) for each in devices if each not in available]
     for each in not_measured:

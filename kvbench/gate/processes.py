@@ -40,12 +40,8 @@ class GateError(KvbenchError):
 class Measured:
     """What one process found out, by the benchmarks' names.
 
-    Attributes:
-        times: microseconds a round: the fastest of the process, since noise only ever adds.
-        metrics: deterministic numbers.
-        failures: why a benchmark failed.
-        skips: why one was skipped.
-        places: pytest's node identifiers.
+    ``times`` are microseconds a round: the fastest of the process, since noise only ever adds. ``metrics`` are
+    deterministic numbers, ``failures`` and ``skips`` have reasons, ``places`` are pytest's node identifiers.
     """
 
     times: dict[str, float] = field(default_factory=dict)
@@ -100,13 +96,9 @@ class GateFixture:
         return done.stdout.decode() if done.returncode == 0 else None
 
     def measure(self, side: str, seed: int, what: str, places: Iterable[str] = ()) -> Measured:
-        """Measure one side in a new process.
+        """Measure ``both``, ``metrics`` or ``times`` of one side in a new process, with a hash seed.
 
-        Args:
-            side: ``base`` or ``head``.
-            seed: of the process's hashes.
-            what: ``both``, ``metrics`` or ``times``.
-            places: of the benchmarks to measure; all of them where there are none.
+        ``places`` are of the benchmarks to measure: all of them where there are none.
 
         Raises:
             GateError: the process measured nothing, or another library.
@@ -118,8 +110,7 @@ class GateFixture:
             if self.keyword:
                 options += ["-k", self.keyword]
             self._run(side, seed, [*options, *chosen], outcomes)
-            measured = Measured()
-            _read_outcomes(outcomes, measured)
+            measured = _read_outcomes(outcomes)
             if numbers.exists() and numbers.stat().st_size:
                 self._read_numbers(numbers, side, measured)
             return measured
@@ -130,7 +121,8 @@ class GateFixture:
             "-p", "no:cacheprovider", "--benchmark-disable-gc", *options,
         ]  # fmt: skip
         try:
-            done = _run_merged(command, self.sides[side], _environment(self.sides[side], seed), LONGEST_PROCESS)
+            environment = _environment(self.sides[side], seed)
+            done = _run_merged(command, self.sides[side], env=environment, timeout=LONGEST_PROCESS)
         except subprocess.TimeoutExpired:
             raise GateError(f"a process of the {side} did not end within {LONGEST_PROCESS} s") from None
         if done.returncode not in _PYTEST_RAN or not outcomes.exists():
@@ -166,26 +158,23 @@ class GateFixture:
 def _build(side: Path) -> str | None:
     """Compile what the library has to compile, in place; what cannot be is left out, as in an installation.
 
-    Returns:
-        What the compiler said if something was left out; None where nothing is to be compiled.
+    Returns what the compiler said if something was left out; None where nothing is to be compiled.
     """
-    sources = [] if not (side / BUILD).exists() else list(side.rglob("*.c"))
+    sources = list(side.rglob("*.c")) if (side / BUILD).exists() else []
     if not sources:
         return None
-    command = [sys.executable, BUILD, "--quiet", "build_ext", "--inplace"]
-    done = _run_merged(command, side)
+    done = _run_merged([sys.executable, BUILD, "--quiet", "build_ext", "--inplace"], side)
     if done.returncode:
         raise GateError(f"the {side.name}'s {BUILD} failed (exit code {done.returncode}):\n{done.stdout[-2000:]}")
     is_whole = all(any(each.parent.glob(f"{each.stem}.*{_BINARY}")) for each in sources)
     return "" if is_whole else done.stdout[-2000:]
 
 
-def _run_merged(
-    command: list[str], folder: Path, environment: dict[str, str] | None = None, timeout: float | None = None
-) -> subprocess.CompletedProcess[str]:
+def _run_merged(command: list[str], folder: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command; its ``stdout`` has what it wrote to either stream."""
-    merged: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.run(command, cwd=folder, env=environment, check=False, timeout=timeout, **merged)
+    return subprocess.run(
+        command, cwd=folder, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
+    )
 
 
 def _environment(side: Path, seed: int) -> dict[str, str]:
@@ -199,7 +188,8 @@ def _environment(side: Path, seed: int) -> dict[str, str]:
     }
 
 
-def _read_outcomes(path: Path, measured: Measured) -> None:
+def _read_outcomes(path: Path) -> Measured:
+    measured = Measured()
     for case in ElementTree.parse(path).iter("testcase"):
         name = str(case.get("name"))
         for outcome in case:
@@ -208,6 +198,7 @@ def _read_outcomes(path: Path, measured: Measured) -> None:
                 measured.failures[name] = message or "failed"
             elif outcome.tag == "skipped":
                 measured.skips[name] = message
+    return measured
 
 
 def _run_git(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[Any]:

@@ -18,12 +18,10 @@ class Row:
 
     Attributes:
         benchmark: its name, parameters included.
-        metric: ``time`` or a counter's name.
-        verdict: what became of it.
+        metric: ``time`` or a counter's name; empty where it is about all of them.
         base, head: values; of times the medians over processes, in microseconds. None where there is none.
-        ratio: of times: head / base, the typical one of the pairs.
+        ratio: of times: head / base, the typical one of the pairs of processes.
         low, high: the interval of ``ratio``, at 95 %.
-        pairs: of processes.
         reason: of a failure, a skip or an allowance.
     """
 
@@ -51,8 +49,7 @@ def compare_metrics(
     benchmark: str, base: Mapping[str, float], head: Mapping[str, float], thresholds: Thresholds
 ) -> list[Row]:
     """Judge one benchmark's deterministic metrics."""
-    names = (*base, *(name for name in head if name not in base))
-    return [_compare(benchmark, name, base.get(name), head.get(name), thresholds) for name in names]
+    return [_compare(benchmark, name, base.get(name), head.get(name), thresholds) for name in {**base, **head}]
 
 
 def _compare(benchmark: str, metric: str, base: float | None, head: float | None, thresholds: Thresholds) -> Row:

@@ -24,13 +24,7 @@ Progress = Callable[[int, int, float], None]  # (pairs done, benchmarks still to
 
 @dataclass
 class GateReport:
-    """What a gate run found.
-
-    Attributes:
-        rows: every metric of every benchmark.
-        pairs: of processes that were measured.
-        seconds: that it took.
-    """
+    """What a gate run found: every metric of every benchmark, in so many pairs of processes and seconds."""
 
     rows: list[Row]
     pairs: int

@@ -34,12 +34,9 @@ class Commit:
 
 @dataclass(frozen=True)
 class Commits:
-    """A repository's history.
+    """A repository's history: every commit, parents before children, and the names of those that count as new.
 
-    Attributes:
-        known: every commit, parents before children.
-        new: names of those that count as new.
-        described: which those are, in words: "since v1.0", "in the last 10 commits".
+    ``described`` says which are new: "since v1.0", "in the last 10 commits".
     """
 
     known: tuple[Commit, ...] = ()

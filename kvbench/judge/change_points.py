@@ -25,10 +25,7 @@ class ChangePoint:
     """One change of one metric, and where it came from.
 
     Attributes:
-        series: that changes.
-        change: how.
-        commit: first one measured after the change.
-        previous: last one measured before it.
+        commit, previous: first one measured after the change, and last one measured before it.
         between: commits between the two, none of them measured: the change may be any of theirs. None where the
             repository does not know the two.
         author, subject: of ``commit``; empty where the repository does not know it.

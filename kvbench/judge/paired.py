@@ -27,13 +27,9 @@ Room = Callable[[float], float]  # how far a metric that was so large may move f
 
 @dataclass(frozen=True)
 class PairedTimes:
-    """Judged times.
+    """Judged times: medians over processes in the unit of the times, and head / base, the typical one of the pairs.
 
-    Attributes:
-        verdict: better, same, meant, worse or inconclusive.
-        base, head: medians over processes, in the unit of the times.
-        ratio: head / base, the typical one of the pairs.
-        low, high: the interval of ``ratio``, at 95 %.
+    ``low`` and ``high`` are the interval of ``ratio``, at 95 %.
     """
 
     verdict: Verdict
