@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from msgspec import convert, to_builtins
@@ -16,10 +15,6 @@ from kvbench.errors import KvbenchError
 from kvbench.measure.machine import Machine
 from kvbench.results.decode import write_json
 from kvbench.results.gate import GateResults, GateRow
-
-if TYPE_CHECKING:
-    from kvbench.gate.processes import GateFixture
-    from kvbench.gate.thresholds import Thresholds
 
 __all__ = ["gate"]
 
@@ -76,6 +71,7 @@ def gate(
         from kvbench.cli.gate_table import gate_markdown, gate_table, gate_text
         from kvbench.gate.processes import GateFixture
         from kvbench.gate.session import run_gate
+        from kvbench.gate.thresholds import read_thresholds
     except ImportError as error:
         raise NotMeasuredError(f"the gate needs what 'pip install kvcache[bench]' brings: {error}") from None
     try:
@@ -83,7 +79,7 @@ def gate(
             summary.open("a").close()  # tried now, and not after minutes of measuring
         with tempfile.TemporaryDirectory(prefix="kvcache-gate-") as folder:
             fixture = GateFixture(Path.cwd(), base, Path(folder), keyword)
-            limits = _read_thresholds(fixture, thresholds)
+            limits = read_thresholds(fixture, thresholds, STDERR.print)
             report = run_gate(fixture.measure, limits, budget=budget, with_times=not no_times, progress=_say_how_far)
     except (KvbenchError, OSError) as error:
         raise NotMeasuredError(str(error)) from None
@@ -100,29 +96,8 @@ def gate(
             base=fixture.commit, machine=machine.to_dict(), pairs=report.pairs, seconds=report.seconds, rows=rows
         )
         write_json(json_file, content)
-    if report.fails:
-        context.exit(EXIT_WORSE)
-    if not report.is_conclusive:
-        context.exit(EXIT_INCONCLUSIVE)
-
-
-def _read_thresholds(fixture: GateFixture, path: Path) -> Thresholds:
-    """The working tree's limits, without the meant changes that the base has already: those are spent."""
-    from kvbench.gate.thresholds import Thresholds, ThresholdsError
-
-    absolute = fixture.checkout / path
-    try:
-        limits = Thresholds.parse(absolute.read_text(), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ThresholdsError(f"{path}: cannot be read: {error}") from None
-    if not absolute.is_relative_to(fixture.checkout):
-        return limits
-    of_base = fixture.file_of_base(absolute.relative_to(fixture.checkout))
-    try:
-        return limits if of_base is None else limits.without(Thresholds.parse(of_base, f"{path} of the base"))
-    except ThresholdsError as error:  # the commit at hand may be the one that repairs it
-        STDERR.print(f"{error}: no meant change counts as spent")
-        return limits
+    if report.fails or not report.is_conclusive:
+        context.exit(EXIT_WORSE if report.fails else EXIT_INCONCLUSIVE)
 
 
 def _say_how_far(pairs: int, undecided: int, seconds: float) -> None:

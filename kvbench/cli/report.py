@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from kvbench.cli.console import STDERR
-from kvbench.files import check_writable
 
 __all__ = ["report"]
 
@@ -56,21 +53,5 @@ def report(output: Path, histories: int | None, command: str | None, **inputs: A
         histories=MOST_HISTORIES if histories is None else histories,
         command=command or shlex.join(["kvbench", *sys.argv[1:]]),
     )
-    with _no_empty_folder(output):
-        check_writable(output / "index.html")
-        pages = build_report(given, output, lambda what: STDERR.print(f"{what} ..."))
+    pages = build_report(given, output, lambda what: STDERR.print(f"{what} ..."))
     click.echo(f"{pages[0]}: {len(pages)} pages")
-
-
-@contextmanager
-def _no_empty_folder(path: Path) -> Iterator[None]:
-    """Folders that the block made and left empty go again."""
-    absent = [each for each in (path, *path.parents) if not each.exists()]
-    try:
-        yield
-    finally:
-        for each in absent:
-            try:
-                each.rmdir()
-            except OSError:  # not made, or there is something in it
-                break

@@ -33,12 +33,9 @@ LABEL_WIDTH = 24
 def results(folder: Path, benchmark: str, params: str, machine: str, csv_file: Path | None, durations: bool) -> None:
     """Show asv's results in FOLDER as a table: a row each benchmark, a column each commit."""
     if durations:
-        STDOUT.print(_duration_table(_of_machine(load_durations(folder), machine)))
+        STDOUT.print(_duration_table(_containing(load_durations(folder), machine=machine)))
         return
-    frame = _of_machine(load_results(folder), machine)
-    chosen = frame[
-        frame["benchmark"].str.contains(benchmark, regex=False) & frame["params"].str.contains(params, regex=False)
-    ]
+    chosen = _containing(load_results(folder), machine=machine, benchmark=benchmark, params=params)
     if csv_file is not None:
         with whole_or_absent(csv_file) as beside:
             chosen.to_csv(beside, index=False)
@@ -53,8 +50,11 @@ def results(folder: Path, benchmark: str, params: str, machine: str, csv_file: P
         STDERR.print(f"{skipped} values were skipped where they would have been measured")
 
 
-def _of_machine(frame: pd.DataFrame, machine: str) -> pd.DataFrame:
-    return frame[frame["machine"].str.contains(machine, regex=False)]
+def _containing(frame: pd.DataFrame, **texts: str) -> pd.DataFrame:
+    """The rows whose columns contain these texts."""
+    for column, text in texts.items():
+        frame = frame[frame[column].str.contains(text, regex=False)]
+    return frame
 
 
 def _result_table(machine: str, measured: pd.DataFrame) -> Table:

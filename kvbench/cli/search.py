@@ -24,14 +24,10 @@ __all__ = ["search"]
 
 # How a model's settings spell each of the backends that can be chosen here.
 _SETTINGS: dict[str, dict[str, Any]] = {
-    "legacy": {},
-    "new": {"use_new_cache_manager": True},
-    **{f"new:{storage}": {"use_new_cache_manager": True, "cache_storage": storage} for storage in (*STORAGES, AUTO)},
-    "new:paged-resident": {
-        "use_new_cache_manager": True,
-        "cache_storage": "paged",
-        "cache_resident_batch": True,
-    },
+    "legacy": {"use_new_cache_manager": False},
+    "new": {},
+    **{f"new:{storage}": {"cache_storage": storage} for storage in (*STORAGES, AUTO)},
+    "new:paged-resident": {"cache_storage": "paged", "cache_resident_batch": True},
 }
 
 
@@ -55,7 +51,7 @@ class _Run:
 
     def __init__(self, name: str, config: WorldModelConfig) -> None:
         self.name = name
-        self.model = WorldModel(replace(config, **_SETTINGS[name]))
+        self.model = WorldModel(replace(config, **{"use_new_cache_manager": True, **_SETTINGS[name]}))
         self.cache, self.clock = self.model.cache, CacheClock()
         self.model.cache = ObservedCache(self.cache, self.clock)
         self.searches: list[Played] = []
@@ -149,8 +145,8 @@ def _summary(run: _Run, first: _Run) -> SearchedBackend:
     return SearchedBackend(
         name=run.name,
         search_ms_median=1e3 * float(np.median(run.seconds)),
-        times_faster_median=float(np.median(np.array(first.seconds) / np.array(run.seconds))),
-        cache_share_median=float(np.median(np.array(run.cache_seconds) / np.array(run.seconds))),
+        times_faster_median=float(np.median(np.divide(first.seconds, run.seconds))),
+        cache_share_median=float(np.median(np.divide(run.cache_seconds, run.seconds))),
         cache_ms_median=1e3 * float(np.median(run.cache_seconds)),
         bytes_reserved=sum(run.cache.bytes_reserved.values()),
         hits=stats.hits,

@@ -83,13 +83,8 @@ def run_gate(
     Pairs of processes are measured in the order A B, B A, A B, ... Everything is measured until the least number of
     pairs that can decide. After that only what is undecided is measured, as long as another pair fits the budget.
 
-    Args:
-        measure: of one process (``GateFixture.measure``).
-        thresholds: what counts as a change.
-        budget: seconds for measuring. Metrics are measured whatever it is.
-        with_times: whether times are measured, or deterministic metrics only.
-        clock: seconds.
-        progress: called after each pair.
+    ``budget`` is seconds, like ``clock``: metrics are measured whatever it is. Without ``with_times`` nothing else is.
+    ``progress`` is called after each pair.
 
     Raises:
         GateError: there was nothing to compare.

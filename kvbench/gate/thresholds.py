@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
 import tomllib
+from collections.abc import Callable
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from kvbench.errors import KvbenchError
+from kvbench.gate.processes import GateFixture
 from kvbench.metrics import METRICS, direction_of
 
-__all__ = ["TIME", "Limit", "Meant", "Thresholds", "ThresholdsError"]
+__all__ = ["TIME", "Limit", "Meant", "Thresholds", "ThresholdsError", "read_thresholds"]
 
 TIME = "time"
 DIRECTIONS = ("lower", "higher", "none")
@@ -128,6 +132,27 @@ class Thresholds(Struct, frozen=True):
     def without(self, spent: Thresholds) -> Thresholds:
         """These limits without the meant changes that ``spent`` (the base's file) has already."""
         return Thresholds(self.time, self.metrics, tuple(each for each in self.meant if each not in spent.meant))
+
+
+def read_thresholds(fixture: GateFixture, path: Path, warn: Callable[[str], None]) -> Thresholds:
+    """The working tree's limits, without the meant changes that the base has already: those are spent.
+
+    Raises:
+        ThresholdsError: the file cannot be used. Of the base's file ``warn`` is called with that instead: the commit at
+            hand may be the one that repairs it.
+    """
+    path = fixture.checkout / path
+    name = os.path.relpath(path, fixture.checkout)
+    try:
+        limits = Thresholds.parse(path.read_text(), name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ThresholdsError(f"{name}: cannot be read: {error}") from None
+    of_base = fixture.file_of_base(Path(name)) if path.is_relative_to(fixture.checkout) else None
+    try:
+        return limits if of_base is None else limits.without(Thresholds.parse(of_base, f"{name} of the base"))
+    except ThresholdsError as error:
+        warn(f"{error}: no meant change counts as spent")
+        return limits
 
 
 def _with_direction(metric: str, values: Any) -> Any:

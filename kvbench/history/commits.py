@@ -66,10 +66,8 @@ class Commits:
 def read_commits(repository: str | Path, since: str = "") -> Commits:
     """What git knows of a checkout's history; nothing where there is no repository.
 
-    Args:
-        repository: a folder in the checkout.
-        since: a tag or another revision, or a number of commits; empty for the last tag, and where there is none for
-            the last ``DEFAULT_NUMBER`` commits.
+    New is what came after ``since``: a tag or another revision, or a number of commits; empty for the last tag, and
+    where there is none for the last ``DEFAULT_NUMBER`` commits.
 
     Raises:
         HistoryError: ``since`` is no revision of the repository, and no number of commits from 1 on.

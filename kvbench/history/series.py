@@ -91,13 +91,12 @@ class Series:
 
 @dataclass(frozen=True)
 class History:
-    """All series of a results folder.
+    """All series of a results folder, in the order of asv's results.
 
     Attributes:
         commits: full hashes in order, those that each machine measured.
         dates: of commits.
-        series: in the order of asv's results.
-        skipped: values that asv skipped, by machine, benchmark and device.
+        skipped: numbers of values that asv skipped, by machine, benchmark and device.
         is_empty: whether results were read and there were none.
     """
 

@@ -61,12 +61,10 @@ class ChangePoint:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a history shows.
+    """What a history shows: change points, the worst first; of those for the worse, the ones from zero before others.
 
-    Attributes:
-        change_points: the worst first; of those for the worse, the ones from zero before all others.
-        pace: how slow each machine was at each of its commits, as a factor on its usual time. NaN where that is not
-            known; machines of which nothing is known are left out.
+    ``pace`` is how slow each machine was at each of its commits, as a factor on its usual time. NaN where that is not
+    known; machines of which nothing is known are left out.
     """
 
     change_points: list[ChangePoint] = field(default_factory=list)

@@ -91,7 +91,7 @@ def measured_changes(
         quiet = [1.0 for each in judged if not each.chances]
         adjusted = iter(stats.false_discovery_control([*chances, *quiet]) if chances else [])
         certain = [[next(adjusted) for _ in each.chances] for each in judged]
-        joined = [each.join(found, LEVEL) for each, found in zip(judged, certain, strict=True)]
+        joined = [each.join(found) for each, found in zip(judged, certain, strict=True)]
         if not any(joined):
             return [each.changes(found) for each, found in zip(judged, certain, strict=True)]
 
@@ -107,11 +107,8 @@ def _spread(differences: np.ndarray) -> float:
 class _Segments:
     """One series in segments, and the chance of each place between two of them to be noise.
 
-    Args:
-        values: of the series.
-        logs: of its values at the machine's usual pace; NaN where one is not judged.
-        control: the same of its control; NaN where it has none.
-        spread: of all series.
+    ``logs`` are of its values at the machine's usual pace, NaN where one is not judged; ``control`` the same of its
+    control, NaN where it has none; ``spread`` is that of all series.
     """
 
     def __init__(self, values: np.ndarray, logs: np.ndarray, control: np.ndarray, spread: float) -> None:
@@ -123,7 +120,7 @@ class _Segments:
             self._spread = max(spread, _spread(np.diff(self._logs)))
             self._bounds = _likeliest_bounds(self._logs, self._spread)
             self._test()
-            while self.join(self.chances, LEVEL):
+            while self.join(self.chances):
                 pass
 
     def _triples(self) -> list[tuple[int, int, int]]:
@@ -135,13 +132,13 @@ class _Segments:
             for a, b, c in self._triples()
         ]
 
-    def join(self, chances: Sequence[float], level: float) -> bool:
+    def join(self, chances: Sequence[float]) -> bool:
         """Make one of the two segments that noise explains best, if it does; what is left is tested anew."""
         small = math.log1p(SMALLEST_EFFECT)
         doubtful = [
             (chance, place)
             for place, (chance, each) in enumerate(zip(chances, self._triples(), strict=True), 1)
-            if chance > level or abs(self._size(*each)) < small
+            if chance > LEVEL or abs(self._size(*each)) < small
         ]
         if doubtful:
             del self._bounds[max(doubtful)[1]]
@@ -151,11 +148,11 @@ class _Segments:
     def changes(self, chances: Sequence[float]) -> list[Change]:
         return [
             Change(
-                int(self._places[b]),
-                float(np.median(self._values[a:b])),
-                float(np.median(self._values[b:c])),
-                math.exp(self._size(a, b, c)),
-                1 - float(chance),
+                position=int(self._places[b]),
+                before=float(np.median(self._values[a:b])),
+                after=float(np.median(self._values[b:c])),
+                ratio=math.exp(self._size(a, b, c)),
+                certainty=1 - float(chance),
             )
             for (a, b, c), chance in zip(self._triples(), chances, strict=True)
         ]
@@ -163,28 +160,27 @@ class _Segments:
     def _size(self, a: int, b: int, c: int) -> float:
         """By how much a series changes, as a logarithm; less what the control shows as well."""
         size = float(np.median(self._logs[b:c]) - np.median(self._logs[a:b]))
-        before, after = self._controls(a, b), self._controls(b, c)
-        if min(len(before), len(after)) < FEWEST_VALUES:
-            return size
-        return min(size, size - float(np.median(after) - np.median(before)), key=abs)
+        middles = self._middles_of_control(a, b, c)
+        return min(size, size - float(middles[1] - middles[0]), key=abs) if middles else size
 
-    def _controls(self, begin: int, end: int) -> np.ndarray:
-        """The control's values beside a segment, as far as they are known."""
-        control = self._control[begin:end]
-        return np.asarray(control[~np.isnan(control)])
+    def _middles_of_control(self, a: int, b: int, c: int) -> list[float]:
+        """The control's medians beside two segments; none where too few of its values are known."""
+        found = [self._control[a:b], self._control[b:c]]
+        if any(np.count_nonzero(~np.isnan(each)) < FEWEST_VALUES for each in found):
+            return []
+        return [float(np.nanmedian(each)) for each in found]
 
     def _chance_beside_control(self, a: int, b: int, c: int) -> float:
         """The chance of a series' distances from its control: zero where too few are known, one where they go back.
 
         Outliers of the control are cut: they say nothing of the series.
         """
-        before, after = self._controls(a, b), self._controls(b, c)
-        if min(len(before), len(after)) < FEWEST_VALUES:
+        middles = self._middles_of_control(a, b, c)
+        if not middles:
             return 0.0
         most = _MOST_OF_CONTROL * self._spread
         distances = []
-        for begin, end, known in ((a, b, before), (b, c, after)):
-            middle = np.median(known)
+        for begin, end, middle in zip((a, b), (b, c), middles, strict=True):
             found = self._logs[begin:end] - np.clip(self._control[begin:end], middle - most, middle + most)
             distances.append(found[~np.isnan(found)])
         change = self._logs[b:c].mean() - self._logs[a:b].mean()

@@ -49,10 +49,7 @@ def judge_times(base: Sequence[float], head: Sequence[float], room: Room, meant:
     is: slower by less than the limit, significantly. Better is: faster by more than the limit, significantly. None of
     them is inconclusive. Levels are those of one look; a run looks again after every pair.
 
-    Args:
-        base, head: times, a value a process, pair by pair.
-        room: the limit.
-        meant: room of changes that are meant, which raises the limit of worse.
+    ``room`` is the limit; ``meant`` is the room of changes that are meant, which raises the limit of worse.
     """
     ratios = np.log(np.asarray(head, dtype=float)) - np.log(np.asarray(base, dtype=float))
     median = float(np.median(base))
@@ -76,11 +73,8 @@ def judge_times(base: Sequence[float], head: Sequence[float], room: Room, meant:
 def judge_exact(base: float | None, head: float | None, better: str, room: Room, meant: Sequence[Room] = ()) -> Verdict:
     """Judge a deterministic metric: any change counts, unless it is for the better, within the limit, or meant.
 
-    Args:
-        base, head: values; None where there is none.
-        better: ``lower`` or ``higher``; ``none`` where no change passes.
-        room: the limit.
-        meant: room of changes that are meant, in either direction.
+    ``better`` is ``lower`` or ``higher``, or ``none`` where no change passes. ``room`` is the limit; ``meant`` is the
+    room of changes that are meant, in either direction.
     """
     if base is None or head is None:
         return Verdict.NEW if base is None else Verdict.GONE

@@ -9,12 +9,11 @@ from click.testing import CliRunner
 from gate.tiny_repository import LIBRARY, THRESHOLDS, commit, edit, git, make_repository
 
 from kvbench.cli import main
-from kvbench.cli.gate import _read_thresholds
 from kvbench.cli.gate_table import gate_markdown, gate_table, gate_text
 from kvbench.gate.processes import GateFixture
 from kvbench.gate.rows import Row
 from kvbench.gate.session import GateReport
-from kvbench.gate.thresholds import Meant, Thresholds
+from kvbench.gate.thresholds import Meant, Thresholds, read_thresholds
 from kvbench.judge.verdict import Verdict
 
 WORSE, NOT_MEASURED, INCONCLUSIVE = 1, 2, 3
@@ -149,7 +148,7 @@ class TestExitCodes:
 
 def limits(repository, folder):
     """Those that a gate run with HEAD as its base goes by."""
-    return _read_thresholds(GateFixture(repository, "HEAD", folder), Path(THRESHOLDS))
+    return read_thresholds(GateFixture(repository, "HEAD", folder), Path(THRESHOLDS), pytest.fail)
 
 
 @pytest.mark.slow
@@ -175,7 +174,9 @@ class TestThresholds:
         assert limits(repository, tmp_path / "before").meant == (Meant("copies", "padding", absolute=1),)
         commit(repository)
         assert limits(repository, tmp_path / "after").meant == ()
-        absolute = _read_thresholds(GateFixture(repository, "HEAD", tmp_path / "absolute"), repository / THRESHOLDS)
+        absolute = read_thresholds(
+            GateFixture(repository, "HEAD", tmp_path / "absolute"), repository / THRESHOLDS, pytest.fail
+        )
         assert absolute.meant == ()
 
     def test_a_base_without_the_file(self, repository, tmp_path):
