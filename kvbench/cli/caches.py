@@ -59,9 +59,8 @@ def parse_capacity(text: str) -> Capacity:
 
 def recorded_or_given(capacity: Capacity, header: TraceHeader) -> Capacity:
     """The sizes for one trace: ``recorded`` takes those of the recorded run."""
-    if capacity.label != "recorded" or not header.pools:
-        return capacity
-    return Capacity(capacity.label, header.pools.get("init"), header.pools.get("recur"))
+    pools = header.pools or {}
+    return Capacity("recorded", pools.get("init"), pools.get("recur")) if capacity.label == "recorded" else capacity
 
 
 def cache_config(reader: TraceReader, capacity: Capacity, device: str, settings: CacheSettings) -> CacheConfig:

@@ -94,14 +94,9 @@ def model_options(command: Command) -> Command:
         geometry: str, positions: str | None, simulations: int | None, env_num: int | None, threads: int, **others: Any
     ) -> None:
         torch.set_num_threads(threads)
-        own = GEOMETRIES[geometry]
-        shape = replace(
-            own,
-            positions=positions or own.positions,
-            env_num=env_num or own.env_num,
-            num_simulations=simulations or own.num_simulations,
-        )
-        command(shape=shape, **others)
+        given = {"positions": positions, "env_num": env_num, "num_simulations": simulations}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        command(shape=replace(GEOMETRIES[geometry], **changes), **others)
 
     whole: Command = with_shape
     for name in ("--threads", "--seed", "--env-num", "--simulations", "--positions", "--geometry"):

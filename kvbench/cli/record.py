@@ -19,8 +19,6 @@ from kvcache.world_model import WorldModelConfig
 
 __all__ = ["record"]
 
-_LEGACY, _NEW = "legacy", "new"
-
 
 @contextmanager
 def _hint_when_cut_off(output: Path) -> Iterator[None]:
@@ -72,13 +70,13 @@ def lightzero(environment: str, output: Path, seed: int, train_steps: int, searc
 @model_options
 @_OUTPUT
 @option("--searches", help="Record this many searches.")
-@click.option("--backend", type=click.Choice([_LEGACY, _NEW]), default=_LEGACY, help="Use this cache.")
+@click.option("--backend", type=click.Choice(["legacy", "new"]), default="legacy", help="Use this cache.")
 def synthetic_model(shape: Geometry, seed: int, output: Path, searches: int, backend: str) -> None:
     """Search with kvcache's own world model of random weights, and record its cache requests.
 
     The searches have real shapes, at any geometry and without LightZero. Their results have no meaning.
     """
-    config = WorldModelConfig(shape, seed=seed, use_new_cache_manager=backend == _NEW)
+    config = WorldModelConfig(shape, seed=seed, use_new_cache_manager=backend == "new")
     with _hint_when_cut_off(output):
         recording = record_model(output, config, searches, seed)
         for _ in track(recording, f"record {shape.name}", total=searches, console=STDERR, transient=True):

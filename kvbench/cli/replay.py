@@ -82,7 +82,7 @@ def replay(
     not_measured = [NotMeasured(each, _NO_CUDA) for each in devices if each not in available]
     for each in not_measured:
         STDERR.print(f"{each.device}: {each.reason}")
-    created = datetime.now(UTC).replace(microsecond=0).isoformat()
+    created = datetime.now(UTC).isoformat(timespec="seconds")
     replays = list(_replay_all(traces, available, capacities, backends, settings))
     if json_file is not None:
         content = {

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 import numpy as np
-from rich.table import Table
+from rich.table import Column, Table
 
-from kvbench.cli.console import STDOUT
+from kvbench.cli.console import STDERR, STDOUT
 from kvbench.cli.options import model_options, option
 from kvbench.measure.machine import Machine
 from kvbench.results.decode import write_json
@@ -124,10 +124,8 @@ def search(
     for run in runs:
         report = run.cache.report
         if report is not None and report.stale_hits > LOGGED_STALE_HITS:
-            click.echo(
-                f"{run.name}: {report.stale_hits} stale hits of legacy; the first {LOGGED_STALE_HITS} were logged",
-                err=True,
-            )
+            found = f"{report.stale_hits} stale hits of legacy"
+            STDERR.print(f"{run.name}: {found}; the first {LOGGED_STALE_HITS} were logged")
 
 
 def _play(runs: Sequence[_Run], searches: int, seed: int, config: SearchConfig) -> None:
@@ -162,9 +160,8 @@ def _summary(run: _Run, first: _Run) -> SearchedBackend:
 
 def _print(numbers: SearchResults) -> None:
     searches = numbers.searches
-    table = Table("", box=None, pad_edge=False)
-    for each in numbers.backends:
-        table.add_column(each.name, justify="right")
+    columns = [Column(each.name, justify="right") for each in numbers.backends]
+    table = Table("", *columns, box=None, pad_edge=False)
     cache_work = "cache work" + " of both caches and comparing them" * numbers.validated
     rows = {
         "a search, ms, median": "{0.search_ms_median:.1f}",

@@ -54,11 +54,8 @@ class Measured:
 class GateFixture:
     """The libraries of both sides, each in a folder of its own, and the checkout whose gates measure them.
 
-    Args:
-        checkout: root of the repository; its working tree is the head.
-        base: revision to compare with.
-        folder: where the libraries are put.
-        keyword: pytest's ``-k``: which benchmarks.
+    The head is the working tree of ``checkout``, the root of a repository, and the base a revision of it. The libraries
+    are put in ``folder``. ``keyword`` is pytest's ``-k``: which benchmarks.
 
     Raises:
         GateError: no such revision, or one without the library.

@@ -17,7 +17,6 @@ class Row:
     """One metric of one benchmark.
 
     Attributes:
-        benchmark: its name, parameters included.
         metric: ``time`` or a counter's name; empty where it is about all of them.
         base, head: values; of times the medians over processes, in microseconds. None where there is none.
         ratio: of times: head / base, the typical one of the pairs of processes.

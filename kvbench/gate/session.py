@@ -30,10 +30,6 @@ class GateReport:
     pairs: int
     seconds: float
 
-    def of(self, *verdicts: Verdict) -> list[Row]:
-        """The rows with one of these verdicts."""
-        return [row for row in self.rows if row.verdict in verdicts]
-
     @property
     def fails(self) -> bool:
         """Whether something got worse, is gone or failed."""
@@ -42,7 +38,8 @@ class GateReport:
     @property
     def is_conclusive(self) -> bool:
         """Whether there was something to compare, and all of it was decided."""
-        return not self.of(Verdict.INCONCLUSIVE) and len(self.of(Verdict.NEW)) < len(self.rows)
+        verdicts = {row.verdict for row in self.rows}
+        return Verdict.INCONCLUSIVE not in verdicts and verdicts != {Verdict.NEW}
 
 
 @dataclass

@@ -46,9 +46,8 @@ class Series:
     @property
     def is_exact(self) -> bool:
         """Whether the same commit gives the same value, on any machine and every time."""
-        return bool(re.fullmatch(_EXACT_UNITS, self.unit)) and not self.benchmark.rpartition(".")[2].startswith(
-            _MEASURED_KINDS
-        )
+        name = self.benchmark.rpartition(".")[2]
+        return bool(re.fullmatch(_EXACT_UNITS, self.unit)) and not name.startswith(_MEASURED_KINDS)
 
     @property
     def is_control(self) -> bool:
@@ -122,9 +121,7 @@ class History:
 
 
 def read_history(folder: str | Path, commits: Commits) -> History:
-    """Read asv's results.
-
-    Commits are in the repository's order; those that it does not know are where their dates put them.
+    """Read asv's results. Commits are in the repository's order; unknown ones are where their dates put them.
 
     Raises:
         ResultsError: as ``load_results``.

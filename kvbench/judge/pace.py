@@ -25,11 +25,9 @@ def machine_pace(controls: np.ndarray) -> np.ndarray | None:
     (least absolute deviations of the logarithms, by reweighted least squares): a control that is measured since lately
     says how the late commits compare with each other, and nothing of those before.
 
-    Args:
-        controls: ``[controls, commits]``, times; NaN where one was not measured.
+    ``controls`` are ``[controls, commits]``, times; NaN where one was not measured.
 
-    Returns:
-        ``[commits]``, its median 1; NaN at commits with no control. None with fewer than ``FEWEST_CONTROLS``.
+    Returns ``[commits]``, its median 1; NaN at commits with no control. None with fewer than ``FEWEST_CONTROLS``.
     """
     logs = logs_of(controls)
     logs = logs[np.count_nonzero(~np.isnan(logs), axis=1) > 1]  # another one has nothing to be compared with

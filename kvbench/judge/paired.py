@@ -53,8 +53,8 @@ def judge_times(base: Sequence[float], head: Sequence[float], room: Room, meant:
     """
     ratios = np.log(np.asarray(head, dtype=float)) - np.log(np.asarray(base, dtype=float))
     median = float(np.median(base))
-    margin, *more = (math.log1p(each(median) / median) for each in (room, *meant))
-    allowed = max(margin, *more) if more else margin
+    margins = [math.log1p(each(median) / median) for each in (room, *meant)]
+    margin, allowed = margins[0], max(margins)
     if _p_value(ratios, -margin, "less") <= SAME_LEVEL:
         verdict = Verdict.BETTER
     elif _p_value(ratios, margin, "less") <= SAME_LEVEL:
