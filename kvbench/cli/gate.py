@@ -31,13 +31,7 @@ class NotMeasuredError(click.ClickException):
 @click.pass_context
 @click.option("--base", default="origin/main", help="Revision to compare the working tree with.")
 @click.option("--budget", type=click.FloatRange(min=0), default=300, help="Seconds for measuring.")
-@click.option(
-    "--keyword",
-    "-k",
-    default="",
-    show_default=False,
-    help="Only these benchmarks, as pytest's -k has it, e.g. 'store and pong'.",
-)
+@click.option("--keyword", "-k", help="Only these benchmarks, as pytest's -k has it, e.g. 'store and pong'.")
 @click.option("--no-times", is_flag=True, help="Compare deterministic metrics only.")
 @click.option(
     "--thresholds",
@@ -51,7 +45,7 @@ def gate(
     context: click.Context,
     base: str,
     budget: float,
-    keyword: str,
+    keyword: str | None,
     no_times: bool,
     thresholds: Path,
     summary: Path | None,
@@ -78,7 +72,7 @@ def gate(
         if summary is not None:
             summary.open("a").close()  # tried now, and not after minutes of measuring
         with tempfile.TemporaryDirectory(prefix="kvcache-gate-") as folder:
-            fixture = GateFixture(Path.cwd(), base, Path(folder), keyword)
+            fixture = GateFixture(Path.cwd(), base, Path(folder), keyword or "")
             limits = read_thresholds(fixture, thresholds, STDERR.print)
             report = run_gate(fixture.measure, limits, budget=budget, with_times=not no_times, progress=_say_how_far)
     except (KvbenchError, OSError) as error:

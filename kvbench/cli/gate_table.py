@@ -35,8 +35,7 @@ def gate_markdown(title: str, report: GateReport) -> str:
     """The same for GitHub."""
     lines = [f"### {title}: {_overall(report)}", ""]
     if _shown(report):
-        headings = (*LABELS, *NUMBERS, _VERDICT)
-        lines += [f"| {' | '.join(headings)} |", "|--|--|--:|--:|--:|--|"]
+        lines += [f"| {' | '.join((*LABELS, *NUMBERS, _VERDICT))} |", "|--|--|--:|--:|--:|--|"]
         for row in _shown(report):
             cells = (each.replace("|", "\\|").replace("\n", " ") for each in _cells(row))
             lines.append(f"| {' | '.join(cells)} |")

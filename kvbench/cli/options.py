@@ -25,7 +25,7 @@ Command = Callable[..., Any]
 
 def _distinct(context: click.Context, parameter: click.Parameter, values: Any) -> Any:
     """Refuse a value that is given twice: it would be measured twice."""
-    names = [getattr(each, "label", each) for each in values] if parameter.multiple else []
+    names = [getattr(each, "label", each) for each in values]
     if len(set(names)) != len(names):
         raise click.UsageError(f"a {parameter.opts[0]} is given twice: {', '.join(names)}")
     return values
@@ -43,19 +43,9 @@ def _writable(context: click.Context, parameter: click.Parameter, path: Path | N
 
 _COUNT = click.IntRange(min=1)
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "--backend": {
-        "type": click.Choice(list(BACKENDS)),
-        "multiple": True,
-        "default": ("legacy", "new"),
-        "callback": _distinct,
-    },
-    "--capacity": {"type": parse_capacity, "metavar": "SLOTS", "default": "default", "callback": _distinct},
-    "--device": {
-        "type": click.Choice(["cpu", "cuda"]),
-        "default": "cpu",
-        "callback": _distinct,
-        "help": "Run on this device.",
-    },
+    "--backend": {"type": click.Choice(list(BACKENDS)), "multiple": True, "default": ("legacy", "new")},
+    "--capacity": {"type": parse_capacity, "metavar": "SLOTS", "default": "default"},
+    "--device": {"type": click.Choice(["cpu", "cuda"]), "default": "cpu", "help": "Run on this device."},
     "--dtype": {"type": click.Choice(list(DTYPES)), "default": "float32", "help": "Store contexts in this type."},
     "--env-num": {"type": _COUNT, "help": "Search in this many environments; by default the geometry's."},
     "--eviction": {
@@ -83,7 +73,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 def option(name: str, *names: str, **changes: Any) -> Callable[[Command], Command]:
     """One of the options above; ``names`` and ``changes`` are what a command has different, as in ``click.option``."""
-    return click.option(name, *names, **(_OPTIONS[name] | changes))
+    settings = _OPTIONS[name] | changes
+    if settings.get("multiple"):
+        settings["callback"] = _distinct
+    return click.option(name, *names, **settings)
 
 
 def model_options(command: Command) -> Command:

@@ -20,22 +20,17 @@ LABEL_WIDTH = 24
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("benchmarks/results"))
-@click.option("--benchmark", default="", show_default=False, help="Only benchmarks whose name contains this.")
-@click.option(
-    "--params",
-    default="",
-    show_default=False,
-    help="Only parameters that contain this, e.g. 'backend=new:private'.",
-)
-@click.option("--machine", default="", show_default=False, help="Only machines whose name contains this.")
+@click.option("--benchmark", help="Only benchmarks whose name contains this.")
+@click.option("--params", help="Only parameters that contain this, e.g. 'backend=new:private'.")
+@click.option("--machine", help="Only machines whose name contains this.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all rows here instead.")
 @click.option("--durations", is_flag=True, help="Show instead how long asv took for each commit.")
-def results(folder: Path, benchmark: str, params: str, machine: str, csv_file: Path | None, durations: bool) -> None:
+def results(folder: Path, csv_file: Path | None, durations: bool, machine: str | None, **texts: str | None) -> None:
     """Show asv's results in FOLDER as a table: a row each benchmark, a column each commit."""
     if durations:
         STDOUT.print(_duration_table(_containing(load_durations(folder), machine=machine)))
         return
-    chosen = _containing(load_results(folder), machine=machine, benchmark=benchmark, params=params)
+    chosen = _containing(load_results(folder), machine=machine, **texts)
     if csv_file is not None:
         with whole_or_absent(csv_file) as beside:
             chosen.to_csv(beside, index=False)
@@ -50,10 +45,10 @@ def results(folder: Path, benchmark: str, params: str, machine: str, csv_file: P
         STDERR.print(f"{skipped} values were skipped where they would have been measured")
 
 
-def _containing(frame: pd.DataFrame, **texts: str) -> pd.DataFrame:
+def _containing(frame: pd.DataFrame, **texts: str | None) -> pd.DataFrame:
     """The rows whose columns contain these texts."""
     for column, text in texts.items():
-        frame = frame[frame[column].str.contains(text, regex=False)]
+        frame = frame[frame[column].str.contains(text or "", regex=False)]
     return frame
 
 

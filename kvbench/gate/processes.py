@@ -57,8 +57,7 @@ class GateFixture:
     The head is the working tree of ``checkout``, the root of a repository, and the base a revision of it. The libraries
     are put in ``folder``. ``keyword`` is pytest's ``-k``: which benchmarks.
 
-    Raises:
-        GateError: no such revision, or one without the library.
+    Raises GateError: no such revision, or one without the library.
     """
 
     def __init__(self, checkout: Path, base: str, folder: Path, keyword: str = "") -> None:
@@ -96,9 +95,7 @@ class GateFixture:
         """Measure ``both``, ``metrics`` or ``times`` of one side in a new process, with a hash seed.
 
         ``places`` are of the benchmarks to measure: all of them where there are none.
-
-        Raises:
-            GateError: the process measured nothing, or another library.
+        Raises GateError: the process measured nothing, or another library.
         """
         with tempfile.TemporaryDirectory() as folder:
             numbers, outcomes = Path(folder) / "numbers.json", Path(folder) / "outcomes.xml"

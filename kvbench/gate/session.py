@@ -83,8 +83,7 @@ def run_gate(
     ``budget`` is seconds, like ``clock``: metrics are measured whatever it is. Without ``with_times`` nothing else is.
     ``progress`` is called after each pair.
 
-    Raises:
-        GateError: there was nothing to compare.
+    Raises GateError: there was nothing to compare.
     """
     pairs = _Pairs(measure)
     began = clock()

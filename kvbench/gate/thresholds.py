@@ -30,11 +30,9 @@ class ThresholdsError(KvbenchError):
 
 
 class _Room(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How far a metric may move; the larger of the two counts.
+    """How far a metric may move: as a share of the base's value, and in its unit (times: microseconds).
 
-    Attributes:
-        relative: as a share of the base's value.
-        absolute: in the metric's unit (times: microseconds).
+    The larger of the two counts.
     """
 
     relative: float = 0.0
@@ -53,8 +51,7 @@ class _Room(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Limit(_Room, frozen=True):
     """What is a change of one metric: a move for the worse by more than the room.
 
-    Attributes:
-        direction: ``lower`` or ``higher`` is better, and a change that way passes; ``none``: no change passes.
+    With ``direction`` ``lower`` or ``higher`` that is better, and a change that way passes; with ``none`` none does.
     """
 
     direction: str
@@ -68,9 +65,7 @@ class Limit(_Room, frozen=True):
 class Meant(_Room, frozen=True):
     """A change that a commit says is meant: of ``metric`` (or ``time``), in either direction within the room.
 
-    Attributes:
-        why: for whoever reads the commit.
-        benchmark: pattern of the benchmarks where it does.
+    ``why`` is for whoever reads the commit; ``benchmark`` is a pattern of the benchmarks where it changes.
     """
 
     metric: str
@@ -101,8 +96,7 @@ class Thresholds(Struct, frozen=True):
     def parse(cls, text: str, name: str) -> Thresholds:
         """Read a thresholds file; errors call it ``name``.
 
-        Raises:
-            ThresholdsError: it is no TOML, lacks something, or has something that it should not.
+        Raises ThresholdsError: it is no TOML, lacks something, or has something that it should not.
         """
         try:
             content = tomllib.loads(text)
@@ -137,9 +131,8 @@ class Thresholds(Struct, frozen=True):
 def read_thresholds(fixture: GateFixture, path: Path, warn: Callable[[str], None]) -> Thresholds:
     """The working tree's limits, without the meant changes that the base has already: those are spent.
 
-    Raises:
-        ThresholdsError: the file cannot be used. Of the base's file ``warn`` is called with that instead: the commit at
-            hand may be the one that repairs it.
+    Raises ThresholdsError: the file cannot be used. Of the base's file ``warn`` is called with that instead: the commit
+    at hand may be the one that repairs it.
     """
     path = fixture.checkout / path
     name = os.path.relpath(path, fixture.checkout)

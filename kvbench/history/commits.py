@@ -69,8 +69,7 @@ def read_commits(repository: str | Path, since: str = "") -> Commits:
     New is what came after ``since``: a tag or another revision, or a number of commits; empty for the last tag, and
     where there is none for the last ``DEFAULT_NUMBER`` commits.
 
-    Raises:
-        HistoryError: ``since`` is no revision of the repository, and no number of commits from 1 on.
+    Raises HistoryError: ``since`` is no revision of the repository, and no number of commits from 1 on.
     """
     if since.isdecimal() and not int(since):
         raise HistoryError(repository, "the last 0 commits are none: --since wants a number from 1 on, or a revision")

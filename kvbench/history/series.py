@@ -30,10 +30,8 @@ _EXACT_UNITS = r"%|evictions|(bytes|operations|allocations|synchronisations)( pe
 class Series:
     """One metric of one cell on one machine, commit by commit.
 
-    Attributes:
-        machine, benchmark, params, unit: as asv has them; ``params`` is ``name=value, ...``.
-        values: one for each of the history's commits of that machine; NaN where nothing was measured.
-        failed: which of them failed.
+    Names are as asv has them; ``params`` is ``name=value, ...``. There is a value for each of the history's commits of
+    that machine, NaN where nothing was measured; ``failed`` says which failed.
     """
 
     machine: str
@@ -123,8 +121,7 @@ class History:
 def read_history(folder: str | Path, commits: Commits) -> History:
     """Read asv's results. Commits are in the repository's order; unknown ones are where their dates put them.
 
-    Raises:
-        ResultsError: as ``load_results``.
+    Raises ResultsError, as ``load_results``.
     """
     frame = load_results(folder)
     for column in ("machine", "benchmark", "params", "unit"):

@@ -24,12 +24,9 @@ _SUREST = 99.99
 class ChangePoint:
     """One change of one metric, and where it came from.
 
-    Attributes:
-        commit, previous: first one measured after the change, and last one measured before it.
-        between: commits between the two, none of them measured: the change may be any of theirs. None where the
-            repository does not know the two.
-        author, subject: of ``commit``; empty where the repository does not know it.
-        is_new: whether ``commit`` is one of those that the report calls new.
+    ``commit`` is the first one measured after the change, and ``previous`` the last one before it. Any of the commits
+    ``between`` may have changed it: none of them was measured. Where the repository does not know a commit, ``between``
+    is None, and ``author`` and ``subject`` are empty. ``is_new``: the report calls ``commit`` new.
     """
 
     series: Series

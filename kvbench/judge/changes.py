@@ -33,10 +33,9 @@ _MOST_OF_CONTROL = 2  # spreads that a control's value may lie off its others
 
 @dataclass(frozen=True)
 class Change:
-    """A lasting change of a series.
+    """A lasting change of a series; ``position`` is the index of the first value after it.
 
     Attributes:
-        position: index of the first value after it.
         before, after: the values beside a deterministic change; of measured ones the medians between changes.
         ratio: after / before; of measured values free of the machine's pace and of what the control shows as well.
             Infinite from zero.
@@ -69,12 +68,10 @@ def measured_changes(
     Hochberg's control, ``scipy.stats.false_discovery_control``), and in a history without changes so is the
     probability of reporting any.
 
-    Args:
-        series: positive values, NaN where nothing was measured.
-        pace: for each series how fast the machine was at each value, as a factor; values where it is NaN are not
-            judged. None where nothing is known of it: then all are, as they are.
-        controls: for each series what is left alone and measured with the same sizes, or None: a machine may be slow at
-            one kind of work alone. What a series shares with its control is no change of its own.
+    ``series`` are positive values, NaN where nothing was measured. ``pace`` is for each series how fast the machine was
+    at each value, as a factor; values where it is NaN are not judged. Where it is None all are, as they are.
+    ``controls`` are for each what is left alone and measured with the same sizes, or None: a machine may be slow at one
+    kind of work alone. What a series shares with its control is no change of its own.
     """
     factors = [1.0 if factor is None else factor for factor in pace]
     logs = [logs_of(values / factor) for values, factor in zip(series, factors, strict=True)]
