@@ -130,9 +130,8 @@ class _Pairs:
         if not rows:
             reason = next(iter(head.skips.values()), "no benchmark was selected")
             raise GateError(f"{reason}: there is nothing to compare")
-        self.undecided = sorted(
-            row.benchmark for row in rows if row.metric == TIME and row.verdict is Verdict.INCONCLUSIVE
-        )
+        times = [row for row in rows if row.metric == TIME]
+        self.undecided = sorted(row.benchmark for row in times if row.verdict is Verdict.INCONCLUSIVE)
         return rows
 
 

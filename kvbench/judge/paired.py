@@ -27,10 +27,7 @@ Room = Callable[[float], float]  # how far a metric that was so large may move f
 
 @dataclass(frozen=True)
 class PairedTimes:
-    """Judged times: medians over processes in the unit of the times, and head / base, the typical one of the pairs.
-
-    ``low`` and ``high`` are the interval of ``ratio``, at 95 %.
-    """
+    """Judged times: medians over processes; head / base, the typical one of the pairs, and its interval at 95 %."""
 
     verdict: Verdict
     base: float
