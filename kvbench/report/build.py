@@ -19,14 +19,12 @@ from kvbench.judge.change_points import Judgement, judge_history
 from kvbench.report import backends, capacities, comparisons, costs, front, regressions, trace_pages
 from kvbench.report.errors import ReportError
 from kvbench.report.panels import Panel, Table
-from kvbench.report.pytest_benchmarks import BenchmarkFile, read_benchmarks
-from kvbench.report.replays import ReplayFile, read_replays
+from kvbench.report.result_files import BenchmarkFile, Replay, ReplayFile, read_benchmarks, read_replays
 from kvbench.report.searches import Searches, read_searches
 from kvbench.report.site import Group, PageLink, Site
 from kvbench.report.text import clean, file_name
 from kvbench.results.asv import load_machines
 from kvbench.results.profile import ProfileIndex, read_profile_index
-from kvbench.results.replay import DEFAULT_CAPACITIES, ReplayResult
 from kvcache import __version__
 
 __all__ = ["MOST_HISTORIES", "Inputs", "build_report"]
@@ -164,16 +162,15 @@ class _Build:
             "A replay asks every backend for the same recorded requests, in turns, step by step. It is open-loop: it "
             "does not show how a search would have gone with other answers."
         ]
-        self.site.pages(Path(BACKENDS).stem, "Backends", [Group(*each) for each in groups], lead)
+        self.site.pages(Path(BACKENDS).stem, "Backends", [Group(title, list(panels)) for title, panels in groups], lead)
 
-    def _bounded(self) -> dict[str, Future]:
+    def _bounded(self) -> dict[tuple[str, int], Future]:
         """Requests of every replayed part of a given trace."""
         paths = {each.sha256: each for each in self.traces}
         found = {}
         for file in self.files:
             for replay in file.replays:
-                sha256, searches = replay.trace.sha256, replay.trace.searches
-                key = capacities.bounds_key(sha256, searches)
+                sha256, searches = key = replay.result.trace.sha256, replay.result.trace.searches
                 trace = paths.get(sha256)
                 if trace is not None and key not in found:
                     whole = trace.searches == searches
@@ -181,7 +178,7 @@ class _Build:
         return found
 
     def _trace(self, file: str, searches: Searches) -> None:
-        replays = [(each, replay) for each, replay in self._full() if replay.trace.sha256 == searches.sha256]
+        replays = [each for each in self._full() if each.result.trace.sha256 == searches.sha256]
         header = Panel(
             file_name("header", searches.path.stem, beside=searches.sha256),
             "What the trace says of itself",
@@ -191,19 +188,19 @@ class _Build:
         groups = [
             Group("The search as it ran", trace_pages.search_panels(searches)),
             Group("Where lookups fall", trace_pages.place_panels(replays)),
-            Group("How full pools are", trace_pages.occupancy_panels(replays)),
+            Group("How full pools are", list(trace_pages.occupancy_panels(replays))),
             Group("The trace", [header]),
         ]
         lead = [] if replays else ["No replay of this trace was given (--replay): pools and stale hits are not shown."]
         self.site.pages(Path(file).stem, searches.name, groups, lead)
 
-    def _full(self) -> list[tuple[ReplayFile, ReplayResult]]:
+    def _full(self) -> list[Replay]:
         """Replays that are more than a point of a curve over capacities: timed ones, and those at default capacity."""
         return [
-            (file, replay)
+            replay
             for file in self.files
             for replay in file.replays
-            if replay.first.latency_us or replay.capacity.label in DEFAULT_CAPACITIES
+            if replay.result.first.latency_us or replay.is_default
         ]
 
     def _front(self, judgement: Judgement, pages: dict[str, str]) -> None:

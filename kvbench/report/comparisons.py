@@ -11,7 +11,7 @@ from kvbench.history.series import History
 from kvbench.judge.verdict import Rates, Verdict, overall, sign_of_count, sign_of_rates, sign_of_time
 from kvbench.measure.machine import short_commit
 from kvbench.report.panels import Table
-from kvbench.report.replays import ReplayFile
+from kvbench.report.result_files import ReplayFile
 from kvbench.report.text import number
 from kvbench.results.replay import DEFAULT_CAPACITIES, ReplayResult
 from kvcache import GEOMETRIES
@@ -120,11 +120,11 @@ class Comparison:
 def from_replays(files: Iterable[ReplayFile]) -> list[Comparison]:
     """A comparison for each backend of each replay that has legacy for its baseline."""
     return [
-        _of_replay(file, replay, place)
+        _of_replay(file, replay.result, place)
         for file in files
         for replay in file.replays
-        if replay.baseline == BASELINE
-        for place, backend in enumerate(replay.backends)
+        if replay.result.baseline == BASELINE
+        for place, backend in enumerate(replay.result.backends)
         if backend.name != BASELINE
     ]
 

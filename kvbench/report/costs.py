@@ -8,7 +8,7 @@ from kvbench.history.series import History
 from kvbench.measure.machine import short_commit
 from kvbench.report.panels import Cell, Panel, Table
 from kvbench.report.plots import Category, Plot, Series
-from kvbench.report.pytest_benchmarks import BenchmarkFile
+from kvbench.report.result_files import BenchmarkFile
 from kvbench.report.text import file_name, number
 from kvbench.results.pytest_benchmark import STATISTICS, Benchmark
 

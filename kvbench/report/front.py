@@ -18,9 +18,8 @@ from kvbench.judge.verdict import Verdict
 from kvbench.measure.machine import short_commit
 from kvbench.report.comparisons import Comparison
 from kvbench.report.panels import Cell, Link, Table
-from kvbench.report.pytest_benchmarks import BenchmarkFile
 from kvbench.report.regressions import change_table
-from kvbench.report.replays import ReplayFile
+from kvbench.report.result_files import BenchmarkFile, ReplayFile
 from kvbench.report.text import clean
 from kvbench.results.profile import ProfileIndex
 from kvbench.results.pytest_benchmark import MADE_BY

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import pandas as pd
 
 from kvbench.report.plots import Plot
 
-__all__ = ["Cell", "Link", "Panel", "Table"]
+__all__ = ["Cell", "Columns", "Link", "Panel", "Table"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Link:
 
 
 Cell = str | float | int | None | Link
+Columns: TypeAlias = Mapping[str, Sequence[Cell]] | pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,13 @@ class Table:
 
     headings: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+
+    @classmethod
+    def of(cls, columns: Columns) -> Table:
+        """A table of its columns by their headings; of a frame, without its index."""
+        if isinstance(columns, pd.DataFrame):
+            columns = columns.to_dict("list")
+        return cls(list(columns), list(zip(*columns.values(), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -53,5 +64,5 @@ class Panel:
     note: str = ""
     command: str = ""
     plot: Plot | None = None
-    data: Table | None = field(default=None)
+    data: Table | None = None
     open: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 __all__ = ["Band", "Category", "Mark", "Plot", "Series"]
 
@@ -33,12 +33,12 @@ class Series:
         name: str,
         x: Sequence[float],
         y: Sequence[float],
-        hover: Callable[[float, float], str],
+        hover: Callable[[float, float, str], str],
         style: str = "line",
         colour: int | None = None,
     ) -> Series:
         """A series whose points show ``hover(x, y)``."""
-        return cls(name, x, y, [hover(each, value) for each, value in zip(x, y, strict=True)], style, colour)
+        return cls(name, x, y, [hover(each, value, name) for each, value in zip(x, y, strict=True)], style, colour)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Plot:
     categories: Sequence[Category] = ()
     bands: Sequence[Band] = ()
     marks: Sequence[Mark] = ()
-    x_ticks: Sequence[tuple[float, str]] = field(default=())
+    x_ticks: Sequence[tuple[float, str]] = ()
     log_x: bool = False
     log_y: bool = False
     from_zero: bool = False
