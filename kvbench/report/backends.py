@@ -89,7 +89,7 @@ def _distribution_panel(replay: Replay, operation: str, found: dict[str, list[fl
         return f"{share:.0f} % of calls take\nat most {number(lap)} us\n{name}"
 
     # The slowest call of all would press the others together.
-    lines = [Series.of(name, laps[:-1], range(len(laps) - 1), hover) for name, laps in found.items()]
+    lines = [Series(name, laps[:-1], range(len(laps) - 1), hover) for name, laps in found.items()]
     return Panel(
         replay.name("latency", operation),
         replay.title(f"Time of a {'' if operation == STEP else 'call of '}{words(operation)}"),
@@ -114,7 +114,7 @@ def memory_panels(replays: Iterable[Replay]) -> Iterator[Panel]:
         first = replay.timelines[0][1]
         pools = list(first.bytes_reserved)
         lines = [
-            Series.of(name, first.steps, (frame.sum(axis=1) / 1e6).tolist(), hover) for name, frame in samples.items()
+            Series(name, first.steps, (frame.sum(axis=1) / 1e6).tolist(), hover) for name, frame in samples.items()
         ]
         data = pd.concat(
             [

@@ -57,7 +57,7 @@ def _capacity_panel(replays: Sequence[Replay], asked: Future | None, in_bytes: b
 
     def line(label: str, rates: Rates, style: str, colour: int) -> Series:
         values = [math.nan if rate is None else rate for rate in rates]
-        return Series.of(
+        return Series(
             label, sizes, values, lambda size, rate, name: f"{number(rate)} %\n{name}\n{number(size)} {unit}",
             style, colour,
         )  # fmt: skip

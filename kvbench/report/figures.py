@@ -155,9 +155,11 @@ def _covered(plot: Plot, place: int) -> int:
 
 
 def _thinned(series: Series, tops: Sequence[float]) -> _Hovers:
-    points = zip(series.x, tops, series.hovers, strict=False)
-    hovers = [(x, y, text) for x, y, text in points if not math.isnan(x) and not math.isnan(y)]
-    return hovers[:: -(-len(hovers) // _MOST_HOVERS) or 1]
+    if series.hover is None:
+        return []
+    points = [each for each in zip(series.x, series.y, tops, strict=True) if not any(map(math.isnan, each))]
+    thinned = points[:: -(-len(points) // _MOST_HOVERS) or 1]
+    return [(x, top, series.hover(x, y, series.name)) for x, y, top in thinned]
 
 
 def _bars(axes: Axes, plot: Plot, labels: Sequence[str]) -> tuple[list[tuple[str, int, bool]], list[_Hovers]]:

@@ -15,7 +15,7 @@ class Series:
     Attributes:
         name: in the legend.
         x, y: of each point; NaN breaks a line.
-        hovers: what is shown where a point is pointed at; empty for none.
+        hover: what is shown where a point is pointed at, by its x, its y and the name; None for nothing.
         style: ``line``, ``dashed``, ``points``, or ``bars`` (stacked on those before).
         colour: its number in the palette; None takes the next.
     """
@@ -23,22 +23,9 @@ class Series:
     name: str
     x: Sequence[float]
     y: Sequence[float]
-    hovers: Sequence[str] = ()
+    hover: Callable[[float, float, str], str] | None = None
     style: str = "line"
     colour: int | None = None
-
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        x: Sequence[float],
-        y: Sequence[float],
-        hover: Callable[[float, float, str], str],
-        style: str = "line",
-        colour: int | None = None,
-    ) -> Series:
-        """A series whose points show ``hover(x, y)``."""
-        return cls(name, x, y, [hover(each, value, name) for each, value in zip(x, y, strict=True)], style, colour)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,7 +72,7 @@ class Searches:
         return self.nodes.loc[list(depths)].assign(depth=list(depths.values()))
 
 
-def read_searches(path: str | Path, sha256: str, searches: int | None = None) -> Searches:
+def read_searches(path: Path, searches: int | None = None) -> Searches:
     """Read a trace, all of it or its first searches.
 
     Raises:
@@ -83,9 +84,9 @@ def read_searches(path: str | Path, sha256: str, searches: int | None = None) ->
         reader.header,
         **{name: clean(getattr(reader.header, name)) for name in ("source", "backend", "pools", "created", "recorder")},
     )
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     number = len({step.search for step in steps})
-    nodes, reuse = _nodes_and_reuse(steps)
-    return Searches(reader.path, header, sha256, reader.rows, number, nodes, reuse, Future(steps, RECUR))
+    return Searches(path, header, sha256, reader.rows, number, *_nodes_and_reuse(steps), Future(steps, RECUR))
 
 
 def _nodes_and_reuse(steps: Sequence[Step]) -> tuple[pd.DataFrame, pd.Series[int]]:

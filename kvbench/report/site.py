@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import base64
-import csv
 import hashlib
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from kvbench.errors import FileError
 from kvbench.files import whole_or_absent
-from kvbench.report.errors import ReportError
-from kvbench.report.figures import Drawing, draw
-from kvbench.report.panels import Cell, Link, Panel, Table
+from kvbench.report.figures import draw
+from kvbench.report.panels import Link, Panel, Table
 from kvbench.report.text import number
 
-__all__ = ["LARGEST_PAGE", "Group", "PageLink", "Site", "as_csv"]
+__all__ = ["LARGEST_PAGE", "Group", "PageLink", "ReportError", "Site"]
 
 LARGEST_PAGE = 1_500_000  # bytes of panels; what is around them is small
 DATA = "data"
@@ -29,6 +28,10 @@ TEMPLATES = "templates"
 LISTING = "files.txt"  # of what a report wrote
 _PAGE = r"(index|(regressions|backends|histories)(-\d+)?|trace-[a-z0-9-]+)\.html"
 _OWN_FILE = rf"[a-z0-9-]+\.html|{DATA}/[a-z0-9-]+\.csv"
+
+
+class ReportError(FileError):
+    """An input that cannot be used, or a file that is in the way."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,9 @@ class Site:
 
     def panel(self, panel: Panel) -> Markup:
         """A panel as it stands on a page; its data is written."""
-        drawing: Drawing | None = None if panel.plot is None else draw(panel.plot, panel.name)
+        drawing = None if panel.plot is None else draw(panel.plot, panel.name)
         file = f"{DATA}/{panel.name}.csv"
-        as_csv(self.folder / file, panel.data or panel.table)
+        _as_csv(self.folder / file, panel.data or panel.table)
         self.written.append(file)
         template = self._environment.get_template("panel.html")
         return Markup(template.render(panel=panel, drawing=drawing, csv=file))
@@ -127,11 +130,8 @@ class Site:
             if re.fullmatch(_OWN_FILE, name):
                 (self.folder / name).unlink(missing_ok=True)
         self._list(self.written)
-        return sorted((name for name in self.written if name.endswith(".html")), key=self._place)
-
-    def _place(self, name: str) -> tuple[int, str]:
-        files = [link.file for link in self.navigation]
-        return (files.index(name) if name in files else len(files)), name
+        first = [link.file for link in self.navigation]
+        return [*first, *sorted(name for name in self.written if name.endswith(".html") and name not in first)]
 
     def pages(
         self,
@@ -154,28 +154,29 @@ class Site:
         Returns:
             The address of each panel by its name.
         """
-        pages: list[list[tuple[Group, list[Markup]]]] = [[]]
+        pages: list[list[tuple[Group, str, list[Markup]]]] = [[]]
         where: dict[str, str] = {}
+        contents: list[PageLink] = []
         size = 0
         for group in groups:
-            pages[-1].append((group, []))
+            anchor = re.sub(r"[^a-z]+", "-", f"part {group.title}".lower())
+            pages[-1].append((group, anchor, []))
             for panel in group.panels:
                 drawn = self.panel(panel)
                 length = len(drawn.encode())
                 if size and size + length > LARGEST_PAGE:
-                    pages.append([(group, [])])
+                    pages.append([(group, anchor, [])])
                     size = 0
                 size += length
-                pages[-1][-1][1].append(drawn)
+                pages[-1][-1][2].append(drawn)
                 where[panel.name] = f"{_numbered(stem, len(pages))}#{panel.name}"
-        contents: dict[str, PageLink] = {}
-        for place, page in enumerate(pages, 1):
-            for group, panels in page:
-                if group.title and (panels or group.note):
-                    address = f"{_numbered(stem, place)}#{_anchor(group)}"
-                    contents.setdefault(group.title, PageLink(address, group.title))
-        names = [heading] if len(pages) == 1 else [f"{heading} {number}" for number in range(1, len(pages) + 1)]
-        own = [PageLink(_numbered(stem, number), name) for number, name in enumerate(names, 1)]
+            if group.title and (group.panels or group.note):
+                begins = where[group.panels[0].name] if group.panels else _numbered(stem, len(pages))
+                contents.append(PageLink(f"{begins.partition('#')[0]}#{anchor}", group.title))
+        own = [
+            PageLink(_numbered(stem, number), heading if len(pages) == 1 else f"{heading} {number}")
+            for number in range(1, len(pages) + 1)
+        ]
         parts = [*before, *own, *after]
         for link, page in zip(own, pages, strict=True):
             self.page(
@@ -184,8 +185,8 @@ class Site:
                 link.title,
                 lead=lead if link is own[0] else (),
                 parts=parts if len(parts) > 1 else (),
-                contents=list(contents.values()) if len(contents) > 1 else (),
-                groups=[(group, _anchor(group), drawn) for group, drawn in page if drawn or group.note],
+                contents=contents if len(contents) > 1 else (),
+                groups=[each for each in page if each[2] or each[0].note],
             )
         return where
 
@@ -194,19 +195,8 @@ def _numbered(stem: str, number: int) -> str:
     return f"{stem}.html" if number == 1 else f"{stem}-{number}.html"
 
 
-def _anchor(group: Group) -> str:
-    return re.sub(r"[^a-z]+", "-", f"part {group.title}".lower())
-
-
-def as_csv(path: Path, table: Table) -> None:
+def _as_csv(path: Path, table: Table) -> None:
     """Write a table's exact numbers; what has none is an empty cell."""
-    with whole_or_absent(path) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(table.headings)
-        writer.writerows([[_exact(cell) for cell in row] for row in table.rows])
-
-
-def _exact(cell: Cell) -> str:
-    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
-        return ""
-    return repr(float(cell)) if isinstance(cell, float) else str(cell)  # one of numpy's names its type in its repr
+    with whole_or_absent(path) as beside:
+        frame = pd.DataFrame(table.rows, columns=table.headings, dtype=object)
+        frame.to_csv(beside, index=False, lineterminator="\r\n")

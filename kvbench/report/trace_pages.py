@@ -65,8 +65,8 @@ def _depth(searches: Searches) -> Panel:
     depths = recurrent.groupby("simulation")["depth"].agg(["mean", "min", "max", "count"]).reset_index()
     depths.columns = pd.Index(["simulation", "mean depth", "shallowest", "deepest", "nodes"])
     simulations = depths["simulation"].tolist()
-    mean = Series.of("mean", simulations, depths["mean depth"].tolist(), hover)
-    lines = [Series.of(name, simulations, depths[name].tolist(), hover, "dashed") for name in ("shallowest", "deepest")]
+    mean = Series("mean", simulations, depths["mean depth"].tolist(), hover)
+    lines = [Series(name, simulations, depths[name].tolist(), hover, "dashed") for name in ("shallowest", "deepest")]
     note = "Steps below the root, over all searches and environments, as a search goes on."
     plot = Plot("simulation", "steps below the root", [mean, *lines], from_zero=True)
     return _panel("depth", "Depth of new nodes", depths, note, searches, plot)
@@ -79,7 +79,7 @@ def _reuse(searches: Searches) -> Panel:
     near = "lookups so near or nearer, %"
     share = 100 * searches.reuse.cumsum() / searches.reuse.sum()
     table = pd.DataFrame({"lookups": searches.reuse, near: share}).rename_axis("stores in between").reset_index()
-    line = Series.of("share", searches.reuse.index.tolist(), share.tolist(), hover)
+    line = Series("share", searches.reuse.index.tolist(), share.tolist(), hover)
     note = (
         "Stores into the recurrent pool between an entry's own and a lookup of it: a pool that evicts in order needs "
         f"more slots than that to still hold it. {searches.never_asked:,} entries were never asked for."
@@ -103,13 +103,14 @@ def _tree(searches: Searches) -> Panel:
         "parent's simulation": [simulations.get(parent) for parent in tree["parent"]],
         "children": tree["parent"].value_counts().reindex(tree.index, fill_value=0).tolist(),
     }
-    hovers = [
-        f"simulation {simulation}, depth {depth}\n{children} children"
-        for simulation, depth, _, children in zip(*table.values(), strict=True)
-    ]
+    children = dict(zip(table["simulation"], table["children"], strict=True))
+
+    def hover(simulation: float, depth: float, name: str) -> str:
+        return f"simulation {simulation}, depth {depth}\n{children[simulation]} children"
+
     lines = [
         Series("extends", edges_x, edges_y, colour=6),
-        Series("node", list(simulations.values()), list(depths.values()), hovers, "points", 0),
+        Series("node", list(simulations.values()), list(depths.values()), hover, "points", 0),
     ]
     note = (
         "The first search of the first environment: each node where it was added, with a line to its parent. "
@@ -124,7 +125,7 @@ def _children(searches: Searches) -> Panel:
 
     counts = searches.nodes["children"].value_counts().sort_index()
     table = pd.DataFrame({"nodes": counts, "nodes, %": 100 * counts / counts.sum()}).reset_index()
-    bars = Series.of("nodes", counts.index.tolist(), counts.tolist(), hover, "bars")
+    bars = Series("nodes", counts.index.tolist(), counts.tolist(), hover, "bars")
     note = "Nodes of all trees, roots included. An entry of a node without children was stored for nothing."
     plot = Plot("children", "nodes", [bars], from_zero=True)
     return _panel("children", "How often a node is extended", table, note, searches, plot)
@@ -141,7 +142,7 @@ def occupancy_panels(replays: Iterable[Replay]) -> Iterator[Panel]:
         for pool in replay.timelines[0][1].entries if replay.timelines else ():
             steps = replay.timelines[0][1].steps
             keys = {backend.name: timeline.entries[pool] for backend, timeline in replay.timelines}
-            lines = [Series.of(name, steps, entries, hover) for name, entries in keys.items()]
+            lines = [Series(name, steps, entries, hover) for name, entries in keys.items()]
             size = f" The pool has {slots} slots." if pool == "recur" and slots else ""
             yield Panel(
                 replay.name("occupancy", pool),
@@ -172,7 +173,7 @@ def _places(replay: Replay, backend: str, timeline: Timeline, axis: str) -> Pane
     counts = dict(sorted(timeline.counts(axis).items()))
     columns = {outcome: [each[outcome] for each in counts.values()] for outcome in OUTCOMES}
     bars = [
-        Series.of(words(outcome), list(counts), column, hover, "bars", OUTCOME_COLOURS[outcome])
+        Series(words(outcome), list(counts), column, hover, "bars", OUTCOME_COLOURS[outcome])
         for outcome, column in columns.items()
         if any(column)
     ]

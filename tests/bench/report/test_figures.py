@@ -11,7 +11,7 @@ from kvbench.report.figures import COLOURS, draw
 from kvbench.report.plots import Band, Category, Mark, Plot, Series
 
 SVG = "{http://www.w3.org/2000/svg}"
-LINES = Plot("x, ms", "y, MB", [Series.of(name, [0, 1, 2], [1, 5, 3], lambda x, y, name: f"{x} {y}") for name in "ab"])
+LINES = Plot("x, ms", "y, MB", [Series(name, [0, 1, 2], [1, 5, 3], lambda x, y, name: f"{x} {y}") for name in "ab"])
 
 
 def texts(drawing):
@@ -70,13 +70,13 @@ def test_points_lie_on_their_line():
 
 
 def test_stacked_bars_are_pointed_at_where_they_end():
-    bars = [Series.of(name, [0, 1], [2, 2], lambda x, y, name: str(y), "bars") for name in "ab"]
+    bars = [Series(name, [0, 1], [2, 2], lambda x, y, name: str(y), "bars") for name in "ab"]
     below, above = draw(Plot("x", "y", bars), "figure").points
     assert above[0][1] < below[0][1]  # y runs downwards
 
 
 def test_gaps_and_many_points():
-    many = Series.of("a", range(5000), [math.nan if each % 2 else each for each in range(5000)], lambda x, y, name: "")
+    many = Series("a", range(5000), [math.nan if each % 2 else each for each in range(5000)], lambda x, y, name: "")
     (points,) = draw(Plot("x", "y", [many]), "figure").points
     assert 500 <= len(points) <= 1000
 

@@ -12,7 +12,7 @@ from kvcache.backend import Scope
 
 @pytest.fixture(scope="module")
 def searches():
-    return read_searches(COMMITTED, "digest", 3)
+    return read_searches(COMMITTED, 3)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_the_tree_is_one(searches):
 
 
 def test_all_of_a_trace(tmp_path):
-    found = read_searches(synthetic(tmp_path / "trace.parquet", searches=2), "digest")
+    found = read_searches(synthetic(tmp_path / "trace.parquet", searches=2))
     assert found.searches == 2
     assert found.future.lookups > 0
 
@@ -68,4 +68,4 @@ def test_all_of_a_trace(tmp_path):
 def test_a_bad_trace_is_refused(tmp_path):
     (tmp_path / "trace.parquet").write_text("no trace")
     with pytest.raises(TraceError, match="not a Parquet file"):
-        read_searches(tmp_path / "trace.parquet", "digest")
+        read_searches(tmp_path / "trace.parquet")
