@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from kvbench.metrics import COUNTERS
 from kvbench.replay.drive import OPERATIONS, STEP_OPERATIONS
+from kvbench.report.input_files import Replay
 from kvbench.report.panels import Cell, Panel, Table
-from kvbench.report.plots import Band, Category, Plot, Series
-from kvbench.report.result_files import Replay
+from kvbench.report.plots import Plot, Series
 from kvbench.report.text import file_name, number, words
-from kvbench.results.replay import OUTCOMES, STEP, BackendResult, Latency
+from kvbench.results.replay import OUTCOMES, STEP, Latency
 
 __all__ = [
     "OUTCOME_COLOURS", "distribution_panels", "memory_panels", "outcome_panels", "step_panels", "work_panels",
@@ -28,30 +29,28 @@ def step_panels(replays: Iterable[Replay]) -> Iterator[Panel]:
     """A recurrent step's time by operation."""
     for replay in replays:
         timed = {each.name: each.latency_us for each in replay.result.backends if each.latency_us}
-        if not timed:
-            continue
-        parts = pd.DataFrame({name: _parts(latency) for name, latency in timed.items()})
-        bands = [
-            Band(
-                operation,
-                row.tolist(),
-                [
-                    f"{operation}: {number(value)} us of {number(timed[name][STEP].p50)} us\n{name}"
-                    for name, value in row.items()
-                ],
-            )
-            for operation, row in parts.iterrows()
-        ]
-        trace = replay.result.trace
-        yield Panel(
-            replay.name("step"),
-            replay.title("A recurrent step by operation"),
-            _latency_table(replay, timed),
-            f"{replay.described}: {trace.searches} searches, {trace.recurrent_steps} steps. The median step, divided "
-            "in proportion to its operations' medians; backends took turns step by step.",
-            replay.file.command,
-            Plot("median of a recurrent step, us", categories=[Category(name) for name in timed], bands=bands),
-        )
+        if timed:
+            yield _step_panel(replay, timed)
+
+
+def _step_panel(replay: Replay, timed: dict[str, dict[str, Latency]]) -> Panel:
+    names, trace = list(timed), replay.result.trace
+    parts = pd.DataFrame({name: _parts(latency) for name, latency in timed.items()})
+
+    def hover(place: float, time: float, operation: str) -> str:
+        name = names[int(place)]
+        return f"{operation}: {number(time)} us of {number(timed[name][STEP].p50)} us\n{name}"
+
+    bars = [Series(operation, range(len(names)), parts.loc[operation].tolist(), hover) for operation in STEP_OPERATIONS]
+    return Panel(
+        replay.name("step"),
+        replay.title("A recurrent step by operation"),
+        _latency_table(replay, timed),
+        f"{replay.described}: {trace.searches} searches, {trace.recurrent_steps} steps. The median step, divided in "
+        "proportion to its operations' medians; backends took turns step by step.",
+        replay.file.command,
+        Plot("median of a recurrent step, us", series=bars, categories=names),
+    )
 
 
 def _latency_table(replay: Replay, timed: dict[str, dict[str, Latency]]) -> Table:
@@ -108,37 +107,35 @@ def memory_panels(replays: Iterable[Replay]) -> Iterator[Panel]:
         return f"{1e6 * megabytes:,.0f} bytes after\n{step:,.0f} inferences\n{name}"
 
     for replay in replays:
-        samples = {each.name: pd.DataFrame(timeline.bytes_reserved) for each, timeline in replay.timelines}
+        samples = {}
+        for backend, timeline in replay.timelines:
+            samples[backend.name] = pd.DataFrame(timeline.bytes_reserved, index=timeline.steps).add_prefix("bytes, ")
+            samples[backend.name].insert(0, "bytes together", samples[backend.name].sum(axis=1))
         if not samples:
             continue
-        first = replay.timelines[0][1]
-        pools = list(first.bytes_reserved)
         lines = [
-            Series(name, first.steps, (frame.sum(axis=1) / 1e6).tolist(), hover) for name, frame in samples.items()
+            Series(name, frame.index.tolist(), (frame["bytes together"] / 1e6).tolist(), hover)
+            for name, frame in samples.items()
         ]
-        data = pd.concat(
-            [
-                frame[pools].add_prefix("bytes, ").assign(backend=name, steps=first.steps, together=frame.sum(axis=1))
-                for name, frame in samples.items()
-            ]
-        )
-        names = {"backend": "backend", "steps": "inferences done", "together": "bytes together"}
-        last: list[list[Cell]] = [
-            [
-                backend.name, *(backend.bytes_reserved.get(pool) for pool in pools),
-                sum(backend.bytes_reserved.values()), backend.peak_bytes,
-            ]
-            for backend, _ in replay.timelines
-        ]  # fmt: skip
+        backends = [backend for backend, _ in replay.timelines]
+        last = {
+            "backend": list(samples),
+            **{
+                f"{pool}, bytes": [each.bytes_reserved.get(pool) for each in backends]
+                for pool in replay.timelines[0][1].bytes_reserved
+            },
+            "together, bytes": [sum(each.bytes_reserved.values()) for each in backends],
+            "peak, bytes": [each.peak_bytes for each in backends],
+        }
         yield Panel(
             replay.name("memory"),
             replay.title("Memory over a replay"),
-            Table(("backend", *(f"{pool}, bytes" for pool in pools), "together, bytes", "peak, bytes"), last),
+            Table.of(last),
             f"{replay.described}. Bytes that pools and batches reserve, from the checked pass, which is not timed; the "
             "table has them at the end, the data at every sample.",
             replay.file.command,
             Plot("inferences done", "MB reserved", lines, from_zero=True),
-            Table.of(data.rename(columns=names)[[*names.values(), *(f"bytes, {pool}" for pool in pools)]]),
+            Table.of(pd.concat(samples, names=["backend", "inferences done"]).reset_index()),
         )
 
 
@@ -152,46 +149,38 @@ def outcome_panels(replays: Iterable[Replay]) -> list[Panel]:
 
 def _outcome_panel(replays: Sequence[Replay]) -> Panel:
     found = [(replay.result.capacity.label, each) for replay in replays for each in replay.result.backends]
-    headings = (
-        "slots", "backend", "lookups", *(words(each) for each in OUTCOMES),
-        *(f"{words(each)}, %" for each in OUTCOMES),
-        *(f"evictions, {pool}" for pool in found[0][1].evictions),
-    )  # fmt: skip
-    rows: list[list[Cell]] = [
-        [
-            capacity, each.name, *(each.count(name) for name in ("lookups", *OUTCOMES)),
-            *(each.rate(name) for name in OUTCOMES), *each.evictions.values(),
-        ]
-        for capacity, each in found
-    ]  # fmt: skip
-    bands = [
-        Band(
-            words(outcome),
-            [each.rate(outcome) or 0.0 for _, each in found],
-            [_hover(each, outcome, capacity) for capacity, each in found],
-            OUTCOME_COLOURS[outcome],
-        )
-        for outcome in OUTCOMES
-        if any(each.count(outcome) for _, each in found)
+    backends = [backend for _, backend in found]
+    rates = {outcome: [each.rate(outcome) for each in backends] for outcome in OUTCOMES}
+    table: dict[str, list[Any]] = {
+        "slots": [capacity for capacity, _ in found],
+        "backend": [each.name for each in backends],
+        **{words(each): [backend.count(each) for backend in backends] for each in ("lookups", *OUTCOMES)},
+        **{f"{words(outcome)}, %": values for outcome, values in rates.items()},
+        **{f"evictions, {pool}": [each.evictions[pool] for each in backends] for pool in backends[0].evictions},
+    }
+
+    places = range(len(found))
+
+    def hover(place: float, rate: float, name: str) -> str:
+        count, (capacity, backend) = table[name][int(place)], found[int(place)]
+        return f"{name}: {number(rate)} % ({count:,.0f})\n{backend.name}, {capacity}" if count else ""
+
+    bars = [
+        Series(words(outcome), places, [rate or 0.0 for rate in values], hover, "bars", OUTCOME_COLOURS[outcome])
+        for outcome, values in rates.items()
+        if any(values)
     ]
     first = replays[0]
     trace = first.result.trace.file
     return Panel(
         file_name("outcomes", first.file.path.stem, trace, first.result.device, beside=first.identity),
         f"Lookup outcomes: {Path(trace).stem}",
-        Table(headings, rows),
+        Table.of(table),
         f"{first.place}. A hit is the context that the search meant; a mismatch has the right key and another history; "
         "a stale hit is another key's content, returned as if it were right.",
         first.file.command,
-        Plot("lookups, %", categories=[Category(f"{each.name}, {capacity}") for capacity, each in found], bands=bands),
+        Plot("lookups, %", series=bars, categories=[f"{each.name}, {capacity}" for capacity, each in found]),
     )
-
-
-def _hover(backend: BackendResult, outcome: str, capacity: str) -> str:
-    if not backend.count(outcome):
-        return ""
-    rate = number(backend.rate(outcome))
-    return f"{words(outcome)}: {rate} % ({backend.count(outcome):,.0f})\n{backend.name}, {capacity}"
 
 
 def work_panels(replays: Iterable[Replay]) -> Iterator[Panel]:
@@ -200,15 +189,20 @@ def work_panels(replays: Iterable[Replay]) -> Iterator[Panel]:
         counted = {each.name: each.counts_per_step for each in replay.result.backends if each.counts_per_step}
         if not counted or not replay.is_default:
             continue
-        widths = {name: counts.get("tensor_ops", 0.0) for name, counts in counted.items()}
-        hovers = [f"{number(width)} tensor operations\n{name}" for name, width in widths.items()]
-        bands = [Band("tensor operations", list(widths.values()), hovers)]
+        operations = [counts.get("tensor_ops", 0.0) for counts in counted.values()]
         yield Panel(
             replay.name("work"),
             replay.title("Work of a recurrent step"),
             Table(("backend", *_WORK.values()), [[name, *map(each.get, _WORK)] for name, each in counted.items()]),
             f"{replay.described}. Counted, the same on any machine; median of the steps.",
             replay.file.command,
-            Plot("tensor operations", categories=[Category(name) for name in counted], bands=bands),
+            _bars_of("tensor operations", list(counted), operations),
             open=True,
         )
+
+
+def _bars_of(what: str, names: Sequence[str], values: Sequence[float]) -> Plot:
+    def hover(place: float, value: float, _: str) -> str:
+        return f"{number(value)} {what}\n{names[int(place)]}"
+
+    return Plot(what, series=[Series(what, range(len(names)), values, hover)], categories=names)

@@ -14,8 +14,8 @@ from kvbench.history.commits import read_commits
 from kvbench.history.series import History, read_history
 from kvbench.judge.change_points import Judgement, judge_history
 from kvbench.report import backends, capacities, comparisons, costs, front, regressions, trace_pages
+from kvbench.report.input_files import read_benchmarks, read_replays
 from kvbench.report.panels import Panel
-from kvbench.report.result_files import read_benchmarks, read_replays
 from kvbench.report.searches import Searches, read_searches
 from kvbench.report.site import Group, PageLink, ReportError, Site
 from kvbench.report.text import clean, file_name

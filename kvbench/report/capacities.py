@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from kvbench.capacity.bounds import Future
+from kvbench.report.input_files import Replay, ReplayFile
 from kvbench.report.panels import Panel, Table
 from kvbench.report.plots import Plot, Series
-from kvbench.report.result_files import Replay, ReplayFile
 from kvbench.report.text import number, words
 from kvbench.results.replay import OUTCOMES
 from kvcache import TOKENS_PER_STEP, Geometry
@@ -27,9 +27,7 @@ Rates = list[float | None]  # %, one for each size
 def capacity_panels(files: Iterable[ReplayFile], requests: dict[tuple[str, int], Future]) -> Iterator[Panel]:
     """Hits and stale hits against the recurrent pool's size, in entries and in bytes.
 
-    Args:
-        files: with replays at several capacities.
-        requests: by the SHA-256 of a trace and the number of its searches, for bounds.
+    Bounds are of ``requests``, by the SHA-256 of a trace and the number of its searches.
     """
     for file in files:
         places: dict[tuple[str, str], list[Replay]] = {}

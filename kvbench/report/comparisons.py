@@ -10,8 +10,8 @@ import pandas as pd
 from kvbench.history.series import CONTROL, History
 from kvbench.judge.verdict import Rates, Verdict, overall, sign_of_count, sign_of_rates, sign_of_time
 from kvbench.measure.machine import short_commit
+from kvbench.report.input_files import Replay, ReplayFile
 from kvbench.report.panels import Table
-from kvbench.report.result_files import Replay, ReplayFile
 from kvbench.report.text import number
 from kvbench.results.replay import DEFAULT_CAPACITIES, OUTCOMES, BackendResult
 from kvcache import GEOMETRIES
@@ -20,7 +20,7 @@ __all__ = ["Comparison", "comparison_table", "from_history", "from_replays", "he
 
 DEFAULT_BACKENDS = ("new", "new:paged")  # what the library does by default, by either name
 RECORDED, SYNTHETIC = "recorded", "synthetic"
-_TRACES = "replays.Replays."
+_REPLAYS = "replays.Replays.track_"
 _TIME, _BYTES = "step_time_over_legacy", "bytes_reserved"
 _TRACKED = ("miss", "stale_hit", "context_mismatch")  # outcomes whose rates asv tracks
 _OPEN = "time undecided"
@@ -156,13 +156,10 @@ def from_history(history: History) -> list[Comparison]:
     found = []
     of_both = [_BYTES, *(f"{outcome}_rate" for outcome in _TRACKED)]
     for machine, commits in history.commits.items():
-        tracked = {name: history.values(machine, f"{_TRACES}track_{name}") for name in (_TIME, *of_both)}
-        known = pd.DataFrame(
-            {(name, params): values for name, cells in tracked.items() for params, values in cells.items()},
-            index=commits,
-        )
-        for params in tracked[_TIME]:
-            cell = dict(part.partition("=")[::2] for part in params.split(", "))
+        replays = [each for each in history.series if each.machine == machine and each.benchmark.startswith(_REPLAYS)]
+        values = {(each.benchmark.removeprefix(_REPLAYS), each.params): each.values for each in replays}
+        known = pd.DataFrame(values, index=commits)
+        for params, cell in [(each.params, each.cell) for each in replays if each.benchmark == f"{_REPLAYS}{_TIME}"]:
             if set(cell) != {"trace", "backend", "device"} or cell["backend"].startswith(CONTROL):
                 continue
             legacy = f"trace={cell['trace']}, backend={CONTROL}, device={cell['device']}"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from kvbench.history.series import History
 from kvbench.measure.machine import short_commit
+from kvbench.report.input_files import BenchmarkFile
 from kvbench.report.panels import Cell, Panel, Table
-from kvbench.report.plots import Category, Plot, Series
-from kvbench.report.result_files import BenchmarkFile
+from kvbench.report.plots import Plot, Series
 from kvbench.report.text import file_name, number, words
 from kvbench.results.pytest_benchmark import STATISTICS, Benchmark
 
@@ -99,8 +99,11 @@ def _operation(name: str) -> tuple[str, str]:
 
 
 def _benchmark_panel(file: BenchmarkFile, operation: str, found: Sequence[tuple[str, Benchmark]]) -> Panel:
-    categories = [Category(label, tuple(each.microseconds.values())) for label, each in found]
-    rows: list[list[Cell]] = [[each.name, *each.microseconds.values(), each.stats.rounds] for _, each in found]
+    labels = [label for label, _ in found]
+    spreads = [list(each.microseconds.values()) for _, each in found]
+    rows: list[list[Cell]] = [
+        [each.name, *spread, each.stats.rounds] for (_, each), spread in zip(found, spreads, strict=True)
+    ]
     return Panel(
         file_name("benchmark", file.path.stem, operation, beside=str(file.path)),
         f"{words(operation).capitalize() or 'Single operations'}: {file.name}",
@@ -108,5 +111,5 @@ def _benchmark_panel(file: BenchmarkFile, operation: str, found: Sequence[tuple[
         f"{file.content.datetime}, {file.machine}, commit {short_commit(file.commit) or 'unknown'}. From the fastest "
         "round to the slowest, quartiles thick, the median marked.",
         "pytest benchmarks/gates --benchmark-json",
-        Plot("us", categories=categories, log_x=all(each.microseconds["min"] > 0 for _, each in found)),
+        Plot("us", categories=labels, spreads=spreads, log_x=all(lowest > 0 for lowest, *_ in spreads)),
     )

@@ -11,7 +11,7 @@ from kvbench.history.commits import Commits
 from kvbench.history.series import History, Series
 from kvbench.judge.change_points import ChangePoint
 from kvbench.report.panels import Cell, Panel, Table
-from kvbench.report.plots import Mark, Plot
+from kvbench.report.plots import Plot
 from kvbench.report.plots import Series as Line
 from kvbench.report.text import file_name, number
 
@@ -54,6 +54,8 @@ def _panel(name: str, group: list[Series], points: list[ChangePoint], history: H
         [commit[:8], str(history.dates[commit].date()), _subject(commit, commits), *numbers]
         for commit, *numbers in values.itertuples()
     ]
+    kind = "deterministic: every change is a change point" if first.is_exact else "measured: change points are tested"
+    better = "lower is better" if first.lower_is_better else "whether lower is better is not known"
     headings = ("commit", "date", "subject", *(_label(each) for each in group))
     latest = rows[-LAST_VALUES:]
     more = f" The table has the last {len(latest)} of {len(rows)} commits." if len(latest) < len(rows) else ""
@@ -63,17 +65,11 @@ def _panel(name: str, group: list[Series], points: list[ChangePoint], history: H
         name,
         ", ".join(part for part in (first.metric, first.sizes) if part),
         Table(headings, latest),
-        f"{_reading(first)}{more}",
+        f"{first.benchmark} on {first.machine}; {kind}; {better}.{more}",
         _command(values.index, commits),
         _plot(values[drawn].set_axis([_label(group[place]) for place in drawn], axis=1), first.unit, marks, commits),
         Table(headings, rows),
     )
-
-
-def _reading(series: Series) -> str:
-    kind = "deterministic: every change is a change point" if series.is_exact else "measured: change points are tested"
-    better = "lower is better" if series.lower_is_better else "whether lower is better is not known"
-    return f"{series.benchmark} on {series.machine}; {kind}; {better}."
 
 
 def _plot(values: pd.DataFrame, unit: str, marks: Iterable[str], commits: Commits) -> Plot:
@@ -90,7 +86,7 @@ def _plot(values: pd.DataFrame, unit: str, marks: Iterable[str], commits: Commit
         "commit, oldest first",
         unit,
         lines,
-        marks=[Mark(names.get_loc(commit) - 0.5, commit[:8]) for commit in marks],
+        marks=[(names.get_loc(commit) - 0.5, commit[:8]) for commit in marks],
         x_ticks=_ticks(names),
         log_y=bool(lowest > 0 and highest > WIDEST * lowest),
     )

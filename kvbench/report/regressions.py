@@ -127,12 +127,12 @@ def _commit_table(points: Sequence[ChangePoint], commits: Commits) -> Table:
 
 
 def _change_panel(verdict: Verdict, table: Table, command: str) -> Panel:
-    cut = len(table.rows) > MOST_CHANGES
+    cut = f"The largest {MOST_CHANGES:,} of {len(table.rows):,}; the data has all."
     return Panel(
         f"change-points-{verdict or 'other'}",
         f"{_TITLES[verdict]}, largest first",
         Table(table.headings, table.rows[:MOST_CHANGES]),
-        f"The largest {MOST_CHANGES:,} of {len(table.rows):,}; the data has all." if cut else "",
+        cut if len(table.rows) > MOST_CHANGES else "",
         command,
         data=table,
         open=True,

@@ -17,14 +17,13 @@ from markupsafe import Markup
 from kvbench.errors import FileError
 from kvbench.files import whole_or_absent
 from kvbench.report.figures import draw
-from kvbench.report.panels import Link, Panel, Table
+from kvbench.report.panels import Link, Panel
 from kvbench.report.text import number
 
 __all__ = ["LARGEST_PAGE", "Group", "PageLink", "ReportError", "Site"]
 
 LARGEST_PAGE = 1_500_000  # bytes of panels; what is around them is small
 DATA = "data"
-TEMPLATES = "templates"
 LISTING = "files.txt"  # of what a report wrote
 _PAGE = r"(index|(regressions|backends|histories)(-\d+)?|trace-[a-z0-9-]+)\.html"
 _OWN_FILE = rf"[a-z0-9-]+\.html|{DATA}/[a-z0-9-]+\.csv"
@@ -53,13 +52,7 @@ class Group:
 
 @dataclass
 class Site:
-    """A folder of pages.
-
-    Args:
-        folder: to be written to.
-        title: of all pages.
-        made: how and when the report was made, for the foot of each page.
-    """
+    """A folder of pages, all with one title; ``made`` says how and when, at the foot of each."""
 
     folder: Path
     title: str
@@ -68,8 +61,9 @@ class Site:
     written: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        loader = PackageLoader("kvbench.report")
         self._environment = Environment(
-            loader=PackageLoader("kvbench.report", TEMPLATES),
+            loader=loader,
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
@@ -77,8 +71,6 @@ class Site:
         )
         self._environment.filters["number"] = number
         self._environment.tests["link"] = lambda cell: isinstance(cell, Link)
-        loader = self._environment.loader
-        assert loader is not None
         script, style = (loader.get_source(self._environment, name)[0] for name in ("report.js", "report.css"))
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         # Files of ours, put into each page; the policy lets no other script run, whatever a page may hold.
@@ -88,7 +80,10 @@ class Site:
         """A panel as it stands on a page; its data is written."""
         drawing = None if panel.plot is None else draw(panel.plot, panel.name)
         file = f"{DATA}/{panel.name}.csv"
-        _as_csv(self.folder / file, panel.data or panel.table)
+        table = panel.data or panel.table
+        with whole_or_absent(self.folder / file) as beside:  # exact numbers; what has none is an empty cell
+            frame = pd.DataFrame(table.rows, columns=table.headings, dtype=object)
+            frame.to_csv(beside, index=False, lineterminator="\r\n")
         self.written.append(file)
         template = self._environment.get_template("panel.html")
         return Markup(template.render(panel=panel, drawing=drawing, csv=file))
@@ -108,13 +103,14 @@ class Site:
             ReportError: the folder holds a page by one of a report's names that no report wrote, or a file where the
                 data is to lie.
         """
-        own = set(self._listed())
-        foreign = [path.name for path in sorted(self.folder.glob("*.html")) if re.fullmatch(_PAGE, path.name)]
-        foreign = [name for name in foreign if name not in own]
+        own = self._listed()
+        pages = sorted(path.name for path in self.folder.glob("*.html") if re.fullmatch(_PAGE, path.name))
+        foreign = [name for name in pages if name not in own]
         if foreign:
             raise ReportError(self.folder / foreign[0], "no report wrote this: give another folder, or move it away")
-        if (self.folder / DATA).exists() and not (self.folder / DATA).is_dir():
-            raise ReportError(self.folder / DATA, "is a file, where a report has its folder of data")
+        data = self.folder / DATA
+        if data.exists() and not data.is_dir():
+            raise ReportError(data, "is a file, where a report has its folder of data")
 
     def _listed(self) -> list[str]:
         listing = self.folder / LISTING
@@ -193,10 +189,3 @@ class Site:
 
 def _numbered(stem: str, number: int) -> str:
     return f"{stem}.html" if number == 1 else f"{stem}-{number}.html"
-
-
-def _as_csv(path: Path, table: Table) -> None:
-    """Write a table's exact numbers; what has none is an empty cell."""
-    with whole_or_absent(path) as beside:
-        frame = pd.DataFrame(table.rows, columns=table.headings, dtype=object)
-        frame.to_csv(beside, index=False, lineterminator="\r\n")

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from replay_files import replay, synthetic
 
-from kvbench.report.result_files import read_benchmarks, read_replays
+from kvbench.report.input_files import read_benchmarks, read_replays
 from kvbench.results.decode import ResultsError
 from kvbench.results.pytest_benchmark import STATISTICS
 from kvbench.results.replay import Capacity
@@ -41,7 +41,7 @@ def changed(content, *path, value=None):
 def test_what_a_replay_wrote(tmp_path, content):
     file = read_replays(write(tmp_path, content))
     assert file.command.startswith("kvbench replay ")
-    assert file.machines["cpu"]["processor"] == content["machines"]["cpu"]["processor"]
+    assert file.content.machines["cpu"]["processor"] == content["machines"]["cpu"]["processor"]
     (result,) = file.content.replays
     assert (result.trace.file, result.device, result.trace.synthetic) == ("trace.parquet", "cpu", True)
     assert result.capacity == Capacity("default")

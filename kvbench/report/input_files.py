@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kvbench.report.text import clean, file_name
 from kvbench.results import pytest_benchmark, replay
-from kvbench.results.decode import Scalars, read_json
+from kvbench.results.decode import read_json
 from kvbench.results.pytest_benchmark import Benchmark, PytestBenchmarks
 from kvbench.results.replay import COMMIT, DEFAULT_CAPACITIES, BackendResult, ReplayResult, ReplayResults, Timeline
 
@@ -34,19 +34,9 @@ class ReplayFile:
         return shlex.join(["kvbench", *self.content.command])
 
     @property
-    def machines(self) -> dict[str, dict[str, str]]:
-        """Descriptions by device."""
-        return {device: _as_texts(machine) for device, machine in self.content.machines.items()}
-
-    @property
-    def settings(self) -> dict[str, str]:
-        """Of the run."""
-        return _as_texts(self.content.settings)
-
-    @property
     def commit(self) -> str:
         """Of the library that was measured, ``-dirty`` where files differed from it; empty where it is not known."""
-        return next((each[COMMIT] for each in self.machines.values() if COMMIT in each), "")
+        return next((str(each[COMMIT]) for each in self.content.machines.values() if each.get(COMMIT)), "")
 
 
 @dataclass(frozen=True)
@@ -131,7 +121,3 @@ def read_benchmarks(path: Path, name: str = "") -> BenchmarkFile:
     """As ``read_replays``, of pytest-benchmark."""
     content = read_json(path, PytestBenchmarks, pytest_benchmark.MADE_BY, prepare=clean)
     return BenchmarkFile(path, content, name or clean(path.name))
-
-
-def _as_texts(values: Scalars) -> dict[str, str]:
-    return {name: str(value) for name, value in values.items() if value is not None}
