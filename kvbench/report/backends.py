@@ -11,8 +11,7 @@ import pandas as pd
 from kvbench.metrics import COUNTERS
 from kvbench.replay.drive import OPERATIONS, STEP_OPERATIONS
 from kvbench.report.input_files import Replay
-from kvbench.report.panels import Cell, Panel, Table
-from kvbench.report.plots import Plot, Series
+from kvbench.report.panels import Cell, Panel, Plot, Series, Table
 from kvbench.report.text import file_name, number, words
 from kvbench.results.replay import OUTCOMES, STEP, Latency
 

@@ -203,13 +203,13 @@ class _Report:
             command = clean(shlex.join(["kvbench", *self.profile.command]))
             table = front.profile_table(self.inputs.profile, self.profile, self.site.folder)
             panels["profiles"] = Panel("profiles", "Profiles", table, command=command, open=True)
-        sources = [*(["asv's results"] if self.inputs.results else []), *(file.name for file in self.files)]
+        sources = ["asv's results"] if self.inputs.results else []
         self.site.page(
             FRONT,
             "front.html",
             "kvbench report",
             compared=[(each, comparisons.where_legacy_lies(each, found)) for each in comparisons.headlines(found)],
-            sources=", ".join(sources),
+            sources=", ".join([*sources, *(file.name for file in self.files)]),
             since=self.commits.described or "(no repository of it was given)",
             **{name: self.site.panel(panel) for name, panel in panels.items()},
         )

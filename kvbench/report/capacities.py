@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from kvbench.capacity.bounds import Future
 from kvbench.report.input_files import Replay, ReplayFile
-from kvbench.report.panels import Panel, Table
-from kvbench.report.plots import Plot, Series
+from kvbench.report.panels import Panel, Plot, Series, Table
 from kvbench.report.text import number, words
 from kvbench.results.replay import OUTCOMES
 from kvcache import TOKENS_PER_STEP, Geometry

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from kvbench.history.series import History
 from kvbench.measure.machine import short_commit
 from kvbench.report.input_files import BenchmarkFile
-from kvbench.report.panels import Cell, Panel, Table
-from kvbench.report.plots import Plot, Series
+from kvbench.report.panels import Cell, Panel, Plot, Series, Table
 from kvbench.report.text import file_name, number, words
 from kvbench.results.pytest_benchmark import STATISTICS, Benchmark
 

@@ -23,7 +23,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from kvbench.report.plots import Plot, Series
+from kvbench.report.panels import Plot, Series
 from kvbench.report.text import number
 
 __all__ = ["COLOURS", "Drawing", "draw"]
@@ -276,11 +276,10 @@ def _as_part_of_a_page(svg: str, name: str) -> Markup:
         root.attrib.pop(attribute, None)
     root.set("role", "img")
     root.set("aria-labelledby", f"{name}-title")
-    parents = {child: parent for parent in root.iter() for child in parent}
-    for element in list(root.iter()):
-        if element.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
-            parents[element].remove(element)
-            continue
+    for definitions in root.iter(f"{{{_SVG}}}defs"):
+        for style in definitions.findall(f"{{{_SVG}}}style"):
+            definitions.remove(style)
+    for element in root.iter():
         own = element.attrib.pop("id", "")
         if own.startswith("series:"):
             element.set("data-series", own.removeprefix("series:"))

@@ -10,9 +10,8 @@ import pandas as pd
 from kvbench.history.commits import Commits
 from kvbench.history.series import History, Series
 from kvbench.judge.change_points import ChangePoint
-from kvbench.report.panels import Cell, Panel, Table
-from kvbench.report.plots import Plot
-from kvbench.report.plots import Series as Line
+from kvbench.report.panels import Cell, Panel, Plot, Table
+from kvbench.report.panels import Series as Line
 from kvbench.report.text import file_name, number
 
 __all__ = ["history_name", "history_panels", "pace_panel"]

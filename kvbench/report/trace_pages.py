@@ -10,8 +10,7 @@ import pandas as pd
 
 from kvbench.report.backends import OUTCOME_COLOURS
 from kvbench.report.input_files import Replay
-from kvbench.report.panels import Cell, Columns, Panel, Table
-from kvbench.report.plots import Plot, Series
+from kvbench.report.panels import Cell, Columns, Panel, Plot, Series, Table
 from kvbench.report.searches import NO_NODE, Searches
 from kvbench.report.text import clean, file_name, number, words
 from kvbench.results.replay import OUTCOMES, Timeline

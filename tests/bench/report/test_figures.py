@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from kvbench.report.figures import COLOURS, draw
-from kvbench.report.plots import Plot, Series
+from kvbench.report.panels import Plot, Series
 
 SVG = "{http://www.w3.org/2000/svg}"
 LINES = Plot("x, ms", "y, MB", [Series(name, [0, 1, 2], [1, 5, 3], lambda x, y, name: f"{x} {y}") for name in "ab"])
