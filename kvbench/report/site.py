@@ -50,6 +50,9 @@ class Group:
     note: str = ""
 
 
+_Page = list[tuple[Group, str, list[Markup]]]  # groups, their anchors, and their panels there
+
+
 @dataclass
 class Site:
     """A folder of pages, all with one title; ``made`` says how and when, at the foot of each."""
@@ -150,7 +153,27 @@ class Site:
         Returns:
             The address of each panel by its name.
         """
-        pages: list[list[tuple[Group, str, list[Markup]]]] = [[]]
+        pages, where, contents = self._divided(stem, groups)
+        own = [
+            PageLink(_numbered(stem, number), heading if len(pages) == 1 else f"{heading} {number}")
+            for number in range(1, len(pages) + 1)
+        ]
+        parts = [*before, *own, *after]
+        for link, page in zip(own, pages, strict=True):
+            self.page(
+                link.file,
+                "panels.html",
+                link.title,
+                lead=lead if link is own[0] else (),
+                parts=parts if len(parts) > 1 else (),
+                contents=contents if len(contents) > 1 else (),
+                groups=[each for each in page if each[2] or each[0].note],
+            )
+        return where
+
+    def _divided(self, stem: str, groups: Sequence[Group]) -> tuple[list[_Page], dict[str, str], list[PageLink]]:
+        """Drawn groups page by page, addresses of panels by their names, and links to all groups."""
+        pages: list[_Page] = [[]]
         where: dict[str, str] = {}
         contents: list[PageLink] = []
         size = 0
@@ -169,22 +192,7 @@ class Site:
             if group.title and (group.panels or group.note):
                 begins = where[group.panels[0].name] if group.panels else _numbered(stem, len(pages))
                 contents.append(PageLink(f"{begins.partition('#')[0]}#{anchor}", group.title))
-        own = [
-            PageLink(_numbered(stem, number), heading if len(pages) == 1 else f"{heading} {number}")
-            for number in range(1, len(pages) + 1)
-        ]
-        parts = [*before, *own, *after]
-        for link, page in zip(own, pages, strict=True):
-            self.page(
-                link.file,
-                "panels.html",
-                link.title,
-                lead=lead if link is own[0] else (),
-                parts=parts if len(parts) > 1 else (),
-                contents=contents if len(contents) > 1 else (),
-                groups=[each for each in page if each[2] or each[0].note],
-            )
-        return where
+        return pages, where, contents
 
 
 def _numbered(stem: str, number: int) -> str:
