@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from kvbench.errors import KvbenchError
+from kvbench.errors import FileError
 from kvbench.text import clean
 
 __all__ = ["Commit", "Commits", "HistoryError", "read_commits"]
@@ -16,11 +16,8 @@ DEFAULT_NUMBER = 10  # of commits that count as new where nothing was tagged
 _FIELDS = "%H%x00%an%x00%s"  # no text of a commit holds a NUL
 
 
-class HistoryError(KvbenchError):
+class HistoryError(FileError):
     """A repository that cannot answer: which one, and what is wrong."""
-
-    def __init__(self, path: str | Path, fault: str) -> None:
-        super().__init__(f"{path}: {fault}")
 
 
 @dataclass(frozen=True)

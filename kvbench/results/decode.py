@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from kvbench.errors import KvbenchError
+from kvbench.errors import FileError
 from kvbench.files import whole_or_absent
 from kvbench.text import clean
 
@@ -19,11 +19,8 @@ Kind = TypeVar("Kind")
 Scalars = dict[str, str | bool | int | float | None]  # settings, or what describes a machine
 
 
-class ResultsError(KvbenchError):
+class ResultsError(FileError):
     """A file that cannot be used: which one, what is wrong in it, and where it should come from."""
-
-    def __init__(self, path: str | Path, fault: str) -> None:
-        super().__init__(f"{path}: {fault}")
 
 
 def read_json(
