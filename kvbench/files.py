@@ -18,9 +18,7 @@ def whole_or_absent(path: str | Path) -> Iterator[Path]:
     Raises:
         OSError: the folder cannot be written to.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = _beside(Path(path))
     try:
         yield beside
         with open(beside, "rb") as file:
@@ -35,8 +33,7 @@ def check_writable(path: str | Path) -> None:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = _beside(path)
     try:
         beside.touch()
     finally:
@@ -53,8 +50,7 @@ def folder_whole_or_absent(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     _refuse_existing(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = _beside(path)
     beside.mkdir()
     try:
         yield beside
@@ -62,6 +58,12 @@ def folder_whole_or_absent(path: str | Path) -> Iterator[Path]:
         os.rename(beside, path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    """A name in the same folder, which is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def _refuse_existing(path: Path) -> None:

@@ -22,7 +22,6 @@ class Metric:
     Attributes:
         name: in JSON, and in the gate's rows.
         label: in tables and on pages; with underscores, asv's ``track_`` name.
-        unit: of its value.
         better: ``lower`` or ``higher``.
         exact: whether it is the same on any machine, and compared exactly; if not, it is a time.
         any_change_fails: whether the gate calls a change worse that way, too: a drift must be meant.

@@ -10,27 +10,18 @@ from kvbench.replay.hierarchy import Hierarchy
 from kvbench.trace.steps import Step
 from kvcache import Scope
 
-__all__ = ["Future", "count_lookups"]
+__all__ = ["Future"]
 
-Span = tuple[int, int]  # time of a request that leaves an entry in the pool, time of the lookup that it answers
-
-
-def count_lookups(steps: Sequence[Step]) -> int:
-    """Lookups of roots and nodes; rows that begin empty make none."""
-    return sum(parent is not None for step in steps for parent in step.parents)
+Span = tuple[int, int]  # from a request that leaves an entry in the pool to the lookup that it answers
 
 
 @dataclass
 class _Pool:
-    """Requests of one unlimited pool.
+    """Requests of one unlimited pool."""
 
-    Attributes:
-        since: time since which each key's entry is in the pool.
-        spans: over which an entry must be kept for one lookup.
-    """
-
-    since: dict[int, int] = field(default_factory=dict)
-    spans: list[Span] = field(default_factory=list)
+    since: dict[int, int] = field(default_factory=dict)  # when each key's entry was last needed or stored
+    spans: list[Span] = field(default_factory=list)  # over which an entry must be kept for one lookup
+    most: int = 0  # entries that it ever held at once
 
 
 class Future:
@@ -41,29 +32,34 @@ class Future:
         pool: the kind whose size varies, ``"init"`` or ``"recur"``; the other is unlimited.
 
     Attributes:
-        lookups: of the trace.
+        lookups: of the trace; rows that begin empty make none.
         found: lookups that unlimited pools answer.
+        most_entries: of one pool of the kind at a time: with that many slots nothing is ever evicted.
     """
 
     def __init__(self, steps: Sequence[Step], pool: str) -> None:
         self._kind = pool
-        self.lookups = count_lookups(steps)
         self._answered = 0  # lookups that the other kind of pool answers, however large this kind is
         self._pools: list[_Pool] = []  # of the kind
         self._hierarchy = Hierarchy(self._make)
+        self.lookups = 0
         now = 0
         for step in steps:
             for env, key in zip(step.envs, step.parents, strict=True):
                 if key is not None:
+                    self.lookups += 1
                     self._lookup(now, step.scope, env, key)
                 now += 1
             for env, key in zip(step.envs, step.keys, strict=False):
-                self._hierarchy.written(env, step.scope).since[key] = now
+                written = self._hierarchy.written(env, step.scope)
+                written.since[key] = now
+                written.most = max(written.most, len(written.since))
                 now += 1
             for scope in step.clears:
                 for cleared in self._hierarchy.cleared(scope):
                     cleared.since.clear()
         self.found = self._answered + sum(len(each.spans) for each in self._pools)
+        self.most_entries = max((each.most for each in self._pools), default=0)
 
     def _make(self, kind: str) -> _Pool:
         pool = _Pool()

@@ -11,27 +11,24 @@ because a context made after a miss has another history. So the bound cannot alw
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from kvbench.capacity.bounds import Future, count_lookups
-from kvbench.capacity.symbols import LEGACY_POLICY, PagedCache, PooledCache, SymbolCache, count_outcomes
-from kvbench.replay.hierarchy import INIT, RECUR, Hierarchy
-from kvbench.replay.outcomes import Outcome
+from kvbench.capacity.bounds import Future
+from kvbench.capacity.symbols import LEGACY_POLICY, PagedCache, PooledCache, count_outcomes
+from kvbench.replay.hierarchy import INIT, RECUR
+from kvbench.replay.outcomes import Outcome, by_name
 from kvbench.trace.steps import Step
 from kvcache import EvictionStrategy, Geometry
 
 __all__ = [
-    "BOUNDS",
-    "BYTE_BACKENDS",
-    "POLICIES",
-    "POOLS",
-    "capacities_to_try",
-    "hit_rate_by_bytes",
-    "hit_rate_curves",
+    "BOUNDS", "BYTE_BACKENDS", "POLICIES", "POOLS", "capacities_to_try", "hit_rate_by_bytes", "hit_rate_curves",
     "most_entries",
-]
+]  # fmt: skip
 
 BELADY, UNBOUNDED = BOUNDS = ("belady", "unbounded")
 # Strategies of the new pools; legacy's circle of slots; and the bounds.
@@ -40,7 +37,7 @@ POOLS = (INIT, RECUR)
 # The first two divide a budget into slots of full entries, the last into pages of one token.
 BYTE_BACKENDS = (LEGACY_POLICY, "new:slab", "new:paged")
 
-_OUTCOMES = (Outcome.HIT, Outcome.CONTEXT_MISMATCH, Outcome.STALE_HIT, Outcome.MISS)
+_OUTCOMES = ["hit", "context_mismatch", "stale_hit", "miss"]
 
 
 def hit_rate_curves(
@@ -55,9 +52,7 @@ def hit_rate_curves(
     """Lookup outcomes at several sizes of one kind of pool; the other kind has its default size.
 
     Args:
-        steps: of the trace (``kvbench.trace.steps.read_steps``).
-        geometry: of the trace: it gives the other pools' sizes and an entry's bytes.
-        capacities: slots: of the recurrent pool, or of each environment's init pool.
+        capacities: slots of the recurrent pool, or of each environment's init pool.
         policies: out of ``POLICIES``.
         pool: the kind whose size varies, ``"recur"`` or ``"init"``.
         itemsize: bytes of one element of an entry.
@@ -65,10 +60,8 @@ def hit_rate_curves(
     Returns:
         A row for each policy and capacity, in the given order: ``policy``; ``entries``; ``bytes`` (of that many full
         entries, all environments' together); ``lookups`` (of the whole trace, root and node); counts ``hit``,
-        ``context_mismatch``, ``stale_hit``, ``miss``; and the same as shares of the lookups, ``hit_rate``,
-        ``context_mismatch_rate``, ``stale_hit_rate``, ``miss_rate`` (NaN without lookups). As in a replay, a hit has
-        the right key and the right history. The bounds do not compare histories: all they find is a hit. The unbounded
-        line is the same at every capacity.
+        ``context_mismatch``, ``stale_hit``, ``miss``; and the same with ``_rate`` behind, as shares of the lookups (NaN
+        without any). The bounds do not compare histories: all they find is a hit.
 
     Raises:
         ValueError: an unknown policy or pool, a capacity that is not a positive integer, or a geometry that keeps no
@@ -77,27 +70,18 @@ def hit_rate_curves(
     _check(geometry, capacities, policies, POLICIES)
     if pool not in POOLS:
         raise ValueError(f"unknown pool {pool!r}: choose one of {', '.join(POOLS)}")
-    lookups = count_lookups(steps)
     pools = geometry.env_num if pool == INIT else 1
-    future = Future(steps, pool) if set(policies) & set(BOUNDS) else None
-    rows = []
-    for policy in policies:
-        for capacity in capacities:
-            if policy in BOUNDS:
-                assert future is not None
-                found = future.found_by_belady(capacity) if policy == BELADY else future.found
-                counts = Counter({Outcome.HIT: found, Outcome.MISS: lookups - found})
-            else:
-                counts = count_outcomes(steps, PooledCache(geometry, policy, {pool: capacity}))
-            rows.append(
-                {
-                    "policy": policy,
-                    "entries": capacity,
-                    "bytes": pools * capacity * geometry.entry_bytes(itemsize),
-                    **_shares(counts, lookups),
-                }
-            )
-    return pd.DataFrame(rows)
+    future = Future(steps, pool)
+
+    def count(policy: str, capacity: int) -> Counter[Outcome]:
+        if policy not in BOUNDS:
+            return count_outcomes(steps, PooledCache(geometry, policy, {pool: capacity}))
+        found = future.found_by_belady(capacity) if policy == BELADY else future.found
+        return Counter({Outcome.HIT: found, Outcome.MISS: future.lookups - found})
+
+    table = _table({"policy": policies, "entries": capacities}, count)
+    table.insert(2, "bytes", table["entries"] * pools * geometry.entry_bytes(itemsize))
+    return table
 
 
 def hit_rate_by_bytes(
@@ -112,16 +96,13 @@ def hit_rate_by_bytes(
     """Lookup outcomes at several byte sizes of the recurrent pool; init pools have their default size.
 
     Args:
-        steps: of the trace.
-        geometry: of the trace: it gives the bytes of an entry and a token.
         budgets: bytes of the recurrent pool.
-        backends: out of ``BYTE_BACKENDS``. ``legacy`` and ``new:slab`` hold as many full entries as fit;
-            ``new:paged`` as many different tokens: a token that contexts share counts once.
+        backends: out of ``BYTE_BACKENDS``; of ``new:paged`` a token that contexts share counts once.
         eviction: strategy of the new backends.
         itemsize: bytes of one element.
 
     Returns:
-        A row for each backend and budget, in the given order: ``backend``, ``bytes``, and the columns of outcomes of
+        A row for each backend and budget, in the given order: ``backend``, ``bytes``, and outcomes as in
         ``hit_rate_curves``.
 
     Raises:
@@ -133,42 +114,27 @@ def hit_rate_by_bytes(
     too_small = [budget for budget in budgets if budget < entry_bytes]
     if too_small:
         raise ValueError(f"{too_small[0]} bytes hold no entry of {geometry.name!r}: one takes {entry_bytes}")
-    lookups = count_lookups(steps)
-    rows = []
-    for backend in backends:
-        for budget in budgets:
-            cache: SymbolCache
-            if backend == "new:paged":
-                cache = PagedCache(geometry, budget * geometry.context_length // entry_bytes, strategy)
-            else:
-                policy = LEGACY_POLICY if backend == LEGACY_POLICY else strategy
-                cache = PooledCache(geometry, policy, {RECUR: budget // entry_bytes})
-            rows.append({"backend": backend, "bytes": budget, **_shares(count_outcomes(steps, cache), lookups)})
-    return pd.DataFrame(rows)
+
+    def count(backend: str, budget: int) -> Counter[Outcome]:
+        if backend == "new:paged":
+            pages = budget * geometry.context_length // entry_bytes
+            return count_outcomes(steps, PagedCache(geometry, pages, strategy))
+        policy = LEGACY_POLICY if backend == LEGACY_POLICY else strategy
+        return count_outcomes(steps, PooledCache(geometry, policy, {RECUR: budget // entry_bytes}))
+
+    return _table({"backend": backends, "bytes": budgets}, count)
 
 
 def most_entries(steps: Sequence[Step], *, pool: str = RECUR) -> int:
     """The most keys that are stored in one pool between two clears: with that many slots nothing is ever evicted."""
-    most = {INIT: 0, RECUR: 0}
-    stored: Hierarchy[tuple[str, set[int]]] = Hierarchy(lambda kind: (kind, set()))
-    for step in steps:
-        for env, key in zip(step.envs, step.keys, strict=False):
-            kind, keys = stored.written(env, step.scope)
-            keys.add(key)
-            most[kind] = max(most[kind], len(keys))
-        for scope in step.clears:
-            for _, keys in stored.cleared(scope):
-                keys.clear()
-    return most[pool]
+    return Future(steps, pool).most_entries
 
 
 def capacities_to_try(most: int, count: int = 12) -> list[int]:
     """At most ``count`` sizes from 1 to ``most``, evenly apart on a logarithmic axis; ascending, none twice."""
     if most < 1 or count < 1:
         raise ValueError(f"at least one size and one entry are needed, got {count} sizes up to {most}")
-    if count == 1:
-        return [most]
-    return sorted({round(most ** (number / (count - 1))) for number in range(count)})
+    return sorted({round(float(size)) for size in np.geomspace(1, most, count)} if count > 1 else {most})
 
 
 def _check(geometry: Geometry, sizes: Sequence[int], names: Sequence[str], known: Sequence[str]) -> None:
@@ -182,7 +148,12 @@ def _check(geometry: Geometry, sizes: Sequence[int], names: Sequence[str], known
         raise ValueError(f"contexts of {geometry.context_length} tokens keep no past: there is nothing to size")
 
 
-def _shares(counts: Counter[Outcome], lookups: int) -> dict[str, float]:
-    named = {outcome.value.replace(" ", "_"): counts[outcome] for outcome in _OUTCOMES}
-    rates = {f"{name}_rate": count / lookups if lookups else float("nan") for name, count in named.items()}
-    return {"lookups": lookups, **named, **rates}
+def _table(axes: dict[str, Sequence[Any]], count: Callable[..., Counter[Outcome]]) -> pd.DataFrame:
+    """Counts of outcomes at every combination of the axes' values, their sum, and their shares of it."""
+    rows = []
+    for place in product(*axes.values()):
+        counts = by_name(count(*place))
+        rows.append([*place, *(counts[name] for name in _OUTCOMES)])
+    table = pd.DataFrame(rows, columns=[*axes, *_OUTCOMES])
+    table.insert(len(axes), "lookups", table[_OUTCOMES].sum(axis=1))
+    return table.join(table[_OUTCOMES].div(table["lookups"], axis=0).add_suffix("_rate"))

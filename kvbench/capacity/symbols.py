@@ -5,35 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 
 from kvbench.replay.content import NO_CONTEXT, extend_context, generated_context
+from kvbench.replay.drive import CLEARS
 from kvbench.replay.hierarchy import INIT, RECUR, Hierarchy
 from kvbench.replay.outcomes import Entry, Outcome, RecordedContexts, judge
 from kvbench.trace.steps import Step
 from kvcache import LEGACY, MISS, CacheConfig, Geometry, KeysValues, KVCacheManager, KVCachePool, LegacyPool
 
-__all__ = ["LEGACY_POLICY", "PagedCache", "PooledCache", "SymbolCache", "count_outcomes"]
+__all__ = ["LEGACY_POLICY", "PagedCache", "PooledCache", "count_outcomes"]
 
 LEGACY_POLICY = "legacy"
 
 
-class SymbolCache(Protocol):
-    """A cache whose entries are a key and the number of a context."""
-
-    def lookup(self, step: Step) -> list[Entry | None]:
-        """The entry found for each row; None for a miss, and for a row that starts empty."""
-
-    def store(self, step: Step, contexts: list[int]) -> None:
-        """Store each row's new context under its key."""
-
-    def clear(self, scope: str) -> None:
-        """Clear the pools: ``init``, ``recur`` or ``all``."""
-
-
-def count_outcomes(steps: Sequence[Step], cache: SymbolCache) -> Counter[Outcome]:
+def count_outcomes(steps: Sequence[Step], cache: PooledCache | PagedCache) -> Counter[Outcome]:
     """The outcomes of all lookups of a trace, as ``kvbench.replay.verify`` counts them."""
     counts: Counter[Outcome] = Counter()
     recorded = RecordedContexts()
@@ -57,10 +45,8 @@ def count_outcomes(steps: Sequence[Step], cache: SymbolCache) -> Counter[Outcome
 class PooledCache:
     """One init pool for each environment and one recurrent pool.
 
-    Args:
-        geometry: of the trace: it gives the default sizes.
-        policy: a strategy of the new pools, or ``LEGACY_POLICY``.
-        slots: of each pool, by its kind; a missing kind has its default size.
+    ``policy`` is a strategy of the new pools, or ``LEGACY_POLICY``. ``slots`` are those of a pool, by its kind; a
+    missing kind has its default size.
     """
 
     def __init__(self, geometry: Geometry, policy: str, slots: Mapping[str, int]) -> None:
@@ -75,6 +61,7 @@ class PooledCache:
         return KVCachePool(self._sizes[kind], self._policy, storage="reference")
 
     def lookup(self, step: Step) -> list[Entry | None]:
+        """The entry found for each row; None for a miss, and for a row that starts empty."""
         rows = zip(step.envs, step.parents, strict=True)
         return [None if key is None else self._find(step, env, key) for env, key in rows]
 
@@ -83,24 +70,21 @@ class PooledCache:
         return cast("Entry | None", next((entry for entry in found if entry is not None), None))
 
     def store(self, step: Step, contexts: list[int]) -> None:
+        """Store each row's new context under its key."""
         for env, key, context, depth in zip(step.envs, step.keys, contexts, step.depths, strict=True):
             # The priority is the one of ``kvbench.replay.drive``.
             self._pools.written(env, step.scope).set(key, (key, context), -depth)
 
     def clear(self, scope: str) -> None:
+        """Clear the pools: ``init``, ``recur`` or ``all``."""
         for pool in self._pools.cleared(scope):
             pool.clear()
 
 
 class PagedCache:
-    """The real manager with paged storage and the thinnest possible entries: its pages are counted, not their bytes.
+    """The real manager with paged storage: the recurrent pool has ``pages`` of one token each, as thin as possible.
 
     A key's content is the last one stored under it. So the symbols can be kept beside the pools.
-
-    Args:
-        geometry: of the trace.
-        pages: tokens that the recurrent pool can hold.
-        strategy: of eviction.
     """
 
     def __init__(self, geometry: Geometry, pages: int, strategy: str) -> None:
@@ -113,20 +97,14 @@ class PagedCache:
         self._entries: Hierarchy[dict[int, Entry]] = Hierarchy(lambda kind: {})
 
     def lookup(self, step: Step) -> list[Entry | None]:
-        manager = self._manager
-        found: list[Entry | None] = []
-        for row, size in enumerate(manager.lookup(step.envs, step.parents, step.scope)):
-            env, key = step.envs[row], step.parents[row]
-            if key is None:
-                found.append(None)
-            elif size == MISS:
-                manager.supply(row, self._generated)
-                found.append(None)
-            else:
-                found.append(self._entry(step, env, key))
+        sizes = self._manager.lookup(step.envs, step.parents, step.scope)
+        for row, size in enumerate(sizes):
+            if size == MISS:
+                self._manager.supply(row, self._generated)
         if step.envs:
-            manager.assemble()
-        return found
+            self._manager.assemble()
+        rows = zip(step.envs, step.parents, sizes, strict=True)
+        return [None if key is None or size == MISS else self._entry(step, env, key) for env, key, size in rows]
 
     def _entry(self, step: Step, env: int, key: int) -> Entry:
         """The entry of a key that one of the manager's pools holds."""
@@ -134,15 +112,11 @@ class PagedCache:
         return next(entries[key] for kind, entries in self._entries.asked(env, step.scope) if key in pools[kind])
 
     def store(self, step: Step, contexts: list[int]) -> None:
-        manager = self._manager
         tokens = torch.zeros(len(step.envs), 1, step.tokens, 1)
-        manager.keys_values_wm[0].update(tokens, tokens)
-        manager.store(step.envs, step.keys, step.scope, [-depth for depth in step.depths])
+        self._manager.keys_values_wm[0].update(tokens, tokens)
+        self._manager.store(step.envs, step.keys, step.scope, [-depth for depth in step.depths])
         for env, key, context in zip(step.envs, step.keys, contexts, strict=True):
             self._entries.written(env, step.scope)[key] = (key, context)
 
     def clear(self, scope: str) -> None:
-        if scope != RECUR:
-            self._manager.clear_init_caches()
-        if scope != INIT:
-            self._manager.clear_recur_cache()
+        CLEARS[scope](self._manager)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
+from msgspec import to_builtins
 
 from kvbench.cli.console import STDERR, STDOUT
+from kvbench.cli.options import FILE, option
 from kvbench.errors import KvbenchError
-from kvbench.files import check_writable
 from kvbench.measure.machine import Machine
-
-if TYPE_CHECKING:
-    from kvbench.gate import GateFixture, Thresholds
+from kvbench.results.decode import write_json
+from kvbench.results.gate import GateResults
 
 __all__ = ["gate"]
 
@@ -30,31 +29,25 @@ class NotMeasuredError(click.ClickException):
 
 @click.command()
 @click.pass_context
-@click.option("--base", default="origin/main", show_default=True, help="Revision to compare the working tree with.")
-@click.option("--budget", type=click.FloatRange(min=0), default=300, show_default=True, help="Seconds for measuring.")
-@click.option(
-    "--keyword", "-k", default="", help="Only these benchmarks, as pytest's -k has it, e.g. 'store and pong'."
-)
+@click.option("--base", default="origin/main", help="Revision to compare the working tree with.")
+@click.option("--budget", type=click.FloatRange(min=0), default=300, help="Seconds for measuring.")
+@click.option("--keyword", "-k", help="Only these benchmarks, as pytest's -k has it, e.g. 'store and pong'.")
 @click.option("--no-times", is_flag=True, help="Compare deterministic metrics only.")
 @click.option(
     "--thresholds",
-    "thresholds_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     default=Path("benchmarks/gates/thresholds.toml"),
-    show_default=True,
     help="What counts as a change, within the checkout.",
 )
-@click.option(
-    "--summary", type=click.Path(path_type=Path, dir_okay=False), help="Append the verdicts here, as Markdown."
-)
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all verdicts here.")
+@click.option("--summary", type=FILE, help="Append the verdicts here, as Markdown.")
+@option("--json", "json_file", help="Write all verdicts here.")
 def gate(
     context: click.Context,
     base: str,
     budget: float,
-    keyword: str,
+    keyword: str | None,
     no_times: bool,
-    thresholds_file: Path,
+    thresholds: Path,
     summary: Path | None,
     json_file: Path | None,
 ) -> None:
@@ -69,65 +62,37 @@ def gate(
     try:
         import pytest_benchmark  # noqa: F401 (what measures imports it, in processes of its own)
 
-        from kvbench.gate import GateFixture, run_gate
+        from kvbench.cli.gate_table import gate_markdown, gate_table, gate_text
+        from kvbench.gate.processes import GateFixture
+        from kvbench.gate.session import run_gate
+        from kvbench.gate.thresholds import read_thresholds
     except ImportError as error:
         raise NotMeasuredError(f"the gate needs what 'pip install kvcache[bench]' brings: {error}") from None
-    from msgspec import convert, to_builtins
-
-    from kvbench.cli.verdicts import verdict_markdown, verdict_table, verdict_text
-    from kvbench.results.decode import write_json
-    from kvbench.results.gate import GateResults, GateRow
-
-    checkout = Path.cwd()
     try:
-        # Both are tried now, and not after minutes of measuring.
         if summary is not None:
-            summary.open("a").close()
-        if json_file is not None:
-            check_writable(json_file)
+            summary.open("a").close()  # tried now, and not after minutes of measuring
         with tempfile.TemporaryDirectory(prefix="kvcache-gate-") as folder:
-            fixture = GateFixture(checkout, base, Path(folder), keyword)
-            limits = _thresholds(fixture, thresholds_file)
+            fixture = GateFixture(Path.cwd(), base, Path(folder), keyword or "")
+            limits = read_thresholds(fixture, thresholds, STDERR.print)
             report = run_gate(fixture.measure, limits, budget=budget, with_times=not no_times, progress=_say_how_far)
     except (KvbenchError, OSError) as error:
         raise NotMeasuredError(str(error)) from None
     title = f"the working tree against {base} ({fixture.commit[:8]})"
     # The measuring processes have one thread each, whatever this one has.
     machine = replace(Machine.describe(), threads=1)
-    STDOUT.print(verdict_table(title, report), f"{verdict_text(report)}\n{machine}", highlight=False, soft_wrap=True)
+    STDOUT.print(gate_table(title, report), f"{gate_text(report)}\n{machine}")
     if summary is not None:
         with summary.open("a") as file:
-            file.write(verdict_markdown(title, report))
+            file.write(gate_markdown(title, report))
     if json_file is not None:
-        rows = convert(to_builtins(report.rows), list[GateRow])
+        rows = to_builtins(report.rows)
         content = GateResults(
             base=fixture.commit, machine=machine.to_dict(), pairs=report.pairs, seconds=report.seconds, rows=rows
         )
         write_json(json_file, content)
-    if report.fails:
-        context.exit(EXIT_WORSE)
-    if not report.is_conclusive:
-        context.exit(EXIT_INCONCLUSIVE)
-
-
-def _thresholds(fixture: GateFixture, path: Path) -> Thresholds:
-    """The working tree's limits, without the meant changes that the base has already: those are spent."""
-    from kvbench.gate import GateError, Thresholds, ThresholdsError
-
-    try:
-        limits = Thresholds.parse((fixture.checkout / path).read_text(), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise GateError(f"{path}: cannot be read: {error}") from None
-    absolute = fixture.checkout / path
-    if not absolute.is_relative_to(fixture.checkout):
-        return limits
-    of_base = fixture.file_of_base(absolute.relative_to(fixture.checkout))
-    try:
-        return limits if of_base is None else limits.without(Thresholds.parse(of_base, f"{path} of the base"))
-    except ThresholdsError as error:  # the commit at hand may be the one that repairs it
-        STDERR.print(f"{error}: no meant change counts as spent", highlight=False)
-        return limits
+    if report.fails or not report.is_conclusive:
+        context.exit(EXIT_WORSE if report.fails else EXIT_INCONCLUSIVE)
 
 
 def _say_how_far(pairs: int, undecided: int, seconds: float) -> None:
-    STDERR.print(f"{pairs} pairs of processes, {seconds:.0f} s: {undecided} benchmarks to decide", highlight=False)
+    STDERR.print(f"{pairs} pairs of processes, {seconds:.0f} s: {undecided} benchmarks to decide")

@@ -7,19 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-import torch
 from rich.progress import track
 
 from kvbench.cli.console import STDERR
-from kvbench.cli.shapes import model_options, shape_of
+from kvbench.cli.options import model_options, option
 from kvbench.record.lightzero_run import ENVIRONMENTS, RunSettings, record_run
 from kvbench.record.world_model import record_model
 from kvbench.trace.writer import journal_path
+from kvcache import Geometry
 from kvcache.world_model import WorldModelConfig
 
 __all__ = ["record"]
-
-_LEGACY, _NEW = "legacy", "new"
 
 
 @contextmanager
@@ -38,27 +36,25 @@ def record() -> None:
     """Record a search as a trace."""
 
 
+_OUTPUT = click.option(
+    "--output", type=click.Path(path_type=Path), required=True, help="Write this trace file, which must not exist."
+)
+
+
 @record.command()
 @click.option(
     "--env", "environment", type=click.Choice(sorted(ENVIRONMENTS)), required=True, help="Play this environment."
 )
-@click.option(
-    "--output", type=click.Path(path_type=Path), required=True, help="Write this trace file, which must not exist."
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Give LightZero this seed.")
+@_OUTPUT
+@option("--seed", type=click.IntRange(min=0), help="Give LightZero this seed.")
 @click.option(
     "--train-steps",
     type=click.IntRange(min=0),
     default=12000,
-    show_default=True,
     help="Train for this many environment steps first; 0 records untrained weights.",
 )
-@click.option(
-    "--searches", type=click.IntRange(min=1), default=40, show_default=True, help="Record this many searches."
-)
-@click.option(
-    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Let torch use this many threads."
-)
+@option("--searches", default=40, help="Record this many searches.")
+@option("--threads")
 def lightzero(environment: str, output: Path, seed: int, train_steps: int, searches: int, threads: int) -> None:
     """Train UniZero with LightZero 0.2.0 on the CPU, then collect with it and record the collecting.
 
@@ -72,35 +68,17 @@ def lightzero(environment: str, output: Path, seed: int, train_steps: int, searc
 
 @record.command("synthetic-model")
 @model_options
-@click.option(
-    "--output", type=click.Path(path_type=Path), required=True, help="Write this trace file, which must not exist."
-)
-@click.option(
-    "--searches", type=click.IntRange(min=1), default=20, show_default=True, help="Record this many searches."
-)
-@click.option(
-    "--backend", type=click.Choice([_LEGACY, _NEW]), default=_LEGACY, show_default=True, help="Use this cache."
-)
-def synthetic_model(
-    geometry: str,
-    output: Path,
-    seed: int,
-    searches: int,
-    simulations: int | None,
-    env_num: int | None,
-    positions: str | None,
-    backend: str,
-    threads: int,
-) -> None:
+@_OUTPUT
+@option("--searches", help="Record this many searches.")
+@click.option("--backend", type=click.Choice(["legacy", "new"]), default="legacy", help="Use this cache.")
+def synthetic_model(shape: Geometry, seed: int, output: Path, searches: int, backend: str) -> None:
     """Search with kvcache's own world model of random weights, and record its cache requests.
 
     The searches have real shapes, at any geometry and without LightZero. Their results have no meaning.
     """
-    torch.set_num_threads(threads)
-    shape = shape_of(geometry, positions, env_num, simulations)
-    config = WorldModelConfig(shape, seed=seed, use_new_cache_manager=backend == _NEW)
+    config = WorldModelConfig(shape, seed=seed, use_new_cache_manager=backend == "new")
     with _hint_when_cut_off(output):
         recording = record_model(output, config, searches, seed)
-        for _ in track(recording, f"record {geometry}", total=searches, console=STDERR, transient=True):
+        for _ in track(recording, f"record {shape.name}", total=searches, console=STDERR, transient=True):
             pass
-    click.echo(f"{output}: {searches} searches of kvcache's own world model, {geometry}")
+    click.echo(f"{output}: {searches} searches of kvcache's own world model, {shape.name}")

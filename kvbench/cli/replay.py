@@ -5,100 +5,68 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import click
 import torch
 from msgspec import convert
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kvbench.cli.capacity import DTYPES, Capacity, CapacityType
+from kvbench.cli.caches import CacheSettings, cache_config, read_replayed, recorded_or_given
 from kvbench.cli.console import STDERR, STDOUT
-from kvbench.cli.table import replay_table
-from kvbench.files import check_writable
+from kvbench.cli.options import option
+from kvbench.cli.replay_table import replay_table
 from kvbench.measure.machine import Machine
 from kvbench.replay.passes import Replay
 from kvbench.replay.summary import describe_trace, ratio, summarise
 from kvbench.results.decode import write_json
-from kvbench.results.replay import FORMAT, SCHEMA_VERSION, ReplayResults
+from kvbench.results.replay import FORMAT, SCHEMA_VERSION, Capacity, NotMeasured, ReplayResult, ReplayResults
 from kvbench.trace.reader import TraceReader
-from kvbench.trace.schema import TraceError
-from kvbench.trace.steps import Step, read_steps
-from kvcache import BACKENDS, EvictionStrategy
 
 __all__ = ["replay"]
 
 _TICKS = 64  # steps between two updates of the progress bar: drawing it more often would be felt in the timings
+_NO_CUDA = "skipped: no CUDA device"
 
 
-@dataclass(frozen=True)
-class _Settings:
-    """The same for every replay of a command; ``searches`` None is all of them."""
-
+class _Settings(CacheSettings):
     repetitions: int
-    searches: int | None
-    threads: int
-    dtype: str
-    eviction: str
 
 
 @click.command()
 @click.argument("traces", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option(
-    "--backend",
-    "backends",
-    multiple=True,
-    type=click.Choice(list(BACKENDS)),
-    default=("legacy", "new"),
-    show_default=True,
-    help="What to replay against; give it several times. The first is the baseline of ratios.",
-)
-@click.option(
-    "--device", "devices", multiple=True, type=click.Choice(["cpu", "cuda"]), default=("cpu",), show_default=True
-)
-@click.option(
+@option("--backend", "backends", help="Replay against this cache; give it several times. Ratios are to the first.")
+@option("--device", "devices", multiple=True, default=("cpu",))
+@option(
     "--capacity",
     "capacities",
     multiple=True,
-    type=CapacityType(),
-    default=(Capacity("default"),),
-    show_default="default",
+    default=("default",),
     help="Slots of the pools: 'default' (each backend's own), 'recorded' (the recorded run's), N for all pools, "
     "'init=N', 'recur=N' or 'init=N,recur=M'; bytes with a unit, 'recur=50MB' (an init pool's are each environment's). "
     "Small pools are where evictions and stale hits live.",
 )
-@click.option(
-    "--eviction",
-    type=click.Choice([each.value for each in EvictionStrategy]),
-    default="fifo",
-    show_default=True,
-    help="Of the new backends; legacy always writes in a circle.",
-)
-@click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32", show_default=True)
+@option("--eviction")
+@option("--dtype")
 @click.option(
     "--repetitions",
     type=click.IntRange(min=0),
     default=3,
-    show_default=True,
     help="Timed repetitions, backends interleaved step by step; 0 checks and counts only.",
 )
-@click.option("--searches", type=click.IntRange(min=1), help="Replay only the first so many searches of each trace.")
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="torch's threads.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all numbers here.")
+@option("--searches", default=None, help="Replay only the first so many searches of each trace.")
+@option("--threads")
+@option("--json", "json_file")
 def replay(
     traces: tuple[Path, ...],
     backends: tuple[str, ...],
     devices: tuple[str, ...],
     capacities: tuple[Capacity, ...],
-    eviction: str,
-    dtype: str,
-    repetitions: int,
-    searches: int | None,
-    threads: int,
     json_file: Path | None,
+    **settings: Unpack[_Settings],
 ) -> None:
     """Replay TRACES against several caches, and show what each costs and returns.
 
@@ -108,35 +76,30 @@ def replay(
 
     Exits with 1 when a cache returned content that was never stored, or lost what it never evicted.
     """
-    given = {"backend": backends, "device": devices, "capacity": [each.label for each in capacities]}
-    for option, values in given.items():
-        if len(set(values)) != len(values):
-            raise click.UsageError(f"a --{option} is named twice: {', '.join(values)}")
-    if json_file is not None:
-        check_writable(json_file)  # now, and not after minutes of measuring
-    torch.set_num_threads(threads)
+    torch.set_num_threads(settings["threads"])
     torch.manual_seed(0)
-    settings = _Settings(repetitions, searches, threads, dtype, eviction)
-    not_measured: list[dict[str, str]] = []
-    available = [device for device in devices if _is_available(device, not_measured)]
-    created = datetime.now(UTC).replace(microsecond=0).isoformat()
-    replays = _replay_all(traces, available, capacities, backends, settings)
+    available = [each for each in devices if each != "cuda" or torch.cuda.is_available()]
+    not_measured = [NotMeasured(each, _NO_CUDA) for each in devices if each not in available]
+    for each in not_measured:
+        STDERR.print(f"{each.device}: {each.reason}")
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    replays = list(_replay_all(traces, available, capacities, backends, settings))
     if json_file is not None:
         content = {
             "format": FORMAT,
             "schema_version": SCHEMA_VERSION,
             "created": created,
             "command": sys.argv[1:],
-            "settings": asdict(settings),
+            "settings": settings,
             "machines": {device: Machine.describe(device).to_dict() for device in available},
             "replays": replays,
             "not_measured": not_measured,
         }
         write_json(json_file, convert(content, ReplayResults))
-        STDERR.print(f"all numbers: {json_file}", highlight=False)
-    damaged = [each for one in replays for each in one["backends"] if each["outcomes"]["faults"]]
+        STDERR.print(f"all numbers: {json_file}")
+    damaged = [each for one in replays for each in one.backends if each.outcomes.faults]
     if damaged:
-        faults = "\n".join(f"  {each['name']}: {each['outcomes']['faults'][0]}" for each in damaged)
+        faults = "\n".join(f"  {each.name}: {each.outcomes.faults[0]}" for each in damaged)
         raise click.ClickException(f"wrong content, the first of each backend:\n{faults}")
 
 
@@ -146,57 +109,28 @@ def _replay_all(
     capacities: Sequence[Capacity],
     backends: Sequence[str],
     settings: _Settings,
-) -> list[dict[str, Any]]:
+) -> Iterator[ReplayResult]:
     """Every trace on every device at every capacity, each printed when it is done."""
-    replays = []
     # All of them are read before any is replayed: the last one's fault must not cost the others' measurements.
     readers = [TraceReader(path) for path in traces]
-    for reader, steps in [(reader, _read(reader, settings.searches)) for reader in readers]:
-        for device in devices:
-            for capacity in capacities:
-                one = _replay_one(reader, steps, backends, device, capacity.of(reader.header), settings)
-                STDOUT.print(replay_table(one), f"{Machine.describe(device)}\n", highlight=False, soft_wrap=True)
-                replays.append(one)
-    return replays
-
-
-def _is_available(device: str, not_measured: list[dict[str, str]]) -> bool:
-    if device == "cuda" and not torch.cuda.is_available():
-        reason = "skipped: no CUDA device"
-        STDERR.print(f"cuda: {reason}", highlight=False)
-        not_measured.append({"device": device, "reason": reason})
-        return False
-    return True
-
-
-def _read(reader: TraceReader, searches: int | None) -> list[Step]:
-    steps = [step for step in read_steps(reader.events()) if searches is None or step.search < searches]
-    if not steps:
-        raise TraceError(reader.path, "it has no events: there is nothing to replay")
-    return steps
-
-
-def _replay_one(
-    reader: TraceReader,
-    steps: Sequence[Step],
-    backends: Sequence[str],
-    device: str,
-    capacity: Capacity,
-    settings: _Settings,
-) -> dict[str, Any]:
-    """One trace on one device at one capacity, as the JSON file has it."""
-    config = capacity.config(reader, settings.eviction, device, settings.dtype)
-    with _progress_bar(reader.path.name) as progress:
-        reports = Replay(steps, config, backends, progress=progress).run(settings.repetitions)
-    baseline = reports[backends[0]]
-    return {
-        "trace": describe_trace(reader, steps),
-        "device": device,
-        "capacity": asdict(capacity),
-        "baseline": backends[0],
-        "backends": [summarise(report) for report in reports.values()],
-        "baseline_over_backend": {name: ratio(baseline, report) for name, report in reports.items()},
-    }
+    parts = [(reader, read_replayed(reader, settings)) for reader in readers]
+    for (reader, steps), device, capacity in product(parts, devices, capacities):
+        sized = recorded_or_given(capacity, reader.header)
+        config = cache_config(reader, sized, device, settings)
+        with _progress_bar(reader.path.name) as progress:
+            reports = Replay(steps, config, backends, progress=progress).run(settings["repetitions"])
+        baseline = reports[backends[0]]
+        content = {
+            "trace": describe_trace(reader, steps),
+            "device": device,
+            "capacity": sized,
+            "baseline": backends[0],
+            "backends": [summarise(report) for report in reports.values()],
+            "baseline_over_backend": {name: ratio(baseline, report) for name, report in reports.items()},
+        }
+        replay = convert(content, ReplayResult)
+        STDOUT.print(replay_table(replay), f"{Machine.describe(device)}\n")
+        yield replay
 
 
 @contextmanager

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import click
 import pandas as pd
-from rich import box
 from rich.table import Table
 
-from kvbench.cli.console import STDERR, STDOUT
+from kvbench.cli.console import STDERR, STDOUT, make_table
 from kvbench.files import whole_or_absent
 from kvbench.results.asv import load_durations, load_results
 
@@ -21,64 +20,51 @@ LABEL_WIDTH = 24
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("benchmarks/results"))
-@click.option("--benchmark", default="", help="Only benchmarks whose name contains this.")
-@click.option("--params", default="", help="Only parameters that contain this, e.g. 'backend=new:private'.")
-@click.option("--machine", default="", help="Only machines whose name contains this.")
+@click.option("--benchmark", help="Only benchmarks whose name contains this.")
+@click.option("--params", help="Only parameters that contain this, e.g. 'backend=new:private'.")
+@click.option("--machine", help="Only machines whose name contains this.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all rows here instead.")
 @click.option("--durations", is_flag=True, help="Show instead how long asv took for each commit.")
-def results(folder: Path, benchmark: str, params: str, machine: str, csv_file: Path | None, durations: bool) -> None:
+def results(folder: Path, csv_file: Path | None, durations: bool, machine: str | None, **texts: str | None) -> None:
     """Show asv's results in FOLDER as a table: a row each benchmark, a column each commit."""
     if durations:
-        STDOUT.print(_duration_table(_of_machine(load_durations(folder), machine)))
+        STDOUT.print(_duration_table(_containing(load_durations(folder), machine=machine)))
         return
-    frame = _of_machine(load_results(folder), machine)
-    chosen = frame[
-        frame["benchmark"].str.contains(benchmark, regex=False) & frame["params"].str.contains(params, regex=False)
-    ]
+    chosen = _containing(load_results(folder), machine=machine, **texts)
     if csv_file is not None:
         with whole_or_absent(csv_file) as beside:
             chosen.to_csv(beside, index=False)
-        STDERR.print(f"{len(chosen)} rows: {csv_file}", highlight=False)
+        STDERR.print(f"{len(chosen)} rows: {csv_file}")
         return
     measured = chosen[chosen["state"] != "skipped"]
     # A machine's numbers stand together: they say nothing beside another's.
     for name, rows in measured.groupby("machine", sort=True):
-        STDOUT.print(_result_table(str(name), rows), soft_wrap=True)
+        STDOUT.print(_result_table(str(name), rows))
     skipped = len(chosen) - len(measured)
     if skipped:
-        STDERR.print(f"{skipped} values were skipped where they would have been measured", highlight=False)
+        STDERR.print(f"{skipped} values were skipped where they would have been measured")
 
 
-def _of_machine(frame: pd.DataFrame, machine: str) -> pd.DataFrame:
-    return frame[frame["machine"].str.contains(machine, regex=False)]
+def _containing(frame: pd.DataFrame, **texts: str | None) -> pd.DataFrame:
+    """The rows whose columns contain these texts."""
+    for column, text in texts.items():
+        frame = frame[frame[column].str.contains(text or "", regex=False)]
+    return frame
 
 
 def _result_table(machine: str, measured: pd.DataFrame) -> Table:
-    table = Table(title=machine, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    table.add_column("benchmark", overflow="fold", min_width=LABEL_WIDTH)
-    table.add_column("parameters", overflow="fold", min_width=LABEL_WIDTH)
-    table.add_column("unit")
     commits = list(dict.fromkeys(measured["commit"]))
-    for commit in commits:
-        table.add_column(commit[:8], justify="right")
-    for (name, cell, unit), rows in measured.groupby(["benchmark", "params", "unit"], sort=False):
-        values = rows.drop_duplicates("commit", keep="last").set_index("commit")
-        texts = [_text(values.loc[commit]) if commit in values.index else "" for commit in commits]
-        table.add_row(str(name).rpartition(".")[2], str(cell), str(unit), *texts)
+    table = make_table(machine, ["benchmark", "parameters"], ["unit", *(each[:8] for each in commits)], LABEL_WIDTH)
+    texts = measured["value"].map("{:,.4g}".format).where(measured["state"] == "ok", "failed")
+    for (name, cell, unit), rows in measured.assign(text=texts).groupby(["benchmark", "params", "unit"], sort=False):
+        values = dict(zip(rows["commit"], rows["text"], strict=True))
+        table.add_row(str(name).rpartition(".")[2], str(cell), str(unit), *(values.get(each, "") for each in commits))
     return table
 
 
 def _duration_table(durations: pd.DataFrame) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("machine")
-    table.add_column("commit")
-    for heading in ("build and install, s", "benchmarks, s"):
-        table.add_column(heading, justify="right")
+    table = make_table("", ["machine", "commit"], ["build and install, s", "benchmarks, s"])
     for row in durations.itertuples():
         build = "in place" if math.isnan(row.build) else f"{row.build:.1f}"
         table.add_row(row.machine, row.commit[:8], build, f"{row.benchmarks:.1f}")
     return table
-
-
-def _text(row: object) -> str:
-    return "failed" if row["state"] == "failed" else f"{row['value']:,.4g}"  # type: ignore[index]

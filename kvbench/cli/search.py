@@ -4,48 +4,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-import torch
-from msgspec.structs import asdict
-from rich.table import Table
+from rich.table import Column, Table
 
-from kvbench.cli.console import STDOUT
-from kvbench.cli.shapes import model_options, shape_of
+from kvbench.cli.console import STDERR, STDOUT
+from kvbench.cli.options import model_options, option
 from kvbench.measure.machine import Machine
 from kvbench.results.decode import write_json
 from kvbench.results.search import SearchedBackend, SearchResults
-from kvcache import AUTO, LOGGED_STALE_HITS, STORAGES, CacheBackend, CacheMismatchError, ObservedCache
+from kvcache import AUTO, LOGGED_STALE_HITS, STORAGES, CacheMismatchError, Geometry, ObservedCache
 from kvcache.world_model import Played, SearchConfig, WorldModel, WorldModelConfig, play
 
 __all__ = ["search"]
 
 # How a model's settings spell each of the backends that can be chosen here.
 _SETTINGS: dict[str, dict[str, Any]] = {
-    "legacy": {},
-    "new": {"use_new_cache_manager": True},
-    **{f"new:{storage}": {"use_new_cache_manager": True, "cache_storage": storage} for storage in (*STORAGES, AUTO)},
-    "new:paged-resident": {
-        "use_new_cache_manager": True,
-        "cache_storage": "paged",
-        "cache_resident_batch": True,
-    },
+    "legacy": {"use_new_cache_manager": False},
+    "new": {},
+    **{f"new:{storage}": {"cache_storage": storage} for storage in (*STORAGES, AUTO)},
+    "new:paged-resident": {"cache_storage": "paged", "cache_resident_batch": True},
 }
 
 
 class CacheClock:
-    """An observer that adds up the time of a cache's calls; in validation mode of both caches and their comparison.
-
-    Args:
-        now: the time, in seconds.
-
-    Attributes:
-        seconds: the sum since it was set to zero.
-    """
+    """An observer that adds up the ``seconds`` of a cache's calls; in validation mode of both and their comparison."""
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
         self.seconds = 0.0
@@ -59,24 +46,17 @@ class CacheClock:
             self.seconds += self._now() - start
 
 
-@dataclass
 class _Run:
     """One backend's model, and times and results of its searches."""
 
-    name: str
-    model: WorldModel
-    cache: CacheBackend
-    clock: CacheClock = field(default_factory=CacheClock)
-    searches: list[Played] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    cache_seconds: list[float] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, name: str, config: WorldModelConfig) -> _Run:
-        model = WorldModel(replace(config, **_SETTINGS[name]))
-        run = cls(name, model, model.cache)
-        model.cache = ObservedCache(model.cache, run.clock)
-        return run
+    def __init__(self, name: str, config: WorldModelConfig) -> None:
+        self.name = name
+        self.model = WorldModel(replace(config, **{"use_new_cache_manager": True, **_SETTINGS[name]}))
+        self.cache, self.clock = self.model.cache, CacheClock()
+        self.model.cache = ObservedCache(self.cache, self.clock)
+        self.searches: list[Played] = []
+        self.seconds: list[float] = []
+        self.cache_seconds: list[float] = []
 
     def search(self, playing: Iterator[Played]) -> None:
         """Time one search."""
@@ -88,14 +68,11 @@ class _Run:
 
 @click.command()
 @model_options
-@click.option("--searches", type=click.IntRange(min=1), default=20, show_default=True, help="Run this many searches.")
-@click.option(
+@option("--searches")
+@option(
     "--backend",
     "backends",
-    multiple=True,
     type=click.Choice(list(_SETTINGS)),
-    default=("legacy", "new"),
-    show_default=True,
     help="Use this cache; give it several times. The others are compared with the first.",
 )
 @click.option(
@@ -108,34 +85,24 @@ class _Run:
     is_flag=True,
     help="Run the other cache beside each and compare every retrieval; times include both.",
 )
-@click.option(
-    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the results to this file."
-)
+@option("--json", "json_file")
 def search(
-    geometry: str,
-    positions: str | None,
-    searches: int,
-    simulations: int | None,
-    env_num: int | None,
+    shape: Geometry,
     seed: int,
+    searches: int,
     backends: tuple[str, ...],
     recur_slots: int | None,
     validate: bool,
-    threads: int,
-    json_path: Path | None,
+    json_file: Path | None,
 ) -> None:
     """Run whole searches on each cache in turns, and compare what they find and take.
 
     The model, its environments and all noise come from the seed, so any difference comes from the cache. A search is
     the roots' inference and all simulations. The caches take turns, search by search.
     """
-    if len(set(backends)) != len(backends):
-        raise click.BadParameter("a backend is given twice", param_hint="--backend")
-    torch.set_num_threads(threads)
-    shape = shape_of(geometry, positions, env_num, simulations)
     try:
         config = WorldModelConfig(shape, seed=seed, recur_pool_size=recur_slots, cache_validation_mode=validate)
-        runs = [_Run.of(name, config) for name in backends]
+        runs = [_Run(name, config) for name in backends]
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     try:
@@ -151,16 +118,14 @@ def search(
         machine=Machine.describe().to_dict(),
         backends=[_summary(run, runs[0]) for run in runs],
     )
-    if json_path is not None:
-        write_json(json_path, numbers)
+    if json_file is not None:
+        write_json(json_file, numbers)
     _print(numbers)
     for run in runs:
         report = run.cache.report
         if report is not None and report.stale_hits > LOGGED_STALE_HITS:
-            click.echo(
-                f"{run.name}: {report.stale_hits} stale hits of legacy; the first {LOGGED_STALE_HITS} were logged",
-                err=True,
-            )
+            found = f"{report.stale_hits} stale hits of legacy"
+            STDERR.print(f"{run.name}: {found}; the first {LOGGED_STALE_HITS} were logged")
 
 
 def _play(runs: Sequence[_Run], searches: int, seed: int, config: SearchConfig) -> None:
@@ -178,8 +143,8 @@ def _summary(run: _Run, first: _Run) -> SearchedBackend:
     return SearchedBackend(
         name=run.name,
         search_ms_median=1e3 * float(np.median(run.seconds)),
-        times_faster_median=float(np.median(np.array(first.seconds) / np.array(run.seconds))),
-        cache_share_median=float(np.median(np.array(run.cache_seconds) / np.array(run.seconds))),
+        times_faster_median=float(np.median(np.divide(first.seconds, run.seconds))),
+        cache_share_median=float(np.median(np.divide(run.cache_seconds, run.seconds))),
         cache_ms_median=1e3 * float(np.median(run.cache_seconds)),
         bytes_reserved=sum(run.cache.bytes_reserved.values()),
         hits=stats.hits,
@@ -194,34 +159,28 @@ def _summary(run: _Run, first: _Run) -> SearchedBackend:
 
 
 def _print(numbers: SearchResults) -> None:
-    backends, searches = [asdict(each) for each in numbers.backends], numbers.searches
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    for each in backends:
-        table.add_column(each["name"], justify="right")
+    searches = numbers.searches
+    columns = [Column(each.name, justify="right") for each in numbers.backends]
+    table = Table("", *columns, box=None, pad_edge=False)
     cache_work = "cache work" + " of both caches and comparing them" * numbers.validated
     rows = {
-        "a search, ms, median": "{search_ms_median:.1f}",
-        "times faster than the first, median": "{times_faster_median:.2f}",
-        f"of it {cache_work}, ms, median": "{cache_ms_median:.2f}",
-        f"of it {cache_work}, %, median": "{cache_share:.1f}",
+        "a search, ms, median": "{0.search_ms_median:.1f}",
+        "times faster than the first, median": "{0.times_faster_median:.2f}",
+        f"of it {cache_work}, ms, median": "{0.cache_ms_median:.2f}",
+        f"of it {cache_work}, %, median": "{cache_percent:.1f}",
         "bytes reserved, MB": "{megabytes:.1f}",
-        "hits / misses below the roots": "{hits} / {misses}",
-        f"the same actions as the first, of {searches} searches": "{searches_with_the_same_actions}",
-        f"the same visits as the first, of {searches} searches": "{searches_with_the_same_visits}",
-        "largest difference of root values": "{largest_difference_of_values:.2g}",
+        "hits / misses below the roots": "{0.hits} / {0.misses}",
+        f"the same actions as the first, of {searches} searches": "{0.searches_with_the_same_actions}",
+        f"the same visits as the first, of {searches} searches": "{0.searches_with_the_same_visits}",
+        "largest difference of root values": "{0.largest_difference_of_values:.2g}",
     }
-    for label, form in rows.items():
-        table.add_row(
-            label,
-            *(
-                form.format(
-                    **each, cache_share=100 * each["cache_share_median"], megabytes=each["bytes_reserved"] / 1e6
-                )
-                for each in backends
-            ),
-        )
     if numbers.validated:
-        for label, name in (("compared retrievals, all the same", "compared"), ("legacy's stale hits", "stale_hits")):
-            table.add_row(label, *(str(each["validation"][name]) for each in backends))
+        rows["compared retrievals, all the same"] = "{0.validation[compared]}"
+        rows["legacy's stale hits"] = "{0.validation[stale_hits]}"
+    for label, form in rows.items():
+        cells = (
+            form.format(each, cache_percent=100 * each.cache_share_median, megabytes=each.bytes_reserved / 1e6)
+            for each in numbers.backends
+        )
+        table.add_row(label, *cells)
     STDOUT.print(table)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.progress import track
 
 from kvbench.cli.console import STDERR
+from kvbench.cli.options import option
 from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.writer import recover_trace
@@ -50,30 +52,20 @@ def recover(file: Path) -> None:
 
 @trace.command()
 @click.argument("output", type=_FILE)
-@click.option("--geometry", type=click.Choice(list(GEOMETRIES)), required=True, help="Shapes and sizes (SPEC 1).")
-@click.option("--searches", type=click.IntRange(min=1), default=4, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--actions", type=click.IntRange(min=1), default=4, show_default=True, help="Branching of the trees.")
-@click.option("--episode-length", type=click.IntRange(min=1), default=40, show_default=True, help="Mean steps.")
+@option("--geometry", help="Take the shapes and sizes from this geometry.")
+@option("--searches", default=4, help="Make this many searches.")
+@option("--seed", type=int, help="Seed the trees.")
+@click.option("--actions", "num_actions", type=click.IntRange(min=1), default=4, help="Branching of the trees.")
+@click.option("--episode-length", type=click.IntRange(min=1), default=40, help="Mean steps.")
 @click.option(
     "--transpositions",
     type=click.FloatRange(0, 1),
     default=0.0,
-    show_default=True,
     help="Share of nodes whose key was met before in the search.",
 )
-def synthesize(
-    output: Path, geometry: str, searches: int, seed: int, actions: int, episode_length: int, transpositions: float
-) -> None:
+def synthesize(output: Path, geometry: str, searches: int, seed: int, **trees: Any) -> None:
     """Make a synthetic trace: trees built by the PUCT rule over seeded numbers, no model behind them."""
-    search = SyntheticSearch(
-        GEOMETRIES[geometry],
-        searches,
-        seed,
-        num_actions=actions,
-        episode_length=episode_length,
-        transpositions=transpositions,
-    )
+    search = SyntheticSearch(GEOMETRIES[geometry], searches, seed, **trees)
     for _ in track(write_synthetic_trace(output, search), "searching", searches, console=STDERR, transient=True):
         pass
     click.echo(f"{output}: {TraceReader(output).rows} events, synthetic, {geometry}, seed {seed}")

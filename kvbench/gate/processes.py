@@ -40,12 +40,8 @@ class GateError(KvbenchError):
 class Measured:
     """What one process found out, by the benchmarks' names.
 
-    Attributes:
-        times: microseconds a round: the fastest of the process, since noise only ever adds.
-        metrics: deterministic numbers.
-        failures: why a benchmark failed.
-        skips: why one was skipped.
-        places: pytest's node identifiers.
+    ``times`` are microseconds a round: the fastest of the process, since noise only ever adds. ``metrics`` are
+    deterministic numbers, ``failures`` and ``skips`` have reasons, ``places`` are pytest's node identifiers.
     """
 
     times: dict[str, float] = field(default_factory=dict)
@@ -58,23 +54,22 @@ class Measured:
 class GateFixture:
     """The libraries of both sides, each in a folder of its own, and the checkout whose gates measure them.
 
-    Args:
-        checkout: root of the repository; its working tree is the head.
-        base: revision to compare with.
-        folder: where the libraries are put.
-        keyword: pytest's ``-k``: which benchmarks.
+    The head is the working tree of ``checkout``, the root of a repository, and the base a revision of it. The libraries
+    are put in ``folder``. ``keyword`` is pytest's ``-k``: which benchmarks.
 
-    Raises:
-        GateError: no such revision, or one without the library.
+    Raises GateError: no such revision, or one without the library.
     """
 
     def __init__(self, checkout: Path, base: str, folder: Path, keyword: str = "") -> None:
         if not (checkout / GATES).is_dir():
             raise GateError(f"{checkout} has no {GATES}: run the gate in a checkout of kvcache")
         self.checkout = checkout
-        self.commit = _git(
-            checkout, "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}", what=f"revision {base!r}"
-        )
+        done = _run_git(checkout, "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}")
+        if done.returncode:
+            raise GateError(
+                f"git knows no revision {base!r} in {checkout}: fetch it first (a shallow clone has no history)"
+            )
+        self.commit = done.stdout.decode().strip()
         self.keyword = keyword
         # Names of one length: a path's length shifts what lies behind it in memory.
         self.sides = {"base": folder / "base", "head": folder / "head"}
@@ -97,16 +92,10 @@ class GateFixture:
         return done.stdout.decode() if done.returncode == 0 else None
 
     def measure(self, side: str, seed: int, what: str, places: Iterable[str] = ()) -> Measured:
-        """Measure one side in a new process.
+        """Measure ``both``, ``metrics`` or ``times`` of one side in a new process, with a hash seed.
 
-        Args:
-            side: ``base`` or ``head``.
-            seed: of the process's hashes.
-            what: ``both``, ``metrics`` or ``times``.
-            places: of the benchmarks to measure; all of them where there are none.
-
-        Raises:
-            GateError: the process measured nothing, or another library.
+        ``places`` are of the benchmarks to measure: all of them where there are none.
+        Raises GateError: the process measured nothing, or another library.
         """
         with tempfile.TemporaryDirectory() as folder:
             numbers, outcomes = Path(folder) / "numbers.json", Path(folder) / "outcomes.xml"
@@ -115,8 +104,7 @@ class GateFixture:
             if self.keyword:
                 options += ["-k", self.keyword]
             self._run(side, seed, [*options, *chosen], outcomes)
-            measured = Measured()
-            _read_outcomes(outcomes, measured)
+            measured = _read_outcomes(outcomes)
             if numbers.exists() and numbers.stat().st_size:
                 self._read_numbers(numbers, side, measured)
             return measured
@@ -127,7 +115,8 @@ class GateFixture:
             "-p", "no:cacheprovider", "--benchmark-disable-gc", *options,
         ]  # fmt: skip
         try:
-            done = _run_merged(command, self.sides[side], _environment(self.sides[side], seed), LONGEST_PROCESS)
+            environment = _environment(self.sides[side], seed)
+            done = _run_merged(command, self.sides[side], env=environment, timeout=LONGEST_PROCESS)
         except subprocess.TimeoutExpired:
             raise GateError(f"a process of the {side} did not end within {LONGEST_PROCESS} s") from None
         if done.returncode not in _PYTEST_RAN or not outcomes.exists():
@@ -163,26 +152,23 @@ class GateFixture:
 def _build(side: Path) -> str | None:
     """Compile what the library has to compile, in place; what cannot be is left out, as in an installation.
 
-    Returns:
-        What the compiler said if something was left out; None where nothing is to be compiled.
+    Returns what the compiler said if something was left out; None where nothing is to be compiled.
     """
-    sources = [] if not (side / BUILD).exists() else list(side.rglob("*.c"))
+    sources = list(side.rglob("*.c")) if (side / BUILD).exists() else []
     if not sources:
         return None
-    command = [sys.executable, BUILD, "--quiet", "build_ext", "--inplace"]
-    done = _run_merged(command, side)
+    done = _run_merged([sys.executable, BUILD, "--quiet", "build_ext", "--inplace"], side)
     if done.returncode:
         raise GateError(f"the {side.name}'s {BUILD} failed (exit code {done.returncode}):\n{done.stdout[-2000:]}")
     is_whole = all(any(each.parent.glob(f"{each.stem}.*{_BINARY}")) for each in sources)
     return "" if is_whole else done.stdout[-2000:]
 
 
-def _run_merged(
-    command: list[str], folder: Path, environment: dict[str, str] | None = None, timeout: float | None = None
-) -> subprocess.CompletedProcess[str]:
+def _run_merged(command: list[str], folder: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command; its ``stdout`` has what it wrote to either stream."""
-    merged: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.run(command, cwd=folder, env=environment, check=False, timeout=timeout, **merged)
+    return subprocess.run(
+        command, cwd=folder, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
+    )
 
 
 def _environment(side: Path, seed: int) -> dict[str, str]:
@@ -196,7 +182,8 @@ def _environment(side: Path, seed: int) -> dict[str, str]:
     }
 
 
-def _read_outcomes(path: Path, measured: Measured) -> None:
+def _read_outcomes(path: Path) -> Measured:
+    measured = Measured()
     for case in ElementTree.parse(path).iter("testcase"):
         name = str(case.get("name"))
         for outcome in case:
@@ -205,13 +192,7 @@ def _read_outcomes(path: Path, measured: Measured) -> None:
                 measured.failures[name] = message or "failed"
             elif outcome.tag == "skipped":
                 measured.skips[name] = message
-
-
-def _git(checkout: Path, *arguments: str, what: str) -> str:
-    done = _run_git(checkout, *arguments)
-    if done.returncode:
-        raise GateError(f"git knows no {what} in {checkout}: fetch it first (a shallow clone has no history)")
-    return str(done.stdout.decode().strip())
+    return measured
 
 
 def _run_git(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[Any]:

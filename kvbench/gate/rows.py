@@ -17,13 +17,10 @@ class Row:
     """One metric of one benchmark.
 
     Attributes:
-        benchmark: its name, parameters included.
-        metric: ``time`` or a counter's name.
-        verdict: what became of it.
+        metric: ``time`` or a counter's name; empty where it is about all of them.
         base, head: values; of times the medians over processes, in microseconds. None where there is none.
-        ratio: of times: head / base, the typical one of the pairs.
+        ratio: of times: head / base, the typical one of the pairs of processes.
         low, high: the interval of ``ratio``, at 95 %.
-        pairs: of processes.
         reason: of a failure, a skip or an allowance.
     """
 
@@ -44,17 +41,14 @@ def compare_times(benchmark: str, base: Sequence[float], head: Sequence[float], 
     meant = [each for each in thresholds.meant if each.covers(benchmark, TIME)]
     found = judge_times(base, head, thresholds.time.room, [each.room for each in meant])
     reason = "; ".join(each.why for each in meant) if found.verdict is Verdict.MEANT else ""
-    return Row(
-        benchmark, TIME, found.verdict, found.base, found.head, found.ratio, found.low, found.high, len(base), reason
-    )
+    return Row(benchmark, TIME, **vars(found), pairs=len(base), reason=reason)
 
 
 def compare_metrics(
     benchmark: str, base: Mapping[str, float], head: Mapping[str, float], thresholds: Thresholds
 ) -> list[Row]:
     """Judge one benchmark's deterministic metrics."""
-    names = (*base, *(name for name in head if name not in base))
-    return [_compare(benchmark, name, base.get(name), head.get(name), thresholds) for name in names]
+    return [_compare(benchmark, name, base.get(name), head.get(name), thresholds) for name in {**base, **head}]
 
 
 def _compare(benchmark: str, metric: str, base: float | None, head: float | None, thresholds: Thresholds) -> Row:

@@ -12,9 +12,8 @@ from kvbench.gate.thresholds import TIME, Thresholds
 from kvbench.judge.paired import FEWEST_PAIRS
 from kvbench.judge.verdict import Verdict
 
-__all__ = ["BUDGET", "GateReport", "run_gate"]
+__all__ = ["GateReport", "run_gate"]
 
-BUDGET = 300.0  # seconds
 # Deterministic metrics are measured by two processes a side, with hash seeds of their own: they must agree.
 COUNTED_PAIRS = 2
 
@@ -23,27 +22,13 @@ Measure = Callable[[str, int, str, Iterable[str]], Measured]
 Progress = Callable[[int, int, float], None]  # (pairs done, benchmarks still to decide, seconds passed)
 
 
-def _no_progress(pairs: int, undecided: int, seconds: float) -> None:
-    pass
-
-
 @dataclass
 class GateReport:
-    """What a gate run found.
-
-    Attributes:
-        rows: every metric of every benchmark.
-        pairs: of processes that were measured.
-        seconds: that it took.
-    """
+    """What a gate run found: every metric of every benchmark, in so many pairs of processes and seconds."""
 
     rows: list[Row]
     pairs: int
     seconds: float
-
-    def of(self, *verdicts: Verdict) -> list[Row]:
-        """The rows with one of these verdicts."""
-        return [row for row in self.rows if row.verdict in verdicts]
 
     @property
     def fails(self) -> bool:
@@ -53,7 +38,8 @@ class GateReport:
     @property
     def is_conclusive(self) -> bool:
         """Whether there was something to compare, and all of it was decided."""
-        return not self.of(Verdict.INCONCLUSIVE) and len(self.of(Verdict.NEW)) < len(self.rows)
+        verdicts = {row.verdict for row in self.rows}
+        return Verdict.INCONCLUSIVE not in verdicts and verdicts != {Verdict.NEW}
 
 
 @dataclass
@@ -84,26 +70,20 @@ def run_gate(
     measure: Measure,
     thresholds: Thresholds,
     *,
-    budget: float = BUDGET,
+    budget: float = 300,
     with_times: bool = True,
     clock: Callable[[], float] = time.monotonic,
-    progress: Progress = _no_progress,
+    progress: Progress = lambda pairs, undecided, seconds: None,
 ) -> GateReport:
     """Compare base and head.
 
     Pairs of processes are measured in the order A B, B A, A B, ... Everything is measured until the least number of
     pairs that can decide. After that only what is undecided is measured, as long as another pair fits the budget.
 
-    Args:
-        measure: of one process (``GateFixture.measure``).
-        thresholds: what counts as a change.
-        budget: seconds for measuring. Metrics are measured whatever it is.
-        with_times: whether times are measured, or deterministic metrics only.
-        clock: seconds.
-        progress: called after each pair.
+    ``budget`` is seconds, like ``clock``: metrics are measured whatever it is. Without ``with_times`` nothing else is.
+    ``progress`` is called after each pair.
 
-    Raises:
-        GateError: there was nothing to compare.
+    Raises GateError: there was nothing to compare.
     """
     pairs = _Pairs(measure)
     began = clock()
@@ -150,9 +130,8 @@ class _Pairs:
         if not rows:
             reason = next(iter(head.skips.values()), "no benchmark was selected")
             raise GateError(f"{reason}: there is nothing to compare")
-        self.undecided = sorted(
-            row.benchmark for row in rows if row.metric == TIME and row.verdict is Verdict.INCONCLUSIVE
-        )
+        times = [row for row in rows if row.metric == TIME]
+        self.undecided = sorted(row.benchmark for row in times if row.verdict is Verdict.INCONCLUSIVE)
         return rows
 
 

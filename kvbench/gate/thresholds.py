@@ -2,116 +2,121 @@
 
 from __future__ import annotations
 
+import math
+import os
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from fnmatch import fnmatchcase
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
 
 from kvbench.errors import KvbenchError
+from kvbench.gate.processes import GateFixture
 from kvbench.metrics import METRICS, direction_of
 
-__all__ = ["TIME", "Limit", "Meant", "Thresholds", "ThresholdsError"]
+__all__ = ["TIME", "Limit", "Meant", "Thresholds", "ThresholdsError", "read_thresholds"]
 
 TIME = "time"
 DIRECTIONS = ("lower", "higher", "none")
+
+Kind = TypeVar("Kind")
 
 
 class ThresholdsError(KvbenchError):
     """A thresholds file that cannot be used: where, and what is wrong."""
 
 
-@dataclass(frozen=True)
-class Limit:
-    """What is a change of one metric.
+class _Room(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far a metric may move: as a share of the base's value, and in its unit (times: microseconds).
 
-    Attributes:
-        direction: ``lower`` or ``higher`` is better, and a change that way passes; ``none``: no change passes.
-        relative: share of the base's value by which it may get worse.
-        absolute: by how much it may, in the metric's unit (times: microseconds); the larger of the two counts.
+    The larger of the two counts.
     """
 
-    direction: str
     relative: float = 0.0
     absolute: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name in ("relative", "absolute"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number from 0 up, got {getattr(self, name)}")
+
     def room(self, base: float) -> float:
-        """How far a metric that was ``base`` may move for the worse."""
+        """How far a metric that was ``base`` may move, in its unit."""
         return max(self.relative * abs(base), self.absolute)
 
 
-@dataclass(frozen=True)
-class Meant:
-    """A change that a commit says is meant.
+class Limit(_Room, frozen=True):
+    """What is a change of one metric: a move for the worse by more than the room.
 
-    Attributes:
-        metric: which metric moves, or ``time``.
-        why: for whoever reads the commit.
-        benchmark: pattern of the benchmarks where it does.
-        relative, absolute: as in ``Limit``, in either direction.
+    With ``direction`` ``lower`` or ``higher`` that is better, and a change that way passes; with ``none`` none does.
+    """
+
+    direction: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.direction not in DIRECTIONS:
+            raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, got {self.direction!r}")
+
+
+class Meant(_Room, frozen=True):
+    """A change that a commit says is meant: of ``metric`` (or ``time``), in either direction within the room.
+
+    ``why`` is for whoever reads the commit; ``benchmark`` is a pattern of the benchmarks where it changes.
     """
 
     metric: str
     why: str
     benchmark: str = "*"
-    relative: float = 0.0
-    absolute: float = 0.0
 
     def covers(self, benchmark: str, metric: str) -> bool:
         # Brackets are part of a benchmark's name, and no set of characters.
         return metric == self.metric and fnmatchcase(benchmark, self.benchmark.replace("[", "[[]"))
 
-    def room(self, base: float) -> float:
-        """How far a metric that was ``base`` may move, in either direction."""
-        return max(self.relative * abs(base), self.absolute)
+
+class _File(Struct, forbid_unknown_fields=True):
+    """A thresholds file, its tables not read yet: an error in one of them shall name it."""
+
+    time: Any
+    metrics: dict[str, Any] = {}
+    meant: list[Any] = []
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """All limits.
-
-    Attributes:
-        time: of times.
-        metrics: of deterministic metrics, by name, where the file says something of them.
-        meant: changes that are meant.
-    """
+class Thresholds(Struct, frozen=True):
+    """All limits: of times, of deterministic metrics where the file has one, and changes that are meant."""
 
     time: Limit
-    metrics: Mapping[str, Limit]
+    metrics: dict[str, Limit]
     meant: tuple[Meant, ...] = ()
 
     @classmethod
     def parse(cls, text: str, name: str) -> Thresholds:
-        """Read a thresholds file.
+        """Read a thresholds file; errors call it ``name``.
 
-        Args:
-            text: of the file.
-            name: how errors call it.
-
-        Raises:
-            ThresholdsError: it is no TOML, lacks something, or has something that it should not.
+        Raises ThresholdsError: it is no TOML, lacks something, or has something that it should not.
         """
         try:
             content = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise ThresholdsError(f"{name}: not TOML: {error}") from None
-        unknown = set(content) - {"time", "metrics", "meant"}
-        if unknown or "time" not in content:
-            raise ThresholdsError(f"{name}: needs [time], may have [metrics] and [[meant]]; unknown: {sorted(unknown)}")
-        metrics, meant = content.get("metrics", {}), content.get("meant", [])
-        if not isinstance(metrics, dict) or not isinstance(meant, list):
-            raise ThresholdsError(f"{name}: [metrics] is a table, and [[meant]] an array of tables")
-        time = _limit(content["time"], f"{name}: [time]")
+        file = _convert(content, _File, name)
+        time = _convert(file.time, Limit, f"{name}: [time]")
         if time.direction != "lower":
             raise ThresholdsError(f"{name}: [time]: direction can only be 'lower', got {time.direction!r}")
-        return cls(
-            time,
-            {metric: _limit(values, f"{name}: metric {metric!r}", metric) for metric, values in metrics.items()},
-            tuple(
-                _meant(values, {*metrics, *METRICS, TIME}, f"{name}: [[meant]] {number}")
-                for number, values in enumerate(meant, 1)
-            ),
-        )
+        metrics = {
+            metric: _convert(_with_direction(metric, values), Limit, f"{name}: metric {metric!r}")
+            for metric, values in file.metrics.items()
+        }
+        meant = [_convert(values, Meant, f"{name}: [[meant]] {place}") for place, values in enumerate(file.meant, 1)]
+        known = {*metrics, *METRICS, TIME}
+        for place, each in enumerate(meant, 1):
+            if each.metric not in known:
+                fault = f"there is no metric {each.metric!r}: choose one of {sorted(known)}"
+                raise ThresholdsError(f"{name}: [[meant]] {place}: {fault}")
+        return cls(time, metrics, tuple(meant))
 
     def limit_of(self, metric: str) -> Limit | None:
         """The file's limit of a metric, or none at all in its direction (``kvbench.metrics``); None: an unknown one."""
@@ -123,33 +128,33 @@ class Thresholds:
         return Thresholds(self.time, self.metrics, tuple(each for each in self.meant if each not in spent.meant))
 
 
-def _limit(values: Any, where: str, metric: str = "") -> Limit:
-    if isinstance(values, dict) and (direction := direction_of(metric)):
-        values = {"direction": direction} | values
-    _check(values, {"direction": str, "relative": float, "absolute": float}, {"direction"}, where)
-    if values["direction"] not in DIRECTIONS:
-        raise ThresholdsError(f"{where}: direction must be one of {', '.join(DIRECTIONS)}, got {values['direction']!r}")
-    return Limit(**values)
+def read_thresholds(fixture: GateFixture, path: Path, warn: Callable[[str], None]) -> Thresholds:
+    """The working tree's limits, without the meant changes that the base has already: those are spent.
+
+    Raises ThresholdsError: the file cannot be used. Of the base's file ``warn`` is called with that instead: the commit
+    at hand may be the one that repairs it.
+    """
+    path = fixture.checkout / path
+    name = os.path.relpath(path, fixture.checkout)
+    try:
+        limits = Thresholds.parse(path.read_text(), name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ThresholdsError(f"{name}: cannot be read: {error}") from None
+    of_base = fixture.file_of_base(Path(name)) if path.is_relative_to(fixture.checkout) else None
+    try:
+        return limits if of_base is None else limits.without(Thresholds.parse(of_base, f"{name} of the base"))
+    except ThresholdsError as error:
+        warn(f"{error}: no meant change counts as spent")
+        return limits
 
 
-def _meant(values: Any, metrics: set[str], where: str) -> Meant:
-    fields = {"benchmark": str, "metric": str, "why": str, "relative": float, "absolute": float}
-    _check(values, fields, {"metric", "why"}, where)
-    if values["metric"] not in metrics:
-        raise ThresholdsError(f"{where}: there is no metric {values['metric']!r}: choose one of {sorted(metrics)}")
-    return Meant(**values)
+def _with_direction(metric: str, values: Any) -> Any:
+    direction = direction_of(metric)
+    return {"direction": direction} | values if direction and isinstance(values, dict) else values
 
 
-def _check(values: Any, fields: dict[str, type], needed: set[str], where: str) -> None:
-    if not isinstance(values, dict):
-        raise ThresholdsError(f"{where}: must be a table, got {values!r}")
-    if set(values) - set(fields) or needed - set(values):
-        raise ThresholdsError(
-            f"{where}: unknown {sorted(set(values) - set(fields))}, missing {sorted(needed - set(values))}"
-        )
-    for field, value in values.items():
-        number = fields[field] is float
-        if number and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf")):
-            raise ThresholdsError(f"{where}: {field} must be a number from 0 up, got {value!r}")
-        if not number and not isinstance(value, str):
-            raise ThresholdsError(f"{where}: {field} must be a text, got {value!r}")
+def _convert(values: Any, kind: type[Kind], where: str) -> Kind:
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        raise ThresholdsError(f"{where}: {error}") from None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from kvbench.errors import KvbenchError
+from kvbench.errors import FileError
 from kvbench.text import clean
 
 __all__ = ["Commit", "Commits", "HistoryError", "read_commits"]
@@ -15,22 +16,13 @@ DEFAULT_NUMBER = 10  # of commits that count as new where nothing was tagged
 _FIELDS = "%H%x00%an%x00%s"  # no text of a commit holds a NUL
 
 
-class HistoryError(KvbenchError):
+class HistoryError(FileError):
     """A repository that cannot answer: which one, and what is wrong."""
-
-    def __init__(self, path: str | Path, fault: str) -> None:
-        super().__init__(f"{path}: {fault}")
 
 
 @dataclass(frozen=True)
 class Commit:
-    """One commit.
-
-    Attributes:
-        name: its full hash.
-        author: name.
-        subject: first line of the message.
-    """
+    """One commit; ``name`` is its full hash, ``subject`` the first line of its message."""
 
     name: str
     author: str
@@ -39,21 +31,19 @@ class Commit:
 
 @dataclass(frozen=True)
 class Commits:
-    """A repository's history.
+    """A repository's history: every commit, parents before children, and the names of those that count as new.
 
-    Attributes:
-        known: every commit, parents before children.
-        new: names of those that count as new.
-        described: which those are, in words: "since v1.0", "in the last 10 commits".
+    ``described`` says which are new: "since v1.0", "in the last 10 commits".
     """
 
     known: tuple[Commit, ...] = ()
     new: frozenset[str] = frozenset()
     described: str = ""
-    places: dict[str, int] = field(init=False, default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.places.update({commit.name: place for place, commit in enumerate(self.known)})
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Where each is in ``known``."""
+        return {commit.name: place for place, commit in enumerate(self.known)}
 
     def find(self, name: str) -> Commit | None:
         """The commit of that full hash."""
@@ -73,13 +63,10 @@ class Commits:
 def read_commits(repository: str | Path, since: str = "") -> Commits:
     """What git knows of a checkout's history; nothing where there is no repository.
 
-    Args:
-        repository: a folder in the checkout.
-        since: a tag or another revision, or a number of commits; empty for the last tag, and where there is none for
-            the last ``DEFAULT_NUMBER`` commits.
+    New is what came after ``since``: a tag or another revision, or a number of commits; empty for the last tag, and
+    where there is none for the last ``DEFAULT_NUMBER`` commits.
 
-    Raises:
-        HistoryError: ``since`` is no revision of the repository, and no number of commits from 1 on.
+    Raises HistoryError: ``since`` is no revision of the repository, and no number of commits from 1 on.
     """
     if since.isdecimal() and not int(since):
         raise HistoryError(repository, "the last 0 commits are none: --since wants a number from 1 on, or a revision")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,8 @@ _EXACT_UNITS = r"%|evictions|(bytes|operations|allocations|synchronisations)( pe
 class Series:
     """One metric of one cell on one machine, commit by commit.
 
-    Attributes:
-        machine, benchmark, params, unit: as asv has them; ``params`` is ``name=value, ...``.
-        values: one for each of the history's commits of that machine; NaN where nothing was measured.
-        failed: which of them failed.
+    Names are as asv has them; ``params`` is ``name=value, ...``. There is a value for each of the history's commits of
+    that machine, NaN where nothing was measured; ``failed`` says which failed.
     """
 
     machine: str
@@ -45,9 +44,8 @@ class Series:
     @property
     def is_exact(self) -> bool:
         """Whether the same commit gives the same value, on any machine and every time."""
-        return bool(re.fullmatch(_EXACT_UNITS, self.unit)) and not self.benchmark.rpartition(".")[2].startswith(
-            _MEASURED_KINDS
-        )
+        name = self.benchmark.rpartition(".")[2]
+        return bool(re.fullmatch(_EXACT_UNITS, self.unit)) and not name.startswith(_MEASURED_KINDS)
 
     @property
     def is_control(self) -> bool:
@@ -74,18 +72,14 @@ class Series:
         """The value of one parameter; None where the benchmark has none of that name."""
         return self.cell.get(name)
 
-    def params_without(self, name: str) -> str:
-        """All parameters but one."""
-        return ", ".join(f"{each}={value}" for each, value in self.cell.items() if each != name)
-
     @property
     def sizes(self) -> str:
         """What a series shares with those of other backends; of a benchmark with one parameter, nothing."""
-        if "backend" not in self.cell:
-            return self.params if len(self.cell) > 1 else ""
-        return self.params_without("backend")
+        if len(self.cell) < 2:
+            return ""
+        return ", ".join(f"{name}={value}" for name, value in self.cell.items() if name != "backend")
 
-    @property
+    @cached_property
     def cell(self) -> dict[str, str]:
         """Parameters by name."""
         pairs = (part.partition("=") for part in self.params.split(", ") if part)
@@ -94,13 +88,12 @@ class Series:
 
 @dataclass(frozen=True)
 class History:
-    """All series of a results folder.
+    """All series of a results folder, in the order of asv's results.
 
     Attributes:
         commits: full hashes in order, those that each machine measured.
         dates: of commits.
-        series: in the order of asv's results.
-        skipped: values that asv skipped, by machine, benchmark and device.
+        skipped: numbers of values that asv skipped, by machine, benchmark and device.
         is_empty: whether results were read and there were none.
     """
 
@@ -126,56 +119,47 @@ class History:
 
 
 def read_history(folder: str | Path, commits: Commits) -> History:
-    """Read asv's results.
+    """Read asv's results. Commits are in the repository's order; unknown ones are where their dates put them.
 
-    Commits are in the repository's order; those that it does not know are where their dates put them.
-
-    Raises:
-        ResultsError: as ``load_results``.
+    Raises ResultsError, as ``load_results``.
     """
     frame = load_results(folder)
     for column in ("machine", "benchmark", "params", "unit"):
         frame[column] = frame[column].map({text: clean(str(text)) for text in frame[column].unique()})
-    order = _order(frame, commits)
+    dates = dict(zip(frame["commit"], frame["date"], strict=True))
+    order = _order(dates, commits)
     machines = {
         str(machine): sorted(rows["commit"].unique(), key=order.__getitem__)
         for machine, rows in frame.groupby("machine", sort=True)
     }
-    dates = dict(zip(frame["commit"], frame["date"], strict=True))
     return History(machines, dates, tuple(_series(frame, machines)), tuple(_skipped(frame)), frame.empty)
 
 
-def _order(frame: pd.DataFrame, commits: Commits) -> dict[str, int]:
+def _order(dates: dict[str, pd.Timestamp], commits: Commits) -> dict[str, int]:
     """Places of commits: the repository's order; those it does not know where their dates put them among the others."""
-    dates = dict(zip(frame["commit"], frame["date"], strict=True))
     latest = pd.Timestamp.min.tz_localize("UTC")
     keys: dict[str, tuple[pd.Timestamp, int, int]] = {}
-    for name in sorted((name for name in dates if name in commits.places), key=commits.places.__getitem__):
+    for name in sorted(dates.keys() & commits.places.keys(), key=commits.places.__getitem__):
         latest = max(latest, dates[name])  # a child may be dated before its parent
         keys[name] = latest, 0, len(keys)
     keys |= {name: (date, 1, place) for place, (name, date) in enumerate(dates.items()) if name not in keys}
     return {name: place for place, name in enumerate(sorted(keys, key=keys.__getitem__))}
 
 
-def _series(frame: pd.DataFrame, machines: dict[str, list[str]]) -> list[Series]:
-    places = {machine: {name: place for place, name in enumerate(names)} for machine, names in machines.items()}
-    found: dict[tuple[str, str, str, str], tuple[np.ndarray, np.ndarray]] = {}
-    columns = (frame[name] for name in ("machine", "benchmark", "params", "unit", "commit", "value", "state"))
-    for machine, benchmark, params, unit, commit, value, state in zip(*columns, strict=True):
-        key = machine, benchmark, params, unit
-        if key not in found:
-            number = len(machines[machine])
-            found[key] = np.full(number, np.nan), np.zeros(number, dtype=bool)
-        values, failed = found[key]
-        place = places[machine][commit]
-        if state == "ok":
-            values[place] = value
-        failed[place] = state == "failed"
-    return [
-        Series(*key, values, failed)
-        for key, (values, failed) in found.items()
-        if failed.any() or not np.isnan(values).all()
-    ]
+def _series(frame: pd.DataFrame, machines: dict[str, list[str]]) -> Iterator[Series]:
+    own = ["machine", "benchmark", "params", "unit"]
+    keys = frame[own].drop_duplicates()
+    places = {(machine, name): place for machine, names in machines.items() for place, name in enumerate(names)}
+    rows = frame.groupby(own, sort=False).ngroup().to_numpy()
+    columns = np.array([places[each] for each in zip(frame["machine"], frame["commit"], strict=True)], dtype=int)
+    values = np.full((len(keys), max(map(len, machines.values()), default=0)), np.nan)
+    failed = np.zeros(values.shape, dtype=bool)
+    values[rows, columns] = frame["value"]
+    failed[rows, columns] = frame["state"] == "failed"
+    for key, one, failures in zip(keys.to_dict("records"), values, failed, strict=True):
+        if failures.any() or not np.isnan(one).all():
+            number = len(machines[key["machine"]])
+            yield Series(**key, values=one[:number], failed=failures[:number])
 
 
 def _skipped(frame: pd.DataFrame) -> list[tuple[str, str, str, int]]:

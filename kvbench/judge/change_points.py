@@ -24,15 +24,9 @@ _SUREST = 99.99
 class ChangePoint:
     """One change of one metric, and where it came from.
 
-    Attributes:
-        series: that changes.
-        change: how.
-        commit: first one measured after the change.
-        previous: last one measured before it.
-        between: commits between the two, none of them measured: the change may be any of theirs. None where the
-            repository does not know the two.
-        author, subject: of ``commit``; empty where the repository does not know it.
-        is_new: whether ``commit`` is one of those that the report calls new.
+    ``commit`` is the first one measured after the change, and ``previous`` the last one before it. Any of the commits
+    ``between`` may have changed it: none of them was measured. Where the repository does not know a commit, ``between``
+    is None, and ``author`` and ``subject`` are empty. ``is_new``: the report calls ``commit`` new.
     """
 
     series: Series
@@ -64,12 +58,10 @@ class ChangePoint:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a history shows.
+    """What a history shows: change points, the worst first; of those for the worse, the ones from zero before others.
 
-    Attributes:
-        change_points: the worst first; of those for the worse, the ones from zero before all others.
-        pace: how slow each machine was at each of its commits, as a factor on its usual time. NaN where that is not
-            known; machines of which nothing is known are left out.
+    ``pace`` is how slow each machine was at each of its commits, as a factor on its usual time. NaN where that is not
+    known; machines of which nothing is known are left out.
     """
 
     change_points: list[ChangePoint] = field(default_factory=list)
@@ -89,7 +81,7 @@ def judge_history(history: History, commits: Commits) -> Judgement:
         for series, changes in _changes(history.series, pace)
         for change in changes
     ]
-    points.sort(key=lambda point: (_ORDER.index(point.verdict), -abs(_magnitude(point.change.ratio))))
+    points.sort(key=lambda point: (_ORDER.index(point.verdict), -_distance(point.change.ratio)))
     return Judgement(points, pace)
 
 
@@ -110,11 +102,11 @@ def _changes(series: Sequence[Series], pace: dict[str, np.ndarray]) -> list[tupl
 
 def _beside(series: Series) -> tuple[str, str, str]:
     """What a series shares with those of other backends that were measured with it."""
-    return series.machine, series.benchmark, series.params_without("backend")
+    return series.machine, series.benchmark, series.sizes
 
 
-def _magnitude(ratio: float) -> float:
-    return math.log(ratio) if ratio > 0 else -math.inf
+def _distance(ratio: float) -> float:
+    return abs(math.log(ratio)) if ratio > 0 else math.inf
 
 
 def _change_point(series: Series, change: Change, measured: Sequence[str], commits: Commits) -> ChangePoint:

@@ -15,6 +15,7 @@ import numpy as np
 import ruptures
 from scipy import stats
 
+from kvbench.judge.pace import logs_of
 from kvbench.judge.verdict import SMALLEST_EFFECT
 
 __all__ = ["FEWEST_VALUES", "LEVEL", "PROCESS_SPREAD", "Change", "exact_changes", "measured_changes"]
@@ -32,10 +33,9 @@ _MOST_OF_CONTROL = 2  # spreads that a control's value may lie off its others
 
 @dataclass(frozen=True)
 class Change:
-    """A lasting change of a series.
+    """A lasting change of a series; ``position`` is the index of the first value after it.
 
     Attributes:
-        position: index of the first value after it.
         before, after: the values beside a deterministic change; of measured ones the medians between changes.
         ratio: after / before; of measured values free of the machine's pace and of what the control shows as well.
             Infinite from zero.
@@ -51,14 +51,12 @@ class Change:
 
 def exact_changes(values: Iterable[float]) -> list[Change]:
     """Every change of a deterministic series; NaN, where nothing was measured, is passed over."""
-    changes = []
-    last = math.nan
-    for position, value in enumerate(values):
-        if not math.isnan(value):
-            if not math.isnan(last) and value != last:
-                changes.append(Change(position, last, value, value / last if last else math.inf))
-            last = value
-    return changes
+    known = [(place, float(value)) for place, value in enumerate(values) if not math.isnan(value)]
+    return [
+        Change(place, last, value, value / last if last else math.inf)
+        for (_, last), (place, value) in pairwise(known)
+        if value != last
+    ]
 
 
 def measured_changes(
@@ -70,17 +68,16 @@ def measured_changes(
     Hochberg's control, ``scipy.stats.false_discovery_control``), and in a history without changes so is the
     probability of reporting any.
 
-    Args:
-        series: positive values, NaN where nothing was measured.
-        pace: for each series how fast the machine was at each value, as a factor; values where it is NaN are not
-            judged. None where nothing is known of it: then all are, as they are.
-        controls: for each series what is left alone and measured with the same sizes, or None: a machine may be slow at
-            one kind of work alone. What a series shares with its control is no change of its own.
+    ``series`` are positive values, NaN where nothing was measured. ``pace`` is for each series how fast the machine was
+    at each value, as a factor; values where it is NaN are not judged. Where it is None all are, as they are.
+    ``controls`` are for each what is left alone and measured with the same sizes, or None: a machine may be slow at one
+    kind of work alone. What a series shares with its control is no change of its own.
     """
-    logs = [_logs(values, factor) for values, factor in zip(series, pace, strict=True)]
+    factors = [1.0 if factor is None else factor for factor in pace]
+    logs = [logs_of(values / factor) for values, factor in zip(series, factors, strict=True)]
     against = [
-        None if control is None else _logs(control, factor)
-        for control, factor in zip(controls or [None] * len(series), pace, strict=True)
+        np.full(len(own), np.nan) if control is None else logs_of(control / factor)
+        for own, control, factor in zip(series, controls or [None] * len(series), factors, strict=True)
     ]
     differences = [np.diff(each[~np.isnan(each)]) for each in logs]
     spread = max(PROCESS_SPREAD, _spread(np.concatenate([*differences, np.empty(0)])))
@@ -91,17 +88,9 @@ def measured_changes(
         quiet = [1.0 for each in judged if not each.chances]
         adjusted = iter(stats.false_discovery_control([*chances, *quiet]) if chances else [])
         certain = [[next(adjusted) for _ in each.chances] for each in judged]
-        joined = [each.join(found, LEVEL) for each, found in zip(judged, certain, strict=True)]
+        joined = [each.join(found) for each, found in zip(judged, certain, strict=True)]
         if not any(joined):
             return [each.changes(found) for each, found in zip(judged, certain, strict=True)]
-
-
-def _logs(values: np.ndarray, pace: np.ndarray | None) -> np.ndarray:
-    """Logarithms at the machine's usual pace; NaN where there is no positive value."""
-    found = values if pace is None else values / pace
-    logs = np.full(len(found), np.nan)
-    np.log(found, out=logs, where=np.isfinite(found) & (found > 0))
-    return logs
 
 
 def _spread(differences: np.ndarray) -> float:
@@ -115,39 +104,38 @@ def _spread(differences: np.ndarray) -> float:
 class _Segments:
     """One series in segments, and the chance of each place between two of them to be noise.
 
-    Args:
-        values: of the series.
-        logs: of its values at the machine's usual pace; NaN where one is not judged.
-        control: the same of its control.
-        spread: of all series.
+    ``logs`` are of its values at the machine's usual pace, NaN where one is not judged; ``control`` the same of its
+    control, NaN where it has none; ``spread`` is that of all series.
     """
 
-    def __init__(self, values: np.ndarray, logs: np.ndarray, control: np.ndarray | None, spread: float) -> None:
+    def __init__(self, values: np.ndarray, logs: np.ndarray, control: np.ndarray, spread: float) -> None:
         self._places = np.flatnonzero(~np.isnan(logs))
-        self._values, self._logs = values[self._places], logs[self._places]
-        self._control = None if control is None else control[self._places]
+        self._values, self._logs, self._control = (each[self._places] for each in (values, logs, control))
         self._bounds: list[int] = []  # where the first begins, places between two, where the last ends
         self.chances: list[float] = []
         if len(self._places) >= 2 * FEWEST_VALUES:
             self._spread = max(spread, _spread(np.diff(self._logs)))
             self._bounds = _likeliest_bounds(self._logs, self._spread)
             self._test()
-            while self.join(self.chances, LEVEL):
+            while self.join(self.chances):
                 pass
 
     def _triples(self) -> list[tuple[int, int, int]]:
         return list(zip(self._bounds, self._bounds[1:], self._bounds[2:], strict=False))
 
     def _test(self) -> None:
-        self.chances = [max(self._chance(*each), self._chance_beside_control(*each)) for each in self._triples()]
+        self.chances = [
+            max(_chance(self._logs[a:b], self._logs[b:c], self._spread), self._chance_beside_control(a, b, c))
+            for a, b, c in self._triples()
+        ]
 
-    def join(self, chances: Sequence[float], level: float) -> bool:
+    def join(self, chances: Sequence[float]) -> bool:
         """Make one of the two segments that noise explains best, if it does; what is left is tested anew."""
         small = math.log1p(SMALLEST_EFFECT)
         doubtful = [
             (chance, place)
             for place, (chance, each) in enumerate(zip(chances, self._triples(), strict=True), 1)
-            if chance > level or abs(self._size(*each)) < small
+            if chance > LEVEL or abs(self._size(*each)) < small
         ]
         if doubtful:
             del self._bounds[max(doubtful)[1]]
@@ -157,11 +145,11 @@ class _Segments:
     def changes(self, chances: Sequence[float]) -> list[Change]:
         return [
             Change(
-                int(self._places[b]),
-                float(np.median(self._values[a:b])),
-                float(np.median(self._values[b:c])),
-                math.exp(self._size(a, b, c)),
-                1 - float(chance),
+                position=int(self._places[b]),
+                before=float(np.median(self._values[a:b])),
+                after=float(np.median(self._values[b:c])),
+                ratio=math.exp(self._size(a, b, c)),
+                certainty=1 - float(chance),
             )
             for (a, b, c), chance in zip(self._triples(), chances, strict=True)
         ]
@@ -169,33 +157,27 @@ class _Segments:
     def _size(self, a: int, b: int, c: int) -> float:
         """By how much a series changes, as a logarithm; less what the control shows as well."""
         size = float(np.median(self._logs[b:c]) - np.median(self._logs[a:b]))
-        before, after = self._controls(a, b), self._controls(b, c)
-        if min(len(before), len(after)) < FEWEST_VALUES:
-            return size
-        return min(size, size - float(np.median(after) - np.median(before)), key=abs)
+        middles = self._middles_of_control(a, b, c)
+        return min(size, size - float(middles[1] - middles[0]), key=abs) if middles else size
 
-    def _controls(self, begin: int, end: int) -> np.ndarray:
-        """The control's values beside a segment, as far as they are known."""
-        if self._control is None:
-            return np.empty(0)
-        control = self._control[begin:end]
-        return np.asarray(control[~np.isnan(control)])
-
-    def _chance(self, a: int, b: int, c: int) -> float:
-        return _chance(self._logs[a:b], self._logs[b:c], self._spread)
+    def _middles_of_control(self, a: int, b: int, c: int) -> list[float]:
+        """The control's medians beside two segments; none where too few of its values are known."""
+        found = [self._control[a:b], self._control[b:c]]
+        if any(np.count_nonzero(~np.isnan(each)) < FEWEST_VALUES for each in found):
+            return []
+        return [float(np.nanmedian(each)) for each in found]
 
     def _chance_beside_control(self, a: int, b: int, c: int) -> float:
         """The chance of a series' distances from its control: zero where too few are known, one where they go back.
 
         Outliers of the control are cut: they say nothing of the series.
         """
-        before, after = self._controls(a, b), self._controls(b, c)
-        if self._control is None or min(len(before), len(after)) < FEWEST_VALUES:
+        middles = self._middles_of_control(a, b, c)
+        if not middles:
             return 0.0
         most = _MOST_OF_CONTROL * self._spread
         distances = []
-        for begin, end, known in ((a, b, before), (b, c, after)):
-            middle = np.median(known)
+        for begin, end, middle in zip((a, b), (b, c), middles, strict=True):
             found = self._logs[begin:end] - np.clip(self._control[begin:end], middle - most, middle + most)
             distances.append(found[~np.isnan(found)])
         change = self._logs[b:c].mean() - self._logs[a:b].mean()

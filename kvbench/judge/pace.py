@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["FEWEST_CONTROLS", "machine_pace"]
+__all__ = ["FEWEST_CONTROLS", "logs_of", "machine_pace"]
 
 FEWEST_CONTROLS = 3  # of a machine: fewer say more of themselves than of it
 _ROUNDS = 20
 _SMALLEST_RESIDUAL = 1e-3  # of logarithms: what is nearer than a thousandth is as near as can be
+
+
+def logs_of(times: np.ndarray) -> np.ndarray:
+    """Logarithms; NaN where there is no positive time."""
+    logs = np.full(times.shape, np.nan)
+    np.log(times, out=logs, where=np.isfinite(times) & (times > 0))
+    return logs
 
 
 def machine_pace(controls: np.ndarray) -> np.ndarray | None:
@@ -18,14 +25,11 @@ def machine_pace(controls: np.ndarray) -> np.ndarray | None:
     (least absolute deviations of the logarithms, by reweighted least squares): a control that is measured since lately
     says how the late commits compare with each other, and nothing of those before.
 
-    Args:
-        controls: ``[controls, commits]``, times; NaN where one was not measured.
+    ``controls`` are ``[controls, commits]``, times; NaN where one was not measured.
 
-    Returns:
-        ``[commits]``, its median 1; NaN at commits with no control. None with fewer than ``FEWEST_CONTROLS``.
+    Returns ``[commits]``, its median 1; NaN at commits with no control. None with fewer than ``FEWEST_CONTROLS``.
     """
-    logs = np.full(controls.shape, np.nan)
-    np.log(controls, out=logs, where=np.isfinite(controls) & (controls > 0))
+    logs = logs_of(controls)
     logs = logs[np.count_nonzero(~np.isnan(logs), axis=1) > 1]  # another one has nothing to be compared with
     known = ~np.isnan(logs)
     if len(logs) < FEWEST_CONTROLS:
@@ -33,10 +37,9 @@ def machine_pace(controls: np.ndarray) -> np.ndarray | None:
     seen = known.any(axis=0)
     logs, known = logs[:, seen], known[:, seen]
     values, weights = np.where(known, logs, 0.0), known.astype(float)
-    pace = np.zeros(logs.shape[1])
     for _ in range(_ROUNDS):
         pace = _fitted(values, weights)
-        usual = _mean(values - pace, weights)
+        usual = np.average(values - pace, axis=1, weights=weights)
         residuals = np.abs(values - pace - usual[:, None])
         weights = known / np.maximum(residuals, _SMALLEST_RESIDUAL)
     found = np.full(controls.shape[1], np.nan)
@@ -46,16 +49,8 @@ def machine_pace(controls: np.ndarray) -> np.ndarray | None:
 
 def _fitted(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Commits' part of a weighted least squares fit by a part of each control and one of each commit, ``[commits]``."""
-    totals = weights.sum(axis=1, keepdims=True)
-    shares = np.divide(weights, totals, out=np.zeros_like(weights), where=totals > 0)
+    shares = weights / weights.sum(axis=1, keepdims=True)
     moments = np.diag(weights.sum(axis=0)) - weights.T @ shares
-    centred = weights * (values - _mean(values, weights)[:, None])
+    centred = weights * (values - np.average(values, axis=1, weights=weights)[:, None])
     # Of pieces of the history that no control joins, each is fitted around its own mean: the smallest solution.
     return np.asarray(np.linalg.lstsq(moments, centred.sum(axis=0), rcond=None)[0])
-
-
-def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    totals = weights.sum(axis=1)
-    found = np.zeros(len(values))
-    np.divide((weights * values).sum(axis=1), totals, out=found, where=totals > 0)
-    return found

@@ -27,14 +27,7 @@ Room = Callable[[float], float]  # how far a metric that was so large may move f
 
 @dataclass(frozen=True)
 class PairedTimes:
-    """Judged times.
-
-    Attributes:
-        verdict: better, same, meant, worse or inconclusive.
-        base, head: medians over processes, in the unit of the times.
-        ratio: head / base, the typical one of the pairs.
-        low, high: the interval of ``ratio``, at 95 %.
-    """
+    """Judged times: medians over processes; head / base, the typical one of the pairs, and its interval at 95 %."""
 
     verdict: Verdict
     base: float
@@ -53,15 +46,12 @@ def judge_times(base: Sequence[float], head: Sequence[float], room: Room, meant:
     is: slower by less than the limit, significantly. Better is: faster by more than the limit, significantly. None of
     them is inconclusive. Levels are those of one look; a run looks again after every pair.
 
-    Args:
-        base, head: times, a value a process, pair by pair.
-        room: the limit.
-        meant: room of changes that are meant, which raises the limit of worse.
+    ``room`` is the limit; ``meant`` is the room of changes that are meant, which raises the limit of worse.
     """
     ratios = np.log(np.asarray(head, dtype=float)) - np.log(np.asarray(base, dtype=float))
     median = float(np.median(base))
-    margin, *more = (math.log1p(each(median) / median) for each in (room, *meant))
-    allowed = max(margin, *more) if more else margin
+    margins = [math.log1p(each(median) / median) for each in (room, *meant)]
+    margin, allowed = margins[0], max(margins)
     if _p_value(ratios, -margin, "less") <= SAME_LEVEL:
         verdict = Verdict.BETTER
     elif _p_value(ratios, margin, "less") <= SAME_LEVEL:
@@ -72,7 +62,7 @@ def judge_times(base: Sequence[float], head: Sequence[float], room: Room, meant:
         verdict = Verdict.MEANT
     else:
         verdict = Verdict.INCONCLUSIVE
-    low, high = _interval(ratios)
+    low, high = _lower_end(ratios), -_lower_end(-ratios)
     typical = float(np.median(_averages(ratios)))  # the estimate that belongs to the test (Hodges and Lehmann, 1963)
     return PairedTimes(verdict, median, float(np.median(head)), math.exp(typical), math.exp(low), math.exp(high))
 
@@ -80,11 +70,8 @@ def judge_times(base: Sequence[float], head: Sequence[float], room: Room, meant:
 def judge_exact(base: float | None, head: float | None, better: str, room: Room, meant: Sequence[Room] = ()) -> Verdict:
     """Judge a deterministic metric: any change counts, unless it is for the better, within the limit, or meant.
 
-    Args:
-        base, head: values; None where there is none.
-        better: ``lower`` or ``higher``; ``none`` where no change passes.
-        room: the limit.
-        meant: room of changes that are meant, in either direction.
+    ``better`` is ``lower`` or ``higher``, or ``none`` where no change passes. ``room`` is the limit; ``meant`` is the
+    room of changes that are meant, in either direction.
     """
     if base is None or head is None:
         return Verdict.NEW if base is None else Verdict.GONE
@@ -104,20 +91,13 @@ def _p_value(ratios: np.ndarray, margin: float, alternative: str) -> float:
 
 
 def _averages(ratios: np.ndarray) -> np.ndarray:
-    """Means of every two log ratios (Walsh averages), in order: what the signed-rank test ranks by."""
+    """Means of every two log ratios (Walsh averages): what the signed-rank test ranks by."""
     first, second = np.triu_indices(len(ratios))
-    return np.sort((ratios[first] + ratios[second]) / 2)
-
-
-def _interval(ratios: np.ndarray) -> tuple[float, float]:
-    """The log ratios that the test does not reject at ``INTERVAL_LEVEL``, both sides taken together.
-
-    With too few pairs for that level it is their range.
-    """
-    return _lower_end(ratios), -_lower_end(-ratios)
+    return np.asarray((ratios[first] + ratios[second]) / 2)
 
 
 def _lower_end(ratios: np.ndarray) -> float:
+    """The least log ratio that the test does not reject at ``INTERVAL_LEVEL``; with too few pairs for it, the least."""
     averages = np.unique(_averages(ratios))
     # The test's statistic counts averages above the margin: p-values rise with it, in steps at the averages. There
     # rounding would decide, so they are asked for in between.

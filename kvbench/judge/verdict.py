@@ -39,12 +39,7 @@ class Verdict(StrEnum):
 
 
 def verdict_of_change(rises: bool, better: str) -> Verdict:
-    """Judge a change by its direction.
-
-    Args:
-        rises: whether the value went up.
-        better: ``lower`` or ``higher``; ``none`` where no change is good; empty where it is not known.
-    """
+    """``better`` is ``lower`` or ``higher``; ``none`` where no change is good; empty where it is not known."""
     if not better:
         return Verdict.UNKNOWN
     return Verdict.BETTER if better == ("higher" if rises else "lower") else Verdict.WORSE

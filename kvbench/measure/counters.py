@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from kvcache import kernel_observers
 
-__all__ = ["Counts", "OperationCounter", "tensors_in"]
+__all__ = ["Counts", "OperationCounter", "new_storages", "tensors_in"]
 
 # Operations that only make or describe tensors: no element is moved.
 _ALLOCATING_ONLY = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"})
@@ -69,51 +69,34 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.counts.bytes_copied += nbytes
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        kind = _kind(func)
-        if kind.is_view:
+        result = func(*args, **(kwargs or {}))
+        if func.is_view:
             return result
-        inputs = list(tensors_in((*args, *kwargs.values())))
-        outputs = list(tensors_in((result,)))
-        known = {each.untyped_storage()._cdata for each in inputs}
-        fresh = {each.untyped_storage()._cdata: each for each in outputs}
-        fresh = {storage: each for storage, each in fresh.items() if storage not in known}
-        if outputs and not kind.writes and not fresh:
+        inputs, outputs = tensors_in((args, kwargs)), tensors_in(result)
+        fresh = new_storages(inputs, outputs)
+        if outputs and not fresh and not func._schema.is_mutable:
             return result  # a view in effect: reshape, contiguous or to() that had nothing to do
+        name = func.overloadpacket.__name__
         counts = self.counts
         counts.tensor_ops += 1
         counts.allocations += len(fresh)
-        counts.bytes_allocated += sum(each.untyped_storage().nbytes() for each in fresh.values())
-        if kind.name in _PARTIAL_WRITES:
-            counts.bytes_copied += args[_PARTIAL_WRITES[kind.name]].nbytes
-        elif kind.name not in _ALLOCATING_ONLY:
+        counts.bytes_allocated += sum(storage.nbytes() for storage in fresh.values())
+        if name in _PARTIAL_WRITES:
+            counts.bytes_copied += args[_PARTIAL_WRITES[name]].nbytes
+        elif name not in _ALLOCATING_ONLY:
             counts.bytes_copied += sum(each.nbytes for each in outputs)
-        if kind.name in _SYNCHRONISING or _leaves_device(inputs, outputs):
-            counts.synchronisations += 1
+        to_host = any(each.is_cpu for each in outputs) and not all(each.is_cpu for each in inputs)
+        counts.synchronisations += to_host or name in _SYNCHRONISING
         return result
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    name: str
-    is_view: bool
-    writes: bool
+def tensors_in(values: Any) -> list[torch.Tensor]:
+    """The tensors among an operation's arguments or results, alone or in lists."""
+    return [each for each in tree_leaves(values) if isinstance(each, torch.Tensor)]
 
 
-@cache
-def _kind(func: Any) -> _Kind:
-    return _Kind(func._schema.name.split("::")[1], func.is_view, func._schema.is_mutable)
-
-
-def tensors_in(values: Iterable[Any]) -> Iterator[torch.Tensor]:
-    """The tensors among arguments or results: alone or in lists, as operations take and return them."""
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from tensors_in(value)
-
-
-def _leaves_device(inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> bool:
-    return any(each.device.type == "cpu" for each in outputs) and any(each.device.type != "cpu" for each in inputs)
+def new_storages(inputs: Iterable[torch.Tensor], outputs: Iterable[torch.Tensor]) -> dict[int, torch.UntypedStorage]:
+    """The storages of an operation's results that none of its arguments has, by their address."""
+    known = {each.untyped_storage()._cdata for each in inputs}
+    storages = (each.untyped_storage() for each in outputs)
+    return {storage._cdata: storage for storage in storages if storage._cdata not in known}

@@ -20,12 +20,9 @@ class Machine:
     """The machine and the versions behind a number.
 
     Attributes:
-        processor: model name of the CPU.
         cores: CPUs that this process may run on.
         threads: torch's intra-operation threads.
         accelerator: name of the CUDA device; None where it had no part.
-        system: operating system and its release.
-        python_version, torch_version, kvcache_version: versions.
         kvcache_compiled: whether kvcache's compiled parts are there; without them the new cache is slower.
         kvcache_commit: of the library in use, with ``-dirty`` where files differed from it; None where nobody knows,
             as of a source archive.
@@ -64,14 +61,15 @@ class Machine:
         return asdict(self)
 
     def __str__(self) -> str:
-        parts = [f"{self.processor}, {self.cores} cores, {self.threads} torch threads"]
-        if self.accelerator:
-            parts.append(self.accelerator)
-        parts.append(f"Python {self.python_version}, torch {self.torch_version}")
         commit = f" {short_commit(self.kvcache_commit)}" if self.kvcache_commit else ""
-        compiled = "compiled" if self.kvcache_compiled else "not compiled"
-        parts.append(f"kvcache {self.kvcache_version}{commit}, {compiled}")
-        return "; ".join([*parts, self.system])
+        parts = (
+            f"{self.processor}, {self.cores} cores, {self.threads} torch threads",
+            self.accelerator,
+            f"Python {self.python_version}, torch {self.torch_version}",
+            f"kvcache {self.kvcache_version}{commit}, {'compiled' if self.kvcache_compiled else 'not compiled'}",
+            self.system,
+        )
+        return "; ".join(part for part in parts if part)
 
 
 def short_commit(commit: str) -> str:

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kvbench.measure.counters import tensors_in
+from kvbench.measure.counters import new_storages, tensors_in
 
-__all__ = ["CudaMemory", "HostMemory", "MemoryWatch", "watch_memory"]
-
-
-class MemoryWatch(Protocol):
-    """A context whose ``peak`` is, afterwards, the most bytes that were held at once of what was allocated in it."""
-
-    peak: int
-
-    def __enter__(self) -> MemoryWatch: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+__all__ = ["CudaMemory", "HostMemory", "watch_memory"]
 
 
 class HostMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -39,14 +26,11 @@ class HostMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        known = {each.untyped_storage()._cdata for each in tensors_in((*args, *kwargs.values()))}
-        for each in tensors_in((result,)):
-            storage = each.untyped_storage()
-            if storage._cdata not in known and storage._cdata not in self._storages:
+        result = func(*args, **(kwargs or {}))
+        for address, storage in new_storages(tensors_in((args, kwargs)), tensors_in(result)).items():
+            if address not in self._storages:
                 # The reference keeps the address taken, so that no later storage is mistaken for this one.
-                self._storages[storage._cdata] = StorageWeakRef(storage), storage.nbytes()  # type: ignore[no-untyped-call]
+                self._storages[address] = StorageWeakRef(storage), storage.nbytes()  # type: ignore[no-untyped-call]
                 self._held += storage.nbytes()
         if self._held > self.peak:
             self._storages = {key: each for key, each in self._storages.items() if not each[0].expired()}  # type: ignore[no-untyped-call]
@@ -68,14 +52,12 @@ class CudaMemory:
         self._before = torch.cuda.memory_allocated(self._device)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         torch.cuda.synchronize(self._device)
         self.peak = torch.cuda.max_memory_allocated(self._device) - self._before
 
 
-def watch_memory(device: torch.device | str) -> MemoryWatch:
-    """The watch that suits ``device``."""
+def watch_memory(device: torch.device | str) -> CudaMemory | HostMemory:
+    """A context for ``device``: its ``peak`` is, afterwards, the most bytes held at once of those allocated in it."""
     device = torch.device(device)
     return CudaMemory(device) if device.type == "cuda" else HostMemory()

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 
-__all__ = ["CudaStopwatch", "HostStopwatch", "Lap", "Stopwatch", "make_stopwatch"]
+__all__ = ["CudaStopwatch", "HostStopwatch", "Lap", "Stopwatch", "make_stopwatch", "no_collection", "split_laps"]
 
 # Host nanoseconds until the work was done, and a way to learn the device's nanoseconds once it is.
 Lap = tuple[int, Callable[[], float] | None]
+
+
+def split_laps(laps: Sequence[Lap]) -> tuple[list[int], list[float]]:
+    """Nanoseconds of the host, and of the device, of which there are none without its clock."""
+    return [host for host, _ in laps], [read() for _, read in laps if read is not None]
 
 
 class Stopwatch(Protocol):
@@ -19,32 +26,16 @@ class Stopwatch(Protocol):
         """Call and time it: its result and its lap."""
 
 
-def _timing_event() -> Any:
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-
-
 class HostStopwatch:
-    """For work that is done when the call returns.
+    """For work that is done when the call returns; ``timer`` is monotonic, in nanoseconds."""
 
-    Args:
-        timer: nanoseconds, monotonic.
-        synchronize: waits for outstanding work: before the clock starts, and before it stops.
-    """
-
-    def __init__(
-        self, timer: Callable[[], int] = time.perf_counter_ns, synchronize: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, timer: Callable[[], int] = time.perf_counter_ns) -> None:
         self._timer = timer
-        self._synchronize = synchronize
 
     def time(self, call: Callable[..., Any], *args: Any) -> tuple[Any, Lap]:
-        timer, synchronize = self._timer, self._synchronize
-        if synchronize is not None:
-            synchronize()
+        timer = self._timer
         start = timer()
         result = call(*args)
-        if synchronize is not None:
-            synchronize()
         return result, (timer() - start, None)
 
 
@@ -57,14 +48,14 @@ class CudaStopwatch:
     Args:
         timer: nanoseconds, monotonic.
         synchronize: waits for the device.
-        event: makes an event that is recorded on the current stream and tells milliseconds between two.
+        event: makes an event of the current stream, which tells milliseconds between two.
     """
 
     def __init__(
         self,
         timer: Callable[[], int] = time.perf_counter_ns,
         synchronize: Callable[[], None] = torch.cuda.synchronize,
-        event: Callable[[], Any] = _timing_event,
+        event: Callable[[], Any] = lambda: torch.cuda.Event(enable_timing=True),  # type: ignore[no-untyped-call]
     ) -> None:
         self._timer = timer
         self._synchronize = synchronize
@@ -86,3 +77,16 @@ class CudaStopwatch:
 def make_stopwatch(device: torch.device | str) -> Stopwatch:
     """The stopwatch for a device."""
     return CudaStopwatch() if torch.device(device).type == "cuda" else HostStopwatch()
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Collect garbage before the block, and none in it."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

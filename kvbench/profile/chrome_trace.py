@@ -31,12 +31,7 @@ _RECORDING = (
 
 
 def read_chrome_trace(path: str | Path) -> list[Event]:
-    """All events of a trace file, gzipped or not.
-
-    Raises:
-        ValueError: it is no trace in Chrome's format.
-        OSError: it cannot be read.
-    """
+    """All events of a trace file, gzipped or not. Raises ValueError for what is none, and OSError."""
     data = Path(path).read_bytes()
     try:
         content = json.loads(gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data)
@@ -47,14 +42,11 @@ def read_chrome_trace(path: str | Path) -> list[Event]:
 
 
 def fold_stacks(events: Collection[Event], roots: Collection[str]) -> Counter[Stack]:
-    """The calls in a trace by their stacks, those that are alike taken together.
+    """Nanoseconds that each stack's last frame took itself, without what it called.
 
     Args:
         events: of one trace; complete ones count ("ph" is "X"), and nest by their times, thread by thread.
         roots: names of the ranges that stacks begin with; what runs outside of them is left out.
-
-    Returns:
-        Nanoseconds that each stack's last frame took itself, without what it called.
     """
     threads: dict[Any, list[tuple[int, int, int, Event]]] = {}
     for number, event in enumerate(events):
@@ -75,7 +67,7 @@ def _fold_thread(calls: list[tuple[int, int, int, Event]], roots: frozenset[str]
             open_calls.pop()
         if not open_calls:
             # The call that opens a range begins before it and ends in it: outside of the roots nothing is looked at.
-            if _is_root(event, roots):
+            if event["cat"] == "user_annotation" and event["name"] in roots:
                 root = (event["name"],)
                 stacks[root] -= minus_end + start
                 open_calls.append((-minus_end, root))
@@ -88,10 +80,6 @@ def _fold_thread(calls: list[tuple[int, int, int, Event]], roots: frozenset[str]
         if outer is not None:
             stacks[outer] -= end - start
         open_calls.append((end, stack))
-
-
-def _is_root(event: Event, roots: frozenset[str]) -> bool:
-    return event["cat"] == "user_annotation" and event["name"] in roots
 
 
 def _frame(name: str) -> str:

@@ -6,125 +6,77 @@ profiler's data or a terminal); speedscope is an application of its own, and ope
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from xml.sax.saxutils import escape
+from collections import Counter
+from typing import NamedTuple
 
-from kvbench.profile.chrome_trace import Stacks
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from kvbench.profile.chrome_trace import Stack, Stacks
 
 __all__ = ["render_flame_graph"]
 
-_ROW = 18  # pixels, as all below
+_ROW = 18  # pixels, as below
 _HEAD = 78
 _LEAST_SHARE = 0.0005  # of all time: a narrower box would be less than a pixel wide
-
-_STYLE = """
-svg{font:12px ui-sans-serif,system-ui,sans-serif;background:#fff}
-text{fill:#1a1a1a;pointer-events:none;white-space:pre}
-.head{font-size:16px;font-weight:600}.note{fill:#555}
-.f{cursor:pointer}.f rect{stroke:#fff;stroke-width:.7}.f:hover rect{stroke:#000}
-.all rect,tspan.all{fill:#d9d9d9}.kind rect,tspan.kind{fill:#f2a65a}.ours rect,tspan.ours{fill:#ffd28f}
-.python rect,tspan.python{fill:#e6e0cf}
-.torch rect,tspan.torch{fill:#9fc5e8}
-@media(prefers-color-scheme:dark){svg{background:#16181c}text{fill:#f0f0f0}.note{fill:#aaa}.f rect{stroke:#16181c}
-.f:hover rect{stroke:#fff}.all rect,tspan.all{fill:#3d4148}.kind rect,tspan.kind{fill:#9a5413}
-.ours rect,tspan.ours{fill:#7a5a1e}.python rect,tspan.python{fill:#46443a}
-.torch rect,tspan.torch{fill:#2c5577}}
-"""
-
-# A click makes a frame as wide as the picture: the frames around it fill their rows, the others beside it are hidden.
-_SCRIPT = """
-const frames=[...document.querySelectorAll('.f')];
-const at=f=>[+f.dataset.x,+f.dataset.w];
-for(const f of frames)f.addEventListener('click',()=>{
- const [x,w]=at(f);
- for(const g of frames){
-  const [gx,gw]=at(g),from=Math.max(gx,x),to=Math.min(gx+gw,x+w);
-  g.style.display=to-from>1e-9?'':'none';
-  g.setAttribute('x',100*(from-x)/w+'%');
-  g.setAttribute('width',Math.max(0,100*(to-from)/w)+'%');
- }
-});
-"""
-_LEGEND = "".join(
-    f'<tspan class="{kind}">\u25a0</tspan><tspan dx="4">{label}  </tspan>'
-    for kind, label in {
-        "kind": "operation of the cache",
-        "ours": "kvcache",
-        "python": "other Python",
-        "torch": "torch",
-    }.items()
-)
+_LEGEND = {"kind": "operation of the cache", "ours": "kvcache", "python": "other Python", "torch": "torch"}
 
 
-@dataclass
-class _Node:
+class _Frame(NamedTuple):
+    """One box: its left edge and its width are shares of the picture's, its time is in nanoseconds with callees."""
+
     name: str
     kind: str
-    time: int = 0  # nanoseconds, callees included
-    children: dict[str, _Node] = field(default_factory=dict)
+    level: int
+    x: float
+    share: float
+    time: int
 
 
 def render_flame_graph(stacks: Stacks, title: str, note: str) -> str:
     """The picture: callers above callees, as wide as the time they took, the longest on the left.
 
     Hovering shows a frame's name, time and share; a click widens it, and one on the topmost shows all again. Works in
-    light and dark and at any width. Frames of less than a two-thousandth of the time are left out.
-
-    Args:
-        stacks: nanoseconds by stack, outermost frame first.
-        title: first line of the picture.
-        note: second line.
+    light and dark and at any width. Frames of less than a two-thousandth of the time are left out. ``title`` and
+    ``note`` are the first lines.
     """
-    root = _tree(stacks)
-    frames = list(_frames(root, 0.0, 0, root.time))
-    depth = 1 + max((level for level, _ in frames), default=0)
-    height = _HEAD + depth * _ROW + 8
-    shapes = "\n".join(shape for _, shape in frames) or f'<text x="8" y="{_HEAD + 14}">no time was spent</text>'
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="100%" height="{height}" role="img">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n"
-        f'<text class="head" x="8" y="22">{escape(title)}</text>\n'
-        f'<text class="note" x="8" y="40">{escape(note)}</text>\n'
-        f'<text class="note" x="8" y="55">Click a frame to widen it, the topmost to go back.</text>\n'
-        f'<text class="note" x="8" y="70">{_LEGEND}</text>\n'
-        f"{shapes}\n<script><![CDATA[{_SCRIPT}]]></script>\n</svg>\n"
+    frames = _frames(stacks)
+    environment = Environment(
+        loader=PackageLoader("kvbench.profile"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    return environment.get_template("flame.svg").render(
+        title=title, note=note, legend=_LEGEND, frames=frames, row=_ROW, head=_HEAD,
+        depth=1 + max((frame.level for frame in frames), default=0),
+    )  # fmt: skip
 
 
-def _tree(stacks: Stacks) -> _Node:
-    root = _Node("all", "all")
+def _frames(stacks: Stacks) -> list[_Frame]:
+    """All frames that can be seen, each behind its caller, and the longest callee of a caller first."""
+    times: Counter[Stack] = Counter()
     for stack, time in stacks.items():
-        root.time += time
-        node = root
-        for level, name in enumerate(stack):
-            node = node.children.setdefault(name, _Node(name, _kind(name, level)))
-            node.time += time
-    return root
+        for level in range(len(stack) + 1):
+            times[stack[:level]] += time
+    whole = times[()]
+    frames = []
+    edges: dict[Stack, float] = {(): 0.0}  # of each frame: where its next callee begins
+
+    def order(stack: Stack) -> list[tuple[int, str]]:
+        return [(-times[stack[: level + 1]], name) for level, name in enumerate(stack)]
+
+    for stack in sorted(times, key=order):
+        share = times[stack] / whole if whole else 0.0
+        if share < _LEAST_SHARE:
+            continue
+        x = edges[stack[:-1]]
+        edges[stack[:-1]] = x + share
+        edges[stack] = x
+        frames.append(_Frame(stack[-1] if stack else "all", _kind(stack), len(stack), x, share, times[stack]))
+    return frames
 
 
-def _kind(name: str, level: int) -> str:
-    """The colour class of a frame."""
-    if level == 0:
-        return "kind"
-    if "::" in name.partition(" ")[0]:
+def _kind(stack: Stack) -> str:
+    """The colour class of a stack's last frame."""
+    if len(stack) <= 1:
+        return "kind" if stack else "all"
+    if "::" in stack[-1].partition(" ")[0]:
         return "torch"
-    return "ours" if "(kvcache/" in name else "python"
-
-
-def _frames(node: _Node, x: float, level: int, whole: int) -> Iterator[tuple[int, str]]:
-    """Each frame's level and shape; ``x`` is its left edge as a share of the whole."""
-    share = node.time / whole if whole else 0.0
-    if share < _LEAST_SHARE:
-        return
-    name = escape(node.name)
-    yield (
-        level,
-        f'<svg class="f {node.kind}" data-x="{x:.6f}" data-w="{share:.6f}" x="{100 * x:.4f}%" '
-        f'y="{_HEAD + level * _ROW}" width="{100 * share:.4f}%" height="{_ROW}">'
-        f"<title>{name}: {node.time / 1e6:,.3f} ms, {100 * share:.1f} %</title>"
-        f'<rect width="100%" height="100%"/><text x="3" y="13">{name}</text></svg>',
-    )
-    for child in sorted(node.children.values(), key=lambda each: (-each.time, each.name)):
-        yield from _frames(child, x, level + 1, whole)
-        x += child.time / whole
+    return "ours" if "(kvcache/" in stack[-1] else "python"

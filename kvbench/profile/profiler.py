@@ -12,64 +12,45 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from msgspec import to_builtins
 from torch._C._autograd import DeviceType
-from torch.profiler import ProfilerActivity
+from torch.profiler import ProfilerActivity, record_function
 
 from kvbench.profile.chrome_trace import fold_stacks, format_stacks, read_chrome_trace
 from kvbench.profile.flame_graph import render_flame_graph
-from kvbench.profile.ranges import INFERENCES, KINDS, MODEL, Annotate, Ranges, make_annotate
+from kvbench.profile.ranges import INFERENCES, KINDS, MODEL, Annotate, RangedReplay, annotate_cuda
 from kvbench.replay.content import Contents
-from kvbench.replay.drive import FillerContent, Latents
+from kvbench.replay.drive import Latents
+from kvbench.results.profile import ProfiledFile
 from kvbench.trace.steps import Step
 from kvcache import CacheBackend, CacheConfig, make_backend
 
-__all__ = ["BackendProfile", "Instruments", "ProfileFile", "Profiling"]
+__all__ = ["BackendProfile", "Instruments", "Profiling"]
 
-OPERATION_COLUMNS = (
-    "name",
-    "kind",
-    "calls",
-    "self_cpu_us",
-    "total_cpu_us",
-    "self_device_us",
-    "total_device_us",
-)
+# The files of one backend: their kind, name, and the programs that show them.
+_FILES = {
+    "operations": ("operations.csv", "a spreadsheet, pandas"),
+    "trace": ("trace.json.gz", "https://ui.perfetto.dev, chrome://tracing"),
+    "stacks": ("stacks.txt", "https://www.speedscope.app, flamegraph.pl; nanoseconds"),
+    "flame_graph": ("flame.svg", "a browser, from disk"),
+    "memory_snapshot": ("memory.pickle", "https://docs.pytorch.org/memory_viz"),
+}
+_COLUMNS = ["name", "kind", "calls", "self_cpu_us", "total_cpu_us", "self_device_us", "total_device_us"]
 _RANGES = (*KINDS, MODEL, *INFERENCES)
 _HISTORY_ENTRIES = 1_000_000  # allocator events of a memory snapshot; older ones are dropped
 
-Progress = Callable[[str], None]
 
-
-@dataclass(frozen=True)
-class ProfileFile:
-    """One file of a profile.
-
-    Attributes:
-        kind: ``operations``, ``trace``, ``stacks``, ``flame_graph`` or ``memory_snapshot``.
-        path: relative to the profile's folder, with forward slashes.
-        bytes: of the file.
-        opens_with: programs that show it.
-    """
-
-    kind: str
-    path: str
-    bytes: int
-    opens_with: str
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BackendProfile:
     """The profile of one backend.
 
     Attributes:
-        backend: its name.
-        files: what was written.
         operations: a row for each range and each operation of torch, the most expensive first: ``name``, ``kind``
             (``range``, ``operation``; ``kernel`` for what a device runs), ``calls``, and microseconds, on the host and
             on the device (None where there is none): ``self_cpu_us`` without what it called, ``total_cpu_us`` with it,
@@ -77,17 +58,16 @@ class BackendProfile:
     """
 
     backend: str
-    files: list[ProfileFile]
-    operations: pd.DataFrame = field(compare=False)
+    files: list[ProfiledFile]
+    operations: pd.DataFrame
 
     def to_dict(self) -> dict[str, Any]:
-        """As it is in the index."""
-        ranges = self.operations[self.operations["kind"] == "range"]
-        totals = ranges.astype(object).where(ranges.notna(), None)
+        """As it is in the index (``kvbench.results.profile``)."""
+        ranges = self.operations[self.operations["kind"] == "range"].drop(columns="kind")
         return {
             "backend": self.backend,
-            "files": [asdict(each) for each in self.files],
-            "ranges": totals.drop(columns="kind").to_dict("records"),
+            "files": to_builtins(self.files),
+            "ranges": ranges.astype(object).where(ranges.notna(), None).to_dict("records"),
         }
 
 
@@ -105,28 +85,20 @@ def _cuda_history(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Instruments:
-    """Instruments for profiling on a device.
+    """Instruments for profiling on a device."""
 
-    Attributes:
-        activities: that torch.profiler records.
-        annotate: opens a range.
-        synchronize: waits for outstanding work.
-        memory_history: a context that writes the allocator's actions to a file; None without such an allocator.
-    """
-
-    activities: Sequence[ProfilerActivity]
+    activities: Sequence[ProfilerActivity]  # that torch.profiler records
     annotate: Annotate
-    synchronize: Callable[[], None] = lambda: None
-    memory_history: Callable[[Path], AbstractContextManager[None]] | None = None
+    synchronize: Callable[[], None] = lambda: None  # waits for outstanding work
+    memory_history: Callable[[Path], AbstractContextManager[None]] | None = None  # writes the allocator's actions
 
     @classmethod
     def of(cls, device: torch.device | str) -> Instruments:
         """Those that suit ``device``."""
-        annotate = make_annotate(device)
         if torch.device(device).type == "cuda":
             both = (ProfilerActivity.CPU, ProfilerActivity.CUDA)
-            return cls(both, annotate, torch.cuda.synchronize, _cuda_history)
-        return cls((ProfilerActivity.CPU,), annotate)
+            return cls(both, annotate_cuda, torch.cuda.synchronize, _cuda_history)
+        return cls((ProfilerActivity.CPU,), record_function)
 
 
 class Profiling:
@@ -134,8 +106,6 @@ class Profiling:
 
     Args:
         name: of the backend, from ``kvcache.BACKENDS``.
-        steps: of the trace.
-        config: of the backend.
         folder: of the whole profile.
         instruments: None takes those that suit the device.
         make: builds a backend from its name and a configuration.
@@ -152,96 +122,85 @@ class Profiling:
     ) -> None:
         self._name, self._steps, self._config = name, steps, config
         self._instruments, self._make = instruments or Instruments.of(config.device), make
-        self._ranges = Ranges(self._instruments.annotate)
         self._latents = Latents(config.geometry.embed_dim, config.device)
         self._shift = Contents(config.geometry).position_shift(config.device, config.dtype)
         self._folder, self._place = folder, folder / name.replace(":", "-")
-        self._files: list[ProfileFile] = []
 
-    def run(self, progress: Progress = lambda instrument: None) -> BackendProfile:
+    def run(self, progress: Callable[[str], None] = lambda instrument: None) -> BackendProfile:
         """Run all passes; ``progress`` is called before each with its name.
 
-        Raises:
-            ValueError: an unknown backend.
-            OSError: a file cannot be written.
+        Raises ValueError for an unknown backend, and OSError where a file cannot be written.
         """
         # torch's tracing library prints whenever it starts and stops; it reads this when it first prints.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-        backend, content = self._fresh()
+        replay = self._fresh()
         self._place.mkdir(parents=True)
         progress("warm up")
-        self._replay(backend, content)
+        self._run(replay)
         progress("operations")
-        operations = self._operations(backend, content)
+        operations = self._operations(replay)
         progress("stacks")
-        self._stacks(backend, content)
+        self._stacks(replay)
         if self._instruments.memory_history is not None:
             progress("memory")
-            self._memory(self._instruments.memory_history)
-        return BackendProfile(self._name, self._files, operations)
+            with self._instruments.memory_history(self._path("memory_snapshot")):
+                self._run(self._fresh())
+        return BackendProfile(self._name, self._written(), operations)
 
-    def _fresh(self) -> tuple[CacheBackend, FillerContent]:
+    def _fresh(self) -> RangedReplay:
         backend = self._make(self._name, self._config)
         backend.position_shift = self._shift
-        return backend, FillerContent(backend)
+        return RangedReplay(backend, self._instruments.annotate)
 
-    def _replay(self, backend: CacheBackend, content: FillerContent) -> None:
-        backend.clear_all()
+    def _run(self, replay: RangedReplay) -> None:
+        replay.backend.clear_all()
         for step in self._steps:
-            self._ranges.run_step(backend, step, self._latents.inputs(step), content)
+            replay.run_step(step, self._latents.inputs(step))
         self._instruments.synchronize()
 
-    def _operations(self, backend: CacheBackend, content: FillerContent) -> pd.DataFrame:
-        path = self._place / "trace.json.gz"
-        with torch.profiler.profile(activities=self._instruments.activities) as profiler:
-            self._replay(backend, content)
-        profiler.export_chrome_trace(str(path))
-        has_device = ProfilerActivity.CUDA in self._instruments.activities
-        operations = operation_table(profiler.key_averages(), has_device)
-        table = self._place / "operations.csv"
-        operations.to_csv(table, index=False)
-        self._wrote("operations", table, "a spreadsheet, pandas")
-        self._wrote("trace", path, "https://ui.perfetto.dev, chrome://tracing")
+    def _profiled(self, replay: RangedReplay, trace: Path, with_stack: bool = False) -> Any:
+        """Replay under torch.profiler, which is returned, and write its trace."""
+        with torch.profiler.profile(activities=self._instruments.activities, with_stack=with_stack) as profiler:
+            self._run(replay)
+        profiler.export_chrome_trace(str(trace))
+        return profiler
+
+    def _operations(self, replay: RangedReplay) -> pd.DataFrame:
+        profiler = self._profiled(replay, self._path("trace"))
+        operations = operation_table(profiler.key_averages(), ProfilerActivity.CUDA in self._instruments.activities)
+        operations.to_csv(self._path("operations"), index=False)
         return operations
 
-    def _stacks(self, backend: CacheBackend, content: FillerContent) -> None:
+    def _stacks(self, replay: RangedReplay) -> None:
         traced = self._place / "with-stacks.json"
-        with torch.profiler.profile(activities=self._instruments.activities, with_stack=True) as profiler:
-            self._replay(backend, content)
-        profiler.export_chrome_trace(str(traced))
+        self._profiled(replay, traced, with_stack=True)
         stacks = fold_stacks(read_chrome_trace(traced), KINDS)
         traced.unlink()  # ten times the kept trace's size, and its times are worse
-        folded = self._place / "stacks.txt"
-        folded.write_text(format_stacks(stacks))
-        self._wrote("stacks", folded, "https://www.speedscope.app, flamegraph.pl; nanoseconds")
-        graph = self._place / "flame.svg"
+        self._path("stacks").write_text(format_stacks(stacks))
         searches = len({step.search for step in self._steps})
         note = (
             f"{searches} {'search' if searches == 1 else 'searches'} of {self._config.geometry.name}, "
             f"{sum(stacks.values()) / 1e6:,.1f} ms of host time; "
             f"tracing every Python call makes Python's share look larger than it is"
         )
-        graph.write_text(render_flame_graph(stacks, f"{self._name}: where a replay's time goes", note))
-        self._wrote("flame_graph", graph, "a browser, from disk")
+        graph = render_flame_graph(stacks, f"{self._name}: where a replay's time goes", note)
+        self._path("flame_graph").write_text(graph)
 
-    def _memory(self, history: Callable[[Path], AbstractContextManager[None]]) -> None:
-        path = self._place / "memory.pickle"
-        with history(path):
-            self._replay(*self._fresh())
-        self._wrote("memory_snapshot", path, "https://docs.pytorch.org/memory_viz")
+    def _path(self, kind: str) -> Path:
+        return self._place / _FILES[kind][0]
 
-    def _wrote(self, kind: str, path: Path, opens_with: str) -> None:
-        relative = path.relative_to(self._folder).as_posix()
-        self._files.append(ProfileFile(kind, relative, path.stat().st_size, opens_with))
+    def _written(self) -> list[ProfiledFile]:
+        files = []
+        for kind, (_, opens_with) in _FILES.items():
+            path = self._path(kind)
+            if path.exists():
+                relative, size = path.relative_to(self._folder).as_posix(), path.stat().st_size
+                files.append(ProfiledFile(kind=kind, path=relative, bytes=size, opens_with=opens_with))
+        return files
 
 
 def operation_table(averages: Any, has_device: bool) -> pd.DataFrame:
-    """torch.profiler's ``key_averages()`` as ``BackendProfile.operations`` has them.
-
-    Args:
-        averages: of one pass.
-        has_device: whether a device was profiled besides the host.
-    """
+    """torch.profiler's ``key_averages()``, of the host alone or of a device too, as ``BackendProfile.operations``."""
     rows = []
     for each in averages:
         on_host = each.device_type == DeviceType.CPU
@@ -252,8 +211,6 @@ def operation_table(averages: Any, has_device: bool) -> pd.DataFrame:
         kind = "range" if each.key in _RANGES else "operation" if on_host else "kernel"
         device = (each.self_device_time_total, each.device_time_total) if has_device else (None, None)
         rows.append((each.key, kind, each.count, each.self_cpu_time_total, each.cpu_time_total, *device))
-    frame = pd.DataFrame(rows, columns=list(OPERATION_COLUMNS)).astype(
-        {"self_device_us": float, "total_device_us": float}
-    )
+    frame = pd.DataFrame(rows, columns=_COLUMNS).astype({"self_device_us": float, "total_device_us": float})
     most = "self_device_us" if has_device else "self_cpu_us"
     return frame.sort_values([most, "self_cpu_us"], ascending=False, kind="stable", ignore_index=True)

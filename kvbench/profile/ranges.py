@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch.profiler import record_function
 
-from kvbench.replay.drive import OPERATIONS, Content, StepInputs, run_step
+from kvbench.replay.drive import OPERATIONS, FillerContent, StepInputs, run_step
 from kvbench.trace.steps import Step
 from kvcache import CacheBackend, KeysValues, ObservedCache
 
-__all__ = ["INFERENCES", "KINDS", "MODEL", "Annotate", "Ranges", "make_annotate"]
+__all__ = ["INFERENCES", "KINDS", "MODEL", "Annotate", "RangedReplay", "annotate_cuda"]
 
 # Operation kinds, as reports call them; the stand-in for a world model's work; and inferences.
 SUPPLY = "supply"
@@ -25,58 +25,37 @@ ROOT, RECURRENT = INFERENCES = ("initial inference", "recurrent step")
 Annotate = Callable[[str], AbstractContextManager[Any]]
 
 
-class Ranges:
-    """Drives a backend through steps with a range around each inference and each operation in it.
+class RangedReplay(FillerContent):
+    """Drives a backend through steps, with a range around each inference and each operation in it."""
 
-    Args:
-        annotate: opens a range.
-    """
-
-    def __init__(self, annotate: Annotate) -> None:
+    def __init__(self, backend: CacheBackend, annotate: Annotate) -> None:
+        super().__init__(backend)
+        self._observed = ObservedCache(backend, self._observe)
         self._annotate = annotate
 
-    def run_step(self, backend: CacheBackend, step: Step, inputs: StepInputs, content: Content) -> None:
+    def run_step(self, step: Step, inputs: StepInputs) -> None:
         """``kvbench.replay.drive.run_step`` with ranges."""
         with self._annotate(RECURRENT if step.is_recurrent else ROOT):
-            run_step(ObservedCache(backend, self._observe), step, inputs, _RangedContent(content, self), self)
+            run_step(self._observed, step, inputs, self, self._in_range)
 
-    def __call__(self, operation: str, call: Callable[..., Any], *args: Any) -> Any:
-        """The meter of a profiled pass."""
-        with self._annotate(operation):
+    def generate(self, step: Step, row: int) -> KeysValues:
+        generated: KeysValues = self._in_range(MODEL, super().generate, step, row)
+        return generated
+
+    def append(self, batch: KeysValues, step: Step) -> None:
+        self._in_range(MODEL, super().append, batch, step)
+
+    def _in_range(self, name: str, call: Callable[..., Any], *args: Any) -> Any:
+        with self._annotate(name):
             return call(*args)
 
     def _observe(self, operation: str, call: Callable[..., Any], *args: Any) -> Any:
         # The one call of a backend that the driver makes without its meter.
-        return self(operation, call, *args) if operation == SUPPLY else call(*args)
-
-
-class _RangedContent:
-    """The model's part of a step, in ranges of its own."""
-
-    def __init__(self, content: Content, ranges: Ranges) -> None:
-        self._content = content
-        self._ranges = ranges
-
-    def generate(self, step: Step, row: int) -> KeysValues:
-        generated: KeysValues = self._ranges(MODEL, self._content.generate, step, row)
-        return generated
-
-    def assembled(self, backend: CacheBackend, step: Step, found: list[int]) -> None:
-        self._content.assembled(backend, step, found)
-
-    def append(self, batch: KeysValues, step: Step) -> None:
-        self._ranges(MODEL, self._content.append, batch, step)
-
-    def stored(self, backend: CacheBackend, step: Step) -> None:
-        self._content.stored(backend, step)
-
-
-def make_annotate(device: torch.device | str) -> Annotate:
-    """A function that opens ranges for a device's profilers: torch's, and on CUDA NVTX's (Nsight Systems) too."""
-    return _with_nvtx if torch.device(device).type == "cuda" else record_function
+        return self._in_range(operation, call, *args) if operation == SUPPLY else call(*args)
 
 
 @contextmanager
-def _with_nvtx(name: str) -> Iterator[None]:
+def annotate_cuda(name: str) -> Iterator[None]:
+    """Open a range for torch's profiler, and for NVTX's (Nsight Systems)."""
     with record_function(name), torch.cuda.nvtx.range(name):
         yield

@@ -8,14 +8,14 @@ needed. All assumptions come from LightZero 0.2.0, ``unizero_world_models/world_
 from __future__ import annotations
 
 import importlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 from kvbench.errors import KvbenchError
-from kvbench.record.lightzero_events import Batch, BatchWriter, ObservedDict
+from kvbench.record.lightzero_events import Batch, BatchWriter
 from kvbench.trace.schema import NO_ENV
 from kvbench.trace.writer import TraceWriter
 from kvcache import Geometry
@@ -40,6 +40,28 @@ class RecordingError(KvbenchError):
     """A recording that cannot be made, or that a trace cannot express."""
 
 
+class ObservedDict(defaultdict[str, Any]):
+    """A key dictionary that reports lookups, stores and clears, and is otherwise the same."""
+
+    def __init__(self, original: defaultdict[str, Any], observer: LightZeroRecorder, env: int) -> None:
+        super().__init__(original.default_factory, original)
+        self._observer = observer
+        self._env = env
+
+    def get(self, key: str, default: Any = None) -> Any:
+        found = super().get(key, default)
+        self._observer.looked_up(self._env, key, found is not None)
+        return found
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        self._observer.stored(self._env, key)
+
+    def clear(self) -> None:
+        super().clear()
+        self._observer.cleared(self._env)
+
+
 class LightZeroRecorder:
     """Records a world model's cache requests while the block runs; the run's results do not change.
 
@@ -59,10 +81,6 @@ class LightZeroRecorder:
         tree: the module whose ``batch_traverse`` the search calls; by default the one of LightZero's MCTS.
         on_search: called before every search with the number of searches recorded so far; what it raises ends the run.
 
-    Attributes:
-        searches: searches recorded so far, the current one included.
-        finished: whether the limit was reached and the next search has begun.
-
     Raises:
         RecordingError: the object lacks what a LightZero 0.2.0 world model has, or is being observed already.
         ValueError: ``searches`` is not positive.
@@ -75,18 +93,16 @@ class LightZeroRecorder:
         *,
         searches: int | None = None,
         tree: Any = None,
-        on_search: Callable[[int], None] | None = None,
+        on_search: Callable[[int], None] = lambda recorded: None,
     ) -> None:
         if searches is not None and searches < 1:
             raise ValueError(f"searches must be positive, got {searches!r}")
         missing = [name for name in (*_OBSERVED_METHODS, *_OBSERVED_ATTRIBUTES) if not hasattr(world_model, name)]
         if missing:
-            raise RecordingError(
-                f"{type(world_model).__name__} is no world model of LightZero {LIGHTZERO_VERSION}: it lacks "
-                f"{', '.join(missing)}"
-            )
-        self.searches = 0
-        self.finished = False
+            fault = f"is no world model of LightZero {LIGHTZERO_VERSION}: it lacks {', '.join(missing)}"
+            raise RecordingError(f"{type(world_model).__name__} {fault}")
+        self.searches = 0  # recorded so far, the current one included
+        self.finished = False  # the limit was reached, and the next search has begun
         self._world_model = world_model
         self._batches = BatchWriter(writer)
         self._limit = searches
@@ -116,9 +132,7 @@ class LightZeroRecorder:
         self._tree.batch_traverse = self._batch_traverse
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._restore()
         self._write_outside_clears()
         if self._fault and kind is None:
@@ -129,17 +143,16 @@ class LightZeroRecorder:
         self._tree.batch_traverse = self._original_traverse
         for name in _OBSERVED_METHODS:
             delattr(model, name)
-        observed = model.past_kv_cache_init_infer_envs
-        for original, now in zip(self._original_init, observed, strict=True):
-            _replace(original, now)
-        observed[:] = self._original_init
-        _replace(self._original_recur, model.past_kv_cache_recurrent_infer)
+        observed = [*model.past_kv_cache_init_infer_envs, model.past_kv_cache_recurrent_infer]
+        for original, now in zip([*self._original_init, self._original_recur], observed, strict=True):
+            original.clear()
+            original.update(now)
+        model.past_kv_cache_init_infer_envs[:] = self._original_init
         model.past_kv_cache_recurrent_infer = self._original_recur
 
     # Replacements of the world model's methods, each with the original as its first argument.
 
     def _forward_initial_inference(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self._write_outside_clears()
         with self._inference(Batch(root=True, observed=False)):
             return original(*args, **kwargs)
 
@@ -166,14 +179,13 @@ class LightZeroRecorder:
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        self._write_outside_clears()
         reanalyzes = getattr(self._world_model, "reanalyze_phase", False)
-        batch = Batch(root=False, observed=self._recording and not reanalyzes, depths=list(search_depth))
-        with self._inference(batch):
+        observed = self._recording and not reanalyzes
+        with self._inference(Batch(False, observed, depths=list(search_depth), traversed=self._traversed)):
             return original(state_action_history, simulation_index, search_depth, *args, **kwargs)
 
     def _retrieve_or_generate_kvcache(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self._batch is not None and self._batch.observed and self._traversed is None:
+        if self._batch is not None and self._batch.observed and self._batch.traversed is None:
             self._give_up("a recurrent inference without batch_traverse: its nodes are unknown")
         return original(*args, **kwargs)
 
@@ -228,43 +240,37 @@ class LightZeroRecorder:
 
     def _begin_search(self) -> bool:
         """Whether the root inference that now begins is recorded."""
-        if self._started and self.searches == self._limit:
-            self.finished = True
-        if not self._started and self._nothing_cached():
-            self._started = True
-        if self._on_search is not None:
-            self._on_search(self.searches)
+        model = self._world_model
+        caches = (model.past_kv_cache_recurrent_infer, *model.past_kv_cache_init_infer_envs)
+        self._started = self._started or not any(caches)
+        self.finished = self.searches == self._limit
+        self._on_search(self.searches)
         if not self._recording:
             return False
         self._batches.begin_search()
         self.searches += 1
-        self._traversed = None
         return True
-
-    def _nothing_cached(self) -> bool:
-        model = self._world_model
-        return not model.past_kv_cache_recurrent_infer and not any(model.past_kv_cache_init_infer_envs)
 
     @contextmanager
     def _inference(self, batch: Batch) -> Iterator[None]:
+        self._write_outside_clears()
         self._batch = batch
         try:
             yield
         finally:
             self._batch = None
-            if self._recording:
-                self._write(batch)
+            self._write(batch)
             self._traversed = None
 
     def _write_outside_clears(self) -> None:
         """Write one batch for all clears since the last inference: a reset clears the dicts one by one."""
         cleared, self._cleared_outside = self._cleared_outside, set()
-        if cleared and self._recording:
+        if cleared:
             self._write(Batch(root=True, observed=False, cleared=cleared))
 
     def _write(self, batch: Batch) -> None:
-        batch.traversed = self._traversed
-        self._batches.write(batch, self._clear_scope(batch.cleared))
+        if self._recording:
+            self._batches.write(batch, self._clear_scope(batch.cleared))
 
     def _clear_scope(self, cleared: set[int]) -> str | None:
         model = self._world_model
@@ -278,21 +284,10 @@ class LightZeroRecorder:
         return "all" if _RECUR in cleared else "init"
 
 
-def _replace(target: dict[str, Any], content: dict[str, Any]) -> None:
-    target.clear()
-    target.update(content)
-
-
 def geometry_of(world_model: Any, name: str, num_simulations: int) -> Geometry:
     """The geometry of a LightZero world model that is searched with so many simulations."""
     config = world_model.config
-    return Geometry(
-        name=name,
-        num_layers=config.num_layers,
-        num_heads=config.num_heads,
-        embed_dim=config.embed_dim,
-        context_length=world_model.context_length,
-        env_num=world_model.env_num,
-        num_simulations=num_simulations,
-        positions="rotary" if config.rotary_emb else "absolute",
-    )
+    sizes = {each: getattr(config, each) for each in ("num_layers", "num_heads", "embed_dim")}
+    sizes |= {each: getattr(world_model, each) for each in ("context_length", "env_num")}
+    positions = "rotary" if config.rotary_emb else "absolute"
+    return Geometry(name, num_simulations=num_simulations, positions=positions, **sizes)

@@ -2,73 +2,29 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from kvbench.trace.schema import ASSEMBLE, CLEAR, GENERATE, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE
 from kvbench.trace.writer import TraceWriter
 
-__all__ = ["Batch", "BatchWriter", "DictObserver", "ObservedDict"]
-
-
-class DictObserver(Protocol):
-    """Is notified of the calls of a key dictionary; ``env`` is the number it was made with."""
-
-    def looked_up(self, env: int, key: str, hit: bool) -> None: ...
-
-    def stored(self, env: int, key: str) -> None: ...
-
-    def cleared(self, env: int) -> None: ...
-
-
-class ObservedDict(defaultdict[str, Any]):
-    """A key dictionary that reports lookups, stores and clears, and is otherwise the same."""
-
-    def __init__(self, original: defaultdict[str, Any], observer: DictObserver, env: int) -> None:
-        super().__init__(original.default_factory, original)
-        self._observer = observer
-        self._env = env
-
-    def get(self, key: str, default: Any = None) -> Any:
-        found = super().get(key, default)
-        self._observer.looked_up(self._env, key, found is not None)
-        return found
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        super().__setitem__(key, value)
-        self._observer.stored(self._env, key)
-
-    def clear(self) -> None:
-        super().clear()
-        self._observer.cleared(self._env)
+__all__ = ["Batch", "BatchWriter"]
 
 
 @dataclass(slots=True)
 class Batch:
-    """The cache requests of one inference so far.
+    """The cache requests of one inference so far."""
 
-    Attributes:
-        root: whether it is an initial inference.
-        observed: whether it is part of the trace: a search's root or one of its simulations.
-        lookups: by environment: key, and whether it was found.
-        sizes: live tokens of each row when the rows were assembled.
-        stores: by environment: key.
-        tokens: that the model appended to each row.
-        depths: of each row's new latent below its root.
-        traversed: of each row, the simulation (0 is the root) and the row in it that made the node looked up.
-        cleared: the dictionaries that were cleared, by their numbers.
-    """
-
-    root: bool
-    observed: bool
-    lookups: dict[int, tuple[int, bool]] = field(default_factory=dict)
-    sizes: list[int] | None = None
-    stores: dict[int, int] = field(default_factory=dict)
-    tokens: int = 0
-    depths: list[int] = field(default_factory=list)
+    root: bool  # an initial inference
+    observed: bool  # part of the trace: a search's root or one of its simulations
+    lookups: dict[int, tuple[int, bool]] = field(default_factory=dict)  # by environment: key, and whether it was found
+    sizes: list[int] | None = None  # live tokens of each row when the rows were assembled
+    stores: dict[int, int] = field(default_factory=dict)  # by environment: key
+    tokens: int = 0  # that the model appended to each row
+    depths: list[int] = field(default_factory=list)  # of each row's new latent below its root
+    # Of each row, the simulation (0 is the root) and the row in it that made the node looked up.
     traversed: list[tuple[int, int]] | None = None
-    cleared: set[int] = field(default_factory=set)
+    cleared: set[int] = field(default_factory=set)  # dictionaries, by their numbers
 
     def depth(self, env: int) -> int | None:
         """Of a row's new latent; None where it is unknown."""
@@ -78,11 +34,7 @@ class Batch:
 
 
 class BatchWriter:
-    """Writes batches as events of a trace.
-
-    Args:
-        writer: of the trace.
-    """
+    """Writes batches as events of a trace."""
 
     def __init__(self, writer: TraceWriter) -> None:
         self._writer = writer

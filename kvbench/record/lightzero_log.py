@@ -44,8 +44,7 @@ def quietly(log: Path, progress: Callable[[str], None]) -> Iterator[tuple[Callab
             progress(line)
 
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    known = {name: list(logger.handlers) for name, logger in _loggers()}
+    level, before = root.level, {logger: logger.handlers[:] for logger in _loggers()}
     log_file = LogFile(log, say)
     root.handlers = [log_file]
     root.setLevel(logging.INFO)
@@ -53,22 +52,18 @@ def quietly(log: Path, progress: Callable[[str], None]) -> Iterator[tuple[Callab
         with open(log, "a", buffering=1) as printed, redirect_stdout(printed), redirect_stderr(printed):
             yield say, log_file.evaluations
     finally:
-        for name, logger in _loggers():
-            for handler in logger.handlers[:]:
-                if handler not in known.get(name, []):
-                    logger.removeHandler(handler)
+        for logger in _loggers():
+            known = before.get(logger, [])
+            for handler in logger.handlers:
+                if handler not in known:
                     handler.close()
-        for handler in root.handlers:
-            if handler not in handlers:
-                handler.close()
-        root.handlers = handlers
+            logger.handlers = known
         root.setLevel(level)
 
 
-def _loggers() -> list[tuple[str, logging.Logger]]:
-    return [
-        (name, logger) for name, logger in logging.root.manager.loggerDict.items() if isinstance(logger, logging.Logger)
-    ]
+def _loggers() -> list[logging.Logger]:
+    named = logging.root.manager.loggerDict.values()
+    return [logging.root, *(each for each in named if isinstance(each, logging.Logger))]
 
 
 def tail(log: Path, lines: int = 30) -> str:

@@ -6,15 +6,13 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, chdir, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,55 +24,38 @@ from kvbench.record.lightzero import LIGHTZERO_VERSION, LightZeroRecorder, Recor
 from kvbench.record.lightzero_log import quietly, tail
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import TraceHeader
-from kvbench.trace.writer import TraceWriter, journal_path
+from kvbench.trace.writer import TraceWriter, check_new
 
 __all__ = ["ENVIRONMENTS", "RunSettings", "record_run"]
 
 
 @dataclass(frozen=True)
 class _Environment:
-    """The place of an environment's UniZero configuration in LightZero.
+    """The place of an environment's UniZero configuration in LightZero."""
 
-    Attributes:
-        name: as the environment's library calls it.
-        config: module with ``main_config`` and ``create_config``.
-        geometry: name of the geometry.
-    """
-
-    name: str
-    config: str
+    name: str  # as the environment's library calls it
+    config: str  # module with ``main_config`` and ``create_config``
     geometry: str
 
 
-ENVIRONMENTS: dict[str, _Environment] = {
-    "cartpole": _Environment(
-        "CartPole-v0", "zoo.classic_control.cartpole.config.cartpole_unizero_config", "cartpole"
-    ),
-}  # fmt: skip
+ENVIRONMENTS = {
+    "cartpole": _Environment("CartPole-v0", "zoo.classic_control.cartpole.config.cartpole_unizero_config", "cartpole")
+}
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Settings of a LightZero run.
+    """Settings of a LightZero run. Raises ValueError for an unknown environment and for a number out of range."""
 
-    Attributes:
-        environment: one of ``ENVIRONMENTS``.
-        seed: given to LightZero. It does not make a run repeatable: 0.2.0's compiled tree seeds itself from the clock
-            in every traversal, and its CartPole resets without a seed.
-        train_steps: environment steps to train for, with LightZero's own ``train_unizero``; 0 records untrained
-            weights. Training ends with the first collection that reaches it.
-        searches: to record.
-        threads: of torch.
-
-    Raises:
-        ValueError: a setting is out of range, or the environment is unknown.
-    """
-
-    environment: str
+    environment: str  # one of ``ENVIRONMENTS``
+    # It does not make a run repeatable: 0.2.0's compiled tree seeds itself from the clock in every traversal, and its
+    # CartPole resets without a seed.
     seed: int
+    # Environment steps, with LightZero's own ``train_unizero``; 0 records untrained weights. Training ends with the
+    # first collection that reaches them.
     train_steps: int
-    searches: int
-    threads: int = 1
+    searches: int  # to record
+    threads: int = 1  # of torch
 
     def __post_init__(self) -> None:
         if self.environment not in ENVIRONMENTS:
@@ -90,10 +71,7 @@ def record_run(
 ) -> TraceHeader:
     """Train UniZero with LightZero 0.2.0 on the CPU, collect with it, and record the collecting as a trace.
 
-    Args:
-        settings: of the run.
-        output: the trace file; it must not exist.
-        progress: called with a line of text now and then.
+    ``progress`` is called with a line of text now and then.
 
     Returns:
         The header of the written trace.
@@ -105,12 +83,14 @@ def record_run(
     """
     output = Path(output).absolute()
     _require_lightzero()
-    _check_output(output)
+    check_new(output)  # the writer does the same, but only after the training
     with (
         tempfile.TemporaryDirectory(prefix="kvcache-lightzero-") as folder,
-        _inside(folder),
-        _torch_threads(settings.threads),
+        chdir(folder),  # LightZero writes beside where it is started
+        ExitStack() as stack,
     ):
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(settings.threads)
         log = Path(folder) / "run.log"
         try:
             with quietly(log, progress) as (say, evaluations):
@@ -123,20 +103,6 @@ def record_run(
             ) from error
     TraceReader(output).check()
     return header
-
-
-def _check_output(output: Path) -> None:
-    # The writer checks the same, but only after the training.
-    if output.exists():
-        raise FileExistsError(f"{output} exists: choose another name, traces are not overwritten")
-    if journal_path(output).exists():
-        raise FileExistsError(
-            f"{journal_path(output)} is left from a recording that was cut off: run 'kvbench trace recover {output}', "
-            "or delete it"
-        )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(output.parent, os.W_OK):
-        raise PermissionError(f"{output.parent} cannot be written to")
 
 
 def _require_lightzero() -> None:
@@ -190,11 +156,10 @@ class _Run:
         self.policy = importlib.import_module("lzero.entry").train_unizero(
             self._configs(), seed=self.seed, max_env_step=steps
         )
+        checkpoints = Path().glob("run*/ckpt/iteration_*.pth.tar")
         self.training = {
             "max_env_step": steps,
-            "train_iterations": max(
-                int(path.name.split("_")[1].split(".")[0]) for path in Path().glob("run*/ckpt/iteration_*.pth.tar")
-            ),
+            "train_iterations": max(int(path.name.split("_")[1].split(".")[0]) for path in checkpoints),
             "wall_seconds": round(time.monotonic() - start, 1),
             "evaluation_return_means": {str(iteration): mean for iteration, mean in evaluations.items()},
         }
@@ -229,8 +194,7 @@ class _Run:
 
     def record(self, output: Path, searches: int, say: Callable[[str], None]) -> TraceHeader:
         """Collect until ``searches`` searches are in the trace ``output``."""
-        header = self.header()
-        collector = self.collector()
+        header, collector = self.header(), self.collector()
 
         def on_search(recorded: int) -> None:
             if recorded == searches:
@@ -238,18 +202,17 @@ class _Run:
             if recorded % 10 == 0:
                 say(f"recorded {recorded} of {searches} searches")
 
-        with TraceWriter(output, header) as writer:
-            try:
-                with LightZeroRecorder(self.world_model, writer, searches=searches, on_search=on_search):
-                    # More episodes than the searches can end: an environment that is done starts again at once, so
-                    # that every search has all its rows.
-                    episodes = header.geometry.env_num * (searches + 1)
-                    while True:
-                        collector.collect(n_episode=episodes, policy_kwargs=self.policy_kwargs)
-            except _EndOfRecordingError:
-                pass
-            finally:
-                collector.close()
+        # More episodes than the searches can end: an environment that is done starts again at once, so that every
+        # search has all its rows.
+        episodes = header.geometry.env_num * (searches + 1)
+        with (
+            closing(collector),
+            TraceWriter(output, header) as writer,
+            suppress(_EndOfRecordingError),
+            LightZeroRecorder(self.world_model, writer, searches=searches, on_search=on_search),
+        ):
+            while True:
+                collector.collect(n_episode=episodes, policy_kwargs=self.policy_kwargs)
         say(f"recorded {searches} searches, {writer.rows} events")
         return header
 
@@ -272,24 +235,3 @@ class _Run:
             backend=f"legacy-{LIGHTZERO_VERSION}",
             pools={"init": world_model.shared_pool_size_init, "recur": world_model.shared_pool_size},
         )
-
-
-@contextmanager
-def _inside(folder: str) -> Iterator[None]:
-    """Work in ``folder``: LightZero writes beside where it is started."""
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
-
-
-@contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -7,15 +7,15 @@ noise are rounded, so that a last bit that differs between maths libraries decid
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kvbench.replay.content import mix
-from kvbench.trace.schema import ROOT_SIMULATION, TraceHeader
+from kvbench.trace.schema import ASSEMBLE, CLEAR, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE, TraceHeader
 from kvbench.trace.writer import TraceWriter
 from kvcache import TOKENS_PER_STEP, Geometry
 
@@ -49,149 +49,114 @@ class _Node:
 
 @dataclass(slots=True)
 class _Environment:
-    """The position of one environment in its episode; ``root`` is None before its first step."""
+    """The position of one environment in its episode, and the keys below the root of its present search."""
 
-    root: _Node | None = None
+    root: _Node | None = None  # None before the first step
     steps_left: int = 0
+    keys: list[int] = field(default_factory=list)
 
 
+@dataclass
 class SyntheticSearch:
-    """Episodes and searches of ``geometry.env_num`` environments, event by event.
+    """Episodes and searches of ``geometry.env_num`` environments, event by event."""
 
-    Args:
-        geometry: of the model that is not there.
-        searches: how many.
-        seed: of everything.
-        num_actions: branching of the trees.
-        episode_length: mean steps of an episode; environments finish at different times.
-        transpositions: share of new nodes whose latent equals one met before in the same search: the same key, with
-            another history.
-    """
+    geometry: Geometry  # of the model that is not there
+    searches: int
+    seed: int  # of everything
+    _: KW_ONLY
+    num_actions: int = 4  # branching of the trees
+    episode_length: int = 40  # mean steps of an episode; environments finish at different times
+    # Share of new nodes whose latent equals one met before in the same search: the same key, with another history.
+    transpositions: float = 0.0
 
-    def __init__(
-        self,
-        geometry: Geometry,
-        searches: int,
-        seed: int,
-        *,
-        num_actions: int = 4,
-        episode_length: int = 40,
-        transpositions: float = 0.0,
-    ) -> None:
-        for name, value in (("searches", searches), ("num_actions", num_actions), ("episode_length", episode_length)):
-            if value < 1:
-                raise ValueError(f"{name} must be 1 or more, got {value}")
-        if not 0.0 <= transpositions <= 1.0:
-            raise ValueError(f"transpositions is a share between 0 and 1, got {transpositions}")
-        if not geometry.keeps_past:
-            raise ValueError(f"context_length {geometry.context_length} stores nothing: there is no trace to make")
-        self.geometry = geometry
-        self.searches = searches
-        self.seed = seed
-        self.num_actions = num_actions
-        self.episode_length = episode_length
-        self.transpositions = transpositions
-        self._environments = [_Environment() for _ in range(geometry.env_num)]
+    def __post_init__(self) -> None:
+        for name in ("searches", "num_actions", "episode_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if not 0.0 <= self.transpositions <= 1.0:
+            raise ValueError(f"transpositions is a share between 0 and 1, got {self.transpositions}")
+        if not self.geometry.keeps_past:
+            raise ValueError(f"context_length {self.geometry.context_length} stores nothing: there is no trace to make")
+        self._environments = [_Environment() for _ in range(self.geometry.env_num)]
         self._batch = 0
 
     @property
     def source(self) -> dict[str, Any]:
         """The source in the trace's header, with which it can be made again."""
-        return {
-            "library": "kvcache",
-            "generator": "kvbench.record.synthetic",
-            "environment": "none",
-            "seed": self.seed,
-            "trained": False,
-            "searches": self.searches,
-            "num_actions": self.num_actions,
-            "episode_length": self.episode_length,
-            "transpositions": self.transpositions,
-        }
+        made_by = {"library": "kvcache", "generator": "kvbench.record.synthetic", "environment": "none"}
+        settings = ("seed", "searches", "num_actions", "episode_length", "transpositions")
+        return {**made_by, "trained": False, **{name: getattr(self, name) for name in settings}}
 
     def write(self, writer: TraceWriter) -> Iterator[int]:
         """Write all events, yielding the number of searches done after each."""
         for search in range(self.searches):
             self._begin_search(writer, search)
-            seen = [[environment.root.key] for environment in self._environments if environment.root]
             for simulation in range(self.geometry.num_simulations):
-                self._simulate(writer, search, simulation, seen)
+                self._simulate(writer, search, simulation)
             yield search + 1
 
     def _begin_search(self, writer: TraceWriter, search: int) -> None:
         """Root inferences: one batch for the environments that begin an episode, one for those that go on."""
-        begun, going = [], []
+        begun: dict[int, _Node | None] = {}
+        going: dict[int, _Node | None] = {}
         for env, environment in enumerate(self._environments):
+            environment.keys = []
             if environment.steps_left == 0:
-                environment.root = None
                 # Between half and one and a half times the mean: environments drift apart.
-                environment.steps_left = max(
-                    1, self.episode_length // 2 + self._draw(search, env, 1) % (self.episode_length + 1)
-                )
-                begun.append(env)
+                drawn = self._draw(search, env, 1) % (self.episode_length + 1)
+                environment.steps_left = max(1, self.episode_length // 2 + drawn)
+                begun[env] = None
             else:
-                going.append(env)
+                going[env] = environment.root
             environment.steps_left -= 1
-        for envs in (begun, going):
-            if envs:
-                self._root_batch(writer, search, envs)
-        writer.add("clear", "recur", -1, self._batch - 1, search, ROOT_SIMULATION)
+        for parents in filter(None, (begun, going)):
+            for env, root in self._infer(writer, search, ROOT_SIMULATION, parents).items():
+                self._environments[env].root = root
+        writer.add(CLEAR, "recur", NO_ENV, self._batch - 1, search, ROOT_SIMULATION)
 
-    def _root_batch(self, writer: TraceWriter, search: int, envs: list[int]) -> None:
-        place = (self._batch, search, ROOT_SIMULATION)
-        old = {env: self._environments[env].root for env in envs}
-        first_step = all(root is None for root in old.values())
-        for env, root in old.items():
-            if root is not None:
-                writer.add("lookup", "root", env, *place, key=root.key, node=root.store, depth=0)
-        for env, root in old.items():
-            writer.add("assemble", "root", env, *place, size=0 if root is None else root.size)
-        tokens = 1 if first_step else TOKENS_PER_STEP
-        for env, root in old.items():
-            key = mix(self.seed, search, env, 0)
-            parent, size = (None, 0) if root is None else (root.key, root.size)
-            row = writer.add("store", "init", env, *place, key=key, parent=parent, tokens=tokens, depth=0)
-            _, size = self.geometry.window(size + tokens)
-            value = 0.0 if root is None else root.value
-            self._environments[env].root = _Node(
-                key, row, size, 0, self._value(value, search, env, 0), 0.0, self._priors(search, env, 0, noise=True)
-            )
-        self._batch += 1
-
-    def _simulate(self, writer: TraceWriter, search: int, simulation: int, seen: list[list[int]]) -> None:
-        place = (self._batch, search, simulation)
-        paths = []
+    def _simulate(self, writer: TraceWriter, search: int, simulation: int) -> None:
+        paths, actions = {}, {}
         for env, environment in enumerate(self._environments):
             assert environment.root is not None
-            path, action = _descend(environment.root, self.num_actions)
-            paths.append((env, path, action))
-        for env, path, _ in paths:
-            parent = path[-1]
-            writer.add("lookup", "node", env, *place, key=parent.key, node=parent.store, depth=parent.depth + 1)
-        for env, path, _ in paths:
-            writer.add("assemble", "node", env, *place, size=path[-1].size)
-        for env, path, action in paths:
-            parent = path[-1]
-            key = self._node_key(search, env, simulation, seen[env])
-            seen[env].append(key)
-            row = writer.add(
-                "store", "recur", env, *place,
-                key=key, parent=parent.key, tokens=TOKENS_PER_STEP, depth=parent.depth + 1,
-            )  # fmt: skip
-            _, size = self.geometry.window(parent.size + TOKENS_PER_STEP)
-            drawn = (search, env, simulation + 1)
-            leaf = _Node(
-                key, row, size, parent.depth + 1, self._value(parent.value, *drawn),
-                self._uniform(*drawn, 3) * 0.1, self._priors(*drawn, noise=False),
-            )  # fmt: skip
-            parent.children[action] = leaf
-            _backup([*path, leaf])
-        self._batch += 1
+            paths[env], actions[env] = _descend(environment.root, self.num_actions)
+        parents = {env: path[-1] for env, path in paths.items()}
+        for env, leaf in self._infer(writer, search, simulation, parents).items():
+            self._environments[env].keys.append(leaf.key)
+            parents[env].children[actions[env]] = leaf
+            _backup([*paths[env], leaf])
 
-    def _node_key(self, search: int, env: int, simulation: int, seen: list[int]) -> int:
-        # The root's key is left out: a node under it would be found in the init pool.
-        if len(seen) > 1 and self._uniform(search, env, simulation, 4) < self.transpositions:
-            return seen[1 + self._draw(search, env, simulation, 5) % (len(seen) - 1)]
+    def _infer(
+        self, writer: TraceWriter, search: int, simulation: int, parents: Mapping[int, _Node | None]
+    ) -> dict[int, _Node]:
+        """Write one inference and make its nodes, by environment; without parents they start from nothing."""
+        place = (self._batch, search, simulation)
+        at_root = simulation == ROOT_SIMULATION
+        scope, pool = ("root", "init") if at_root else ("node", "recur")
+        depths = {env: 0 if at_root or parent is None else parent.depth + 1 for env, parent in parents.items()}
+        for env, parent in parents.items():
+            if parent is not None:
+                writer.add(LOOKUP, scope, env, *place, key=parent.key, node=parent.store, depth=depths[env])
+        for env, parent in parents.items():
+            writer.add(ASSEMBLE, scope, env, *place, size=0 if parent is None else parent.size)
+        nodes = {}
+        for env, parent in parents.items():
+            above, size, value = (None, 0, 0.0) if parent is None else (parent.key, parent.size, parent.value)
+            tokens = 1 if parent is None else TOKENS_PER_STEP
+            key = self._new_key(search, env, simulation)
+            row = writer.add(STORE, pool, env, *place, key=key, parent=above, tokens=tokens, depth=depths[env])
+            _, size = self.geometry.window(size + tokens)
+            drawn = (search, env, simulation + 1)
+            reward = 0.0 if at_root else self._uniform(*drawn, 3) * 0.1
+            priors = self._priors(*drawn, noise=at_root)
+            nodes[env] = _Node(key, row, size, depths[env], self._value(value, *drawn), reward, priors)
+        self._batch += 1
+        return nodes
+
+    def _new_key(self, search: int, env: int, simulation: int) -> int:
+        # Never again the root's: a node under it would be found in the init pool.
+        keys = self._environments[env].keys
+        if keys and self._uniform(search, env, simulation, 4) < self.transpositions:
+            return keys[self._draw(search, env, simulation, 5) % len(keys)]
         return mix(self.seed, search, env, simulation + 1)
 
     def _draw(self, *place: int) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,7 @@ __all__ = ["ModelRecorder", "record_model"]
 class ModelRecorder:
     """Records a world model's cache requests while the block runs; the model's results do not change.
 
-    Args:
-        model: observed through its cache and its inferences; its caches are empty when the block begins.
-        writer: of the trace.
+    The model is observed through its cache and its inferences; its caches are empty when the block begins.
     """
 
     def __init__(self, model: WorldModel, writer: TraceWriter) -> None:
@@ -42,8 +40,8 @@ class ModelRecorder:
             "lookup": self._lookup,
             "assemble": self._assemble,
             "store": self._store,
-            "clear_recur_cache": self._clear_recur,
-            "clear_all": self._clear_all,
+            "clear_recur_cache": partial(self._clear, "recur"),
+            "clear_all": partial(self._clear, "all"),
         }
 
     def __enter__(self) -> ModelRecorder:
@@ -51,9 +49,7 @@ class ModelRecorder:
         self._model.inference_observers.append(self._inference)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._model.cache = self._cache
         self._model.inference_observers.remove(self._inference)
 
@@ -99,29 +95,16 @@ class ModelRecorder:
         return sizes
 
     def _store(
-        self,
-        call: Callable[..., None],
-        envs: Sequence[int],
-        keys: Sequence[int],
-        scope: Scope,
-        priorities: Sequence[float] | None,
+        self, call: Callable[..., None], envs: Sequence[int], keys: Sequence[int], scope: Scope, *priorities: Any
     ) -> None:
         tokens = self._cache.keys_values_wm.size - max(self._cache.keys_values_wm_size_list)
-        call(envs, keys, scope, priorities)
+        call(envs, keys, scope, *priorities)
         pool = "init" if scope is Scope.ROOT else "recur"
         for env, key, parent, depth in zip(envs, keys, self._parents, self._depths, strict=True):
-            row = self._add(STORE, pool, env, key=key, parent=parent, tokens=tokens, depth=depth)
-            self._stored[env, key] = row
+            self._stored[env, key] = self._add(STORE, pool, env, key=key, parent=parent, tokens=tokens, depth=depth)
 
-    def _clear_all(self, call: Callable[[], None]) -> None:
+    def _clear(self, scope: str, call: Callable[[], None]) -> None:
         call()
-        self._add_clear("all")
-
-    def _clear_recur(self, call: Callable[[], None]) -> None:
-        call()
-        self._add_clear("recur")
-
-    def _add_clear(self, scope: str) -> None:
         if self._search >= 0:  # before the first search the pools are empty
             self._add(CLEAR, scope, NO_ENV)
 
@@ -132,11 +115,7 @@ class ModelRecorder:
 def record_model(path: str | Path, config: WorldModelConfig, searches: int, seed: int) -> Iterator[int]:
     """Write a trace of searches over a model of random weights, yielding the number of searches done after each.
 
-    Args:
-        path: of the trace; it must not exist.
-        config: of the model; its cache is the recorded run's.
-        searches: of all environments, one after the other.
-        seed: of the play; the weights have their own.
+    ``seed`` is the play's; the weights have their own, in ``config``.
 
     Raises:
         FileExistsError: the file exists.
@@ -155,13 +134,8 @@ def record_model(path: str | Path, config: WorldModelConfig, searches: int, seed
         "packages": {"torch": torch.__version__, "numpy": np.__version__},
         "python": platform.python_version(),
     }
-    header = TraceHeader.create(
-        geometry,
-        source,
-        synthetic=False,
-        backend=config.cache_name,
-        pools={"init": model.cache.init_pools[0].pool_size, "recur": model.cache.recur_pool.pool_size},
-    )
+    pools = {"init": model.cache.init_pools[0].pool_size, "recur": model.cache.recur_pool.pool_size}
+    header = TraceHeader.create(geometry, source, synthetic=False, backend=config.cache_name, pools=pools)
     with TraceWriter(path, header) as writer, ModelRecorder(model, writer):
         for number, _ in enumerate(play(model, searches, seed, SearchConfig(geometry.num_simulations)), 1):
             yield number

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import torch
 
 from kvbench.replay.content import Contents
-from kvcache import TOKENS_PER_STEP, CacheBackend, RecurrentMissError, Scope
+from kvbench.replay.drive import look_up
+from kvcache import TOKENS_PER_STEP, CacheBackend, Scope
 
 __all__ = ["Fixture", "WrongContentError"]
 
@@ -17,14 +20,7 @@ class WrongContentError(AssertionError):
 
 
 class Fixture:
-    """A backend whose recurrent pool can be filled, and the contents of its rows.
-
-    Args:
-        backend: built from ``kvbench.replay.operations.operation_config``.
-
-    Raises:
-        ValueError: its contexts are too short.
-    """
+    """A backend whose recurrent pool can be filled, and the contents of its rows. Raises ValueError for short ones."""
 
     def __init__(self, backend: CacheBackend) -> None:
         config = backend.config
@@ -34,30 +30,27 @@ class Fixture:
         self.backend = backend
         self.geometry = geometry
         self.envs = list(range(geometry.env_num))
+        self.longest_sizes = [geometry.slid_size for _ in self.envs]
+        self.unequal_sizes = [geometry.slid_size - TOKENS_PER_STEP * (env % 3) for env in self.envs]
         self._slots = config.recur_pool_size or config.default_recur_pool_size
-        contents = Contents(geometry)
-        backend.position_shift = contents.position_shift(config.device, config.dtype)
+        backend.position_shift = Contents(geometry).position_shift(config.device, config.dtype)
         shape = (len(self.envs), geometry.num_layers, 2, geometry.num_heads, geometry.context_length, geometry.head_dim)
         generator = torch.Generator().manual_seed(0)
         source = torch.randint(-_LARGEST, _LARGEST, shape, generator=generator, dtype=torch.int8)
         self._source = source.to(device=config.device, dtype=config.dtype)
-        self._next_key = 1
+        self._keys = count(1)
 
-    def longest_sizes(self) -> list[int]:
-        """Each row as long as a stored context can be."""
-        return [self.geometry.slid_size] * len(self.envs)
+    def require(self, holds: bool, fault: str) -> None:
+        """Raise ``WrongContentError`` with the backend's fault unless the condition holds."""
+        if not holds:
+            raise WrongContentError(f"{self.backend.name}: {fault}")
 
-    def unequal_sizes(self) -> list[int]:
-        """Rows of three lengths."""
-        return [self.geometry.slid_size - TOKENS_PER_STEP * (env % 3) for env in self.envs]
-
-    def new_keys(self, count: int) -> list[int]:
+    def new_keys(self, number: int) -> list[int]:
         """Keys that were never used."""
-        first, self._next_key = self._next_key, self._next_key + count
-        return list(range(first, first + count))
+        return [next(self._keys) for _ in range(number)]
 
-    def filled(self, sizes: list[int]) -> tuple[list[int], list[int]]:
-        """Fill the pool, and last store one entry of each size. Returns these entries' keys, and the sizes."""
+    def filled(self, sizes: list[int]) -> list[int]:
+        """Fill the pool, and last store one entry of each size. Returns these entries' keys."""
         rows = len(self.envs)
         for _ in range(rows, self._slots, rows):
             # With other contents: the old content of a slot must not pass for the new one.
@@ -68,7 +61,7 @@ class Fixture:
             for env, key in zip(envs, self._put(envs, size), strict=True):
                 keys[env] = key
         self.check_lookup(keys, sizes)
-        return keys, sizes
+        return keys
 
     def _put(self, envs: list[int], size: int, negated: bool = False) -> list[int]:
         """Store a context of that size for each of the environments. Returns their keys."""
@@ -89,34 +82,29 @@ class Fixture:
 
     def found_sizes(self, keys: list[int]) -> list[int]:
         """Look the rows up. Returns their sizes, ``MISS`` for a miss."""
-        try:
-            return list(self.backend.lookup(self.envs, keys, Scope.NODE))
-        except RecurrentMissError:  # LightZero 0.2.0 would have ended here
-            return list(self.backend.keys_values_wm_size_list)
+        return list(look_up(self.backend, self.envs, keys, Scope.NODE))
 
     def check_lookup(self, keys: list[int], sizes: list[int]) -> None:
         """Look the rows up, and raise unless they have these sizes."""
         found = self.found_sizes(keys)
-        if found != sizes:
-            raise WrongContentError(
-                f"{self.backend.name}: entries of {sizes} tokens were stored, and lookup returned {found}"
-            )
+        self.require(found == sizes, f"entries of {sizes} tokens were stored, and lookup returned {found}")
 
-    def check_batch(self, sizes: list[int], firsts: list[int]) -> None:
+    def check_batch(self, sizes: list[int], first: int = 0) -> None:
         """Raise unless each row of the batch has its source's tokens from ``first`` on, and zeros around them."""
         batch, longest = self.backend.keys_values_wm, max(sizes)
         found = list(self.backend.keys_values_wm_size_list)
-        if found != sizes or batch.size != longest:
-            raise WrongContentError(
-                f"{self.backend.name}: rows of {sizes} tokens became a batch of {batch.size}, rows of {found}"
-            )
-        block = batch.block
-        for env, (size, first) in enumerate(zip(sizes, firsts, strict=True)):
+        self.require(
+            found == sizes and batch.size == longest,
+            f"rows of {sizes} tokens became a batch of {batch.size}, rows of {found}",
+        )
+        block, shift = batch.block, self.backend.position_shift
+        for env, size in enumerate(sizes):
             wanted = self._source[env, ..., first : first + size, :]
-            if first and self.backend.position_shift is not None:
-                wanted = wanted + self.backend.position_shift
+            if first and shift is not None:
+                wanted = wanted + shift
             start = self.backend.row_start(env)
-            same = torch.equal(block[env, ..., start : start + size, :], wanted)
             padding = block[env, ..., :start, :], block[env, ..., start + size : longest, :]
-            if not same or any(bool(each.any()) for each in padding):
-                raise WrongContentError(f"{self.backend.name}: row {env} of the batch is not what was stored")
+            same = torch.equal(block[env, ..., start : start + size, :], wanted)
+            self.require(
+                same and not any(each.any() for each in padding), f"row {env} of the batch is not what was stored"
+            )

@@ -10,7 +10,7 @@ from kvbench.replay.content import NO_CONTEXT, extend_context, generated_context
 from kvbench.trace.steps import Step
 from kvcache import Scope
 
-__all__ = ["Entry", "Outcome", "Outcomes", "RecordedContexts", "judge"]
+__all__ = ["Entry", "Outcome", "Outcomes", "RecordedContexts", "by_name", "judge"]
 
 Entry = tuple[int, int]  # (key, context)
 
@@ -23,6 +23,11 @@ class Outcome(Enum):
     STALE_HIT = "stale hit"  # another key's context
     CONTEXT_MISMATCH = "context mismatch"  # the right key's, with another history
     WRONG_CONTENT = "wrong content"  # nothing that was ever stored: damaged
+
+
+def by_name(counts: Counter[Outcome]) -> dict[str, int]:
+    """Every outcome's count, under its name in JSON."""
+    return {outcome.value.replace(" ", "_"): counts[outcome] for outcome in Outcome}
 
 
 def judge(wanted: Entry, found: Entry | None) -> Outcome:
@@ -63,9 +68,9 @@ class Outcomes:
     """Outcomes of the lookups of one replay.
 
     Attributes:
-        root: of initial inferences.
-        node: of recurrent inferences.
-        by_lookup: in the order of the trace, one per lookup.
+        root: counts of initial inferences' lookups.
+        node: of recurrent inferences'.
+        by_lookup: in the order of the trace.
         disagreements: lookups whose hit or miss differs from the recorded run's.
         recorded: lookups for which the trace has the recorded run's hit or miss.
     """

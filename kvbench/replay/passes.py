@@ -8,14 +8,13 @@ hits all of them; it holds nothing but the backends' own calls.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kvbench.measure.counters import Counts, OperationCounter
 from kvbench.measure.memory import watch_memory
-from kvbench.measure.stopwatch import Lap, Stopwatch, make_stopwatch
+from kvbench.measure.stopwatch import Stopwatch, make_stopwatch, no_collection, split_laps
 from kvbench.replay.content import Contents
 from kvbench.replay.drive import OPERATIONS, STEP_OPERATIONS, FillerContent, Latents, run_step
 from kvbench.replay.outcomes import Outcomes
@@ -26,26 +25,18 @@ from kvcache import CacheBackend, CacheConfig, make_backend
 
 __all__ = ["BackendReport", "Replay", "StepTimes", "Verification", "verify_replay"]
 
-Progress = Callable[[str, int, int], None]  # (pass, steps done, steps in all)
-
-
-def _no_progress(what: str, done: int, total: int) -> None:
-    pass
-
 
 @dataclass
 class Verification:
     """A backend's results and its counted operations, which are deterministic.
 
     Attributes:
-        outcomes: of every lookup.
-        faults: contents that were never stored, and stored ones that were lost, each with its place; a sound backend
-            has none.
-        counts: dispatched operations by kind of operation, over the whole replay.
+        faults: contents that were never stored, and stored ones that were lost, each with its place.
+        counts: over the whole replay, by kind of operation.
         step_counts: those of each recurrent step.
         evictions: by pool: ``init`` (all environments), ``recur``.
         bytes_reserved: at the end, by pool; pools never shrink.
-        stats: the backend's own counters.
+        timeline: None where none was asked for.
     """
 
     outcomes: Outcomes
@@ -54,7 +45,7 @@ class Verification:
     step_counts: list[Counts]
     evictions: dict[str, int]
     bytes_reserved: dict[str, int]
-    stats: dict[str, Any]
+    timeline: Timeline | None = None
 
 
 @dataclass
@@ -63,9 +54,8 @@ class StepTimes:
 
     Attributes:
         host: by kind of operation, every call of all repetitions.
-        device: the same on the device's clock; empty without one.
         step: whole recurrent steps, ``[repetitions][steps]``: hash, lookup, assemble and store of all environments.
-        step_device: the same on the device's clock.
+        device, step_device: the same on the device's clock; empty without one.
     """
 
     host: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in OPERATIONS})
@@ -73,23 +63,30 @@ class StepTimes:
     step: list[list[int]] = field(default_factory=list)
     step_device: list[list[float]] = field(default_factory=list)
 
+    def add(self, meter: _Meter) -> None:
+        """Add the laps of one repetition."""
+        for operation, laps in meter.by_operation().items():
+            host, device = split_laps(laps)
+            self.host[operation] += host
+            if device:
+                self.device.setdefault(operation, []).extend(device)
+        steps = [split_laps(laps) for laps in meter.by_step()]
+        self.step.append([sum(host) for host, _ in steps])
+        if self.device:
+            self.step_device.append([sum(device) for _, device in steps])
+
 
 @dataclass
 class BackendReport:
-    """The results of a replay for one backend.
+    """The results of a replay for one backend; None stands for a pass that was left out.
 
     Attributes:
-        name: of the backend.
-        verification: outcomes and counts; None where that pass was left out.
-        timeline: of the same pass; None where only ``verify`` was called.
-        times: None where nothing was timed.
         peak_bytes: most memory that the backend and its batches held at once: by the device's allocator, or on a CPU
-            counted storage by storage; None where the timed pass was left out.
+            counted storage by storage.
     """
 
     name: str
     verification: Verification | None = None
-    timeline: Timeline | None = None
     times: StepTimes | None = None
     peak_bytes: int | None = None
 
@@ -98,11 +95,10 @@ class Replay:
     """One trace, one configuration, several backends.
 
     Args:
-        steps: of the trace.
-        config: what every backend is built for.
-        backends: names from ``kvcache.registry.BACKENDS``; the first is the baseline of ratios.
+        backends: names from ``kvcache.BACKENDS``.
         make: builds a backend from its name and a configuration.
         stopwatch: None takes the one that suits the device.
+        progress: is told the pass, the steps done and the steps in all.
 
     Raises:
         ValueError: an unknown backend, or one named twice.
@@ -116,7 +112,7 @@ class Replay:
         *,
         make: Callable[[str, CacheConfig], CacheBackend] = make_backend,
         stopwatch: Stopwatch | None = None,
-        progress: Progress = _no_progress,
+        progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     ) -> None:
         if len(set(backends)) != len(backends):
             raise ValueError(f"a backend is named twice: {', '.join(backends)}")
@@ -134,166 +130,131 @@ class Replay:
     def run(self, repetitions: int) -> dict[str, BackendReport]:
         """All passes. ``repetitions`` of the timed one; 0 leaves it and the warm one out."""
         for name, report in self.reports.items():
-            report.timeline = Timeline(len(self.steps))
-            report.verification = self.verify(name, report.timeline)
+            report.verification = self.verify(name, Timeline(len(self.steps)))
         if repetitions:
             self.time(repetitions)
         return self.reports
 
     def verify(self, name: str, timeline: Timeline | None = None) -> Verification:
         """The checked and counted pass of one backend."""
-        backend = self._build(name)
-        return verify_replay(
-            backend, self.steps, self._contents, self._latents, lambda done: self._tick(f"check {name}", done), timeline
-        )
+        steps = self._ticking(f"check {name}")
+        return verify_replay(self._build(name), steps, self._contents, self._latents, timeline)
 
     def time(self, repetitions: int) -> None:
         """The warm and the timed pass of all backends, side by side."""
-        self._time({name: self._warm(name) for name in self.reports}, repetitions)
+        contents = {name: self._warm(name) for name in self.reports}
+        times = {name: StepTimes() for name in contents}
+        for number in range(repetitions):
+            for content in contents.values():
+                content.backend.clear_all()
+            meters = {name: _Meter(self._stopwatch.time) for name in contents}
+            with no_collection():
+                self._time(contents, meters, f"time, repetition {number + 1} of {repetitions}")
+            for name, meter in meters.items():
+                times[name].add(meter)
+        for name, report in self.reports.items():
+            report.times = times[name]
 
     def _build(self, name: str) -> CacheBackend:
         backend = self._make(name, self.config)
         backend.position_shift = self._contents.position_shift(self.config.device, self.config.dtype)
         return backend
 
-    def _tick(self, what: str, done: int) -> None:
-        self._progress(what, done, len(self.steps))
+    def _ticking(self, what: str) -> Iterator[Step]:
+        """The steps of a pass; tells its progress after each."""
+        for done, step in enumerate(self.steps, 1):
+            yield step
+            self._progress(what, done, len(self.steps))
 
-    def _warm(self, name: str) -> CacheBackend:
+    def _warm(self, name: str) -> FillerContent:
         """One untimed run on a backend of its own: slots are allocated, lazily made things made."""
         with watch_memory(self.config.device) as memory:
-            backend = self._build(name)
-            content = FillerContent(backend)
-            for done, step in enumerate(self.steps, 1):
-                run_step(backend, step, self._latents.inputs(step), content, _just_call)
-                self._tick(f"warm up {name}", done)
+            content = FillerContent(self._build(name))
+            for step in self._ticking(f"warm up {name}"):
+                run_step(content.backend, step, self._latents.inputs(step), content, lambda _, call, *args: call(*args))
         self.reports[name].peak_bytes = memory.peak
-        return backend
+        return content
 
-    def _time(self, backends: dict[str, CacheBackend], repetitions: int) -> None:
-        contents = {name: FillerContent(backend) for name, backend in backends.items()}
-        for report in self.reports.values():
-            report.times = StepTimes()
-        order = list(backends)
-        enabled = gc.isenabled()
-        try:
-            for repetition in range(repetitions):
-                gc.collect()
-                gc.disable()
-                recorders = {name: _Recorder(self._stopwatch) for name in backends}
-                for backend in backends.values():
-                    backend.clear_all()
-                for number, step in enumerate(self.steps):
-                    inputs = self._latents.inputs(step)
-                    # A B, B A, A B, ...: whoever goes second finds caches that the other has just used.
-                    for name in order if number % 2 == 0 else reversed(order):
-                        recorders[name].begin(step)
-                        run_step(backends[name], step, inputs, contents[name], recorders[name])
-                    self._tick(f"time, repetition {repetition + 1} of {repetitions}", number + 1)
-                for name, recorder in recorders.items():
-                    times = self.reports[name].times
-                    assert times is not None
-                    recorder.hand_over(times)
-        finally:
-            if enabled:
-                gc.enable()
+    def _time(self, contents: dict[str, FillerContent], meters: dict[str, _Meter], what: str) -> None:
+        """One repetition of the timed pass."""
+        order = list(contents)
+        for number, step in enumerate(self._ticking(what)):
+            inputs = self._latents.inputs(step)
+            # A B, B A, A B, ...: whoever goes second finds caches that the other has just used.
+            for name in order if number % 2 == 0 else reversed(order):
+                meters[name].begin(step)
+                run_step(contents[name].backend, step, inputs, contents[name], meters[name])
 
 
-class _Recorder:
-    """The meter of the timed pass: keeps every lap, and which recurrent step it belongs to."""
+class _Meter:
+    """Makes each call of a pass by ``measure``, which returns its result and its cost, and keeps the cost."""
 
-    def __init__(self, stopwatch: Stopwatch) -> None:
-        self._stopwatch = stopwatch
-        self._laps: list[tuple[str, int, Lap]] = []
-        self._step = -1
+    def __init__(self, measure: Callable[..., tuple[Any, Any]]) -> None:
+        self._measure = measure
+        self._costs: list[tuple[str, int, Any]] = []
+        self._step = -1  # number of the recurrent step, which has one
         self._steps = 0
 
     def begin(self, step: Step) -> None:
+        """The calls that follow are of this step."""
         self._step = -1
         if step.is_recurrent:
             self._step = self._steps
             self._steps += 1
 
     def __call__(self, operation: str, call: Callable[..., Any], *args: Any) -> Any:
-        result, lap = self._stopwatch.time(call, *args)
-        self._laps.append((operation, self._step, lap))
+        result, cost = self._measure(call, *args)
+        self._costs.append((operation, self._step, cost))
         return result
 
-    def hand_over(self, times: StepTimes) -> None:
-        step, step_device = [0] * self._steps, [0.0] * self._steps
-        for operation, number, (host, read_device) in self._laps:
-            times.host[operation].append(host)
-            in_step = number >= 0 and operation in STEP_OPERATIONS
-            if in_step:
-                step[number] += host
-            if read_device is not None:
-                device = read_device()
-                times.device.setdefault(operation, []).append(device)
-                if in_step:
-                    step_device[number] += device
-        times.step.append(step)
-        if times.device:
-            times.step_device.append(step_device)
+    def by_operation(self) -> dict[str, list[Any]]:
+        """Costs of all calls, by the kind of operation."""
+        found: dict[str, list[Any]] = {name: [] for name in OPERATIONS}
+        for operation, _, cost in self._costs:
+            found[operation].append(cost)
+        return found
+
+    def by_step(self) -> list[list[Any]]:
+        """Costs of the calls of each recurrent step."""
+        found: list[list[Any]] = [[] for _ in range(self._steps)]
+        for operation, step, cost in self._costs:
+            if step >= 0 and operation in STEP_OPERATIONS:
+                found[step].append(cost)
+        return found
 
 
-class _Counting:
-    """The meter of the checked pass: counts dispatched operations by kind, and in each recurrent step."""
-
-    def __init__(self) -> None:
-        self.by_operation = {name: Counts() for name in OPERATIONS}
-        self.by_step: list[Counts] = []
-        self._in_step = False
-
-    def begin(self, step: Step) -> None:
-        self._in_step = step.is_recurrent
-        if self._in_step:
-            self.by_step.append(Counts())
-
-    def __call__(self, operation: str, call: Callable[..., Any], *args: Any) -> Any:
-        with OperationCounter() as counter:
-            result = call(*args)
-        self.by_operation[operation] += counter.counts
-        if self._in_step and operation in STEP_OPERATIONS:
-            self.by_step[-1] += counter.counts
-        return result
-
-
-def _just_call(operation: str, call: Callable[..., Any], *args: Any) -> Any:
-    return call(*args)
+def _count(call: Callable[..., Any], *args: Any) -> tuple[Any, Counts]:
+    with OperationCounter() as counter:
+        result = call(*args)
+    return result, counter.counts
 
 
 def verify_replay(
-    backend: CacheBackend,
-    steps: Iterable[Step],
-    contents: Contents,
-    latents: Latents,
-    tick: Callable[[int], None] = lambda done: None,
-    timeline: Timeline | None = None,
+    backend: CacheBackend, steps: Iterable[Step], contents: Contents, latents: Latents, timeline: Timeline | None = None
 ) -> Verification:
     """Drive a fresh backend through the steps, checking every context it returns.
 
     The backend's ``position_shift`` must be that of ``contents``. A ``timeline`` is filled.
     """
     content = CheckedContent(backend, contents)
-    meter = _Counting()
-    for done, step in enumerate(steps, 1):
+    meter = _Meter(_count)
+    for step in steps:
         meter.begin(step)
         judged = len(content.outcomes.by_lookup)
         run_step(backend, step, latents.inputs(step), content, meter)
         content.cleared(step.clears)
         if timeline is not None:
             timeline.add(backend, step, content.outcomes.by_lookup[judged:])
-        tick(done)
     stats = backend.get_stats_summary()
     return Verification(
         outcomes=content.outcomes,
         faults=content.faults,
-        counts=meter.by_operation,
-        step_counts=meter.by_step,
+        counts={operation: sum(each, Counts()) for operation, each in meter.by_operation().items()},
+        step_counts=[sum(each, Counts()) for each in meter.by_step()],
         evictions={
             "init": int(sum(pool["evictions"] for pool in stats["init_pools"].values())),
             "recur": int(stats["recur_pool"]["evictions"]),
         },
         bytes_reserved=backend.bytes_reserved,
-        stats=stats,
+        timeline=timeline,
     )

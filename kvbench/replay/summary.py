@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 
 from kvbench.measure.counters import Counts
-from kvbench.replay.outcomes import Outcome
-from kvbench.replay.passes import BackendReport
+from kvbench.replay.outcomes import Outcome, by_name
+from kvbench.replay.passes import BackendReport, Verification
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.steps import Step
 
 __all__ = ["describe_trace", "median_step", "ratio", "summarise"]
 
 PERCENTILES = (50, 95, 99)
-DISTRIBUTION = tuple(range(101))
 _MICROSECOND = 1000.0
 
 
@@ -42,43 +41,45 @@ def describe_trace(reader: TraceReader, steps: Sequence[Step]) -> dict[str, Any]
 def summarise(report: BackendReport) -> dict[str, Any]:
     """All numbers of one backend, as JSON has them; what was not measured is None. Units are in the names.
 
-    ``latency_us`` holds for each operation ``p50``, ``p95``, ``p99``, ``samples`` and, since version 2 of the file's
-    schema, ``percentiles``: 101 numbers, from the fastest call to the slowest. ``timeline``, of version 2 as well, is
-    what ``Timeline.to_dict`` says.
+    ``latency_us`` holds for each operation ``p50``, ``p95``, ``p99``, ``samples`` and ``percentiles``: 101 numbers,
+    from the fastest call to the slowest. ``timeline`` is what ``Timeline.to_dict`` says.
     """
-    verification, times = report.verification, report.times
+    times = report.times
     return {
         "name": report.name,
         "latency_us": None if times is None else _latency(times.host, times.step),
         "device_latency_us": None if times is None or not times.device else _latency(times.device, times.step_device),
-        "outcomes": None
-        if verification is None
-        else {
-            "root": _rates(verification.outcomes.root),
-            "node": _rates(verification.outcomes.node),
-            "total": _rates(verification.outcomes.total),
-            "recorded_lookups": verification.outcomes.recorded,
-            "disagreements_with_recorded_run": verification.outcomes.disagreements,
+        "peak_bytes": report.peak_bytes,
+        **(dict.fromkeys(_CHECKED) if report.verification is None else _checked(report.verification)),
+    }
+
+
+_CHECKED = ("outcomes", "evictions", "bytes_reserved", "counts", "counts_per_recurrent_step_median", "timeline")
+
+
+def _checked(verification: Verification) -> dict[str, Any]:
+    """What the checked pass found, by the names of ``_CHECKED``."""
+    outcomes, timeline = verification.outcomes, verification.timeline
+    return {
+        "outcomes": {
+            **{scope: _rates(getattr(outcomes, scope)) for scope in ("root", "node", "total")},
+            "recorded_lookups": outcomes.recorded,
+            "disagreements_with_recorded_run": outcomes.disagreements,
             "faults": verification.faults,
         },
-        "evictions": None if verification is None else verification.evictions,
-        "bytes_reserved": None if verification is None else verification.bytes_reserved,
-        "peak_bytes": report.peak_bytes,
-        "counts": None
-        if verification is None
-        else {operation: asdict(counts) for operation, counts in verification.counts.items()},
-        "counts_per_recurrent_step_median": None if verification is None else median_step(verification.step_counts),
-        "timeline": None if report.timeline is None else report.timeline.to_dict(),
+        "evictions": verification.evictions,
+        "bytes_reserved": verification.bytes_reserved,
+        "counts": {operation: asdict(counts) for operation, counts in verification.counts.items()},
+        "counts_per_recurrent_step_median": median_step(verification.step_counts),
+        "timeline": None if timeline is None else timeline.to_dict(),
     }
 
 
 def ratio(baseline: BackendReport, other: BackendReport) -> dict[str, float] | None:
     """How many times faster ``other`` is than ``baseline`` on a recurrent step, from pairs timed one after the other.
 
-    Returns:
-        ``median`` of the paired ratios baseline / other over all recurrent steps of all repetitions; their quartiles
-        ``p25`` and ``p75``; ``lowest_repetition`` and ``highest_repetition``, medians of single repetitions. None when
-        nothing was timed.
+    ``median``, ``p25`` and ``p75`` are of the paired ratios baseline / other over all recurrent steps of all
+    repetitions; ``lowest_repetition`` and ``highest_repetition`` are medians of single ones. None without times.
     """
     if baseline.times is None or other.times is None or not baseline.times.step or not baseline.times.step[0]:
         return None
@@ -102,23 +103,18 @@ def median_step(counts: Sequence[Counts]) -> dict[str, float] | None:
 
 def _latency(by_operation: dict[str, list[Any]], steps: list[list[Any]]) -> dict[str, dict[str, Any]]:
     samples = {**by_operation, "recurrent_step": [lap for repetition in steps for lap in repetition]}
-    return {
-        operation: {
-            **{f"p{percentile}": float(np.percentile(laps, percentile)) / _MICROSECOND for percentile in PERCENTILES},
-            "samples": len(laps),
-            "percentiles": [float(lap) / _MICROSECOND for lap in np.percentile(laps, DISTRIBUTION)],
-        }
-        for operation, laps in samples.items()
-        if laps
-    }
+    latency: dict[str, dict[str, Any]] = {}
+    for operation, laps in samples.items():
+        if laps:
+            percentiles = (np.percentile(laps, range(101)) / _MICROSECOND).tolist()
+            named = {f"p{percentile}": percentiles[percentile] for percentile in PERCENTILES}
+            latency[operation] = {**named, "samples": len(laps), "percentiles": percentiles}
+    return latency
 
 
 def _rates(outcomes: Counter[Outcome]) -> dict[str, float | None]:
     """Counts, and rates over all lookups. A stale hit or a mismatch is never part of the hit rate."""
-    lookups = sum(outcomes.values())
-    named = {outcome.value.replace(" ", "_"): outcomes[outcome] for outcome in Outcome}
-    return {
-        "lookups": lookups,
-        **named,
-        **{f"{name}_rate": count / lookups if lookups else None for name, count in named.items()},
-    }
+    lookups = outcomes.total()
+    named = by_name(outcomes)
+    rates = {f"{name}_rate": count / lookups if lookups else None for name, count in named.items()}
+    return {"lookups": lookups, **named, **rates}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from kvbench.replay.outcomes import Outcome
+from kvbench.replay.outcomes import Outcome, by_name
 from kvbench.trace.steps import Step
 from kvcache import CacheBackend
 
@@ -25,45 +25,41 @@ class Timeline:
     def __init__(self, steps: int) -> None:
         self._every = -(-steps // MOST_SAMPLES) or 1
         self._done = 0
-        self._samples: list[tuple[int, dict[str, int], dict[str, int]]] = []
-        self._by_simulation: dict[int, Counter[Outcome]] = {}
-        self._by_depth: dict[int, Counter[Outcome]] = {}
+        self._steps: list[int] = []
+        self._entries: defaultdict[str, list[int]] = defaultdict(list)
+        self._bytes: defaultdict[str, list[int]] = defaultdict(list)
+        self._by_simulation: defaultdict[int, Counter[Outcome]] = defaultdict(Counter)
+        self._by_depth: defaultdict[int, Counter[Outcome]] = defaultdict(Counter)
 
     def add(self, backend: CacheBackend, step: Step, outcomes: Iterable[Outcome]) -> None:
         """A step is done; ``outcomes`` of its lookups, in the order of its rows."""
         self._done += 1
         if self._done % self._every == 0:
-            entries = {"init": sum(len(pool) for pool in backend.init_pools), "recur": len(backend.recur_pool)}
-            self._samples.append((self._done, entries, backend.bytes_reserved))
+            self._steps.append(self._done)
+            self._entries["init"].append(sum(len(pool) for pool in backend.init_pools))
+            self._entries["recur"].append(len(backend.recur_pool))
+            for pool, reserved in backend.bytes_reserved.items():
+                self._bytes[pool].append(reserved)
         asked = [depth for depth, parent in zip(step.depths, step.parents, strict=True) if parent is not None]
         for depth, outcome in zip(asked, outcomes, strict=True):
-            self._by_simulation.setdefault(step.simulation, Counter())[outcome] += 1
+            self._by_simulation[step.simulation][outcome] += 1
             if step.is_recurrent:
-                self._by_depth.setdefault(depth, Counter())[outcome] += 1
+                self._by_depth[depth][outcome] += 1
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it.
 
-        Returns:
-            ``steps`` (how many were done at each sample, the root's among them), ``entries`` and ``bytes_reserved``
-            (by pool, a number each sample), ``by_simulation`` and ``by_depth`` (rows of counts by outcome; the
-            simulation of a root is -1, the depth is the looked-up child's and only of recurrent lookups).
+        ``steps``: how many were done at each sample, the root's among them. ``entries`` and ``bytes_reserved``: by
+        pool, a number each sample. ``by_simulation`` and ``by_depth``: rows of counts by outcome; the simulation of a
+        root is -1, the depth is the looked-up child's and only of recurrent lookups.
         """
+        places = {"simulation": self._by_simulation, "depth": self._by_depth}
         return {
-            "steps": [done for done, _, _ in self._samples],
-            "entries": _by_pool([entries for _, entries, _ in self._samples]),
-            "bytes_reserved": _by_pool([reserved for _, _, reserved in self._samples]),
-            "by_simulation": _rows("simulation", self._by_simulation),
-            "by_depth": _rows("depth", self._by_depth),
+            "steps": self._steps,
+            "entries": dict(self._entries),
+            "bytes_reserved": dict(self._bytes),
+            **{
+                f"by_{axis}": [{axis: place, **by_name(counts)} for place, counts in sorted(found.items())]
+                for axis, found in places.items()
+            },
         }
-
-
-def _by_pool(samples: list[dict[str, int]]) -> dict[str, list[int]]:
-    return {pool: [sample[pool] for sample in samples] for pool in (samples[0] if samples else ())}
-
-
-def _rows(name: str, counts: dict[int, Counter[Outcome]]) -> list[dict[str, int]]:
-    return [
-        {name: number, **{outcome.value.replace(" ", "_"): found[outcome] for outcome in Outcome}}
-        for number, found in sorted(counts.items())
-    ]

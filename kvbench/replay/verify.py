@@ -8,8 +8,9 @@ import numpy as np
 import torch
 import xxhash
 
-from kvbench.replay.content import NO_CONTEXT, Contents, extend_context, generated_context
-from kvbench.replay.hierarchy import RECUR, Hierarchy
+from kvbench.replay.content import NO_CONTEXT, Contents, as_entry, extend_context, generated_context
+from kvbench.replay.drive import Content
+from kvbench.replay.hierarchy import INIT, RECUR, Hierarchy
 from kvbench.replay.outcomes import Outcome, Outcomes, RecordedContexts, judge
 from kvbench.trace.steps import Step
 from kvcache import EMPTY, MISS, CacheBackend, KeysValues
@@ -19,21 +20,13 @@ __all__ = ["CheckedContent"]
 _Token = tuple[int, int]  # (context in which it was appended, its index among the tokens appended then)
 
 
-class CheckedContent:
+class CheckedContent(Content):
     """The model's part of a replay whose contents are checked.
 
     Every appended token has its own content, which depends on the key and the whole history. Every row of every
     assembled batch is compared with it, padding included. After a batch is stored, its memory is filled with NaN: so
     an entry that shares memory with the batch is found. A miss needs a reason: the key was never stored, the pool was
-    cleared, or its counters say that it evicted.
-
-    Args:
-        backend: to be checked.
-        contents: of the trace's geometry.
-
-    Attributes:
-        outcomes: of the lookups so far.
-        faults: what is wrong with the backend, each with its place.
+    cleared, or its counters say that it evicted. ``faults`` say what is wrong with the backend, each with its place.
     """
 
     def __init__(self, backend: CacheBackend, contents: Contents) -> None:
@@ -55,13 +48,9 @@ class CheckedContent:
         assert key is not None
         context = generated_context(key)
         self._define(context, key, [(context, 0)])
-        geometry = self._geometry
-        keys_values = KeysValues(
-            1, geometry.num_heads, geometry.context_length, geometry.embed_dim, geometry.num_layers,
-            self._device, self._dtype,
-        )  # fmt: skip
-        keys_values.block[0, ..., :1, :] = self._tensor(self._contents.sequence([(context, 0)]))
-        keys_values.size = 1
+        token = as_entry(self._contents.sequence([(context, 0)]), self._device, self._dtype)
+        block = torch.nn.functional.pad(token, (0, 0, 0, self._geometry.context_length - 1))
+        keys_values = KeysValues.from_block(block[None], size=1)
         self._supplied.append(keys_values)
         return keys_values
 
@@ -88,7 +77,7 @@ class CheckedContent:
             context = extend_context(NO_CONTEXT if before is None else before, key)
             size = 0 if before is None else len(self._tokens[before])
             appended = [(context, index) for index in range(step.tokens)]
-            tokens.append(self._tensor(self._contents.sequence(appended, first=size)))
+            tokens.append(as_entry(self._contents.sequence(appended, first=size), self._device, self._dtype))
             if before is not None:
                 first, count = self._geometry.window(size + step.tokens)
                 self._define(context, key, (self._tokens[before] + appended)[first : first + count])
@@ -114,21 +103,17 @@ class CheckedContent:
 
     def _must_hold(self, backend: CacheBackend, step: Step, row: int) -> bool:
         """Whether one of the lookup's pools stored the key after its last clear, and never evicted."""
-        if not backend.stats_enabled:  # evictions are not counted: any pool may have lost anything
-            return False
         env, key = step.envs[row], step.parents[row]
-        for kind, stored in self._stored.asked(env, step.scope):
-            pool = backend.recur_pool if kind == RECUR else backend.init_pools[env]
-            if key in stored and not pool.stats.evictions:
-                return True
-        return False
+        pools = {INIT: backend.init_pools[env], RECUR: backend.recur_pool}
+        kinds = [kind for kind, stored in self._stored.asked(env, step.scope) if key in stored]
+        # Where evictions are not counted any pool may have lost anything.
+        return backend.stats_enabled and any(not pools[kind].stats.evictions for kind in kinds)
 
     def _define(self, context: int, key: int, tokens: list[_Token]) -> None:
         self._tokens[context] = tokens
         self._keys[context] = key
         if tokens:
-            last = self._contents.token(*tokens[-1])
-            self._by_last_token[xxhash.xxh64_intdigest(np.ascontiguousarray(last).data)] = context
+            self._by_last_token[_digest(self._contents.token(*tokens[-1]))] = context
 
     def _recognise(self, live: np.ndarray) -> int | None:
         """The context whose content is ``live`` ``[L, 2, H, n, D]``; None if no such context was ever stored."""
@@ -138,7 +123,7 @@ class CheckedContent:
         if not np.isfinite(live).all():
             return None
         last = live[..., -1, :] - self._contents.positions[size - 1]
-        context = self._by_last_token.get(xxhash.xxh64_intdigest(np.ascontiguousarray(last.astype(np.int8)).data))
+        context = self._by_last_token.get(_digest(last.astype(np.int8)))
         if context is None or len(self._tokens[context]) != size:
             return None
         wanted = np.moveaxis(self._contents.sequence(self._tokens[context]), 0, 3)
@@ -167,8 +152,6 @@ class CheckedContent:
     def _fault(self, step: Step, row: int, message: str) -> None:
         self.faults.append(f"search {step.search}, simulation {step.simulation}, env {step.envs[row]}: {message}")
 
-    def _tensor(self, tokens: np.ndarray) -> torch.Tensor:
-        """``[n, L, 2, H, D]`` integers as a tensor ``[L, 2, H, n, D]`` of the cache's device and dtype."""
-        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(tokens, 0, 3))).to(
-            device=self._device, dtype=self._dtype
-        )
+
+def _digest(token: np.ndarray) -> int:
+    return xxhash.xxh64_intdigest(np.ascontiguousarray(token).data)

@@ -1,6 +1,6 @@
 """Pages that people read: made from asv's results, replays, pytest-benchmark and traces; no server, no network."""
 
 from kvbench.report.build import MOST_HISTORIES, Inputs, build_report
-from kvbench.report.errors import ReportError
+from kvbench.report.site import ReportError
 
 __all__ = ["MOST_HISTORIES", "Inputs", "ReportError", "build_report"]

@@ -2,123 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 from kvbench.capacity.bounds import Future
-from kvbench.report.backends import replay_name, words
-from kvbench.report.panels import Cell, Panel, Table
-from kvbench.report.plots import Plot, Series
-from kvbench.report.replays import ReplayFile
-from kvbench.report.text import number
-from kvbench.results.replay import OUTCOMES, ReplayResult
+from kvbench.report.input_files import Replay, ReplayFile
+from kvbench.report.panels import Panel, Plot, Series, Table
+from kvbench.report.text import number, words
+from kvbench.results.replay import OUTCOMES
 from kvcache import TOKENS_PER_STEP, Geometry
 
-__all__ = ["bounds_key", "capacity_panels"]
+__all__ = ["capacity_panels"]
 
-_BOUND_COLOUR = 6
 _DRAWN = {"hit": "line", "stale_hit": "dashed"}
+_BOUND_STYLES = {
+    "Belady": ("line", 6), "Belady, full entries": ("line", 6), "Belady, added tokens alone": ("line", 4),
+    "unbounded": ("dashed", 5),
+}  # fmt: skip
+
+Rates = list[float | None]  # %, one for each size
 
 
-def capacity_panels(files: Iterable[ReplayFile], requests: dict[str, Future]) -> list[Panel]:
+def capacity_panels(files: Iterable[ReplayFile], requests: dict[tuple[str, int], Future]) -> Iterator[Panel]:
     """Hits and stale hits against the recurrent pool's size, in entries and in bytes.
 
-    Args:
-        files: with replays at several capacities.
-        requests: by the SHA-256 of a trace and the number of its searches, for bounds.
+    Bounds are of ``requests``, by the SHA-256 of a trace and the number of its searches.
     """
-    panels = []
     for file in files:
-        for place in dict.fromkeys((replay.trace.sha256, replay.device) for replay in file.replays):
-            replays = [each for each in file.replays if (each.trace.sha256, each.device) == place]
-            asked = requests.get(bounds_key(replays[0].trace.sha256, replays[0].trace.searches))
+        places: dict[tuple[str, str], list[Replay]] = {}
+        for each in file.replays:
+            places.setdefault((each.identity, each.result.device), []).append(each)
+        for replays in places.values():
+            trace = replays[0].result.trace
             for in_bytes in (False, True):
                 sized = [each for each in replays if _size(each, in_bytes)]
                 if len(sized) > 1:
-                    panels.append(_capacity_panel(file, sized, asked, in_bytes))
-    return panels
+                    yield _capacity_panel(sized, requests.get((trace.sha256, trace.searches)), in_bytes)
 
 
-def bounds_key(sha256: str, searches: int) -> str:
-    """The name of a replay's requests: which trace, and how much of it."""
-    return f"{sha256}/{searches}"
-
-
-def _size(replay: ReplayResult, in_bytes: bool) -> int:
+def _size(replay: Replay, in_bytes: bool) -> int:
     """Of the recurrent pool; 0 where it was not given."""
-    return (replay.capacity.recur_bytes if in_bytes else replay.capacity.recur) or 0
+    capacity = replay.result.capacity
+    return (capacity.recur_bytes if in_bytes else capacity.recur) or 0
 
 
-def _capacity_panel(file: ReplayFile, replays: Sequence[ReplayResult], asked: Future | None, in_bytes: bool) -> Panel:
+def _capacity_panel(replays: Sequence[Replay], asked: Future | None, in_bytes: bool) -> Panel:
     replays = sorted(replays, key=lambda each: _size(each, in_bytes))
+    first = replays[0]
+    trace, unit = first.result.trace, "bytes" if in_bytes else "entries"
     sizes = [_size(each, in_bytes) for each in replays]
-    unit = "bytes" if in_bytes else "entries"
-    names = [backend.name for backend in replays[0].backends]
-    columns: list[tuple[str, list[float | None], str, int]] = []
-    undrawn: list[tuple[str, list[float | None]]] = []
-    for place, name in enumerate(names):
-        found = [next((each for each in replay.backends if each.name == name), None) for replay in replays]
-        for outcome in OUTCOMES:
-            rates = [None if each is None else each.rate(outcome) for each in found]
-            if outcome in _DRAWN:
-                columns.append((f"{name}, {words(outcome)}s", rates, _DRAWN[outcome], place))
-            else:
-                undrawn.append((f"{name}, {words(outcome)}", rates))
-    if asked is not None:
-        columns += _bounds(asked, sizes, replays[0].trace.geometry, in_bytes)
-    lines = [
-        Series(
-            label, sizes, [float("nan") if value is None else value for value in values],
-            [f"{number(value)} %\n{label}\n{number(size)} {unit}" for value, size in zip(values, sizes, strict=True)],
+
+    def line(label: str, rates: Rates, style: str, colour: int) -> Series:
+        values = [math.nan if rate is None else rate for rate in rates]
+        return Series(
+            label, sizes, values, lambda size, rate, name: f"{number(rate)} %\n{name}\n{number(size)} {unit}",
             style, colour,
-        )
-        for label, values, style, colour in columns
-    ]  # fmt: skip
-    columns_shown = [*((label, rates) for label, rates, *_ in columns), *undrawn]
-    rows: list[list[Cell]] = [
-        [size, *rates] for size, *rates in zip(sizes, *(rates for _, rates in columns_shown), strict=True)
-    ]
-    replay = replays[0]
+        )  # fmt: skip
+
+    lines: list[Series] = []
+    drawn: dict[str, Rates] = {}
+    undrawn: dict[str, Rates] = {}
+    for place, name in enumerate(each.name for each in first.result.backends):
+        for outcome in OUTCOMES:
+            rates = [_rate(each, name, outcome) for each in replays]
+            if outcome in _DRAWN:
+                label = f"{name}, {words(outcome)}s"
+                drawn[f"{label}, %"] = rates
+                lines.append(line(label, rates, _DRAWN[outcome], place))
+            else:
+                undrawn[f"{name}, {words(outcome)}, %"] = rates
+    for label, rates in _bounds(asked, sizes, trace.geometry, in_bytes).items() if asked else ():
+        drawn[f"{label}, %"] = rates
+        lines.append(line(label, rates, *_BOUND_STYLES[label]))
     return Panel(
-        replay_name("capacity", file, replay, unit),
+        first.name("capacity", unit),
         f"Hit rate against capacity in {unit}",
-        Table((f"recurrent pool, {unit}", *(f"{label}, %" for label, _ in columns_shown)), rows),
-        f"{replay.trace.file} on {replay.device}, {replay.trace.searches} searches. {_bounds_note(asked, in_bytes)}"
+        Table.of({f"recurrent pool, {unit}": sizes, **drawn, **undrawn}),
+        f"{trace.file} on {first.result.device}, {trace.searches} searches. {_bounds_note(asked, in_bytes)}"
         "Stale hits (dashed) are no hits, and are drawn beside them.",
-        file.command,
+        first.file.command,
         Plot(f"recurrent pool, {unit}", "lookups, %", lines, log_x=True, from_zero=True),
     )
+
+
+def _rate(replay: Replay, backend: str, outcome: str) -> float | None:
+    return next((each.rate(outcome) for each in replay.result.backends if each.name == backend), None)
 
 
 def _bounds_note(asked: Future | None, in_bytes: bool) -> str:
     if asked is None:
         return "No trace was given (--trace): no bounds. "
     shared = "Shared pages may beat full entries, but not entries that weigh only the tokens they add. "
-    shared = shared if in_bytes else ""
     return (
         "Belady's rule knows the future: no pool of its size finds more. It and the unbounded pool count lookups "
-        f"that find their own key, whatever its history. They take init pools to be unbounded. {shared}"
+        f"that find their own key, whatever its history. They take init pools to be unbounded. "
+        f"{shared if in_bytes else ''}"
     )
 
 
-def _bounds(
-    asked: Future, sizes: Sequence[int], geometry: Geometry, in_bytes: bool
-) -> list[tuple[str, list[float | None], str, int]]:
-    def belady(entries: int) -> list[float | None]:
-        return [_share(asked, asked.found_by_belady(size // entries)) for size in sizes]
-
-    if not in_bytes:
-        found = [("Belady", belady(1), "line", _BOUND_COLOUR)]
-    else:
-        whole = geometry.entry_bytes()
-        own = whole // geometry.context_length * TOKENS_PER_STEP
-        found = [
-            ("Belady, full entries", belady(whole), "line", _BOUND_COLOUR),
-            ("Belady, added tokens alone", belady(own), "line", 4),
-        ]
-    unbounded = _share(asked, asked.found)
-    return [*found, ("unbounded", [unbounded] * len(sizes), "dashed", 5)]
-
-
-def _share(asked: Future, found: int) -> float | None:
-    """% of lookups; None without any."""
-    return 100 * found / asked.lookups if asked.lookups else None
+def _bounds(asked: Future, sizes: Sequence[int], geometry: Geometry, in_bytes: bool) -> dict[str, Rates]:
+    entry = geometry.entry_bytes()
+    own = entry // geometry.context_length * TOKENS_PER_STEP
+    units = {"Belady, full entries": entry, "Belady, added tokens alone": own} if in_bytes else {"Belady": 1}
+    found = {label: [asked.found_by_belady(size // unit) for size in sizes] for label, unit in units.items()}
+    found["unbounded"] = [asked.found] * len(sizes)
+    return {
+        label: [100 * count / asked.lookups if asked.lookups else None for count in counts]
+        for label, counts in found.items()
+    }

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from kvbench.history.series import History
 from kvbench.measure.machine import short_commit
-from kvbench.report.panels import Cell, Panel, Table
-from kvbench.report.plots import Category, Plot, Series
-from kvbench.report.pytest_benchmarks import BenchmarkFile
-from kvbench.report.text import file_name, number
+from kvbench.report.input_files import BenchmarkFile
+from kvbench.report.panels import Cell, Panel, Plot, Series, Table
+from kvbench.report.text import file_name, number, words
 from kvbench.results.pytest_benchmark import STATISTICS, Benchmark
 
 __all__ = ["benchmark_panels", "growth_panels"]
@@ -59,25 +58,26 @@ def _growth_panel(
     machine: str, commit: str, metric: str, place: tuple[str, str], by_backend: dict[str, dict[int, float]]
 ) -> Panel:
     unit, (axis, device) = _METRICS[metric], place
-    counted = unit or metric.replace("_", " ")
+    counted = unit or words(metric)
+
+    def hover(size: float, value: float, backend: str) -> str:
+        return f"{number(value)} {counted}\n{backend}\n{axis} {size}"
+
     sizes = sorted({size for values in by_backend.values() for size in values})
     lines = [
-        Series(
-            backend, sorted(values), [values[size] for size in sorted(values)],
-            [f"{number(values[size])} {counted}\n{backend}\n{axis} {size}" for size in sorted(values)],
-        )
+        Series(backend, sorted(values), [values[size] for size in sorted(values)], hover)
         for backend, values in by_backend.items()
-    ]  # fmt: skip
+    ]
     rows: list[list[Cell]] = [[size, *(values.get(size) for values in by_backend.values())] for size in sizes]
-    title = metric.replace("_", " ").capitalize()
-    label = f"{title.lower()}, {unit}" if unit else title.lower()
+    label = f"{words(metric)}, {unit}" if unit else counted
+    above_zero = all(value > 0 for line in lines for value in line.y)
     return Panel(
         file_name("growth", axis, machine, device, metric),
-        f"{title} against {_AXES[axis].partition(',')[0]}",
+        f"{words(metric).capitalize()} against {_AXES[axis].partition(',')[0]}",
         Table((_AXES[axis], *(f"{backend}, {counted}" for backend in by_backend)), rows),
         f"A recurrent batch (lookup, assemble, store) without the model, {device} of {machine}, commit {commit[:8]}.",
         f"tox -e asv -- {commit[:8]}^!",
-        Plot(_AXES[axis], label, lines, log_x=True, log_y=all(value > 0 for line in lines for value in line.y)),
+        Plot(_AXES[axis], label, lines, log_x=True, log_y=above_zero),
     )
 
 
@@ -98,16 +98,17 @@ def _operation(name: str) -> tuple[str, str]:
 
 
 def _benchmark_panel(file: BenchmarkFile, operation: str, found: Sequence[tuple[str, Benchmark]]) -> Panel:
-    categories = [Category(label, tuple(each.microseconds[name] for name in STATISTICS)) for label, each in found]
+    labels = [label for label, _ in found]
+    spreads = [list(each.microseconds.values()) for _, each in found]
     rows: list[list[Cell]] = [
-        [each.name, *(each.microseconds[name] for name in STATISTICS), each.stats.rounds] for _, each in found
+        [each.name, *spread, each.stats.rounds] for (_, each), spread in zip(found, spreads, strict=True)
     ]
     return Panel(
         file_name("benchmark", file.path.stem, operation, beside=str(file.path)),
-        f"{operation.replace('_', ' ').capitalize() or 'Single operations'}: {file.name}",
+        f"{words(operation).capitalize() or 'Single operations'}: {file.name}",
         Table(("benchmark", *(f"{name}, us" for name in STATISTICS), "rounds"), rows),
         f"{file.content.datetime}, {file.machine}, commit {short_commit(file.commit) or 'unknown'}. From the fastest "
         "round to the slowest, quartiles thick, the median marked.",
         "pytest benchmarks/gates --benchmark-json",
-        Plot("us", categories=categories, log_x=all(each.microseconds["min"] > 0 for _, each in found)),
+        Plot("us", categories=labels, spreads=spreads, log_x=all(lowest > 0 for lowest, *_ in spreads)),
     )

@@ -9,12 +9,13 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
+import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,7 +23,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from kvbench.report.plots import Mark, Plot, Series
+from kvbench.report.panels import Plot, Series
 from kvbench.report.text import number
 
 __all__ = ["COLOURS", "Drawing", "draw"]
@@ -80,46 +81,44 @@ class Drawing:
 
 
 def draw(plot: Plot, name: str) -> Drawing:
-    """Draw a plot.
-
-    Args:
-        plot: what to show.
-        name: unique on the page, of letters, digits and dashes: what the drawing's own ids begin with.
-    """
+    """Draw a plot; its ids begin with ``name``: unique on the page, of letters, digits and dashes."""
     with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
         height = _HEIGHT if not plot.categories else 0.8 + _LINE_OF_BARS * len(plot.categories)
         figure = Figure(figsize=(_WIDTH, height), dpi=_POINTS_PER_INCH)
-        labels = _shortened([each.name for each in plot.categories])
-        if plot.series:
-            left, below, above = 0.13, 0.54 / height, 0.36 / height
-        else:
-            widest = max(map(len, labels), default=0)
+        labels = _shortened(plot.categories)
+        if labels:
+            widest = max(map(len, labels))
             left, below, above = max(0.3, _CHARACTER * (widest + 1) / _WIDTH), 0.55 / height, 0.1 / height
+        else:
+            left, below, above = 0.13, 0.54 / height, 0.36 / height
         axes = figure.add_axes((left, below, 0.97 - left, 1 - below - above))
         covered = [_covered(plot, place) for place in range(len(plot.series))]
-        legend, points = _series(axes, plot, covered) if plot.series else _bars(axes, plot, labels)
+        points = _bars(axes, plot, labels) if labels else _series(axes, plot, covered)
         _dress(axes, plot)
         file, nothing = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)
         placed = [_placed(axes, each, _POINTS_PER_INCH * height) for each in points]
+    legend = [(each.name, _colour(each, place), each.style == "dashed") for place, each in enumerate(plot.series)]
     return Drawing(_as_part_of_a_page(file.getvalue(), name), legend, placed, any(covered))
+
+
+def _colour(series: Series, place: int) -> int:
+    return (place if series.colour is None else series.colour) % COLOURS
 
 
 _Hovers = list[tuple[float, float, str]]
 
 
-def _series(axes: Axes, plot: Plot, covered: Sequence[int]) -> tuple[list[tuple[str, int, bool]], list[_Hovers]]:
-    legend, points = [], []
+def _series(axes: Axes, plot: Plot, covered: Sequence[int]) -> list[_Hovers]:
+    points = []
     floors: dict[float, float] = {}
     gaps = [b - a for series in plot.series for a, b in zip(series.x, series.x[1:], strict=False)]
     for place, series in enumerate(plot.series):
-        colour = (place if series.colour is None else series.colour) % COLOURS
-        legend.append((series.name, colour, series.style == "dashed"))
-        ink: dict[str, Any] = {"color": _PALETTE[colour], "gid": f"series:{place}"}
+        ink: dict[str, Any] = {"color": _PALETTE[_colour(series, place)], "gid": f"series:{place}"}
         tops = list(series.y)
         if series.style == "bars":
             low = [floors.get(x, 0.0) for x in series.x]
-            for bar in axes.bar(series.x, series.y, 0.85 * min(gaps, default=1), low, color=_PALETTE[colour]):
+            for bar in axes.bar(series.x, series.y, 0.85 * min(gaps, default=1), low, color=ink["color"]):
                 bar.set_gid(f"series:{place}")
             tops = [start + value for start, value in zip(low, series.y, strict=True)]
             floors |= dict(zip(series.x, tops, strict=True))
@@ -127,63 +126,61 @@ def _series(axes: Axes, plot: Plot, covered: Sequence[int]) -> tuple[list[tuple[
             axes.plot(series.x, series.y, linestyle="none", marker="o", markersize=4, **ink)
         else:
             wider = _HALO * covered[place]
-            dots: dict[str, Any] = {}
-            if len(series.x) <= _MARKED_POINTS:
-                dots = {"marker": "o", "markersize": 2.6 + wider}
+            few = len(series.x) <= _MARKED_POINTS
+            dots: dict[str, Any] = {"marker": "o", "markersize": 2.6 + wider} if few else {}
             dashes = (0, (3, 2)) if series.style == "dashed" else "solid"
             axes.plot(series.x, series.y, linewidth=1.3 + wider, linestyle=dashes, **dots, **ink)
-        points.append(_thinned(series, tops))
-    return legend, points
+        points.append(_pointed_at(series, zip(series.x, tops, strict=True)))
+    return points
 
 
 def _covered(plot: Plot, place: int) -> int:
     """How many of the lines drawn over one run where it runs, up to ``_MOST_HALOS``: it is drawn wider, to be seen."""
     line, over = plot.series[place], plot.series[place + 1 :]
-    if line.style not in _LINES:
+    if plot.categories or line.style not in _LINES:
         return 0
-    height = math.log10 if plot.log_y else float
-    heights = [height(y) for each in plot.series for y in each.y if not math.isnan(y)]
+    height = np.log10 if plot.log_y else np.asarray
+    heights = [y for each in plot.series for y in height(each.y) if not math.isnan(y)]
     near = _NEAR * (max(heights, default=0.0) - min(heights, default=0.0))
+    own = dict(zip(line.x, height(line.y), strict=True))
     number = 0
     for later in (each for each in over if each.style in _LINES):
-        there = dict(zip(later.x, later.y, strict=True))
-        both = [(y, there.get(x, math.nan)) for x, y in zip(line.x, line.y, strict=True)]
-        known = [(a, b) for a, b in both if not math.isnan(a) and not math.isnan(b)]
-        gaps = [abs(height(a) - height(b)) for a, b in known]
-        number += 2 * sum(gap <= near for gap in gaps) >= len(gaps) > 0
+        gaps = [abs(own[x] - y) for x, y in zip(later.x, height(later.y), strict=True) if x in own]
+        known = [gap for gap in gaps if not math.isnan(gap)]
+        number += 2 * sum(gap <= near for gap in known) >= len(known) > 0
     return min(number, _MOST_HALOS)
 
 
-def _thinned(series: Series, tops: Sequence[float]) -> _Hovers:
-    points = zip(series.x, tops, series.hovers, strict=False)
-    hovers = [(x, y, text) for x, y, text in points if not math.isnan(x) and not math.isnan(y)]
-    return hovers[:: -(-len(hovers) // _MOST_HOVERS) or 1]
+def _pointed_at(series: Series, places: Iterable[tuple[float, float]]) -> _Hovers:
+    """What is shown at each point; ``places`` has where each is drawn."""
+    hover = series.hover
+    if hover is None:
+        return []
+    points = zip(series.x, series.y, places, strict=True)
+    known = [(x, y, place) for x, y, place in points if not math.isnan(x) and not math.isnan(y)]
+    thinned = known[:: -(-len(known) // _MOST_HOVERS) or 1]
+    shown = [(*place, hover(x, y, series.name)) for x, y, place in thinned]
+    return [each for each in shown if each[2]]
 
 
-def _bars(axes: Axes, plot: Plot, labels: Sequence[str]) -> tuple[list[tuple[str, int, bool]], list[_Hovers]]:
-    legend: list[tuple[str, int, bool]] = []
+def _bars(axes: Axes, plot: Plot, labels: Sequence[str]) -> list[_Hovers]:
     points: list[_Hovers] = []
-    lines = range(len(plot.categories))
-    left = [0.0] * len(plot.categories)
-    for place, band in enumerate(plot.bands):
-        colour = (place if band.colour is None else band.colour) % COLOURS
-        legend.append((band.name, colour, False))
-        for bar in axes.barh(lines, band.widths, 0.72, left, color=_PALETTE[colour]):
+    lines = range(len(labels))
+    left = np.zeros(len(labels))
+    for place, series in enumerate(plot.series):
+        for bar in axes.barh(lines, series.y, 0.72, left, color=_PALETTE[_colour(series, place)]):
             bar.set_gid(f"series:{place}")
-        middles = [start + width / 2 for start, width in zip(left, band.widths, strict=True)]
-        points.append([each for each in zip(middles, lines, band.hovers, strict=True) if each[2]])
-        left = [start + width for start, width in zip(left, band.widths, strict=True)]
-    for line, category in enumerate(plot.categories):
-        if category.spread is not None:
-            lowest, first, middle, third, highest = category.spread
-            axes.hlines(line, lowest, highest, colors=_PALETTE[0], linewidth=0.8)
-            axes.hlines(line, first, third, colors=_PALETTE[0], linewidth=6)
-            axes.plot([middle], [line], marker="|", markersize=9, color=_TEXT)
-            points.append([(middle, line, f"{category.name}\nmedian {number(middle)} {plot.x_label}")])
+        points.append(_pointed_at(series, zip(left + np.divide(series.y, 2), lines, strict=True)))
+        left += series.y
+    for line, (lowest, first, middle, third, highest) in enumerate(plot.spreads):
+        axes.hlines(line, lowest, highest, colors=_PALETTE[0], linewidth=0.8)
+        axes.hlines(line, first, third, colors=_PALETTE[0], linewidth=6)
+        axes.plot([middle], [line], marker="|", markersize=9, color=_TEXT)
+        points.append([(middle, line, f"{plot.categories[line]}\nmedian {number(middle)} {plot.x_label}")])
     axes.set_yticks(lines, labels)
     axes.set_ylim(len(plot.categories) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
-    return legend, points
+    return points
 
 
 def _shortened(names: Sequence[str]) -> list[str]:
@@ -212,12 +209,13 @@ def _dress(axes: Axes, plot: Plot) -> None:
             # Less than a decade or two has too few powers of ten to be read by; bars leave less room than lines.
             few = math.log10(high / low) < (_DECADES_OF_BARS if plot.categories else _DECADES_OF_LINES)
             axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=8))
-        elif axis is axes.xaxis or plot.series:
-            columns = [each.x if axis is axes.xaxis else each.y for each in plot.series if each.x]
+        elif axis is axes.xaxis or not plot.categories:
+            drawn = [] if plot.categories else [each for each in plot.series if len(each.x)]
+            columns = [each.x if axis is axes.xaxis else each.y for each in drawn]
             # What one series counts is counted in whole numbers, also where another one has the mean of it.
             whole = any(all(math.isnan(value) or float(value).is_integer() for value in each) for each in columns)
             axis.set_major_locator(MaxNLocator(6, integer=whole))
-        if axis is axes.xaxis or plot.series:
+        if axis is axes.xaxis or not plot.categories:
             axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
             if is_log:
                 axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
@@ -229,9 +227,9 @@ def _dress(axes: Axes, plot: Plot) -> None:
         _mark(axes, plot.marks)
 
 
-def _mark(axes: Axes, marks: Sequence[Mark]) -> None:
+def _mark(axes: Axes, marks: Sequence[tuple[float, str]]) -> None:
     """Lines in one path, however many; a text where the one before it leaves room."""
-    ends = [(mark.x, y) for mark in marks for y in (0, 1)]
+    ends = [(x, y) for x, _ in marks for y in (0, 1)]
     path = Path(ends, [Path.MOVETO, Path.LINETO] * len(marks))
     dots: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (1, 2))}
     axes.add_artist(PathPatch(path, fill=False, edgecolor=_TEXT, transform=axes.get_xaxis_transform(), **dots))
@@ -239,13 +237,13 @@ def _mark(axes: Axes, marks: Sequence[Mark]) -> None:
     to, back = axes.yaxis.get_transform().transform, axes.yaxis.get_transform().inverted().transform
     axes.set_ylim(low, float(back(to(high) + _ROOM_FOR_MARKS * (to(high) - to(low)))))
     free = -math.inf
-    for mark in sorted(marks, key=lambda each: each.x):
-        place = axes.transData.transform((mark.x, 0))[0]
+    for x, text in sorted(marks):
+        place = axes.transData.transform((x, 0))[0]
         if place < free:
             continue
-        free = place + _MARK_GAP + _MARK_CHARACTER * len(mark.text)
+        free = place + _MARK_GAP + _MARK_CHARACTER * len(text)
         axes.annotate(
-            mark.text, (mark.x, 1), xycoords=("data", "axes fraction"), xytext=(2, -1), textcoords="offset points",
+            text, (x, 1), xycoords=("data", "axes fraction"), xytext=(2, -1), textcoords="offset points",
             fontsize=_MARK_FONT, va="top",
         )  # fmt: skip
 
@@ -278,11 +276,10 @@ def _as_part_of_a_page(svg: str, name: str) -> Markup:
         root.attrib.pop(attribute, None)
     root.set("role", "img")
     root.set("aria-labelledby", f"{name}-title")
-    parents = {child: parent for parent in root.iter() for child in parent}
-    for element in list(root.iter()):
-        if element.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
-            parents[element].remove(element)
-            continue
+    for definitions in root.iter(f"{{{_SVG}}}defs"):
+        for style in definitions.findall(f"{{{_SVG}}}style"):
+            definitions.remove(style)
+    for element in root.iter():
         own = element.attrib.pop("id", "")
         if own.startswith("series:"):
             element.set("data-series", own.removeprefix("series:"))

@@ -17,11 +17,10 @@ from kvbench.judge.changes import FEWEST_VALUES
 from kvbench.judge.verdict import Verdict
 from kvbench.measure.machine import short_commit
 from kvbench.report.comparisons import Comparison
+from kvbench.report.input_files import BenchmarkFile, ReplayFile
 from kvbench.report.panels import Cell, Link, Table
-from kvbench.report.pytest_benchmarks import BenchmarkFile
 from kvbench.report.regressions import change_table
-from kvbench.report.replays import ReplayFile
-from kvbench.report.text import clean
+from kvbench.report.text import clean, words
 from kvbench.results.profile import ProfileIndex
 from kvbench.results.pytest_benchmark import MADE_BY
 from kvbench.results.replay import COMMIT
@@ -41,7 +40,9 @@ def changed_table(
 ) -> tuple[str, Table]:
     """What changed in the commits that count as new: sentences, and the largest change points."""
     new = [point for point in points if point.is_new and point.verdict is not Verdict.MACHINE]
-    sentence = _measured(commits, {name for names in history.commits.values() for name in names})
+    measured = {name for names in history.commits.values() for name in names}
+    undecided = {name for names in history.commits.values() for name in names[1 - FEWEST_VALUES :]}
+    sentence = _measured(commits, measured)
     if new:
         count = Counter(point.verdict for point in new)
         unknown = count[Verdict.UNKNOWN]
@@ -49,9 +50,9 @@ def changed_table(
         at = len({point.commit for point in new})
         worse, better = count[Verdict.WORSE], count[Verdict.BETTER]
         sentence += f" {worse} change points for the worse, {better} for the better{more}, at {at} commits."
-    elif any(commits.is_new(name) for names in history.commits.values() for name in names):
+    elif measured & commits.new:
         sentence += " No change points."
-    if any(commits.is_new(name) for names in history.commits.values() for name in names[1 - FEWEST_VALUES :]):
+    if undecided & commits.new:
         sentence += (
             f" Counts are compared at every commit. Times of the last {FEWEST_VALUES - 1} measured commits are not "
             "decided yet."
@@ -92,14 +93,7 @@ def _with_age(commit: str, commits: Commits) -> str:
 def not_measured_table(
     comparisons: Sequence[Comparison], files: Iterable[ReplayFile], history: History, absent: Iterable[tuple[str, str]]
 ) -> Table:
-    """What has no number, and the reason.
-
-    Args:
-        comparisons: all of them.
-        files: whose replays say what they skipped.
-        history: whose values were skipped, or failed.
-        absent: kinds of input that were not given, and what makes them.
-    """
+    """What has no number, and the reason; ``absent`` are kinds of input that were not given, and what makes them."""
     rows: list[list[Cell]] = []
     reasons: dict[str, str] = {}
     for file in files:
@@ -107,14 +101,14 @@ def not_measured_table(
             reasons.setdefault(each.device, each.reason)
             rows.append([f"replays on {each.device}", each.reason, file.name])
     compared = {(each.geometry, each.device) for each in comparisons}
-    skipped = Counter({(machine, device): 0 for machine, _, device, _ in history.skipped})
+    skipped: Counter[tuple[str, str]] = Counter()
     for machine, _, device, number in history.skipped:
         skipped[machine, device] += number
-    nothing_on = {device for device in DEVICES if not any(found == device for _, found in compared)}
     for device in DEVICES:
         missing = [name for name in GEOMETRIES if (name, device) not in compared]
         if missing:
-            what = "every geometry" if device in nothing_on else ", ".join(missing)
+            some = any(found == device for _, found in compared)
+            what = ", ".join(missing) if some else "every geometry"
             unknown = "no replay of it was given, and asv has none"
             rows.append([f"new against legacy, {what}, {device}", reasons.get(device, unknown), "replays, asv"])
     for (machine, device), number in sorted(skipped.items()):
@@ -141,22 +135,22 @@ def machine_table(
     """Machines, and versions of what ran on them, and of which commit; ``machines`` are asv's."""
     rows: list[list[Cell]] = []
     for file in files:
-        settings = ", ".join(f"{name} {value}" for name, value in file.settings.items())
-        for device, machine in file.machines.items():
-            described = ", ".join(f"{name} {value}" for name, value in machine.items() if name != COMMIT)
-            commit = _with_age(machine.get(COMMIT, ""), commits)
-            rows.append([file.name, device, commit, f"{described}; {settings}", file.content.created, file.command])
+        for device, machine in file.content.machines.items():
+            described = f"{_described(machine)}; {_described(file.content.settings)}"
+            commit = _with_age(str(machine.get(COMMIT) or ""), commits)
+            rows.append([file.name, device, commit, described, file.content.created, file.command])
     for benchmark in benchmarks:
         commit = _with_age(benchmark.commit, commits)
-        when = benchmark.content.datetime
-        rows.append([benchmark.name, "cpu", commit, benchmark.machine, when, MADE_BY])
+        rows.append([benchmark.name, "cpu", commit, benchmark.machine, benchmark.content.datetime, MADE_BY])
     for name, versions in machines.items():
-        text = clean(", ".join(f"{key} {value}" for key, value in versions.items()))
         last = next(reversed(history.commits.get(clean(name), ())), "")
-        rows.append(
-            [f"asv, {clean(name)}", "", f"up to {_with_age(last, commits)}" if last else "", text, "", "tox -e asv"]
-        )
+        commit = f"up to {_with_age(last, commits)}" if last else ""
+        rows.append([f"asv, {clean(name)}", "", commit, clean(_described(versions)), "", "tox -e asv"])
     return Table(("source", "device", "commit", "machine and versions", "when", "command"), rows)
+
+
+def _described(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None and name != COMMIT)
 
 
 def profile_table(folder: Path, index: ProfileIndex, output: Path) -> Table:
@@ -165,6 +159,6 @@ def profile_table(folder: Path, index: ProfileIndex, output: Path) -> Table:
     for profile in index.profiles:
         for file in profile.files:
             address = quote(Path(os.path.relpath(folder / file.path, output)).as_posix())
-            about = f"{file.kind} of {profile.backend}".replace("_", " ")
+            about = words(f"{file.kind} of {profile.backend}")
             rows.append([Link(clean(about), address), clean(file.opens_with), clean(index.trace.file), file.bytes])
     return Table(("file", "opens with", "trace", "bytes"), rows)

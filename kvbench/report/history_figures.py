@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+import pandas as pd
 
 from kvbench.history.commits import Commits
 from kvbench.history.series import History, Series
 from kvbench.judge.change_points import ChangePoint
-from kvbench.report.panels import Cell, Panel, Table
-from kvbench.report.plots import Mark, Plot
-from kvbench.report.plots import Series as Line
+from kvbench.report.panels import Cell, Panel, Plot, Table
+from kvbench.report.panels import Series as Line
 from kvbench.report.text import file_name, number
 
-__all__ = ["history_name", "history_panels", "pace_panels"]
+__all__ = ["history_name", "history_panels", "pace_panel"]
 
 MOST_TICKS = 4  # for which there is room, of names of commits
 WIDEST = 10  # of the largest value over the smallest: where it is wider, changes of the small ones would not be seen
@@ -43,52 +43,49 @@ def history_panels(history: History, points: Sequence[ChangePoint], commits: Com
 
 def _panel(name: str, group: list[Series], points: list[ChangePoint], history: History, commits: Commits) -> Panel:
     first = group[0]
-    anything = np.flatnonzero(~np.isnan([each.values for each in group]).all(axis=0))
-    names = [history.commits[first.machine][place] for place in anything]
-    values = np.array([each.values for each in group])[:, anything]
+    columns = {place: each.values for place, each in enumerate(group)}
+    values = pd.DataFrame(columns, index=history.commits[first.machine]).dropna(how="all")
     changing = [point.series for point in points]
-    drawn = sorted(group, key=lambda series: series not in changing)[:MOST_LINES]
-    drawn.sort(key=group.index)
-    at = {int(place): position for position, place in enumerate(anything)}
-    marks = {at[point.change.position]: point.commit[:8] for point in points if point.series in drawn}
+    drawn = sorted(range(len(group)), key=lambda place: group[place] not in changing)[:MOST_LINES]
+    drawn.sort()
+    marks = dict.fromkeys(point.commit for point in points if group.index(point.series) in drawn)
     rows: list[list[Cell]] = [
-        [commit[:8], str(history.dates[commit].date()), _subject(commit, commits), *column.tolist()]
-        for commit, column in zip(names, values.T, strict=True)
+        [commit[:8], str(history.dates[commit].date()), _subject(commit, commits), *numbers]
+        for commit, *numbers in values.itertuples()
     ]
+    kind = "deterministic: every change is a change point" if first.is_exact else "measured: change points are tested"
+    better = "lower is better" if first.lower_is_better else "whether lower is better is not known"
     headings = ("commit", "date", "subject", *(_label(each) for each in group))
     latest = rows[-LAST_VALUES:]
     more = f" The table has the last {len(latest)} of {len(rows)} commits." if len(latest) < len(rows) else ""
-    if drawn != group:
+    if len(drawn) < len(group):
         more += f" {MOST_LINES} of {len(group)} series are drawn, those with change points first."
     return Panel(
         name,
         ", ".join(part for part in (first.metric, first.sizes) if part),
         Table(headings, latest),
-        f"{_reading(first)}{more}",
-        _command(names, commits),
-        _plot(drawn, values[[group.index(each) for each in drawn]], names, marks, commits),
+        f"{first.benchmark} on {first.machine}; {kind}; {better}.{more}",
+        _command(values.index, commits),
+        _plot(values[drawn].set_axis([_label(group[place]) for place in drawn], axis=1), first.unit, marks, commits),
         Table(headings, rows),
     )
 
 
-def _reading(series: Series) -> str:
-    kind = "deterministic: every change is a change point" if series.is_exact else "measured: change points are tested"
-    better = "lower is better" if series.lower_is_better else "whether lower is better is not known"
-    return f"{series.benchmark} on {series.machine}; {kind}; {better}."
+def _plot(values: pd.DataFrame, unit: str, marks: Iterable[str], commits: Commits) -> Plot:
+    """A line for each column, by its name; ``marks`` are commits."""
+    names = values.index
 
+    def hover(place: float, value: float, label: str) -> str:
+        commit = names[int(place)]
+        return f"{number(value)} {unit}\n{label}\n{commit[:8]} {_subject(commit, commits)[:60]}"
 
-def _plot(drawn: list[Series], values: np.ndarray, names: list[str], marks: dict[int, str], commits: Commits) -> Plot:
-    places = range(len(names))
-    lines = []
-    for series, row in zip(drawn, values.tolist(), strict=True):
-        hovers = [_hover(series, commit, value, commits) for commit, value in zip(names, row, strict=True)]
-        lines.append(Line(_label(series), places, row, hovers))
+    lines = [Line(label, range(len(names)), column.tolist(), hover) for label, column in values.items()]
     lowest, highest = np.nanmin(values), np.nanmax(values)
     return Plot(
         "commit, oldest first",
-        drawn[0].unit,
+        unit,
         lines,
-        marks=[Mark(position - 0.5, text) for position, text in marks.items()],
+        marks=[(names.get_loc(commit) - 0.5, commit[:8]) for commit in marks],
         x_ticks=_ticks(names),
         log_y=bool(lowest > 0 and highest > WIDEST * lowest),
     )
@@ -114,27 +111,20 @@ def _subject(commit: str, commits: Commits) -> str:
     return known.subject if known else ""
 
 
-def _hover(series: Series, commit: str, value: float, commits: Commits) -> str:
-    return f"{number(value)} {series.unit}\n{_label(series)}\n{commit[:8]} {_subject(commit, commits)[:60]}"
+def pace_panel(machine: str, commits: Sequence[str], pace: np.ndarray) -> Panel:
+    """How fast a machine was while it measured."""
+    rows = [(name[:8], float(value)) for name, value in zip(commits, pace, strict=True)]
 
+    def hover(place: float, value: float, _: str) -> str:
+        return f"{number(value)}\n{rows[int(place)][0]}"
 
-def pace_panels(history: History, paces: dict[str, np.ndarray]) -> list[Panel]:
-    """How fast each machine was while it measured."""
-    panels = []
-    for machine, pace in paces.items():
-        rows = [(name[:8], float(value)) for name, value in zip(history.commits[machine], pace, strict=True)]
-        hovers = [f"{number(value)}\n{name}" for name, value in rows]
-        line = Line("pace", range(len(rows)), pace.tolist(), hovers)
-        ticks = _ticks(history.commits[machine])
-        panels.append(
-            Panel(
-                file_name("pace", machine),
-                f"Pace of {machine}",
-                Table(("commit", "pace"), rows),
-                "How long legacy took at each commit, over its usual time: the median of all its times. Its code is "
-                "left alone, so a busy machine shows here. Times are divided by this pace before they are judged.",
-                "tox -e asv",
-                Plot("commit, oldest first", "times its usual time", [line], x_ticks=ticks),
-            )
-        )
-    return panels
+    line = Line("pace", range(len(rows)), pace.tolist(), hover)
+    return Panel(
+        file_name("pace", machine),
+        f"Pace of {machine}",
+        Table(("commit", "pace"), rows),
+        "How long legacy took at each commit, over its usual time: the median of all its times. Its code is left "
+        "alone, so a busy machine shows here. Times are divided by this pace before they are judged.",
+        "tox -e asv",
+        Plot("commit, oldest first", "times its usual time", [line], x_ticks=_ticks(commits)),
+    )

@@ -1,13 +1,14 @@
-"""What pages are made of: a plot with its table, its data and the command that made it."""
+"""What pages are made of: a plot, before it is drawn, with its table, its data and the command that made it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
-from kvbench.report.plots import Plot
+import pandas as pd
 
-__all__ = ["Cell", "Link", "Panel", "Table"]
+__all__ = ["Cell", "Columns", "Link", "Panel", "Plot", "Series", "Table"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Link:
 
 
 Cell = str | float | int | None | Link
+Columns: TypeAlias = Mapping[str, Sequence[Cell]] | pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,60 @@ class Table:
 
     headings: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+
+    @classmethod
+    def of(cls, columns: Columns) -> Table:
+        """A table of its columns by their headings; of a frame, without its index."""
+        if isinstance(columns, pd.DataFrame):
+            columns = columns.to_dict("list")
+        return cls(list(columns), list(zip(*columns.values(), strict=True)))
+
+
+@dataclass(frozen=True)
+class Series:
+    """A row of points.
+
+    Attributes:
+        name: in the legend.
+        x, y: of each point; NaN breaks a line.
+        hover: what is shown where a point is pointed at, by its x, its y and the name; None for nothing.
+        style: ``line``, ``dashed``, ``points``, or ``bars`` (stacked on those before). With categories always bars.
+        colour: its number in the palette; None takes the next.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    hover: Callable[[float, float, str], str] | None = None
+    style: str = "line"
+    colour: int | None = None
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure.
+
+    Attributes:
+        x_label, y_label: with their units.
+        series: over two axes; with categories, horizontal bars, one in each category, behind each other from zero.
+        categories: from the top.
+        spreads: of each category (min, q1, median, q3, max), drawn there instead of bars.
+        marks: vertical lines, and what is written at each.
+        x_ticks: places and texts, where the axis has its own.
+        log_x, log_y: logarithmic axes.
+        from_zero: whether the vertical axis begins at zero.
+    """
+
+    x_label: str
+    y_label: str = ""
+    series: Sequence[Series] = ()
+    categories: Sequence[str] = ()
+    spreads: Sequence[Sequence[float]] = ()
+    marks: Sequence[tuple[float, str]] = ()
+    x_ticks: Sequence[tuple[float, str]] = ()
+    log_x: bool = False
+    log_y: bool = False
+    from_zero: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,5 +109,5 @@ class Panel:
     note: str = ""
     command: str = ""
     plot: Plot | None = None
-    data: Table | None = field(default=None)
+    data: Table | None = None
     open: bool = False

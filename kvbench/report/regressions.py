@@ -11,7 +11,7 @@ from kvbench.history.series import History
 from kvbench.judge.change_points import ChangePoint, Judgement
 from kvbench.judge.changes import FEWEST_VALUES, LEVEL, PROCESS_SPREAD
 from kvbench.judge.verdict import SMALLEST_EFFECT, Verdict
-from kvbench.report.history_figures import history_name, history_panels, pace_panels
+from kvbench.report.history_figures import history_name, history_panels, pace_panel
 from kvbench.report.panels import Cell, Link, Panel, Table
 from kvbench.report.site import Group, PageLink, Site
 
@@ -42,39 +42,33 @@ def write_pages(
     """Write the page and those of its histories; the address of each history by ``history_name``."""
     points = judgement.change_points
     panels = history_panels(history, points, commits, most_histories)
-    where: dict[str, str] = {}
-    if panels:
-        where = site.pages("histories", "Histories", [Group("", panels)], before=[PageLink(PAGE, "Change points")])
+    back = PageLink(PAGE, "Change points")
+    where = site.pages("histories", "Histories", [Group("", panels)], before=[back]) if panels else {}
     files = list(dict.fromkeys(address.partition("#")[0] for address in where.values()))
     links = [
         PageLink(file, f"Histories {place}" if len(files) > 1 else "Histories") for place, file in enumerate(files, 1)
     ]
-    by_verdict = {verdict: [point for point in points if point.verdict is verdict] for verdict in _TITLES}
-    groups = [
-        Group(_TITLES[verdict], [_change_panel(verdict, found, where, command)])
-        if found
-        else Group(_TITLES[verdict], note="None.")
-        for verdict, found in by_verdict.items()
-        if found or verdict in _ALWAYS
-    ]
+    groups = []
     if points:
         title = "Commits with change points"
         table = _commit_table(points, commits)
         panel = Panel("change-points-by-commit", f"{title}, newest first", table, command=command, open=True)
-        groups.insert(0, Group(title, [panel]))
-    groups.append(Group("Machines", pace_panels(history, judgement.pace)))
-    counts = {verdict: len(found) for verdict, found in by_verdict.items()}
-    lead = [_summary(history, counts, len(panels)), " ".join(_method(history, judgement))]
-    site.pages("regressions", "Regressions", groups, lead, after=links)
-    return where
-
-
-def _summary(history: History, counts: dict[Verdict, int], drawn: int) -> str:
-    return (
-        f"{counts[Verdict.WORSE]} change points for the worse, {counts[Verdict.BETTER]} for the better in "
-        f"{len(history.series):,} series. {drawn} histories are drawn, those with change points first. "
-        "'kvbench results' has all values."
+        groups.append(Group(title, [panel]))
+    by_verdict = {verdict: [point for point in points if point.verdict is verdict] for verdict in _TITLES}
+    for verdict, found in by_verdict.items():
+        if found:
+            groups.append(Group(_TITLES[verdict], [_change_panel(verdict, change_table(found, where), command)]))
+        elif verdict in _ALWAYS:
+            groups.append(Group(_TITLES[verdict], note="None."))
+    paces = [pace_panel(machine, history.commits[machine], pace) for machine, pace in judgement.pace.items()]
+    groups.append(Group("Machines", paces))
+    summary = (
+        f"{len(by_verdict[Verdict.WORSE])} change points for the worse, {len(by_verdict[Verdict.BETTER])} for the "
+        f"better in {len(history.series):,} series. {len(panels)} histories are drawn, those with change points "
+        "first. 'kvbench results' has all values."
     )
+    site.pages("regressions", "Regressions", groups, [summary, " ".join(_method(history, judgement))], after=links)
+    return where
 
 
 def _method(history: History, judgement: Judgement) -> list[str]:
@@ -100,12 +94,7 @@ def _method(history: History, judgement: Judgement) -> list[str]:
 
 
 def change_table(points: Sequence[ChangePoint], pages: dict[str, str]) -> Table:
-    """Change points as rows.
-
-    Args:
-        points: to be shown.
-        pages: address of the history of a benchmark's cell, by ``history_name`` of its series.
-    """
+    """Change points as rows; ``pages`` has the address of each history, by ``history_name``."""
     rows: list[list[Cell]] = []
     for point in points:
         series, change = point.series, point.change
@@ -137,14 +126,14 @@ def _commit_table(points: Sequence[ChangePoint], commits: Commits) -> Table:
     return Table(_COMMIT_HEADINGS, rows)
 
 
-def _change_panel(verdict: Verdict, points: Sequence[ChangePoint], pages: dict[str, str], command: str) -> Panel:
-    cut = f"The largest {MOST_CHANGES:,} of {len(points):,}; the data has all." if len(points) > MOST_CHANGES else ""
+def _change_panel(verdict: Verdict, table: Table, command: str) -> Panel:
+    cut = f"The largest {MOST_CHANGES:,} of {len(table.rows):,}; the data has all."
     return Panel(
         f"change-points-{verdict or 'other'}",
         f"{_TITLES[verdict]}, largest first",
-        change_table(points[:MOST_CHANGES], pages),
-        cut,
+        Table(table.headings, table.rows[:MOST_CHANGES]),
+        cut if len(table.rows) > MOST_CHANGES else "",
         command,
-        data=change_table(points, {}),
+        data=table,
         open=True,
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+
+import pandas as pd
 
 from kvbench.capacity.bounds import Future
 from kvbench.replay.hierarchy import RECUR
@@ -15,25 +17,12 @@ from kvbench.trace.schema import TraceHeader
 from kvbench.trace.steps import Step, read_steps
 from kvcache import Scope
 
-__all__ = ["Searches", "Tree", "read_searches"]
+__all__ = ["NO_NODE", "Searches", "read_searches"]
+
+NO_NODE = -1
 
 
-@dataclass
-class Tree:
-    """One environment's tree of one search.
-
-    Attributes:
-        simulations: in which each node was added; the root's is -1.
-        depths: of each node below the root.
-        parents: place of each node's parent in these lists; None for the root.
-    """
-
-    simulations: list[int] = field(default_factory=list)
-    depths: list[int] = field(default_factory=list)
-    parents: list[int | None] = field(default_factory=list)
-
-
-@dataclass
+@dataclass(frozen=True)
 class Searches:
     """A trace's searches.
 
@@ -42,108 +31,80 @@ class Searches:
         header: of the trace, its texts fit to be shown.
         sha256: of the file.
         events, searches: how many.
-        depth_by_simulation: depths of new nodes, counted, by simulation.
-        reuse: stores into the recurrent pool between a node's own and each lookup of it, counted: the entries that a
-            pool which evicts in order needs to still hold it.
-        never_asked: nodes stored into the recurrent pool that no lookup means.
-        children: nodes by how often they were extended, counted; roots included.
-        tree: of the first search's first environment.
-        future: its requests of the recurrent pool, for bounds.
+        nodes: a row for each store, whose event's row number is the index: ``search``, ``env``, ``simulation``,
+            ``depth``, ``parent`` (index of the node that it extends; ``NO_NODE`` of a root), ``recurrent`` (whether it
+            went into the recurrent pool; all others are roots) and ``children`` (how often a lookup meant it).
+        reuse: lookups, counted by the stores into the recurrent pool between a node's own and the lookup: the entries
+            that a pool which evicts in order needs to still hold it.
+        future: the trace's requests of the recurrent pool, for bounds.
     """
 
     path: Path
     header: TraceHeader
     sha256: str
     events: int
-    searches: int = 0
-    depth_by_simulation: dict[int, Counter[int]] = field(default_factory=dict)
-    reuse: Counter[int] = field(default_factory=Counter)
-    never_asked: int = 0
-    children: Counter[int] = field(default_factory=Counter)
-    tree: Tree = field(default_factory=Tree)
-    future: Future = field(default_factory=lambda: Future([], RECUR))
+    searches: int
+    nodes: pd.DataFrame
+    reuse: pd.Series[int]
+    future: Future
 
     @property
     def name(self) -> str:
         """Of the file, fit to be shown."""
         return str(clean(self.path.name))
 
+    @property
+    def never_asked(self) -> int:
+        """Nodes stored into the recurrent pool that no lookup means."""
+        return int((self.nodes["recurrent"] & (self.nodes["children"] == 0)).sum())
 
-def read_searches(path: str | Path, sha256: str, searches: int | None = None) -> Searches:
+    def tree(self) -> pd.DataFrame:
+        """Nodes of the first search's first environment: its root, and what is below it; ``depth`` counts from it."""
+        roots = self.nodes[~self.nodes["recurrent"]]
+        if roots.empty:
+            return roots
+        root = roots.iloc[0]
+        same = (self.nodes["search"] == root["search"]) & (self.nodes["env"] == root["env"])
+        depths = {root.name: 0}
+        for row, parent in self.nodes.loc[same & self.nodes["recurrent"], "parent"].items():
+            if parent in depths:
+                depths[row] = depths[parent] + 1
+        return self.nodes.loc[list(depths)].assign(depth=list(depths.values()))
+
+
+def read_searches(path: Path, searches: int | None = None) -> Searches:
     """Read a trace, all of it or its first searches.
 
     Raises:
         TraceError: as ``TraceReader``.
     """
     reader = TraceReader(path)
-    steps = [step for step in read_steps(reader.events()) if searches is None or step.search < searches]
-    header = TraceHeader(
-        reader.header.geometry,
-        _cleaned(reader.header.source),
-        reader.header.synthetic,
-        clean(reader.header.backend),
-        _cleaned(reader.header.pools),
-        clean(reader.header.created),
-        clean(reader.header.recorder),
+    steps = list(read_steps(reader.events(), searches))
+    header = replace(
+        reader.header,
+        **{name: clean(getattr(reader.header, name)) for name in ("source", "backend", "pools", "created", "recorder")},
     )
-    found = Searches(reader.path, header, sha256, reader.rows, len({step.search for step in steps}))
-    found.future = Future(steps, RECUR)
-    _Walk(found).through(steps)
-    return found
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    number = len({step.search for step in steps})
+    return Searches(path, header, sha256, reader.rows, number, *_nodes_and_reuse(steps), Future(steps, RECUR))
 
 
-def _cleaned(values: dict[str, Any]) -> dict[str, Any]:
-    return {clean(key): clean(value) for key, value in values.items()}
-
-
-class _Walk:
-    """Fills a ``Searches`` step by step."""
-
-    def __init__(self, found: Searches) -> None:
-        self._found = found
-        self._stored = 0  # into the recurrent pool
-        self._when: dict[int, int] = {}  # row of a store into the recurrent pool -> how many came before it
-        self._children: Counter[int] = Counter()  # by row of a store
-        self._places: dict[int, int] = {}  # row of a store -> its place in the tree
-        self._drawn: tuple[int, int] | None = None  # search and environment of the tree
-
-    def through(self, steps: list[Step]) -> None:
-        for step in steps:
-            self._lookups(step)
-            self._stores(step)
-        self._found.children = Counter(self._children.values())
-        self._found.never_asked = sum(not self._children[row] for row in self._when)
-
-    def _lookups(self, step: Step) -> None:
-        if step.scope is not Scope.NODE:
-            return
-        for node in step.nodes:
-            if node is not None:
-                self._children[node] += 1
-                if node in self._when:
-                    self._found.reuse[self._stored - self._when[node]] += 1
-
-    def _stores(self, step: Step) -> None:
+def _nodes_and_reuse(steps: Sequence[Step]) -> tuple[pd.DataFrame, pd.Series[int]]:
+    stores: list[tuple[int, int, int, int, int, int, bool]] = []
+    lookups: list[tuple[int, int]] = []  # the node that is meant, and stores into the recurrent pool until then
+    stored = 0
+    for step in steps:
         recurrent = step.scope is Scope.NODE
-        for row, store in enumerate(step.stores):
-            self._children.setdefault(store, 0)
-            if recurrent:
-                self._stored += 1
-                self._when[store] = self._stored
-                self._found.depth_by_simulation.setdefault(step.simulation, Counter())[step.depths[row]] += 1
-            self._grow(step, row, store)
-
-    def _grow(self, step: Step, row: int, store: int) -> None:
-        tree, place = self._found.tree, (step.search, step.envs[row])
-        if step.scope is Scope.ROOT and self._drawn is None:
-            self._drawn = place
-            parent, depth = None, 0
-        elif place == self._drawn and step.scope is Scope.NODE and step.nodes[row] in self._places:
-            parent = self._places[step.nodes[row]]  # type: ignore[index]
-            depth = tree.depths[parent] + 1
-        else:
-            return
-        self._places[store] = len(tree.depths)
-        tree.simulations.append(step.simulation)
-        tree.depths.append(depth)
-        tree.parents.append(parent)
+        parents = [node if recurrent and node is not None else NO_NODE for node in step.nodes]
+        # A batch that stores nothing has rows, and no stores.
+        for store, env, depth, parent in zip(step.stores, step.envs, step.depths, parents, strict=False):
+            stores.append((store, step.search, env, step.simulation, depth, parent, recurrent))
+        lookups += [(parent, stored) for parent in parents if parent != NO_NODE]
+        stored += len(step.stores) if recurrent else 0
+    columns = ["store", "search", "env", "simulation", "depth", "parent", "recurrent"]
+    nodes = pd.DataFrame(stores, columns=columns).astype({"recurrent": bool}).set_index("store")
+    asked = pd.DataFrame(lookups, columns=["node", "stored"])
+    nodes["children"] = asked["node"].value_counts().reindex(nodes.index, fill_value=0)
+    own = nodes["recurrent"].cumsum()[nodes["recurrent"]]
+    between = (asked["stored"] - asked["node"].map(own)).dropna().astype(int)
+    return nodes, between.value_counts().sort_index()

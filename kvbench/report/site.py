@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import base64
-import csv
 import hashlib
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from kvbench.errors import FileError
 from kvbench.files import whole_or_absent
-from kvbench.report.errors import ReportError
-from kvbench.report.figures import Drawing, draw
-from kvbench.report.panels import Cell, Link, Panel, Table
+from kvbench.report.figures import draw
+from kvbench.report.panels import Link, Panel
 from kvbench.report.text import number
 
-__all__ = ["LARGEST_PAGE", "Group", "PageLink", "Site", "as_csv"]
+__all__ = ["LARGEST_PAGE", "Group", "PageLink", "ReportError", "Site"]
 
 LARGEST_PAGE = 1_500_000  # bytes of panels; what is around them is small
 DATA = "data"
-TEMPLATES = "templates"
 LISTING = "files.txt"  # of what a report wrote
 _PAGE = r"(index|(regressions|backends|histories)(-\d+)?|trace-[a-z0-9-]+)\.html"
 _OWN_FILE = rf"[a-z0-9-]+\.html|{DATA}/[a-z0-9-]+\.csv"
+
+
+class ReportError(FileError):
+    """An input that cannot be used, or a file that is in the way."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,12 @@ class Group:
     note: str = ""
 
 
+_Page = list[tuple[Group, str, list[Markup]]]  # groups, their anchors, and their panels there
+
+
 @dataclass
 class Site:
-    """A folder of pages.
-
-    Args:
-        folder: to be written to.
-        title: of all pages.
-        made: how and when the report was made, for the foot of each page.
-    """
+    """A folder of pages, all with one title; ``made`` says how and when, at the foot of each."""
 
     folder: Path
     title: str
@@ -65,8 +64,9 @@ class Site:
     written: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        loader = PackageLoader("kvbench.report")
         self._environment = Environment(
-            loader=PackageLoader("kvbench.report", TEMPLATES),
+            loader=loader,
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
@@ -74,8 +74,6 @@ class Site:
         )
         self._environment.filters["number"] = number
         self._environment.tests["link"] = lambda cell: isinstance(cell, Link)
-        loader = self._environment.loader
-        assert loader is not None
         script, style = (loader.get_source(self._environment, name)[0] for name in ("report.js", "report.css"))
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         # Files of ours, put into each page; the policy lets no other script run, whatever a page may hold.
@@ -83,9 +81,12 @@ class Site:
 
     def panel(self, panel: Panel) -> Markup:
         """A panel as it stands on a page; its data is written."""
-        drawing: Drawing | None = None if panel.plot is None else draw(panel.plot, panel.name)
+        drawing = None if panel.plot is None else draw(panel.plot, panel.name)
         file = f"{DATA}/{panel.name}.csv"
-        as_csv(self.folder / file, panel.data or panel.table)
+        table = panel.data or panel.table
+        with whole_or_absent(self.folder / file) as beside:  # exact numbers; what has none is an empty cell
+            frame = pd.DataFrame(table.rows, columns=table.headings, dtype=object)
+            frame.to_csv(beside, index=False, lineterminator="\r\n")
         self.written.append(file)
         template = self._environment.get_template("panel.html")
         return Markup(template.render(panel=panel, drawing=drawing, csv=file))
@@ -105,13 +106,14 @@ class Site:
             ReportError: the folder holds a page by one of a report's names that no report wrote, or a file where the
                 data is to lie.
         """
-        own = set(self._listed())
-        foreign = [path.name for path in sorted(self.folder.glob("*.html")) if re.fullmatch(_PAGE, path.name)]
-        foreign = [name for name in foreign if name not in own]
+        own = self._listed()
+        pages = sorted(path.name for path in self.folder.glob("*.html") if re.fullmatch(_PAGE, path.name))
+        foreign = [name for name in pages if name not in own]
         if foreign:
             raise ReportError(self.folder / foreign[0], "no report wrote this: give another folder, or move it away")
-        if (self.folder / DATA).exists() and not (self.folder / DATA).is_dir():
-            raise ReportError(self.folder / DATA, "is a file, where a report has its folder of data")
+        data = self.folder / DATA
+        if data.exists() and not data.is_dir():
+            raise ReportError(data, "is a file, where a report has its folder of data")
 
     def _listed(self) -> list[str]:
         listing = self.folder / LISTING
@@ -127,11 +129,8 @@ class Site:
             if re.fullmatch(_OWN_FILE, name):
                 (self.folder / name).unlink(missing_ok=True)
         self._list(self.written)
-        return sorted((name for name in self.written if name.endswith(".html")), key=self._place)
-
-    def _place(self, name: str) -> tuple[int, str]:
-        files = [link.file for link in self.navigation]
-        return (files.index(name) if name in files else len(files)), name
+        first = [link.file for link in self.navigation]
+        return [*first, *sorted(name for name in self.written if name.endswith(".html") and name not in first)]
 
     def pages(
         self,
@@ -154,28 +153,11 @@ class Site:
         Returns:
             The address of each panel by its name.
         """
-        pages: list[list[tuple[Group, list[Markup]]]] = [[]]
-        where: dict[str, str] = {}
-        size = 0
-        for group in groups:
-            pages[-1].append((group, []))
-            for panel in group.panels:
-                drawn = self.panel(panel)
-                length = len(drawn.encode())
-                if size and size + length > LARGEST_PAGE:
-                    pages.append([(group, [])])
-                    size = 0
-                size += length
-                pages[-1][-1][1].append(drawn)
-                where[panel.name] = f"{_numbered(stem, len(pages))}#{panel.name}"
-        contents: dict[str, PageLink] = {}
-        for place, page in enumerate(pages, 1):
-            for group, panels in page:
-                if group.title and (panels or group.note):
-                    address = f"{_numbered(stem, place)}#{_anchor(group)}"
-                    contents.setdefault(group.title, PageLink(address, group.title))
-        names = [heading] if len(pages) == 1 else [f"{heading} {number}" for number in range(1, len(pages) + 1)]
-        own = [PageLink(_numbered(stem, number), name) for number, name in enumerate(names, 1)]
+        pages, where, contents = self._divided(stem, groups)
+        own = [
+            PageLink(_numbered(stem, number), heading if len(pages) == 1 else f"{heading} {number}")
+            for number in range(1, len(pages) + 1)
+        ]
         parts = [*before, *own, *after]
         for link, page in zip(own, pages, strict=True):
             self.page(
@@ -184,29 +166,34 @@ class Site:
                 link.title,
                 lead=lead if link is own[0] else (),
                 parts=parts if len(parts) > 1 else (),
-                contents=list(contents.values()) if len(contents) > 1 else (),
-                groups=[(group, _anchor(group), drawn) for group, drawn in page if drawn or group.note],
+                contents=contents if len(contents) > 1 else (),
+                groups=[each for each in page if each[2] or each[0].note],
             )
         return where
+
+    def _divided(self, stem: str, groups: Sequence[Group]) -> tuple[list[_Page], dict[str, str], list[PageLink]]:
+        """Drawn groups page by page, addresses of panels by their names, and links to all groups."""
+        pages: list[_Page] = [[]]
+        where: dict[str, str] = {}
+        contents: list[PageLink] = []
+        size = 0
+        for group in groups:
+            anchor = re.sub(r"[^a-z]+", "-", f"part {group.title}".lower())
+            pages[-1].append((group, anchor, []))
+            for panel in group.panels:
+                drawn = self.panel(panel)
+                length = len(drawn.encode())
+                if size and size + length > LARGEST_PAGE:
+                    pages.append([(group, anchor, [])])
+                    size = 0
+                size += length
+                pages[-1][-1][2].append(drawn)
+                where[panel.name] = f"{_numbered(stem, len(pages))}#{panel.name}"
+            if group.title and (group.panels or group.note):
+                begins = where[group.panels[0].name] if group.panels else _numbered(stem, len(pages))
+                contents.append(PageLink(f"{begins.partition('#')[0]}#{anchor}", group.title))
+        return pages, where, contents
 
 
 def _numbered(stem: str, number: int) -> str:
     return f"{stem}.html" if number == 1 else f"{stem}-{number}.html"
-
-
-def _anchor(group: Group) -> str:
-    return re.sub(r"[^a-z]+", "-", f"part {group.title}".lower())
-
-
-def as_csv(path: Path, table: Table) -> None:
-    """Write a table's exact numbers; what has none is an empty cell."""
-    with whole_or_absent(path) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(table.headings)
-        writer.writerows([[_exact(cell) for cell in row] for row in table.rows])
-
-
-def _exact(cell: Cell) -> str:
-    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
-        return ""
-    return repr(float(cell)) if isinstance(cell, float) else str(cell)  # one of numpy's names its type in its repr

@@ -6,9 +6,9 @@ import hashlib
 import math
 import re
 
-from kvbench.text import clean, seconds_of
+from kvbench.text import clean
 
-__all__ = ["clean", "file_name", "number", "seconds_of"]
+__all__ = ["clean", "file_name", "number", "words"]
 
 _SIGNIFICANT = 4
 _MOST_DECIMALS = 10
@@ -27,6 +27,11 @@ def number(value: float | None) -> str:
     if "e" in text and abs(value) > 10**-_MOST_DECIMALS:
         text = f"{value:.{_MOST_DECIMALS}f}".rstrip("0")
     return text
+
+
+def words(name: str) -> str:
+    """The name of an outcome, an operation or a metric, to be read."""
+    return name.replace("_", " ")
 
 
 def file_name(*parts: str, beside: str = "") -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import shlex
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 
-from kvbench.report.backends import OUTCOME_COLOURS, ReplayOfFile, replay_name
-from kvbench.report.panels import Cell, Panel, Table
-from kvbench.report.plots import Plot, Series
-from kvbench.report.replays import ReplayFile
-from kvbench.report.searches import Searches
-from kvbench.report.text import clean, file_name, number
-from kvbench.results.replay import OUTCOMES, ReplayResult, Timeline
+import pandas as pd
+
+from kvbench.report.backends import OUTCOME_COLOURS
+from kvbench.report.input_files import Replay
+from kvbench.report.panels import Cell, Columns, Panel, Plot, Series, Table
+from kvbench.report.searches import NO_NODE, Searches
+from kvbench.report.text import clean, file_name, number, words
+from kvbench.results.replay import OUTCOMES, Timeline
 
 __all__ = ["occupancy_panels", "place_panels", "search_panels", "trace_table"]
+
+_AXES = {"simulation": "simulation (-1: the root)", "depth": "steps of the new node below the root"}
 
 
 def trace_table(searches: Searches) -> Table:
@@ -36,209 +39,148 @@ def trace_table(searches: Searches) -> Table:
 
 
 def search_panels(searches: Searches) -> list[Panel]:
-    """Depth, reuse distance and tree shape."""
-    found = [_depth(searches), _reuse(searches), _tree(searches), _children(searches)]
-    return [panel for panel in found if panel is not None]
-
-
-def _command(searches: Searches) -> str:
-    return str(clean(shlex.join(["kvbench", "report", "--trace", str(searches.path)])))
-
-
-def _name(kind: str, searches: Searches) -> str:
-    return file_name(kind, searches.path.stem, beside=searches.sha256)
-
-
-def _depth(searches: Searches) -> Panel | None:
-    simulations = sorted(searches.depth_by_simulation)
-    if not simulations:
-        return None
-    rows: list[list[Cell]] = []
-    for simulation in simulations:
-        counts = searches.depth_by_simulation[simulation]
-        number_of = sum(counts.values())
-        mean = sum(depth * count for depth, count in counts.items()) / number_of
-        rows.append([simulation, mean, min(counts), max(counts), number_of])
-    columns = {"mean": 1, "shallowest": 2, "deepest": 3}
-    lines = [
-        Series(
-            name,
-            simulations,
-            [float(row[place]) for row in rows],  # type: ignore[arg-type]
-            [f"{name}: {number(row[place])}\nsimulation {row[0]}" for row in rows],  # type: ignore[arg-type]
-            "line" if name == "mean" else "dashed",
-        )
-        for name, place in columns.items()
+    """Depth, reuse distance and tree shape; those of which the trace has something."""
+    nodes, tree = searches.nodes, searches.tree()
+    shown = [
+        (not nodes[nodes["recurrent"]].empty, _depth),
+        (not searches.reuse.empty, _reuse),
+        (len(tree) > 1, _tree),
+        (not nodes.empty, _children),
     ]
-    return Panel(
-        _name("depth", searches),
-        "Depth of new nodes",
-        Table(("simulation", "mean depth", "shallowest", "deepest", "nodes"), rows),
-        "Steps below the root, over all searches and environments, as a search goes on.",
-        _command(searches),
-        Plot("simulation", "steps below the root", lines, from_zero=True),
+    return [make(searches) for is_there, make in shown if is_there]
+
+
+def _panel(kind: str, title: str, table: Columns, note: str, searches: Searches, plot: Plot) -> Panel:
+    command = clean(shlex.join(["kvbench", "report", "--trace", str(searches.path)]))
+    name = file_name(kind, searches.path.stem, beside=searches.sha256)
+    return Panel(name, title, Table.of(table), note, command, plot)
+
+
+def _depth(searches: Searches) -> Panel:
+    def hover(simulation: float, depth: float, name: str) -> str:
+        return f"{name}: {number(depth)}\nsimulation {simulation}"
+
+    recurrent = searches.nodes[searches.nodes["recurrent"]]
+    depths = recurrent.groupby("simulation")["depth"].agg(["mean", "min", "max", "count"]).reset_index()
+    depths.columns = pd.Index(["simulation", "mean depth", "shallowest", "deepest", "nodes"])
+    simulations = depths["simulation"].tolist()
+    mean = Series("mean", simulations, depths["mean depth"].tolist(), hover)
+    lines = [Series(name, simulations, depths[name].tolist(), hover, "dashed") for name in ("shallowest", "deepest")]
+    note = "Steps below the root, over all searches and environments, as a search goes on."
+    plot = Plot("simulation", "steps below the root", [mean, *lines], from_zero=True)
+    return _panel("depth", "Depth of new nodes", depths, note, searches, plot)
+
+
+def _reuse(searches: Searches) -> Panel:
+    def hover(distance: float, share: float, name: str) -> str:
+        return f"{number(share)} % of lookups\nwithin {distance:.0f} stores"
+
+    near = "lookups so near or nearer, %"
+    share = 100 * searches.reuse.cumsum() / searches.reuse.sum()
+    table = pd.DataFrame({"lookups": searches.reuse, near: share}).rename_axis("stores in between").reset_index()
+    line = Series("share", searches.reuse.index.tolist(), share.tolist(), hover)
+    note = (
+        "Stores into the recurrent pool between an entry's own and a lookup of it: a pool that evicts in order needs "
+        f"more slots than that to still hold it. {searches.never_asked:,} entries were never asked for."
     )
+    plot = Plot("stores in between", near, [line], from_zero=True)
+    return _panel("reuse", "Reuse distance", table, note, searches, plot)
 
 
-def _reuse(searches: Searches) -> Panel | None:
-    if not searches.reuse:
-        return None
-    total = sum(searches.reuse.values())
-    rows: list[list[Cell]] = []
-    done = 0
-    for distance in sorted(searches.reuse):
-        done += searches.reuse[distance]
-        rows.append([distance, searches.reuse[distance], 100 * done / total])
-    shares = [float(row[2]) for row in rows]  # type: ignore[arg-type]
-    distances = sorted(searches.reuse)
-    return Panel(
-        _name("reuse", searches),
-        "Reuse distance",
-        Table(("stores in between", "lookups", "lookups so near or nearer, %"), rows),
-        f"Stores into the recurrent pool between an entry's own and a lookup of it: a pool that evicts in order needs "
-        f"more slots than that to still hold it. {searches.never_asked:,} entries were never asked for.",
-        _command(searches),
-        Plot(
-            "stores in between",
-            "lookups so near or nearer, %",
-            [
-                Series.of(
-                    "share",
-                    distances,
-                    shares,
-                    lambda distance, share: f"{number(share)} % of lookups\nwithin {distance:.0f} stores",
-                )
-            ],
-            from_zero=True,
-        ),
-    )  # fmt: skip
-
-
-def _tree(searches: Searches) -> Panel | None:
-    tree = searches.tree
-    if len(tree.depths) < 2:
-        return None
+def _tree(searches: Searches) -> Panel:
+    tree = searches.tree()
+    simulations, depths = tree["simulation"].to_dict(), tree["depth"].to_dict()
     edges_x: list[float] = []
     edges_y: list[float] = []
-    rows: list[list[Cell]] = []
-    children = Counter(parent for parent in tree.parents if parent is not None)
-    for place, (simulation, depth, parent) in enumerate(zip(tree.simulations, tree.depths, tree.parents, strict=True)):
-        rows.append([simulation, depth, None if parent is None else tree.simulations[parent], children[place]])
-        if parent is not None:
-            edges_x += [tree.simulations[parent], simulation, float("nan")]
-            edges_y += [tree.depths[parent], depth, float("nan")]
-    hovers = [f"simulation {row[0]}, depth {row[1]}\n{row[3]} children" for row in rows]
-    return Panel(
-        _name("tree", searches),
-        "One search tree",
-        Table(("simulation", "depth", "parent's simulation", "children"), rows),
+    for row, parent in tree["parent"].items():
+        if parent != NO_NODE:
+            edges_x += [simulations[parent], simulations[row], math.nan]
+            edges_y += [depths[parent], depths[row], math.nan]
+    table: dict[str, list[Cell]] = {
+        "simulation": list(simulations.values()),
+        "depth": list(depths.values()),
+        "parent's simulation": [simulations.get(parent) for parent in tree["parent"]],
+        "children": tree["parent"].value_counts().reindex(tree.index, fill_value=0).tolist(),
+    }
+    children = dict(zip(table["simulation"], table["children"], strict=True))
+
+    def hover(simulation: float, depth: float, name: str) -> str:
+        return f"simulation {simulation}, depth {depth}\n{children[simulation]} children"
+
+    lines = [
+        Series("extends", edges_x, edges_y, colour=6),
+        Series("node", list(simulations.values()), list(depths.values()), hover, "points", 0),
+    ]
+    note = (
         "The first search of the first environment: each node where it was added, with a line to its parent. "
-        "Simulation -1 is the root.",
-        _command(searches),
-        Plot(
-            "simulation",
-            "steps below the root",
-            [
-                Series("extends", edges_x, edges_y, colour=6),
-                Series("node", tree.simulations, tree.depths, hovers, "points", 0),
-            ],
-        ),
+        "Simulation -1 is the root."
     )
+    return _panel("tree", "One search tree", table, note, searches, Plot("simulation", "steps below the root", lines))
 
 
-def _children(searches: Searches) -> Panel | None:
-    if not searches.children:
-        return None
-    numbers = sorted(searches.children)
-    total = sum(searches.children.values())
-    rows: list[list[Cell]] = [
-        [each, searches.children[each], 100 * searches.children[each] / total] for each in numbers
+def _children(searches: Searches) -> Panel:
+    def hover(children: float, nodes: float, name: str) -> str:
+        return f"{nodes:,} nodes with\n{children} children"
+
+    counts = searches.nodes["children"].value_counts().sort_index()
+    table = pd.DataFrame({"nodes": counts, "nodes, %": 100 * counts / counts.sum()}).reset_index()
+    bars = Series("nodes", counts.index.tolist(), counts.tolist(), hover, "bars")
+    note = "Nodes of all trees, roots included. An entry of a node without children was stored for nothing."
+    plot = Plot("children", "nodes", [bars], from_zero=True)
+    return _panel("children", "How often a node is extended", table, note, searches, plot)
+
+
+def occupancy_panels(replays: Iterable[Replay]) -> Iterator[Panel]:
+    """Keys that something is found under, pool by pool, while a replay goes on."""
+
+    def hover(step: float, keys: float, name: str) -> str:
+        return f"{keys:,.0f} keys after\n{step:,.0f} inferences\n{name}"
+
+    for replay in replays:
+        slots = replay.result.capacity.recur
+        for pool in replay.timelines[0][1].entries if replay.timelines else ():
+            steps = replay.timelines[0][1].steps
+            keys = {backend.name: timeline.entries[pool] for backend, timeline in replay.timelines}
+            lines = [Series(name, steps, entries, hover) for name, entries in keys.items()]
+            size = f" The pool has {slots} slots." if pool == "recur" and slots else ""
+            yield Panel(
+                replay.name("occupancy", pool),
+                f"Keys in the {'recurrent pool' if pool == 'recur' else 'init pools, together'}",
+                Table.of({"inferences done": steps, **{f"{name}, keys": each for name, each in keys.items()}}),
+                f"{replay.result.device}, slots: {replay.result.capacity.label}.{size} Legacy may answer to more keys "
+                "than it has slots: those are the ones whose slot holds another state's content.",
+                replay.file.command,
+                Plot("inferences done", "keys", lines, from_zero=True),
+            )
+
+
+def place_panels(replays: Iterable[Replay]) -> list[Panel]:
+    """Where in a search lookups go wrong: by simulation and by depth, a panel for each backend that has any."""
+    return [
+        _places(replay, backend.name, timeline, axis)
+        for replay in replays
+        for backend, timeline in replay.timelines
+        if backend.count("lookups") > backend.count("hit")
+        for axis in _AXES
+    ]
+
+
+def _places(replay: Replay, backend: str, timeline: Timeline, axis: str) -> Panel:
+    def hover(place: float, count: float, name: str) -> str:
+        return f"{count:,.0f} {name}\n{axis} {place}"
+
+    counts = dict(sorted(timeline.counts(axis).items()))
+    columns = {outcome: [each[outcome] for each in counts.values()] for outcome in OUTCOMES}
+    bars = [
+        Series(words(outcome), list(counts), column, hover, "bars", OUTCOME_COLOURS[outcome])
+        for outcome, column in columns.items()
+        if any(column)
     ]
     return Panel(
-        _name("children", searches),
-        "How often a node is extended",
-        Table(("children", "nodes", "nodes, %"), rows),
-        "Nodes of all trees, roots included. An entry of a node without children was stored for nothing.",
-        _command(searches),
-        Plot(
-            "children",
-            "nodes",
-            [
-                Series(
-                    "nodes",
-                    numbers,
-                    [searches.children[each] for each in numbers],
-                    [f"{searches.children[each]:,} nodes with\n{each} children" for each in numbers],
-                    "bars",
-                )
-            ],
-            from_zero=True,
-        ),
-    )
-
-
-def occupancy_panels(replays: Iterable[ReplayOfFile]) -> list[Panel]:
-    """Keys that something is found under, pool by pool, while a replay goes on."""
-    panels = []
-    for file, replay in replays:
-        known = [(backend, backend.timeline) for backend in replay.backends if backend.timeline]
-        for pool in known[0][1].entries if known else ():
-            lines = [
-                Series.of(backend.name, timeline.steps, timeline.entries[pool], _key_hover(backend.name))
-                for backend, timeline in known
-            ]
-            columns = [timeline.entries[pool] for _, timeline in known]
-            rows = [[step, *values] for step, *values in zip(known[0][1].steps, *columns, strict=True)]
-            slots = f" The pool has {replay.capacity.recur} slots." if pool == "recur" and replay.capacity.recur else ""
-            panels.append(
-                Panel(
-                    replay_name("occupancy", file, replay, pool),
-                    f"Keys in the {'recurrent pool' if pool == 'recur' else 'init pools, together'}",
-                    Table(("inferences done", *(f"{backend.name}, keys" for backend, _ in known)), rows),
-                    f"{replay.device}, slots: {replay.capacity.label}.{slots} Legacy may answer to more keys than it "
-                    "has slots: those are the ones whose slot holds another state's content.",
-                    file.command,
-                    Plot("inferences done", "keys", lines, from_zero=True),
-                )
-            )
-    return panels
-
-
-def _key_hover(name: str) -> Callable[[float, float], str]:
-    return lambda step, keys: f"{keys:,.0f} keys after\n{step:,.0f} inferences\n{name}"
-
-
-def place_panels(replays: Iterable[ReplayOfFile]) -> list[Panel]:
-    """Where in a search lookups go wrong: by simulation and by depth, a panel for each backend that has any."""
-    panels = []
-    for file, replay in replays:
-        for backend in replay.backends:
-            if backend.timeline and backend.count("lookups") > backend.count("hit"):
-                panels += [_places(file, replay, backend.name, backend.timeline, axis) for axis in _AXES]
-    return panels
-
-
-_AXES = {"simulation": "simulation (-1: the root)", "depth": "steps of the new node below the root"}
-
-
-def _places(file: ReplayFile, replay: ReplayResult, backend: str, timeline: Timeline, axis: str) -> Panel:
-    counts = timeline.counts(axis)
-    places = sorted(counts)
-    met = [outcome for outcome in OUTCOMES if any(counts[place][outcome] for place in places)]
-    bars = [
-        Series(
-            outcome.replace("_", " "), places, [counts[place][outcome] for place in places],
-            [f"{counts[place][outcome]:,.0f} {outcome.replace('_', ' ')}\n{axis} {place}" for place in places],
-            "bars", OUTCOME_COLOURS[outcome],
-        )
-        for outcome in met
-    ]  # fmt: skip
-    rows: list[list[Cell]] = [[place, *(counts[place][outcome] for outcome in OUTCOMES)] for place in places]
-    return Panel(
-        replay_name("places", file, replay, backend, axis),
+        replay.name("places", backend, axis),
         f"Where lookups of {backend} fall, by {axis}",
-        Table((axis, *(outcome.replace("_", " ") for outcome in OUTCOMES)), rows),
-        f"{replay.device}, slots: {replay.capacity.label}.",
-        file.command,
+        Table.of({axis: list(counts), **{words(outcome): column for outcome, column in columns.items()}}),
+        f"{replay.result.device}, slots: {replay.result.capacity.label}.",
+        replay.file.command,
         Plot(_AXES[axis], "lookups", bars, from_zero=True),
     )

@@ -6,14 +6,14 @@ import itertools
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 from msgspec import Meta, Struct
 
-from kvbench.results.decode import ResultsError, convert, read_json
+from kvbench.results.decode import Kind, ResultsError, convert, read_json
 
 __all__ = ["COLUMNS", "DURATION_COLUMNS", "load_durations", "load_machines", "load_results"]
 
@@ -21,8 +21,6 @@ COLUMNS = ("machine", "environment", "commit", "date", "benchmark", "params", "v
 DURATION_COLUMNS = ("machine", "commit", "date", "build", "benchmarks")
 _MADE_BY = "'asv run' of asv 0.6"
 _LATEST = 9_000_000_000_000  # ms: pandas' dates end in 2262
-
-Kind = TypeVar("Kind")
 
 
 class Commit(Struct, frozen=True, kw_only=True):
@@ -60,10 +58,7 @@ class Benchmark(Struct, frozen=True):
 
 
 def load_results(folder: str | Path) -> pd.DataFrame:
-    """All results under asv's ``results_dir``, a row for each value.
-
-    Args:
-        folder: with ``benchmarks.json`` and a folder for each machine.
+    """All results under asv's ``results_dir``, where ``benchmarks.json`` is; a row for each value.
 
     Returns:
         ``machine``, ``environment`` (asv's name of it), ``commit`` (its full hash), ``date`` (of the commit, UTC),
@@ -89,9 +84,6 @@ def load_results(folder: str | Path) -> pd.DataFrame:
 def load_durations(folder: str | Path) -> pd.DataFrame:
     """How long asv took for each commit: what a run took beyond these is its own (checkout, discovery, processes).
 
-    Args:
-        folder: as in ``load_results``.
-
     Returns:
         ``machine`` (as in ``load_results``), ``commit``, ``date``, ``build`` (seconds to build the wheel and install
         it; NaN where it was in place already) and ``benchmarks`` (seconds), in the order of dates.
@@ -99,7 +91,14 @@ def load_durations(folder: str | Path) -> pd.DataFrame:
     Raises:
         ResultsError: as in ``load_results``.
     """
-    rows = [_durations(file) for file in _files(Path(folder))]
+    rows = []
+    for file in _files(Path(folder)):
+        if file.content.durations is None:
+            raise ResultsError(file.path, f"durations is missing: give what {_MADE_BY} wrote")
+        spent = dict(file.content.durations)
+        build = spent.pop("<build>", math.nan)
+        benchmarks = sum(spent.values()) + sum(cells.duration or 0 for _, cells in file.cells())
+        rows.append((file.machine, file.content.commit_hash, file.date, build, benchmarks))
     return _in_order(pd.DataFrame(rows, columns=list(DURATION_COLUMNS)), ["date", "commit", "machine"])
 
 
@@ -110,12 +109,12 @@ def load_machines(folder: str | Path) -> dict[str, dict[str, str]]:
     Raises:
         ResultsError: as in ``load_results``.
     """
-    found: dict[str, tuple[pd.Timestamp, dict[str, str]]] = {}
-    for file in _files(Path(folder)):
-        described = {name: str(value) for name, value in file.content.params.items() if name != "machine"}
-        if file.machine not in found or found[file.machine][0] <= file.date:
-            found[file.machine] = file.date, described
-    return {machine: described for machine, (_, described) in sorted(found.items())}
+    files = sorted(_files(Path(folder)), key=lambda file: file.content.date)
+    last = {file.machine: file.content.params for file in files}
+    return {
+        machine: {name: str(value) for name, value in params.items() if name != "machine"}
+        for machine, params in sorted(last.items())
+    }
 
 
 def _in_order(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
@@ -123,13 +122,15 @@ def _in_order(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return frame.sort_values(columns, kind="stable", ignore_index=True)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _File:
     """One result file, and its machine's name."""
 
     path: Path
     content: Commit
-    machine: str
+
+    def __post_init__(self) -> None:
+        self.machine = str(self.content.params["machine"])
 
     @property
     def date(self) -> pd.Timestamp:
@@ -146,36 +147,27 @@ class _File:
 def _files(folder: Path) -> list[_File]:
     """Every machine's result files; a machine that measured a commit in several environments is several."""
     paths = [path for path in sorted(folder.glob("*/*.json")) if path.name != "machine.json"]
-    files = [
-        _File(path, content, str(content.params["machine"])) for path in paths for content in [_read(path, Commit)]
-    ]
-    names = {}
-    for machine in {file.machine for file in files}:
-        own = {(file.content.commit_hash, file.content.env_name) for file in files if file.machine == machine}
-        environments = {environment for _, environment in own}
-        if len({commit for commit, _ in own}) < len(own):
-            common = set.intersection(*(set(each.split("-")) for each in environments))
-            for each in environments:
-                parts = [part for part in each.split("-") if part not in common]
-                names[machine, each] = f"{machine} ({' '.join(parts) or each})"
-    return [replace(file, machine=names.get((file.machine, file.content.env_name), file.machine)) for file in files]
+    files = [_File(path, _read(path, Commit)) for path in paths]
+    measured = sorted({(file.machine, file.content.commit_hash, file.content.env_name) for file in files})
+    frame = pd.DataFrame(measured, columns=["machine", "commit", "environment"])
+    for machine, own in frame.groupby("machine"):
+        if own["commit"].is_unique:
+            continue
+        common = set.intersection(*(set(each.split("-")) for each in own["environment"]))
+        for file in files:
+            if file.content.params["machine"] == machine:
+                environment = file.content.env_name
+                parts = [part for part in environment.split("-") if part not in common]
+                file.machine = f"{machine} ({' '.join(parts) or environment})"
+    return files
 
 
 def _read(path: Path, kind: type[Kind]) -> Kind:
     return read_json(path, kind, _MADE_BY, parse=json.loads)  # asv writes NaN, which JSON has not
 
 
-def _durations(file: _File) -> tuple[Any, ...]:
-    if file.content.durations is None:
-        raise ResultsError(file.path, f"durations is missing: give what {_MADE_BY} wrote")
-    spent = dict(file.content.durations)
-    build = spent.pop("<build>", math.nan)
-    benchmarks = sum(spent.values()) + sum(cells.duration or 0 for _, cells in file.cells())
-    return file.machine, file.content.commit_hash, file.date, build, benchmarks
-
-
 def _rows(file: _File, benchmarks: dict[str, Benchmark | int]) -> Iterator[tuple[Any, ...]]:
-    content = file.content
+    of_file = (file.machine, file.content.env_name, file.content.commit_hash, file.date)
     for name, cells in file.cells():
         benchmark = benchmarks.get(name)
         if not isinstance(benchmark, Benchmark) or cells.version != benchmark.version:
@@ -185,11 +177,7 @@ def _rows(file: _File, benchmarks: dict[str, Benchmark | int]) -> Iterator[tuple
         if len(values) != len(places) or len(cells.params) != len(benchmark.param_names):
             raise ResultsError(file.path, f"{name!r} has other values than parameters: give what {_MADE_BY} wrote")
         for place, value in zip(places, values, strict=True):
-            params = ", ".join(
-                f"{param}={text.strip(chr(39))}" for param, text in zip(benchmark.param_names, place, strict=True)
-            )
+            texts = [text.strip("'") for text in place]
+            params = ", ".join(map("{}={}".format, benchmark.param_names, texts))
             state = "failed" if value is None else "skipped" if math.isnan(value) else "ok"
-            yield (
-                file.machine, content.env_name, content.commit_hash, file.date, name, params, value, benchmark.unit,
-                state,
-            )  # fmt: skip
+            yield (*of_file, name, params, value, benchmark.unit, state)

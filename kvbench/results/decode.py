@@ -9,21 +9,18 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from kvbench.errors import KvbenchError
+from kvbench.errors import FileError
 from kvbench.files import whole_or_absent
 from kvbench.text import clean
 
-__all__ = ["ResultsError", "Scalars", "convert", "read_json", "write_json"]
+__all__ = ["Kind", "ResultsError", "Scalars", "convert", "read_json", "write_json"]
 
 Kind = TypeVar("Kind")
 Scalars = dict[str, str | bool | int | float | None]  # settings, or what describes a machine
 
 
-class ResultsError(KvbenchError):
+class ResultsError(FileError):
     """A file that cannot be used: which one, what is wrong in it, and where it should come from."""
-
-    def __init__(self, path: str | Path, fault: str) -> None:
-        super().__init__(f"{path}: {fault}")
 
 
 def read_json(
@@ -45,9 +42,8 @@ def read_json(
     Raises:
         ResultsError: the file cannot be read, is not JSON, or holds something else than ``kind``.
     """
-    path = Path(path)
     try:
-        content = prepare(parse(path.read_bytes()))
+        content = prepare(parse(Path(path).read_bytes()))
     except FileNotFoundError:
         raise ResultsError(path, f"no such file: give what {made_by} wrote") from None
     except OSError as error:
@@ -57,7 +53,7 @@ def read_json(
     return convert(path, content, kind, made_by)
 
 
-def convert(path: Path, content: Any, kind: type[Kind], made_by: str) -> Kind:
+def convert(path: str | Path, content: Any, kind: type[Kind], made_by: str) -> Kind:
     """Parsed content as its type. Raises ResultsError, as ``read_json`` does."""
     try:
         return msgspec.convert(content, kind)

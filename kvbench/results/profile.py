@@ -10,7 +10,7 @@ from msgspec import Struct
 from kvbench.results.decode import ResultsError, Scalars, read_json
 from kvbench.results.replay import Trace
 
-__all__ = ["FORMAT", "INDEX", "SCHEMA_VERSION", "ProfileIndex", "read_profile_index"]
+__all__ = ["FORMAT", "INDEX", "SCHEMA_VERSION", "ProfileIndex", "ProfiledFile", "read_profile_index"]
 
 INDEX = "profile.json"  # in the folder of a profile
 FORMAT = "kvcache-profile"
@@ -18,7 +18,7 @@ SCHEMA_VERSION = 1
 
 
 class ProfiledFile(Struct, frozen=True, kw_only=True):
-    """One file: ``path`` is relative to the profile's folder."""
+    """One file: ``path`` is relative to the profile's folder; ``opens_with`` names the programs that show it."""
 
     kind: str
     path: str

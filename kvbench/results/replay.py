@@ -87,9 +87,9 @@ class Timeline(Struct, frozen=True, kw_only=True):
     by_depth: list[dict[str, int]]
 
     def __post_init__(self) -> None:
-        needed = {"entries": POOLS[:2], "bytes_reserved": POOLS} if self.steps else {}
-        for name, pools in (("entries", self.entries), ("bytes_reserved", self.bytes_reserved)):
-            for pool in dict.fromkeys((*needed.get(name, ()), *pools)):
+        for name, needed in (("entries", POOLS[:2]), ("bytes_reserved", POOLS)):
+            pools = getattr(self, name)
+            for pool in dict.fromkeys((*needed, *pools)):
                 found = len(pools.get(pool, ()))
                 if found != len(self.steps):
                     raise ValueError(f"{name}.{pool} has {found} samples, not {len(self.steps)} as the steps have")

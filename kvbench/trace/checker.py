@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from kvbench.trace.schema import (
     ASSEMBLE,
@@ -14,22 +13,15 @@ from kvbench.trace.schema import (
     ROOT_SIMULATION,
     SCOPES,
     STORE,
+    Event,
     TraceError,
     TraceHeader,
 )
 
-__all__ = ["Event", "EventChecker"]
-
-Event = dict[str, Any]
+__all__ = ["EventChecker"]
 
 # Columns that an event of a kind must fill; all others that may be null stay null.
-_NEEDED: dict[str, tuple[str, ...]] = {
-    LOOKUP: ("key",),
-    GENERATE: ("key",),
-    ASSEMBLE: ("size",),
-    STORE: ("key", "tokens"),
-    CLEAR: (),
-}
+_NEEDED = {LOOKUP: ("key",), GENERATE: ("key",), ASSEMBLE: ("size",), STORE: ("key", "tokens"), CLEAR: ()}
 
 
 def _an(kind: str) -> str:
@@ -37,25 +29,18 @@ def _an(kind: str) -> str:
 
 
 class EventChecker:
-    """Checks events in order: each on its own, and its place among the others.
-
-    Args:
-        path: of the trace, for errors.
-        header: of the trace.
-    """
+    """Checks the events of the trace at ``path`` in order: each on its own, and its place among the others."""
 
     def __init__(self, path: Path, header: TraceHeader) -> None:
         self._path = path
         self._geometry = header.geometry
         self._stored: dict[int, int] = {}  # row of a store -> its key
-        self._batch = -1
+        self._begin_batch(-1, 0)
+
+    def _begin_batch(self, batch: int, row: int) -> None:
+        self._batch, self._first_row = batch, row
         self._phase = 0
-        self._parents: dict[int, int] = {}  # env -> key looked up in this batch
-        self._lookups: dict[int, int] = {}  # env -> row of its lookup in this batch
-        self._storing: set[int] = set()  # envs that store in this batch
-        self._sizes: dict[int, int] = {}  # env -> size assembled in this batch
-        self._seen: set[tuple[str, int]] = set()  # (kind, env) of this batch
-        self._tokens: int | None = None
+        self._events: dict[str, dict[int, Event]] = {kind: {} for kind in KINDS}  # of this batch: kind -> env -> event
 
     def check(self, row: int, event: Event) -> None:
         """Raise TraceError, with the row, if this next event breaks a rule."""
@@ -81,15 +66,14 @@ class EventChecker:
             return f"env {event['env']}: the header has environments 0 to {geometry.env_num - 1}"
         if event["batch"] < 0 or event["search"] < 0 or event["simulation"] < ROOT_SIMULATION:
             return "a negative batch, search or simulation number"
-        size, tokens, depth = event["size"], event["tokens"], event["depth"]
-        if size is not None and size < 0:
-            return f"size {size} is negative"
+        for name in ("size", "depth"):
+            if event[name] is not None and event[name] < 0:
+                return f"{name} {event[name]} is negative"
+        size, tokens = event["size"], event["tokens"]
         if size is not None and size > geometry.context_length:
             return f"size {size} is over the context_length of {geometry.context_length}"
         if tokens is not None and not 0 < tokens <= geometry.context_length:
             return f"{tokens} new tokens: a store has 1 to {geometry.context_length}"
-        if depth is not None and depth < 0:
-            return f"depth {depth} is negative"
         return None
 
     def _order(self, row: int, event: Event) -> str | None:
@@ -97,74 +81,59 @@ class EventChecker:
         if batch < self._batch:
             return f"batch {batch} after batch {self._batch}: batches come in order"
         if batch > self._batch:
-            self._begin_batch(batch)
+            self._end_batch()
+            self._begin_batch(batch, row)
         phase = KINDS.index(kind)
         if phase < self._phase:
             return f"{_an(kind)} after {_an(KINDS[self._phase])} of the same batch"
         self._phase = phase
-        if kind != CLEAR:
-            if (kind, env) in self._seen:
-                return f"a second {kind} of env {env} in batch {batch}"
-            self._seen.add((kind, env))
-        return {
-            LOOKUP: self._lookup,
-            GENERATE: self._generate,
-            ASSEMBLE: self._assemble,
-            STORE: self._store,
-            CLEAR: self._clear,
-        }[kind](row, event)
-
-    def _begin_batch(self, batch: int) -> None:
-        self._end_batch()
-        self._batch, self._phase, self._tokens = batch, 0, None
-        for each in (self._parents, self._lookups, self._storing, self._sizes, self._seen):
-            each.clear()
+        if kind != CLEAR and env in self._events[kind]:
+            return f"a second {kind} of env {env} in batch {batch}"
+        self._events[kind][env] = event
+        if kind == LOOKUP:
+            return self._lookup(event)
+        if kind == GENERATE and self._parent(env) != event["key"]:
+            return f"generates key {event['key']:#018x}, which env {env} did not look up in this batch"
+        if kind == STORE:
+            self._stored[row] = event["key"]
+            return self._store(event)
+        return None
 
     def _end_batch(self) -> None:
         """A batch stores all its rows or, at a context_length with no room for a past, none."""
-        for env, row in self._lookups.items():
-            if self._storing and env not in self._storing:
+        stores = self._events[STORE]
+        for row, env in enumerate(self._events[LOOKUP], self._first_row):  # lookups are a batch's first rows
+            if stores and env not in stores:
                 fault = f"env {env} looks up in batch {self._batch}, whose other environments store, but stores nothing"
                 raise TraceError(self._path, fault, row)
 
-    def _lookup(self, row: int, event: Event) -> str | None:
-        node = event["node"]
-        if node is not None and node not in self._stored:
+    def _parent(self, env: int) -> int | None:
+        """The key that the environment looked up in this batch."""
+        lookup = self._events[LOOKUP].get(env)
+        return None if lookup is None else lookup["key"]
+
+    def _lookup(self, event: Event) -> str | None:
+        node, key = event["node"], event["key"]
+        if node is None:
+            return None
+        if node not in self._stored:
             return f"the node it means, row {node}, is no store before this row"
-        if node is not None and self._stored[node] != event["key"]:
-            return f"it looks up key {event['key']:#018x} but means row {node}, which stored {self._stored[node]:#018x}"
-        self._parents[event["env"]] = event["key"]
-        self._lookups[event["env"]] = row
+        if self._stored[node] != key:
+            return f"it looks up key {key:#018x} but means row {node}, which stored {self._stored[node]:#018x}"
         return None
 
-    def _generate(self, row: int, event: Event) -> str | None:
-        if self._parents.get(event["env"]) != event["key"]:
-            return f"generates key {event['key']:#018x}, which env {event['env']} did not look up in this batch"
-        return None
-
-    def _assemble(self, row: int, event: Event) -> str | None:
-        self._sizes[event["env"]] = event["size"]
-        return None
-
-    def _store(self, row: int, event: Event) -> str | None:
+    def _store(self, event: Event) -> str | None:
         parent, env, tokens = event["parent"], event["env"], event["tokens"]
-        if self._tokens is not None and tokens != self._tokens:
-            return f"{tokens} new tokens, but the batch's rows get {self._tokens}: one batch appends alike"
-        self._tokens = tokens
-        if parent != self._parents.get(env):
+        others = next(iter(self._events[STORE].values()))["tokens"]
+        if tokens != others:
+            return f"{tokens} new tokens, but the batch's rows get {others}: one batch appends alike"
+        if parent != self._parent(env):
             named = "no parent" if parent is None else f"the parent key {parent:#018x}"
             return f"the store names {named}, which no lookup of env {env} in this batch defines"
-        longest = max(self._sizes.values(), default=0)
-        if longest + tokens > self._geometry.context_length:
-            return (
-                f"{tokens} new tokens on a batch of {longest} exceed the context_length of "
-                f"{self._geometry.context_length}"
-            )
-        if self._sizes and env not in self._sizes:
+        assembled = self._events[ASSEMBLE]
+        longest, limit = max((each["size"] for each in assembled.values()), default=0), self._geometry.context_length
+        if longest + tokens > limit:
+            return f"{tokens} new tokens on a batch of {longest} exceed the context_length of {limit}"
+        if assembled and env not in assembled:
             return f"env {env} stores in batch {event['batch']} but was not assembled in it"
-        self._stored[row] = event["key"]
-        self._storing.add(env)
-        return None
-
-    def _clear(self, row: int, event: Event) -> str | None:
         return None

@@ -10,8 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kvbench.trace.checker import Event, EventChecker
-from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, HEADER_DIGEST_KEY, HEADER_KEY, TraceError, TraceHeader
+from kvbench.trace.checker import EventChecker
+from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, HEADER_DIGEST_KEY, HEADER_KEY, Event, TraceError, TraceHeader
 
 __all__ = ["TraceReader"]
 
@@ -29,12 +29,8 @@ _NULLABLE = {
 class TraceReader:
     """A trace file: its header at once, its events as a stream.
 
-    Args:
-        path: of the file.
-
     Raises:
-        TraceError: it cannot be opened, is not a Parquet file or not a trace of this schema version, or lacks a
-            column.
+        TraceError: it cannot be opened, is not a Parquet file or not a trace of this schema version, or lacks a column.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -44,12 +40,9 @@ class TraceReader:
             raise TraceError(path, fault)
         try:
             self._file = pq.ParquetFile(self.path, page_checksum_verification=True)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise TraceError(path, "a damaged Parquet file: its footer cannot be read") from error
-        try:
             schema = self._file.schema_arrow
-        except (pa.ArrowException, UnicodeDecodeError) as error:
-            raise TraceError(path, "its Parquet schema cannot be read: the file is damaged") from error
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise TraceError(path, "a damaged Parquet file: its footer or its schema cannot be read") from error
         self.header = self._read_header(schema)
         self._check_columns(schema)
         self.rows: int = self._file.metadata.num_rows
@@ -71,10 +64,9 @@ class TraceReader:
             index = schema.get_field_index(column.name)
             if index < 0:
                 raise TraceError(self.path, f"column {column.name!r} is missing")
-            if schema.field(index).type != column.type:
-                raise TraceError(
-                    self.path, f"column {column.name!r} has type {schema.field(index).type}, not {column.type}"
-                )
+            found = schema.field(index).type
+            if found != column.type:
+                raise TraceError(self.path, f"column {column.name!r} has type {found}, not {column.type}")
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Events as Arrow batches, a row group at a time; only the columns of the schema, unchecked.
@@ -89,9 +81,8 @@ class TraceReader:
                 table = self._file.read_row_group(group, columns=list(COLUMNS))
                 table.validate(full=True)
             except (pa.ArrowException, OSError) as error:
-                raise TraceError(
-                    self.path, f"row group {group} (rows {first} to {first + rows - 1}) cannot be read: it is damaged"
-                ) from error
+                fault = f"row group {group} (rows {first} to {first + rows - 1}) cannot be read: it is damaged"
+                raise TraceError(self.path, fault) from error
             yield from table.combine_chunks().to_batches()
             first += rows
 
@@ -102,14 +93,10 @@ class TraceReader:
             TraceError: at the first event that breaks a rule of the schema, with its row number.
         """
         checker = EventChecker(self.path, self.header)
-        row = 0
-        for batch in self.batches():
-            columns = [batch.column(name).to_pylist() for name in COLUMNS]
-            for values in zip(*columns, strict=True):
-                event = dict(zip(COLUMNS, values, strict=True))
-                checker.check(row, event)
-                yield event
-                row += 1
+        events = (event for batch in self.batches() for event in batch.to_pylist())
+        for row, event in enumerate(events):
+            checker.check(row, event)
+            yield event
 
     def to_pandas(self) -> pd.DataFrame:
         """All events as one frame, a row each, unchecked; columns that may be null keep that (``Int64``, ``boolean``).
@@ -117,8 +104,7 @@ class TraceReader:
         Raises:
             TraceError: a row group cannot be read.
         """
-        table = pa.Table.from_batches(self.batches(), EVENT_SCHEMA)
-        return table.to_pandas(types_mapper=_NULLABLE.get)
+        return pa.Table.from_batches(self.batches(), EVENT_SCHEMA).to_pandas(types_mapper=_NULLABLE.get)
 
     def check(self) -> int:
         """Read and check everything; the number of events. Raises TraceError as ``events`` does."""

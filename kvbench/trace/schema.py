@@ -7,6 +7,7 @@ clears.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -19,19 +20,9 @@ from kvbench.errors import KvbenchError
 from kvcache import Geometry, __version__
 
 __all__ = [
-    "COLUMNS",
-    "EVENT_SCHEMA",
-    "FORMAT",
-    "HEADER_DIGEST_KEY",
-    "HEADER_KEY",
-    "KINDS",
-    "NO_ENV",
-    "ROOT_SIMULATION",
-    "SCHEMA_VERSION",
-    "SCOPES",
-    "TraceError",
-    "TraceHeader",
-]
+    "COLUMNS", "EVENT_SCHEMA", "FORMAT", "HEADER_DIGEST_KEY", "HEADER_KEY", "KINDS", "NO_ENV", "ROOT_SIMULATION",
+    "SCHEMA_VERSION", "SCOPES", "Event", "TraceError", "TraceHeader",
+]  # fmt: skip
 
 FORMAT = "kvcache-trace"
 SCHEMA_VERSION = 1
@@ -74,55 +65,31 @@ EVENT_SCHEMA = pa.schema(
     ]
 )
 COLUMNS: tuple[str, ...] = tuple(EVENT_SCHEMA.names)
+Event = dict[str, Any]  # by COLUMNS
 
-
-_HEADER_TYPES: dict[str, tuple[type, ...]] = {
-    "source": (dict,),
-    "synthetic": (bool,),
-    "backend": (str, type(None)),
-    "created": (str,),
-    "recorder": (str,),
-}
+_HEADER_TYPES = {"source": dict, "synthetic": bool, "backend": str | None, "created": str, "recorder": str}
 
 
 class TraceError(KvbenchError):
-    """A trace that cannot be used: which file, where in it, and what is wrong.
-
-    Attributes:
-        path: the file.
-        row: number of the faulty row, from 0; None where the fault is not in a row.
-    """
+    """A trace that cannot be used: which file, in which row (from 0; None where it is in none), and what is wrong."""
 
     def __init__(self, path: str | Path, fault: str, row: int | None = None) -> None:
-        self.path = Path(path)
-        self.row = row
-        where = f"{path}" if row is None else f"{path}: row {row}"
-        super().__init__(f"{where}: {fault}")
+        self.path, self.row = Path(path), row
+        super().__init__(f"{path}: {fault}" if row is None else f"{path}: row {row}: {fault}")
 
 
 @dataclass(frozen=True)
 class TraceHeader:
-    """Where a trace comes from and what it was made for.
+    """Where a trace comes from and what it was made for."""
 
-    Attributes:
-        geometry: of the recorded model and search.
-        source: library, version, environment, seed, training and packages, as far as they apply.
-        synthetic: whether a generator made it, so that no real search stands behind it.
-        backend: name of the backend that the recorded run used; None for a synthetic trace.
-        pools: slots of the recorded run's pools, ``init`` (each) and ``recur``; empty for a synthetic trace.
-        created: when, ISO 8601, UTC.
-        recorder: version of kvcache that wrote it.
-        schema_version: of the columns and of this header.
-    """
-
-    geometry: Geometry
-    source: dict[str, Any]
-    synthetic: bool
-    backend: str | None = None
-    pools: dict[str, int] = field(default_factory=dict)
-    created: str = ""
-    recorder: str = ""
-    schema_version: int = SCHEMA_VERSION
+    geometry: Geometry  # of the recorded model and search
+    source: dict[str, Any]  # library, version, environment, seed, training and packages, as far as they apply
+    synthetic: bool  # whether a generator made it, so that no real search stands behind it
+    backend: str | None = None  # that the recorded run used; None for a synthetic trace
+    pools: dict[str, int] = field(default_factory=dict)  # slots, ``init`` (each) and ``recur``; empty if synthetic
+    created: str = ""  # ISO 8601, UTC
+    recorder: str = ""  # version of kvcache that wrote it
+    schema_version: int = SCHEMA_VERSION  # of the columns and of this header
 
     @classmethod
     def create(cls, geometry: Geometry, source: dict[str, Any], **others: Any) -> TraceHeader:
@@ -132,6 +99,11 @@ class TraceHeader:
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+
+    def schema(self) -> pa.Schema:
+        """Of a file's events, with this header."""
+        text = self.to_json().encode()
+        return EVENT_SCHEMA.with_metadata({HEADER_KEY: text, HEADER_DIGEST_KEY: hashlib.sha256(text).hexdigest()})
 
     @classmethod
     def from_json(cls, text: bytes | str) -> TraceHeader:
@@ -144,17 +116,14 @@ class TraceHeader:
             raise ValueError(f"the header does not say that this is a {FORMAT}")
         version = values.get("schema_version")
         if version != SCHEMA_VERSION:
-            raise ValueError(
-                f"schema version {version!r}, but this kvcache reads version {SCHEMA_VERSION}: "
-                "use the kvcache that wrote it, or record it anew"
-            )
+            advice = "use the kvcache that wrote it, or record it anew"
+            raise ValueError(f"schema version {version!r}, but this kvcache reads version {SCHEMA_VERSION}: {advice}")
         names = {each.name for each in fields(cls)}
-        if set(values) != names:
-            raise ValueError(
-                f"header fields missing: {sorted(names - set(values))}, unknown: {sorted(set(values) - names)}"
-            )
-        for name, kinds in _HEADER_TYPES.items():
-            if not isinstance(values[name], kinds):
+        missing, unknown = sorted(names - set(values)), sorted(set(values) - names)
+        if missing or unknown:
+            raise ValueError(f"header fields missing: {missing}, unknown: {unknown}")
+        for name, kind in _HEADER_TYPES.items():
+            if not isinstance(values[name], kind):
                 raise ValueError(f"the header's {name} has the wrong type, {type(values[name]).__name__}")
         geometry, pools = values.pop("geometry"), values.pop("pools")
         if not isinstance(geometry, dict):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import groupby, takewhile
 
-from kvbench.trace.schema import CLEAR, LOOKUP, ROOT_SIMULATION, STORE
+from kvbench.trace.schema import CLEAR, LOOKUP, ROOT_SIMULATION, STORE, Event
 from kvcache import Scope
 
 __all__ = ["Step", "read_steps"]
@@ -14,35 +14,20 @@ __all__ = ["Step", "read_steps"]
 
 @dataclass(slots=True)
 class Step:
-    """One inference of a trace: its rows, side by side, and what is cleared after it.
+    """One inference of a trace: its rows, side by side, and what is cleared after it."""
 
-    Attributes:
-        scope: root or recurrent inference.
-        search: number of the search.
-        simulation: number of the simulation; ``ROOT_SIMULATION`` for the root inference.
-        envs: environment of each row.
-        parents: key whose context each row extends; None for a row that starts from nothing.
-        nodes: row number of the store event that each lookup means; None where it means nothing stored.
-        recorded_hits: what the recorded run saw; None where nothing was recorded.
-        keys: key that each row is stored under; empty where the batch stored nothing.
-        stores: row number of each row's store event.
-        depths: steps of each row's new latent below its root; 0 where the trace does not say.
-        tokens: new tokens that the model appends to every row.
-        clears: what is forgotten after the inference: ``recur``, ``init``, ``all``.
-    """
-
-    scope: Scope
+    scope: Scope  # root or recurrent inference
     search: int
-    simulation: int
-    envs: list[int] = field(default_factory=list)
-    parents: list[int | None] = field(default_factory=list)
-    nodes: list[int | None] = field(default_factory=list)
-    recorded_hits: list[bool | None] = field(default_factory=list)
-    keys: list[int] = field(default_factory=list)
-    stores: list[int] = field(default_factory=list)
-    depths: list[int] = field(default_factory=list)
-    tokens: int = 0
-    clears: list[str] = field(default_factory=list)
+    simulation: int  # of the search; ``ROOT_SIMULATION`` for the root inference
+    envs: list[int] = field(default_factory=list)  # of each row
+    parents: list[int | None] = field(default_factory=list)  # key of the context that a row extends; None: of none
+    nodes: list[int | None] = field(default_factory=list)  # row number of the store event that a lookup means, or None
+    recorded_hits: list[bool | None] = field(default_factory=list)  # of the recorded run; None: not recorded
+    keys: list[int] = field(default_factory=list)  # that rows are stored under; empty where nothing was stored
+    stores: list[int] = field(default_factory=list)  # row number of each row's store event
+    depths: list[int] = field(default_factory=list)  # steps of each new latent below its root; 0: not recorded
+    tokens: int = 0  # that the model appends to every row
+    clears: list[str] = field(default_factory=list)  # ``recur``, ``init``, ``all``: cleared after the inference
 
     @property
     def is_recurrent(self) -> bool:
@@ -50,28 +35,20 @@ class Step:
         return self.scope is Scope.NODE and bool(self.envs)
 
 
-def read_steps(events: Iterable[dict[str, Any]], searches: int | None = None) -> Iterator[Step]:
+def read_steps(events: Iterable[Event], searches: int | None = None) -> Iterator[Step]:
     """Group checked events (``TraceReader.events``) into steps; with ``searches`` those of the first so many only.
 
     What comes after them is then neither read nor checked.
     """
-    rows: list[tuple[int, dict[str, Any]]] = []
-    for row, event in enumerate(events):
-        if searches is not None and event["search"] >= searches:
-            break
-        if rows and event["batch"] != rows[0][1]["batch"]:
-            yield _step(rows)
-            rows = []
-        rows.append((row, event))
-    if rows:
-        yield _step(rows)
+    wanted = takewhile(lambda row: searches is None or row[1]["search"] < searches, enumerate(events))
+    for _, rows in groupby(wanted, key=lambda row: row[1]["batch"]):
+        yield _step(list(rows))
 
 
-def _step(rows: list[tuple[int, dict[str, Any]]]) -> Step:
-    first = rows[0][1]
-    step = Step(
-        Scope.ROOT if first["simulation"] == ROOT_SIMULATION else Scope.NODE, first["search"], first["simulation"]
-    )
+def _step(rows: list[tuple[int, Event]]) -> Step:
+    _, first = rows[0]
+    scope = Scope.ROOT if first["simulation"] == ROOT_SIMULATION else Scope.NODE
+    step = Step(scope, first["search"], first["simulation"])
     lookups = {event["env"]: event for _, event in rows if event["kind"] == LOOKUP}
     stores = [(row, event) for row, event in rows if event["kind"] == STORE]
     # A batch that stores names its rows by its stores; one that does not (context_length 2) by its lookups.

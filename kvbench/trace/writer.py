@@ -2,91 +2,63 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kvbench.files import check_writable, whole_or_absent
-from kvbench.trace.schema import (
-    COLUMNS,
-    EVENT_SCHEMA,
-    HEADER_DIGEST_KEY,
-    HEADER_KEY,
-    KINDS,
-    SCOPES,
-    TraceError,
-    TraceHeader,
-)
+from kvbench.files import whole_or_absent
+from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, HEADER_KEY, SCOPES, Event, TraceError, TraceHeader
 
-__all__ = ["ROW_GROUP_ROWS", "TraceWriter", "journal_path", "recover_trace", "write_trace"]
+__all__ = ["ROW_GROUP_ROWS", "TraceWriter", "check_new", "journal_path", "recover_trace", "write_trace"]
 
-_NAMES = pa.array(list(dict.fromkeys(name for kind in KINDS for name in (kind, *SCOPES[kind]))))
-_NAME_INDEX = {name: index for index, name in enumerate(_NAMES.to_pylist())}
+# One dictionary of names for all batches: an Arrow stream writes it once.
+_NAMES = list(dict.fromkeys(name for kind, scopes in SCOPES.items() for name in (kind, *scopes)))
 
 ROW_GROUP_ROWS = 65_536
 JOURNAL_ROWS = 2_048
 
 
-def _with_header(header: TraceHeader) -> pa.Schema:
-    text = header.to_json().encode()
-    return EVENT_SCHEMA.with_metadata({HEADER_KEY: text, HEADER_DIGEST_KEY: hashlib.sha256(text).hexdigest()})
-
-
 def write_trace(path: str | Path, header: TraceHeader, batches: Iterable[pa.RecordBatch]) -> int:
-    """Write a trace file, whole or not at all, and return its number of events.
+    """Write events, in order and of ``EVENT_SCHEMA``, as a trace file, whole or not at all; return their number.
 
-    Args:
-        path: of the file; one that exists is replaced.
-        header: of the trace.
-        batches: events in order, of ``EVENT_SCHEMA``.
+    A file that exists is replaced.
 
     Raises:
         OSError: the file cannot be written.
     """
-    schema = _with_header(header)
-    rows = 0
-    pending: list[pa.RecordBatch] = []
-
-    with (
-        whole_or_absent(path) as beside,
-        pq.ParquetWriter(beside, schema, compression="zstd", write_page_checksum=True) as writer,
-    ):
-
-        def flush() -> None:
-            writer.write_table(pa.Table.from_batches(pending, EVENT_SCHEMA).cast(schema), ROW_GROUP_ROWS)
-            pending.clear()
-
-        for batch in batches:
-            pending.append(batch)
-            rows += batch.num_rows
-            if sum(each.num_rows for each in pending) >= ROW_GROUP_ROWS:
-                flush()
-        if pending or not rows:
-            flush()
-    return rows
+    table = pa.Table.from_batches(batches, EVENT_SCHEMA).cast(header.schema())
+    with whole_or_absent(path) as beside:
+        pq.write_table(table, beside, ROW_GROUP_ROWS, compression="zstd", write_page_checksum=True)
+    return int(table.num_rows)
 
 
 def journal_path(path: str | Path) -> Path:
     """Where the events of an unfinished trace lie."""
-    path = Path(path)
-    return path.with_name(path.name + ".journal")
+    return Path(f"{path}.journal")
+
+
+def check_new(path: str | Path) -> None:
+    """Raise the OSError that a recorder of the trace ``path`` would raise: it never overwrites one, nor a journal."""
+    path, journal = Path(path), journal_path(path)
+    if path.exists():
+        raise FileExistsError(f"{path} exists: choose another name, traces are not overwritten")
+    if journal.exists():
+        advice = f"run 'kvbench trace recover {path}', or delete it"
+        raise FileExistsError(f"{journal} is left from a recording that was cut off: {advice}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{path.parent} cannot be written to")
 
 
 class TraceWriter:
-    """Collects events one by one and makes a trace file of them when it is closed.
+    """Collects events one by one and makes the trace file ``path`` of them when it is closed.
 
     Events go to a journal beside the file (an Arrow stream, flushed every ``flush_rows`` events and at every
     ``flush``). A process that is killed leaves the journal; ``kvbench trace recover FILE`` makes the trace of it.
-
-    Args:
-        path: of the trace file to be.
-        header: of the trace.
-        flush_rows: events between two flushes.
 
     Raises:
         FileExistsError: the trace or a journal of it is there already: traces are never overwritten by a recorder.
@@ -95,59 +67,39 @@ class TraceWriter:
 
     def __init__(self, path: str | Path, header: TraceHeader, flush_rows: int = JOURNAL_ROWS) -> None:
         self.path = Path(path)
-        self.header = header
         self.rows = 0
         self._flush_rows = flush_rows
-        self._journal = journal_path(path)
-        if self.path.exists():
-            raise FileExistsError(f"{self.path} exists: choose another name, traces are not overwritten")
-        if self._journal.exists():
-            raise FileExistsError(
-                f"{self._journal} is left from a recording that was cut off: run 'kvbench trace recover {self.path}', "
-                "or delete it"
-            )
-        check_writable(self.path)
-        self._columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
-        self._file = open(self._journal, "xb")  # noqa: SIM115 - open until close()
-        self._stream = pa.ipc.new_stream(self._file, _with_header(header))
+        check_new(path)
+        self._events: list[Event] = []  # since the last flush
+        self._file = open(journal_path(path), "xb")  # noqa: SIM115 - open until close()
+        self._stream = pa.ipc.new_stream(self._file, header.schema())
         # The stream writes its schema, and the header in it, with its first batch: an empty one, now.
-        self._stream.write_batch(_record_batch(self._columns))
+        self._stream.write_batch(_record_batch([]))
         self._file.flush()
 
     def add(self, kind: str, scope: str, env: int, batch: int, search: int, simulation: int, **values: Any) -> int:
         """Append one event and return its row number. ``values`` are the columns that its kind uses."""
-        columns = self._columns
-        for name, value in zip(
-            COLUMNS,
-            (
-                kind, scope, env, batch, search, simulation,
-                values.get("key"), values.get("parent"), values.get("node"), values.get("size"),
-                values.get("tokens"), values.get("hit"), values.get("depth"),
-            ),
-            strict=True,
-        ):  # fmt: skip
-            columns[name].append(value)
-        row = self.rows
+        place = {"kind": kind, "scope": scope, "env": env, "batch": batch, "search": search, "simulation": simulation}
+        self._events.append(place | values)
         self.rows += 1
-        if len(columns["kind"]) >= self._flush_rows:
+        if len(self._events) >= self._flush_rows:
             self.flush()
-        return row
+        return self.rows - 1
 
     def flush(self) -> None:
         """Hand what was collected to the operating system: from then on a kill does not lose it."""
-        if self._columns["kind"]:
-            self._stream.write_batch(_record_batch(self._columns))
-            self._columns = {name: [] for name in COLUMNS}
+        if self._events:
+            self._stream.write_batch(_record_batch(self._events))
+            self._events = []
         self._file.flush()
 
     def close(self) -> None:
         """Make the trace file and remove the journal."""
-        if self._file.closed:
-            return
-        self.flush()
-        self._stream.close()
-        self._file.close()
-        recover_trace(self.path)
+        if not self._file.closed:
+            self.flush()
+            self._stream.close()
+            self._file.close()
+            recover_trace(self.path)
 
     def abandon(self) -> None:
         """Close the journal and leave it where it is, as a kill would."""
@@ -158,29 +110,19 @@ class TraceWriter:
     def __enter__(self) -> TraceWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.close()
         else:
             self.abandon()
 
 
-def _record_batch(columns: dict[str, list[Any]]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays(
-        [
-            _name_array(columns[each.name], each.type) if pa.types.is_dictionary(each.type)
-            else pa.array(columns[each.name], each.type)
-            for each in EVENT_SCHEMA
-        ],
-        schema=EVENT_SCHEMA,
-    )  # fmt: skip
-
-
-def _name_array(names: list[str], kind: pa.DictionaryType) -> pa.DictionaryArray:
-    # One dictionary for all batches: an Arrow stream writes it once.
-    return pa.DictionaryArray.from_arrays(pa.array([_NAME_INDEX[name] for name in names], kind.index_type), _NAMES)
+def _record_batch(events: list[Event]) -> pa.RecordBatch:
+    columns: dict[str, Any] = {name: [event.get(name) for event in events] for name in COLUMNS}
+    for name in ("kind", "scope"):
+        numbers = pa.array([_NAMES.index(each) for each in columns[name]], pa.int8())
+        columns[name] = pa.DictionaryArray.from_arrays(numbers, _NAMES)
+    return pa.RecordBatch.from_pydict(columns, schema=EVENT_SCHEMA)
 
 
 def recover_trace(path: str | Path) -> int:
@@ -205,9 +147,8 @@ def recover_trace(path: str | Path) -> int:
             if not stream.schema.equals(EVENT_SCHEMA):
                 raise ValueError("the journal's columns are not those of a trace")
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, MemoryError) as error:
-            raise TraceError(
-                journal, "the journal's beginning cannot be read: nothing was flushed, or it is damaged"
-            ) from error
+            fault = "the journal's beginning cannot be read: nothing was flushed, or it is damaged"
+            raise TraceError(journal, fault) from error
         rows = write_trace(path, header, _until_cut(stream))
     journal.unlink()
     return rows

@@ -4,6 +4,7 @@ import gc
 import json
 import math
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -59,6 +60,15 @@ def test_the_harness_is_the_checkouts_and_the_library_the_installed_one(tmp_path
     assert places[0] is None
     assert Path(places[1]).is_relative_to(tmp_path)
     assert [Path(each).parent for each in places[2:]] == [ROOT / "kvbench" / "replay"] * 2
+
+
+def test_the_suite_needs_no_msgspec():
+    """Environments of old commits have none: what the suite and the gate's benchmarks import must do without."""
+    files = [file for folder in ("suite", "gates") for file in (ROOT / "benchmarks" / folder).glob("*.py")]
+    modules = {name for file in files for name in re.findall(r"from (kvbench[.\w]*) import", file.read_text())}
+    assert {"kvbench.trace.reader", "kvbench.record.synthetic", "kvbench.replay.summary"} <= modules
+    imports = "".join(f"import {module}; " for module in sorted(modules))
+    assert run(f"import sys; sys.modules['msgspec'] = None; {imports}print('done')", ROOT) == "done"
 
 
 def test_a_library_that_does_not_fit_is_a_reason_and_no_error(tmp_path):

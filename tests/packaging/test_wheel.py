@@ -106,5 +106,6 @@ def test_the_suite_says_what_it_lacks_there(bare):
 def test_what_the_wheel_brings(bare):
     assert (bare / "kvcache" / "py.typed").exists()
     assert (bare / "kvbench" / "py.typed").exists()
-    assert list((bare / "kvbench" / "report" / "templates").iterdir())
+    for package in ("profile", "report"):
+        assert list((bare / "kvbench" / package / "templates").iterdir())
     assert not (bare / "tests").exists()

@@ -9,10 +9,12 @@ from click.testing import CliRunner
 from gate.tiny_repository import LIBRARY, THRESHOLDS, commit, edit, git, make_repository
 
 from kvbench.cli import main
-from kvbench.cli.gate import _thresholds
-from kvbench.cli.verdicts import verdict_markdown, verdict_table, verdict_text
-from kvbench.gate import GateFixture, GateReport, Row, Thresholds, Verdict
-from kvbench.gate.thresholds import Meant
+from kvbench.cli.gate_table import gate_markdown, gate_table, gate_text
+from kvbench.gate.processes import GateFixture
+from kvbench.gate.rows import Row
+from kvbench.gate.session import GateReport
+from kvbench.gate.thresholds import Meant, Thresholds, read_thresholds
+from kvbench.judge.verdict import Verdict
 
 WORSE, NOT_MEASURED, INCONCLUSIVE = 1, 2, 3
 
@@ -134,7 +136,7 @@ class TestExitCodes:
 
     @pytest.mark.parametrize("missing", ["scipy", "pytest_benchmark"])
     def test_what_is_not_installed(self, repository, monkeypatch, missing):
-        gone = ("kvbench.gate", "kvbench.judge", "kvbench.cli.verdicts", missing)
+        gone = ("kvbench.gate", "kvbench.judge", "kvbench.cli.gate_table", missing)
         for name in [name for name in sys.modules if name.startswith(gone)]:
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, missing, None)
@@ -146,7 +148,7 @@ class TestExitCodes:
 
 def limits(repository, folder):
     """Those that a gate run with HEAD as its base goes by."""
-    return _thresholds(GateFixture(repository, "HEAD", folder), Path(THRESHOLDS))
+    return read_thresholds(GateFixture(repository, "HEAD", folder), Path(THRESHOLDS), pytest.fail)
 
 
 @pytest.mark.slow
@@ -172,7 +174,9 @@ class TestThresholds:
         assert limits(repository, tmp_path / "before").meant == (Meant("copies", "padding", absolute=1),)
         commit(repository)
         assert limits(repository, tmp_path / "after").meant == ()
-        absolute = _thresholds(GateFixture(repository, "HEAD", tmp_path / "absolute"), repository / THRESHOLDS)
+        absolute = read_thresholds(
+            GateFixture(repository, "HEAD", tmp_path / "absolute"), repository / THRESHOLDS, pytest.fail
+        )
         assert absolute.meant == ()
 
     def test_a_base_without_the_file(self, repository, tmp_path):
@@ -195,9 +199,7 @@ class TestShown:
     )
 
     def shown(self, *rows):
-        return [
-            line.split(" | ") for line in verdict_markdown("title", GateReport(list(rows), 9, 60)).splitlines()[4:-3]
-        ]
+        return [line.split(" | ") for line in gate_markdown("title", GateReport(list(rows), 9, 60)).splitlines()[4:-3]]
 
     def test_failing_rows_come_first_then_undecided_ones_and_unchanged_metrics_are_left_out(self):
         assert [cells[0] for cells in self.shown(*self.ROWS)] == ["| e[a\\|b]", "| d", "| b", "| c", "| f", "| g"]
@@ -210,11 +212,11 @@ class TestShown:
         assert cells["| g"] == ["copies", "3", "4", "+1", "meant: padding |"]
 
     def test_one_sentence_for_all_of_it(self):
-        text = verdict_text(GateReport(list(self.ROWS), 9, 61.4))
+        text = gate_text(GateReport(list(self.ROWS), 9, 61.4))
         assert text == "worse: 1 better, 2 same, 1 meant, 1 new, 1 inconclusive, 1 worse (9 pairs of processes, 61 s)"
-        assert verdict_text(GateReport(list(self.ROWS[:4]), 9, 60)).startswith("inconclusive: ")
-        assert verdict_text(GateReport(list(self.ROWS[:3]), 9, 60)).startswith("not worse: ")
+        assert gate_text(GateReport(list(self.ROWS[:4]), 9, 60)).startswith("inconclusive: ")
+        assert gate_text(GateReport(list(self.ROWS[:3]), 9, 60)).startswith("not worse: ")
 
     def test_only_what_fails_is_red(self):
-        table = verdict_table("title", GateReport(list(self.ROWS), 9, 60))
+        table = gate_table("title", GateReport(list(self.ROWS), 9, 60))
         assert [row.style for row in table.rows] == ["bold red", "yellow", None, "green", None, None]

@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from kvbench.cli import main
-from kvbench.cli.capacity import CapacityType
+from kvbench.cli.caches import parse_capacity
 from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
 from kvcache import registry
 from kvcache.geometry import Geometry
@@ -157,7 +157,7 @@ class TestCapacity:
         ],
     )
     def test_forms(self, text, init, recur):
-        capacity = CapacityType().convert(text, None, None)
+        capacity = parse_capacity(text)
         assert (capacity.label, capacity.init, capacity.recur) == (text, init, recur)
 
     @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ class TestCapacity:
         ],
     )
     def test_bytes_have_a_unit(self, text, init, recur):
-        capacity = CapacityType().convert(text, None, None)
+        capacity = parse_capacity(text)
         assert (capacity.init_bytes, capacity.recur_bytes) == (init, recur)
         assert (capacity.init, capacity.recur) == (None, 9 if "=9" in text else None)
 
@@ -256,7 +256,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("arguments", "fault"),
         [
-            (["--backend", "new", "--backend", "new"], "a --backend is named twice: new, new"),
+            (["--backend", "new", "--backend", "new"], "a --backend is given twice: new, new"),
             (["--backend", "newer"], "'newer' is not one of"),
             (["--device", "tpu"], "'tpu' is not one of"),
             (["--dtype", "int8"], "'int8' is not one of"),
@@ -377,4 +377,4 @@ def test_a_bad_trace_is_refused_before_any_other_is_measured(tmp_path, trace, mo
 def test_what_is_named_twice_is_not_measured_twice(trace, option, value):
     result = invoke(trace, f"--{option}", value, f"--{option}", value)
     assert result.exit_code == 2
-    assert f"a --{option} is named twice" in result.stderr
+    assert f"a --{option} is given twice" in result.stderr

@@ -88,7 +88,7 @@ def test_a_seed_is_a_result(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--backend", "legacy", "--backend", "legacy"], "a backend is given twice"),
+        (["--backend", "legacy", "--backend", "legacy"], "a --backend is given twice"),
         (["--backend", "disk"], "'disk' is not one of"),
         (["--env-num", "0"], "0 is not in the range"),
         (["--positions", "none"], "'none' is not one of"),

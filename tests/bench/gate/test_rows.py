@@ -21,7 +21,7 @@ METRICS = {
     "bytes": Limit("lower", relative=0.1),
     "calls": Limit("none", absolute=2),
 }
-LIMITS = Thresholds(Limit("lower", 0.05), METRICS)
+LIMITS = Thresholds(Limit("lower", relative=0.05), METRICS)
 NAME = "test_operation[new:private-store]"
 
 
@@ -160,10 +160,16 @@ class TestTimes:
     @pytest.mark.parametrize(("absolute", "verdict"), [(0, Verdict.WORSE), (0.1, Verdict.SAME)])
     def test_a_tenth_of_a_microsecond_is_nothing(self, absolute, verdict):
         """30 % of 200 ns: more than the relative limit, less than the absolute one."""
-        assert judge(*times(0, slower=1.3, typical=0.2), limit=Limit("lower", 0.05, absolute)).verdict is verdict
+        assert (
+            judge(*times(0, slower=1.3, typical=0.2), limit=Limit("lower", relative=0.05, absolute=absolute)).verdict
+            is verdict
+        )
 
     def test_the_absolute_limit_leaves_long_times_alone(self):
-        assert judge(*times(0, slower=1.1, pairs=16), limit=Limit("lower", 0.05, 0.1)).verdict is Verdict.WORSE
+        assert (
+            judge(*times(0, slower=1.1, pairs=16), limit=Limit("lower", relative=0.05, absolute=0.1)).verdict
+            is Verdict.WORSE
+        )
 
 
 class TestMeantTimes:
@@ -196,7 +202,7 @@ class TestMeantTimes:
 
 
 class TestTies:
-    @pytest.mark.parametrize("limit", [Limit("lower"), Limit("lower", 0.05, 0.1)])
+    @pytest.mark.parametrize("limit", [Limit("lower"), Limit("lower", relative=0.05, absolute=0.1)])
     @pytest.mark.parametrize("pairs", [1, 2, 5, 12])
     def test_times_that_are_all_equal_have_ratio_one(self, limit, pairs):
         row = judge([5.0] * pairs, [5.0] * pairs, limit=limit)

@@ -10,7 +10,7 @@ from kvbench.gate.thresholds import TIME, Limit, Thresholds
 from kvbench.judge.paired import FEWEST_PAIRS
 from kvbench.judge.verdict import Verdict
 
-LIMITS = Thresholds(Limit("lower", 0.05), {"copies": Limit("lower"), "hits": Limit("none")})
+LIMITS = Thresholds(Limit("lower", relative=0.05), {"copies": Limit("lower"), "hits": Limit("none")})
 SECONDS = 10.0  # of a process
 # What each side of four pairs takes where noise decides nothing.
 NOISE = {"base": (10, 20, 10, 24), "head": (24, 10, 20, 10)}
@@ -61,6 +61,11 @@ def drop(measured, name):
 def of(report, name):
     """A benchmark's rows, by metric."""
     return {row.metric: row for row in report.rows if row.benchmark == name}
+
+
+def having(report, verdict):
+    """The rows with a verdict."""
+    return [row for row in report.rows if row.verdict is verdict]
 
 
 class TestOrder:
@@ -118,7 +123,7 @@ class TestBudget:
     def test_it_ends_before_a_pair_that_would_not_fit(self, budget, pairs):
         report = GateFixture("store", noisy=["store"]).run(budget=budget)
         assert (report.pairs, report.seconds) == (pairs, pairs * 2 * SECONDS)
-        assert [row.benchmark for row in report.of(Verdict.INCONCLUSIVE)] == ["store"]
+        assert [row.benchmark for row in having(report, Verdict.INCONCLUSIVE)] == ["store"]
         assert not report.is_conclusive
         assert not report.fails
 
@@ -148,7 +153,7 @@ class TestTimes:
 
         report = GateFixture("store", "lookup", find=slower).run()
         assert report.fails is (factor == 2)
-        assert [row.benchmark for row in report.of(Verdict.WORSE)] == (["store"] if factor == 2 else [])
+        assert [row.benchmark for row in having(report, Verdict.WORSE)] == (["store"] if factor == 2 else [])
         assert of(report, "store")[TIME].ratio == pytest.approx(factor)
         assert of(report, "lookup")[TIME].verdict is Verdict.SAME
         assert report.is_conclusive
@@ -195,7 +200,7 @@ class TestFailures:
                 measured.failures["store"] = "it raised"
 
         report = GateFixture("store", "lookup", find=fail).run()
-        assert [row.reason for row in report.of(Verdict.FAILED)] == ["it raised"]
+        assert [row.reason for row in having(report, Verdict.FAILED)] == ["it raised"]
 
     @pytest.mark.parametrize(("side", "verdict"), [("head", Verdict.FAILED), ("base", Verdict.INCONCLUSIVE)])
     @pytest.mark.parametrize("second", [{"copies": 4, "hits": 5}, {"copies": 3, "hits": 5, "more": 1}, {"hits": 5}])
@@ -242,7 +247,7 @@ class TestOneSideOnly:
         assert not report.fails
 
     def test_a_head_that_has_nothing_has_lost_everything(self):
-        assert len(self.missing("head", "store", "lookup").run(with_times=False).of(Verdict.GONE)) == 2
+        assert len(having(self.missing("head", "store", "lookup").run(with_times=False), Verdict.GONE)) == 2
 
     def test_nothing_selected_is_no_comparison(self):
         with pytest.raises(GateError, match="no benchmark was selected: there is nothing to compare"):

@@ -36,14 +36,14 @@ def parse(text):
 
 def test_what_a_file_may_hold():
     assert parse(GOOD) == Thresholds(
-        Limit("lower", 0.05, 1),
-        {"hits": Limit("higher", 0.5), "copies": Limit("none")},
-        (Meant("time", "it checks more", "test_operation[new:*-store]", 0.2),),
+        Limit("lower", relative=0.05, absolute=1),
+        {"hits": Limit("higher", relative=0.5), "copies": Limit("none")},
+        (Meant("time", "it checks more", "test_operation[new:*-store]", relative=0.2),),
     )
 
 
 def test_what_is_left_out_is_no_room_no_metric_and_every_benchmark():
-    assert parse(TIMES) == Thresholds(Limit("lower", 0.0, 0.0), {}, ())
+    assert parse(TIMES) == Thresholds(Limit("lower", relative=0.0, absolute=0.0), {}, ())
     (meant,) = parse(TIMES + '[[meant]]\nmetric = "time"\nwhy = "so"').meant
     assert (meant.benchmark, meant.relative, meant.absolute) == ("*", 0.0, 0.0)
 
@@ -57,32 +57,32 @@ def test_directions(direction):
     ("text", "fault"),
     [
         ("[time", "limits.toml: not TOML: "),
-        ("", "limits.toml: needs [time], may have [metrics] and [[meant]]; unknown: []"),
-        (f"{TIMES}[metric]", "limits.toml: needs [time], may have [metrics] and [[meant]]; unknown: ['metric']"),
-        (f"metrics = 3\n{TIMES}", "limits.toml: [metrics] is a table, and [[meant]] an array of tables"),
-        (f"{TIMES}[meant]\n", "limits.toml: [metrics] is a table, and [[meant]] an array of tables"),
-        ("time = 3", "limits.toml: [time]: must be a table, got 3"),
-        ("[time]", "limits.toml: [time]: unknown [], missing ['direction']"),
-        (f"{TIMES}relativ = 0.1", "limits.toml: [time]: unknown ['relativ'], missing []"),
-        ("[time]\ndirection = 3", "limits.toml: [time]: direction must be a text, got 3"),
+        ("", "limits.toml: Object missing required field `time`"),
+        (f"{TIMES}[metric]", "limits.toml: Object contains unknown field `metric`"),
+        (f"metrics = 3\n{TIMES}", "limits.toml: Expected `object`, got `int` - at `$.metrics`"),
+        (f"{TIMES}[meant]\n", "limits.toml: Expected `array`, got `object` - at `$.meant`"),
+        ("time = 3", "limits.toml: [time]: Expected `object`, got `int`"),
+        ("[time]", "limits.toml: [time]: Object missing required field `direction`"),
+        (f"{TIMES}relativ = 0.1", "limits.toml: [time]: Object contains unknown field `relativ`"),
+        ("[time]\ndirection = 3", "limits.toml: [time]: Expected `str`, got `int` - at `$.direction`"),
         ('[time]\ndirection = "none"', "limits.toml: [time]: direction can only be 'lower', got 'none'"),
         ('[time]\ndirection = "up"', "limits.toml: [time]: direction must be one of lower, higher, none, got 'up'"),
         (f"{TIMES}relative = -0.1", "limits.toml: [time]: relative must be a number from 0 up, got -0.1"),
-        (f"{TIMES}relative = true", "limits.toml: [time]: relative must be a number from 0 up, got True"),
+        (f"{TIMES}relative = true", "limits.toml: [time]: Expected `float`, got `bool` - at `$.relative`"),
         (f"{TIMES}absolute = nan", "limits.toml: [time]: absolute must be a number from 0 up, got nan"),
         (f"{TIMES}absolute = inf", "limits.toml: [time]: absolute must be a number from 0 up, got inf"),
-        (f'{TIMES}absolute = "5 %"', "limits.toml: [time]: absolute must be a number from 0 up, got '5 %'"),
-        (f'{TIMES}[metrics]\nhits = "up"', "limits.toml: metric 'hits': must be a table, got 'up'"),
-        (f"{TIMES}[metrics.hits]", "limits.toml: metric 'hits': unknown [], missing ['direction']"),
-        (f"meant = [3]\n{TIMES}", "limits.toml: [[meant]] 1: must be a table, got 3"),
-        (f'{TIMES}[[meant]]\nmetric = "time"', "limits.toml: [[meant]] 1: unknown [], missing ['why']"),
+        (f'{TIMES}absolute = "5 %"', "limits.toml: [time]: Expected `float`, got `str` - at `$.absolute`"),
+        (f'{TIMES}[metrics]\nhits = "up"', "limits.toml: metric 'hits': Expected `object`, got `str`"),
+        (f"{TIMES}[metrics.hits]", "limits.toml: metric 'hits': Object missing required field `direction`"),
+        (f"meant = [3]\n{TIMES}", "limits.toml: [[meant]] 1: Expected `object`, got `int`"),
+        (f'{TIMES}[[meant]]\nmetric = "time"', "limits.toml: [[meant]] 1: Object missing required field `why`"),
         (
             f'{GOOD}[[meant]]\nmetric = "heat"\nwhy = "so"',
             "limits.toml: [[meant]] 2: there is no metric 'heat': choose one of [",
         ),
         (
             f'{GOOD}[[meant]]\nmetric = "hits"\nwhy = ""\nbenchmark = 1',
-            "limits.toml: [[meant]] 2: benchmark must be a text, got 1",
+            "limits.toml: [[meant]] 2: Expected `str`, got `int` - at `$.benchmark`",
         ),
     ],
 )
@@ -97,7 +97,7 @@ def test_a_bad_file_is_refused_with_its_name_the_place_and_what_is_allowed(text,
     [(0, 0, 100, 0), (0.1, 0, 100, 10), (0.1, 0, -100, 10), (0.1, 20, 100, 20), (0.1, 5, 100, 10), (0.1, 5, 0, 5)],
 )
 def test_the_larger_of_both_limits_is_the_room(relative, absolute, base, room):
-    assert Limit("lower", relative, absolute).room(base) == pytest.approx(room)
+    assert Limit("lower", relative=relative, absolute=absolute).room(base) == pytest.approx(room)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_brackets_of_a_pattern_are_brackets_of_a_name(pattern, name, covered):
     ],
 )  # fmt: skip
 def test_what_is_meant_holds_in_both_directions_and_no_further(relative, absolute, head, allowed):
-    assert (Meant("copies", "so", "*", relative, absolute).room(100) >= abs(head - 100)) is allowed
+    assert (Meant("copies", "so", relative=relative, absolute=absolute).room(100) >= abs(head - 100)) is allowed
 
 
 class TestSpent:
@@ -163,6 +163,6 @@ def test_every_metric_of_the_gates_has_a_direction():
 
 def test_a_limit_needs_no_direction_where_the_metric_has_one():
     limits = parse(f"{TIMES}[metrics]\nbytes_copied.relative = 0.5\nhit_in_small_pool.absolute = 1")
-    assert limits.limit_of("bytes_copied") == Limit("lower", 0.5)
-    assert limits.limit_of("hit_in_small_pool") == Limit("none", 0.0, 1)
+    assert limits.limit_of("bytes_copied") == Limit("lower", relative=0.5)
+    assert limits.limit_of("hit_in_small_pool") == Limit("none", relative=0.0, absolute=1)
     assert limits.limit_of("hit") == Limit("none")

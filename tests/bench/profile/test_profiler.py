@@ -11,12 +11,12 @@ import msgspec
 import pytest
 import torch
 from torch._C._autograd import DeviceType
-from torch.profiler import ProfilerActivity
+from torch.profiler import ProfilerActivity, record_function
 from traces import TINY, good_events, steps_of, synthetic, write_events
 
 from kvbench.profile.chrome_trace import read_chrome_trace
 from kvbench.profile.profiler import Instruments, Profiling, operation_table
-from kvbench.profile.ranges import INFERENCES, KINDS, MODEL
+from kvbench.profile.ranges import INFERENCES, KINDS, MODEL, annotate_cuda
 from kvbench.results.decode import ResultsError
 from kvbench.results.profile import FORMAT, INDEX, SCHEMA_VERSION, read_profile_index
 from kvcache.config import CacheConfig
@@ -161,7 +161,7 @@ class TestCuda:
         cuda, host = Instruments.of("cuda:0"), Instruments.of("cpu")
         assert set(cuda.activities) == {ProfilerActivity.CPU, ProfilerActivity.CUDA}
         assert cuda.synchronize is torch.cuda.synchronize
-        assert cuda.annotate is not host.annotate
+        assert (cuda.annotate, host.annotate) == (annotate_cuda, record_function)
         assert cuda.memory_history is not None
         assert host.memory_history is None
 

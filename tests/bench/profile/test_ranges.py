@@ -3,10 +3,9 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
-from torch.profiler import record_function
 from traces import TINY, good_events, steps_of, synthetic, write_events
 
-from kvbench.profile.ranges import INFERENCES, KINDS, MODEL, Ranges, make_annotate
+from kvbench.profile.ranges import INFERENCES, KINDS, MODEL, RangedReplay, annotate_cuda
 from kvbench.replay.drive import FillerContent, Latents, run_step
 from kvcache.config import CacheConfig
 from kvcache.registry import make_backend
@@ -34,9 +33,9 @@ class Annotations:
 def driven(steps, backend="new"):
     cache = make_backend(backend, CacheConfig(TINY))
     annotations = Annotations()
-    ranges, content = Ranges(annotations), FillerContent(cache)
+    ranges = RangedReplay(cache, annotations)
     for step in steps:
-        ranges.run_step(cache, step, LATENTS.inputs(step), content)
+        ranges.run_step(step, LATENTS.inputs(step))
     return cache, annotations.seen
 
 
@@ -79,15 +78,11 @@ def test_nothing_of_the_ranges_stays_with_the_backend(tmp_path):
     steps = steps_of(write_events(tmp_path / "trace", good_events()))
     cache, _ = driven(steps)
     before = dict(vars(cache))
-    broken = FillerContent(cache)
+    broken = RangedReplay(cache, lambda name: nullcontext())
     broken.append = None
     with pytest.raises(TypeError):
-        Ranges(lambda name: nullcontext()).run_step(cache, steps[0], LATENTS.inputs(steps[0]), broken)
+        broken.run_step(steps[0], LATENTS.inputs(steps[0]))
     assert set(vars(cache)) == set(before)
-
-
-def test_ranges_of_the_host_are_torchs_own():
-    assert make_annotate("cpu") is record_function
 
 
 def test_ranges_of_a_cuda_device_are_nvtxs_too(monkeypatch):
@@ -101,7 +96,7 @@ def test_ranges_of_a_cuda_device_are_nvtxs_too(monkeypatch):
 
     monkeypatch.setattr(torch.cuda.nvtx, "range", nvtx)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:  # noqa: SIM117
-        with make_annotate("cuda:0")("store"):
+        with annotate_cuda("store"):
             torch.ones(1)
     assert opened == ["store", "end of store"]
     assert "store" in {each.key for each in profiler.key_averages()}

@@ -13,6 +13,7 @@ import textwrap
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -462,6 +463,60 @@ def test_a_failed_run_shows_the_end_of_its_log(tmp_path, monkeypatch):
     assert Path.cwd() == before
 
 
+class StandInRun(lightzero_run._Run):
+    """Collects with the fake search; ``closed`` once its collector is."""
+
+    world_model = policy_kwargs = None
+
+    def __init__(self) -> None:
+        self.world_model = FakeWorldModel(num_simulations=SIMULATIONS)
+        self.fake, self.closed = FakeRun(self.world_model, SIMULATIONS), False
+
+    def header(self) -> TraceHeader:
+        return TraceHeader.create(geometry_of(self.world_model, "fake", SIMULATIONS), {}, synthetic=False)
+
+    def collector(self) -> StandInRun:
+        return self
+
+    def collect(self, n_episode: int, policy_kwargs: None) -> None:
+        self.fake.search(2)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    run = StandInRun()
+    tree = SimpleNamespace(tree_muzero=run.fake.tree)
+    monkeypatch.setitem(sys.modules, "lzero.mcts.tree_search.mcts_ctree", tree)
+    return run
+
+
+def test_collecting_ends_with_the_last_search_to_be_recorded(tmp_path, stand_in):
+    lines = []
+    header = stand_in.record(tmp_path / "trace.parquet", 11, lines.append)
+    reader = TraceReader(tmp_path / "trace.parquet")
+    assert reader.header == header
+    assert {each["search"] for each in reader.events()} == set(range(11))
+    assert lines == [
+        "recorded 0 of 11 searches", "recorded 10 of 11 searches", f"recorded 11 searches, {reader.rows} events",
+    ]  # fmt: skip
+    assert stand_in.closed
+
+
+def test_collecting_that_fails_closes_the_collector_and_leaves_the_journal(tmp_path, stand_in, monkeypatch):
+    def fail(**arguments):
+        stand_in.fake.search(2)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(stand_in, "collect", fail)
+    with pytest.raises(ZeroDivisionError):
+        stand_in.record(tmp_path / "trace.parquet", 11, print)
+    assert stand_in.closed
+    assert recover_trace(tmp_path / "trace.parquet") == TraceReader(tmp_path / "trace.parquet").check() > 0
+
+
 # LightZero itself.
 
 
@@ -534,7 +589,7 @@ def test_lightzero_is_put_back_as_it_was(tmp_path, monkeypatch):
             collect(run)
     # What an inference sets on the model is its own; of the recorder nothing is left.
     assert not set(vars(world_model)) & set(lightzero._OBSERVED_METHODS)
-    assert not any(isinstance(each, lightzero._ObservedDict) for each in world_model.past_kv_cache_init_infer_envs)
+    assert not any(isinstance(each, lightzero.ObservedDict) for each in world_model.past_kv_cache_init_infer_envs)
     assert world_model.past_kv_cache_recurrent_infer is before["past_kv_cache_recurrent_infer"]
     assert tree.batch_traverse is traverse
 

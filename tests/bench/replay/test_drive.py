@@ -10,7 +10,6 @@ from kvbench.replay.drive import FillerContent, Latents, run_step
 from kvbench.trace.steps import read_steps
 from kvcache.backend import MISS, Scope
 from kvcache.config import CacheConfig
-from kvcache.hashing import hash_state
 from kvcache.keys_values import KeysValues
 from kvcache.legacy import RecurrentMissError
 from kvcache.registry import make_backend
@@ -99,11 +98,6 @@ def test_deep_nodes_are_stored_with_lower_priority(steps):
 
 
 class TestLatents:
-    def test_keys_of_the_cache_are_hashes_of_latents(self):
-        latents = Latents(16, "cpu")
-        assert latents.hash_of(5) == latents.hash_of(5) == hash_state(latent_of(5, 16))
-        assert latents.hash_of(5) != latents.hash_of(6)
-
     def test_a_root_has_its_parents_on_the_device_and_a_node_on_the_host(self, steps):
         latents = Latents(16, "cpu")
         root, node, _ = (latents.inputs(step) for step in steps)

@@ -411,8 +411,8 @@ class TestTimedPass:
         monkeypatch.setattr(Latents, "inputs", watched_inputs)
         Replay(three_steps, CacheConfig(THREE_STEPS), ["new"], stopwatch=spy).run(1)
         names = [call.__name__ for _, call, _ in spy.calls]
-        root = ["_lookup", "assemble", "hash_states", "store", "<lambda>"]
-        assert names == root + ["hash_states", "_lookup", "assemble", "hash_states", "store"] * 3
+        root = ["look_up", "assemble", "hash_states", "store", "<lambda>"]
+        assert names == root + ["hash_states", "look_up", "assemble", "hash_states", "store"] * 3
 
     def test_both_backends_are_asked_the_same(self, three_steps):
         spy = SpyStopwatch()

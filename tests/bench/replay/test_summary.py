@@ -18,7 +18,7 @@ def timed(*repetitions):
 
 
 def verification(outcomes, steps=()):
-    return Verification(outcomes, [], {"store": Counts(1, 2, 3, 4, 5)}, list(steps), {"init": 1, "recur": 2}, {}, {})
+    return Verification(outcomes, [], {"store": Counts(1, 2, 3, 4, 5)}, list(steps), {"init": 1, "recur": 2}, {})
 
 
 def test_rates_are_shares_of_all_lookups_and_never_mixed():

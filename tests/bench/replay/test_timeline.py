@@ -35,7 +35,7 @@ def test_it_adds_up_to_what_the_replay_found():
 def test_pools_fill_empty_and_are_never_over_full():
     steps = steps_of(COMMITTED, searches=2)
     reports = replayed(steps)
-    entries = {name: report.timeline.to_dict()["entries"]["recur"] for name, report in reports.items()}
+    entries = {name: report.verification.timeline.to_dict()["entries"]["recur"] for name, report in reports.items()}
     assert len(entries["new"]) == len(steps) == 52
     # A root clears the pool; each simulation adds an entry for each of the 8 environments.
     assert entries["new"][:6] == [0, 8, 16, 24, 30, 30]

@@ -8,11 +8,17 @@ from asv_files import write_results
 from kvbench.history.commits import Commits
 from kvbench.history.series import read_history
 from kvbench.report.comparisons import Comparison, comparison_table, from_history, headlines, where_legacy_lies
+from kvbench.results.replay import OUTCOMES
 
-PONG = Comparison(
-    "pong", "cpu", "a.parquet", "recorded", "default", "new", 3.0, (2.5, 3.5), 4.0, (100.0, 100.0), (0.0, 0.0),
-    "a.json", (0.0, 0.0), (0.0, 0.0), (0.0, 0.0), 4e9,
-)  # fmt: skip
+RATES = dict.fromkeys(OUTCOMES, (0.0, 0.0)) | {"hit": (100.0, 100.0)}
+PONG = Comparison("pong", "cpu", "a.parquet", "recorded", "default", "new", 3.0, (2.5, 3.5), 4.0, RATES, "a.json", 4e9)
+
+
+def with_rates(**changes):
+    """PONG with other rates."""
+    return {"rates": RATES | changes}
+
+
 SLOW = {"faster": 0.5, "quartiles": (0.4, 0.6)}
 
 
@@ -22,22 +28,25 @@ SLOW = {"faster": 0.5, "quartiles": (0.4, 0.6)}
         ({}, "better"),
         (SLOW, "mixed"),
         ({**SLOW, "smaller": 0.5}, "worse"),
-        ({**SLOW, "smaller": 0.5, "stale": (0.0, 40.0)}, "mixed"),
-        ({"stale": (1.0, 0.0)}, "mixed"),
+        ({**SLOW, "smaller": 0.5, **with_rates(stale_hit=(0.0, 40.0))}, "mixed"),
+        (with_rates(stale_hit=(1.0, 0.0)), "mixed"),
         # Wrong content outweighs everything; as much of it as legacy returns does not.
-        ({"wrong": (0.5, 0.0)}, "worse"),
+        (with_rates(wrong_content=(0.5, 0.0)), "worse"),
         # Half a percent of the lookups is a difference; what is less than a hundredth is rounding.
-        ({"hit": (99.5, 100.0)}, "mixed"),
-        ({"hit": (99.98, 100.0)}, "mixed"),
-        ({"hit": (99.995, 100.0)}, "better"),
-        ({"wrong": (0.5, 0.5)}, "better"),
+        (with_rates(hit=(99.5, 100.0)), "mixed"),
+        (with_rates(hit=(99.98, 100.0)), "mixed"),
+        (with_rates(hit=(99.995, 100.0)), "better"),
+        (with_rates(wrong_content=(0.5, 0.5)), "better"),
         # No stale hits because it never hits.
-        ({"hit": (0.0, 51.0), "stale": (0.0, 40.0), "miss": (100.0, 9.0)}, "mixed"),
-        ({"hit": (51.0, 51.0), "stale": (0.0, 40.0), "miss": (49.0, 9.0)}, "better"),
+        (with_rates(hit=(0.0, 51.0), stale_hit=(0.0, 40.0), miss=(100.0, 9.0)), "mixed"),
+        (with_rates(hit=(51.0, 51.0), stale_hit=(0.0, 40.0), miss=(49.0, 9.0)), "better"),
         # A time decides by its quartiles, and by 5 % or more.
         ({"faster": 1.1, "quartiles": (0.9, 1.3), "smaller": 1.0}, "time undecided"),
         ({"faster": 1.1, "quartiles": (0.9, 1.3)}, "better in memory; time undecided"),
-        ({"faster": 1.1, "quartiles": (0.9, 1.3), "stale": (0, 4)}, "better in memory and stale hits; time undecided"),
+        (
+            {"faster": 1.1, "quartiles": (0.9, 1.3), **with_rates(stale_hit=(0, 4))},
+            "better in memory and stale hits; time undecided",
+        ),
         ({"faster": 1.04, "quartiles": (1.02, 1.06)}, "better in memory; time undecided"),
         ({"faster": 0.96, "quartiles": (0.95, 0.98), "smaller": 0.5}, "worse in memory; time undecided"),
         ({"faster": 2.0, "quartiles": None, "smaller": None}, "time undecided"),
@@ -56,7 +65,7 @@ def test_the_word_says_what_all_metrics_say(changes, word):
 
 
 def test_the_sentence_has_the_numbers():
-    sentence = replace(PONG, stale=(0.0, 40.08), miss=(40.08, 0.0)).sentence
+    sentence = replace(PONG, **with_rates(stale_hit=(0.0, 40.08), miss=(40.08, 0.0))).sentence
     for part in (
         "3 times as fast (quartiles 2.5 to 3.5);", "4 times fewer bytes", "stale hits 0 % (legacy 40.08 %)",
         "misses 40.08 % (legacy 0 %)",
@@ -64,12 +73,12 @@ def test_the_sentence_has_the_numbers():
         assert part in sentence
     assert "wrong content" not in sentence
     assert "mismatches" not in sentence
-    assert "context mismatches 9 % (legacy 8 %)" in replace(PONG, mismatch=(9.0, 8.0)).sentence
+    assert "context mismatches 9 % (legacy 8 %)" in replace(PONG, **with_rates(context_mismatch=(9.0, 8.0))).sentence
     assert "1.25 times as many bytes reserved" in replace(PONG, smaller=0.8).sentence
     assert "as many bytes reserved" in replace(PONG, smaller=1.0).sentence
     assert "synthetic" not in sentence
     assert "synthetic a.parquet" in replace(PONG, kind="synthetic").sentence
-    assert "wrong content 2 % (legacy 0 %)" in replace(PONG, wrong=(2.0, 0.0)).sentence
+    assert "wrong content 2 % (legacy 0 %)" in replace(PONG, **with_rates(wrong_content=(2.0, 0.0))).sentence
     assert "not timed" in replace(PONG, faster=None, quartiles=None).sentence
     assert "(quartiles 0.9 to 3.5: undecided)" in replace(PONG, quartiles=(0.9, 3.5)).sentence
     assert "(no spread is known: undecided)" in replace(PONG, quartiles=None).sentence
@@ -89,8 +98,9 @@ def test_one_line_for_each_geometry_and_device():
 
 
 def test_the_largest_pools_in_which_legacy_has_stale_hits():
-    some = replace(PONG, capacity="recur=50KB", size=5e4, stale=(0.0, 40.0), hit=(51.0, 51.0), miss=(49.0, 9.0))
-    more = replace(PONG, capacity="recur=20", size=2e4, stale=(0.0, 60.0), hit=(30.0, 31.0))
+    lies = with_rates(stale_hit=(0.0, 40.0), hit=(51.0, 51.0), miss=(49.0, 9.0))
+    some = replace(PONG, capacity="recur=50KB", size=5e4, **lies)
+    more = replace(PONG, capacity="recur=20", size=2e4, **with_rates(stale_hit=(0.0, 60.0), hit=(30.0, 31.0)))
     none = replace(PONG, capacity="recur=100", size=1e5)
     other = replace(more, backend="new:slab", size=9e4)
     elsewhere = replace(some, capacity="recur=80", source="b.json", size=8e4)
@@ -100,7 +110,8 @@ def test_the_largest_pools_in_which_legacy_has_stale_hits():
     )
     assert where_legacy_lies(PONG, [PONG, elsewhere]).startswith("With pools recur=80: ")
     assert where_legacy_lies(PONG, [PONG]) == ""
-    assert where_legacy_lies(replace(PONG, stale=(0.0, 1.0)), [replace(PONG, stale=(0.0, 1.0)), some]) == ""
+    own = replace(PONG, **with_rates(stale_hit=(0.0, 1.0)))
+    assert where_legacy_lies(own, [own, some]) == ""
 
 
 NAMES = ("step_time_over_legacy", "bytes_reserved", "miss_rate", "stale_hit_rate", "context_mismatch_rate")
@@ -129,9 +140,9 @@ def test_from_asv_where_no_replay_is(tmp_path):
     (verdict,) = from_asv(tmp_path, {"synthetic-visual-match": [((5.0,) * 5, (5.0,) * 5), (LEGACY, NEW), (None, None)]})
     assert (verdict.geometry, verdict.device, verdict.kind) == ("visual-match", "cpu", "synthetic")
     assert (verdict.faster, verdict.smaller, verdict.quartiles) == (4.0, 4.0, None)
-    assert verdict.hit == (51.0, 51.0)
-    assert verdict.stale == (0.0, 40.0)
-    assert verdict.miss == (40.0, 0.0)
+    assert verdict.rates["hit"] == (51.0, 51.0)
+    assert verdict.rates["stale_hit"] == (0.0, 40.0)
+    assert verdict.rates["miss"] == (40.0, 0.0)
     assert verdict.word == "better in memory and stale hits; time undecided"
     assert "no spread is known" in verdict.sentence
 

@@ -8,10 +8,10 @@ from xml.etree import ElementTree
 import pytest
 
 from kvbench.report.figures import COLOURS, draw
-from kvbench.report.plots import Band, Category, Mark, Plot, Series
+from kvbench.report.panels import Plot, Series
 
 SVG = "{http://www.w3.org/2000/svg}"
-LINES = Plot("x, ms", "y, MB", [Series.of(name, [0, 1, 2], [1, 5, 3], lambda x, y: f"{x} {y}") for name in "ab"])
+LINES = Plot("x, ms", "y, MB", [Series(name, [0, 1, 2], [1, 5, 3], lambda x, y, name: f"{x} {y}") for name in "ab"])
 
 
 def texts(drawing):
@@ -19,7 +19,7 @@ def texts(drawing):
 
 
 def test_text_is_text_and_no_formula():
-    plot = Plot("<b>$x^2$", "&amp;", LINES.series, marks=[Mark(1, "<script>$\\alpha$")])
+    plot = Plot("<b>$x^2$", "&amp;", LINES.series, marks=[(1, "<script>$\\alpha$")])
     found = texts(draw(plot, "figure"))
     assert "<b>$x^2$" in found
     assert "&amp;" in found
@@ -50,7 +50,7 @@ def test_every_series_can_be_hidden():
     plots = [
         LINES,
         Plot("x", "y", [Series(name, [0, 1], [1, 2], style="bars") for name in "ab"]),
-        Plot("x", categories=[Category("p"), Category("q")], bands=[Band(name, [1, 2], ["", ""]) for name in "ab"]),
+        Plot("x", series=[Series(name, [0, 1], [1, 2]) for name in "ab"], categories=["p", "q"]),
     ]
     for plot in plots:
         drawing = draw(plot, "figure")
@@ -70,19 +70,19 @@ def test_points_lie_on_their_line():
 
 
 def test_stacked_bars_are_pointed_at_where_they_end():
-    bars = [Series.of(name, [0, 1], [2, 2], lambda x, y: str(y), "bars") for name in "ab"]
+    bars = [Series(name, [0, 1], [2, 2], lambda x, y, name: str(y), "bars") for name in "ab"]
     below, above = draw(Plot("x", "y", bars), "figure").points
     assert above[0][1] < below[0][1]  # y runs downwards
 
 
 def test_gaps_and_many_points():
-    many = Series.of("a", range(5000), [math.nan if each % 2 else each for each in range(5000)], lambda x, y: "")
+    many = Series("a", range(5000), [math.nan if each % 2 else each for each in range(5000)], lambda x, y, name: "here")
     (points,) = draw(Plot("x", "y", [many]), "figure").points
     assert 500 <= len(points) <= 1000
 
 
 def test_spreads_are_drawn_and_pointed_at():
-    drawing = draw(Plot("us", categories=[Category("p", (1, 2, 3, 4, 5))], log_x=True), "figure")
+    drawing = draw(Plot("us", categories=["p"], spreads=[(1, 2, 3, 4, 5)], log_x=True), "figure")
     assert drawing.points[0][0][2] == "p\nmedian 3 us"
 
 
@@ -95,7 +95,7 @@ def test_spreads_are_drawn_and_pointed_at():
     ],
 )
 def test_categories_can_be_told_apart_and_have_room(names):
-    drawing = draw(Plot("us", categories=[Category(each, (1, 2, 3, 4, 5)) for each in names]), "figure")
+    drawing = draw(Plot("us", categories=names, spreads=[(1, 2, 3, 4, 5)] * len(names)), "figure")
     ends = [
         each for each in ElementTree.fromstring(drawing.svg).iter(f"{SVG}text") if "anchor: end" in each.get("style")
     ]
@@ -104,7 +104,7 @@ def test_categories_can_be_told_apart_and_have_room(names):
 
 
 def test_many_marks_are_one_path_and_their_texts_do_not_overlap():
-    marks = [Mark(place + 0.5, f"{place:08d}") for place in range(500)]
+    marks = [(place + 0.5, f"{place:08d}") for place in range(500)]
     drawing = draw(Plot("x", "y", [Series("a", range(501), range(501))], marks=marks), "figure")
     root = ElementTree.fromstring(drawing.svg)
     found = [each for each in root.iter(f"{SVG}text") if re.fullmatch(r"\d{8}", each.text)]
@@ -113,9 +113,7 @@ def test_many_marks_are_one_path_and_their_texts_do_not_overlap():
     assert all(b - a > 36 for a, b in pairwise(places))  # 8 characters of 7 points
     assert max(each.get("d", "").count("M") for each in root.iter(f"{SVG}path")) >= 500
     assert len(drawing.svg) < 150_000
-    few = texts(
-        draw(Plot("x", "y", [Series("a", range(9), range(9))], marks=[Mark(1, "one"), Mark(5, "two")]), "figure")
-    )
+    few = texts(draw(Plot("x", "y", [Series("a", range(9), range(9))], marks=[(1, "one"), (5, "two")]), "figure"))
     assert {"one", "two"} <= set(few)
 
 

@@ -5,14 +5,14 @@ from collections import Counter
 import pytest
 from replay_files import COMMITTED, steps_of, synthetic
 
-from kvbench.report.searches import read_searches
+from kvbench.report.searches import NO_NODE, read_searches
 from kvbench.trace.schema import TraceError
 from kvcache.backend import Scope
 
 
 @pytest.fixture(scope="module")
 def searches():
-    return read_searches(COMMITTED, "digest", 3)
+    return read_searches(COMMITTED, 3)
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +23,10 @@ def steps():
 def test_nodes_are_counted_by_simulation(searches, steps):
     assert searches.searches == 3
     stored = Counter(step.simulation for step in steps if step.is_recurrent for _ in step.stores)
-    assert {each: counts.total() for each, counts in searches.depth_by_simulation.items()} == stored
-    assert set(searches.depth_by_simulation[0]) == {1}  # the first simulation goes one step below the root
-    deepest = max(max(counts) for counts in searches.depth_by_simulation.values())
-    assert deepest == max(depth for step in steps for depth in step.depths)
+    nodes = searches.nodes[searches.nodes["recurrent"]]
+    assert nodes["simulation"].value_counts().to_dict() == stored
+    assert set(nodes.loc[nodes["simulation"] == 0, "depth"]) == {1}  # the first simulation: one step below the root
+    assert nodes["depth"].max() == max(depth for step in steps for depth in step.depths)
 
 
 def test_a_fifo_pool_finds_what_its_reuse_distance_says(searches, steps):
@@ -37,30 +37,30 @@ def test_a_fifo_pool_finds_what_its_reuse_distance_says(searches, steps):
         if step.scope is Scope.NODE:
             found += sum(node in queue for node in step.nodes)
             queue = [*queue, *step.stores][-slots:]
-    assert found == sum(count for distance, count in searches.reuse.items() if distance < slots) > 0
+    assert found == searches.reuse[searches.reuse.index < slots].sum() > 0
 
 
 def test_children_and_what_was_never_asked_for(searches, steps):
     extended = Counter(node for step in steps if step.is_recurrent for node in step.nodes)
     stores = [store for step in steps for store in step.stores]
-    assert searches.children == Counter(extended[store] for store in stores)
+    assert searches.nodes["children"].to_dict() == {store: extended[store] for store in stores}
     recurrent = [store for step in steps if step.is_recurrent for store in step.stores]
     assert searches.never_asked == sum(not extended[store] for store in recurrent)
 
 
 def test_the_tree_is_one(searches):
-    tree = searches.tree
-    assert len(tree.depths) == 26  # the root and a node of each simulation
-    assert tree.parents[0] is None
-    for place in range(1, len(tree.depths)):
-        parent = tree.parents[place]
-        assert parent < place
-        assert tree.depths[place] == tree.depths[parent] + 1
-        assert tree.simulations[place] > tree.simulations[parent]
+    tree = searches.tree()
+    assert len(tree) == 26  # the root and a node of each simulation
+    assert tree["parent"].iloc[0] == NO_NODE
+    below = tree.iloc[1:]
+    parents = tree.loc[below["parent"]]
+    assert (below["parent"] < below.index).all()
+    assert (below["depth"].to_numpy() == parents["depth"].to_numpy() + 1).all()
+    assert (below["simulation"].to_numpy() > parents["simulation"].to_numpy()).all()
 
 
 def test_all_of_a_trace(tmp_path):
-    found = read_searches(synthetic(tmp_path / "trace.parquet", searches=2), "digest")
+    found = read_searches(synthetic(tmp_path / "trace.parquet", searches=2))
     assert found.searches == 2
     assert found.future.lookups > 0
 
@@ -68,4 +68,4 @@ def test_all_of_a_trace(tmp_path):
 def test_a_bad_trace_is_refused(tmp_path):
     (tmp_path / "trace.parquet").write_text("no trace")
     with pytest.raises(TraceError, match="not a Parquet file"):
-        read_searches(tmp_path / "trace.parquet", "digest")
+        read_searches(tmp_path / "trace.parquet")

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from kvbench.report.text import clean, file_name, number, seconds_of
+from kvbench.report.text import clean, file_name, number
+from kvbench.text import seconds_of
 
 
 @pytest.mark.parametrize(

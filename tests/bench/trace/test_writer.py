@@ -50,8 +50,8 @@ def test_the_file_is_typed_parquet_with_a_json_header(tmp_path):
     assert pq.ParquetFile(path).metadata.row_group(0).column(0).compression == "ZSTD"
 
 
-@pytest.mark.parametrize("events_of_a_batch", [1, 7, 18])
-def test_row_groups_are_written_as_they_fill(tmp_path, monkeypatch, events_of_a_batch):
+@pytest.mark.parametrize("events_of_a_batch", [1, 5, 7, 18])
+def test_row_groups_are_full_whatever_the_batches(tmp_path, monkeypatch, events_of_a_batch):
     monkeypatch.setattr(writer_module, "ROW_GROUP_ROWS", 7)
     path, events = tmp_path / "trace.parquet", good_events()
     batches = [
@@ -103,6 +103,11 @@ class TestRecorder:
             TraceWriter(path, header())
         assert journal_path(path).read_bytes() == left
 
+    def test_names_a_folder_that_cannot_be_written_to(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(writer_module.os, "access", lambda *_: False)
+        with pytest.raises(PermissionError, match=f"{tmp_path} cannot be written to"):
+            TraceWriter(tmp_path / "trace.parquet", header())
+
     def test_makes_the_folder(self, tmp_path):
         path = tmp_path / "a" / "b" / "trace.parquet"
         TraceWriter(path, header()).close()
@@ -145,7 +150,7 @@ class TestRecorder:
     def test_a_kind_that_does_not_exist_is_not_written(self, tmp_path):
         writer = TraceWriter(tmp_path / "trace.parquet", header())
         writer.add("guess", "root", 0, 0, 0, 0)
-        with pytest.raises(KeyError, match="guess"):
+        with pytest.raises(ValueError, match="guess"):
             writer.flush()
 
 

@@ -7,8 +7,7 @@ import msgspec
 import pytest
 from replay_files import replay, synthetic
 
-from kvbench.report.pytest_benchmarks import read_benchmarks
-from kvbench.report.replays import read_replays
+from kvbench.report.input_files import read_benchmarks, read_replays
 from kvbench.results.decode import ResultsError
 from kvbench.results.pytest_benchmark import STATISTICS
 from kvbench.results.replay import Capacity
@@ -42,8 +41,8 @@ def changed(content, *path, value=None):
 def test_what_a_replay_wrote(tmp_path, content):
     file = read_replays(write(tmp_path, content))
     assert file.command.startswith("kvbench replay ")
-    assert file.machines["cpu"]["processor"] == content["machines"]["cpu"]["processor"]
-    (result,) = file.replays
+    assert file.content.machines["cpu"]["processor"] == content["machines"]["cpu"]["processor"]
+    (result,) = file.content.replays
     assert (result.trace.file, result.device, result.trace.synthetic) == ("trace.parquet", "cpu", True)
     assert result.capacity == Capacity("default")
     legacy, new = result.backends
@@ -63,7 +62,7 @@ def test_files_of_the_first_schema_version_are_read(tmp_path, content):
         del backend["timeline"]
         for values in backend["latency_us"].values():
             del values["percentiles"]
-    (result,) = read_replays(write(tmp_path, old)).replays
+    (result,) = read_replays(write(tmp_path, old)).content.replays
     assert result.first.timeline is None
     assert result.first.distributions == {}
     assert result.first.latency_us["store"].p50 > 0

@@ -1,0 +1,97 @@
+"""Options of several commands: each defined once, with its default. ``main`` shows defaults in every help."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from kvbench.cli.caches import DTYPES, parse_capacity
+from kvbench.files import check_writable
+from kvcache import BACKENDS, GEOMETRIES, POSITIONS, EvictionStrategy
+from kvcache.world_model import LARGEST_SEED
+
+__all__ = ["FILE", "model_options", "option"]
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+Command = Callable[..., Any]
+
+
+def _distinct(context: click.Context, parameter: click.Parameter, values: Any) -> Any:
+    """Refuse a value that is given twice: it would be measured twice."""
+    names = [getattr(each, "label", each) for each in values]
+    if len(set(names)) != len(names):
+        raise click.UsageError(f"a {parameter.opts[0]} is given twice: {', '.join(names)}")
+    return values
+
+
+def _writable(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a file that cannot be written now, and not after minutes of measuring."""
+    try:
+        if path is not None:
+            check_writable(path)
+    except OSError as error:
+        raise click.BadParameter(str(error)) from None
+    return path
+
+
+_COUNT = click.IntRange(min=1)
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "--backend": {"type": click.Choice(list(BACKENDS)), "multiple": True, "default": ("legacy", "new")},
+    "--capacity": {"type": parse_capacity, "metavar": "SLOTS", "default": "default"},
+    "--device": {"type": click.Choice(["cpu", "cuda"]), "default": "cpu", "help": "Run on this device."},
+    "--dtype": {"type": click.Choice(list(DTYPES)), "default": "float32", "help": "Store contexts in this type."},
+    "--env-num": {"type": _COUNT, "help": "Search in this many environments; by default the geometry's."},
+    "--eviction": {
+        "type": click.Choice([each.value for each in EvictionStrategy]),
+        "default": "fifo",
+        "help": "Evict by this strategy; legacy always writes in a circle.",
+    },
+    "--geometry": {
+        "type": click.Choice(list(GEOMETRIES)),
+        "required": True,
+        "help": "Take the shapes of the model and its caches from this geometry.",
+    },
+    "--json": {"type": FILE, "callback": _writable, "help": "Write all numbers to this file."},
+    "--positions": {"type": click.Choice(POSITIONS), "help": "Use these positions instead of the geometry's own."},
+    "--searches": {"type": _COUNT, "default": 20, "help": "Run this many searches."},
+    "--seed": {
+        "type": click.IntRange(min=0, max=LARGEST_SEED),
+        "default": 0,
+        "help": "Seed the weights, the play and the noise.",
+    },
+    "--simulations": {"type": _COUNT, "help": "Run this many simulations a search; by default the geometry's."},
+    "--threads": {"type": _COUNT, "default": 1, "help": "Let torch use this many threads."},
+}
+
+
+def option(name: str, *names: str, **changes: Any) -> Callable[[Command], Command]:
+    """One of the options above; ``names`` and ``changes`` are what a command has different, as in ``click.option``."""
+    settings = _OPTIONS[name] | changes
+    if settings.get("multiple"):
+        settings["callback"] = _distinct
+    return click.option(name, *names, **settings)
+
+
+def model_options(command: Command) -> Command:
+    """Add the options of a world model: a command gets them as ``shape`` (a Geometry) and ``seed``."""
+
+    @functools.wraps(command)
+    def with_shape(
+        geometry: str, positions: str | None, simulations: int | None, env_num: int | None, threads: int, **others: Any
+    ) -> None:
+        torch.set_num_threads(threads)
+        given = {"positions": positions, "env_num": env_num, "num_simulations": simulations}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        command(shape=replace(GEOMETRIES[geometry], **changes), **others)
+
+    whole: Command = with_shape
+    for name in ("--threads", "--seed", "--env-num", "--simulations", "--positions", "--geometry"):
+        whole = option(name)(whole)
+    return whole

@@ -1,0 +1,123 @@
+"""Result files as a report shows them: of ``kvbench replay --json`` and of pytest-benchmark, texts fit to be shown."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvbench.report.text import clean, file_name
+from kvbench.results import pytest_benchmark, replay
+from kvbench.results.decode import read_json
+from kvbench.results.pytest_benchmark import Benchmark, PytestBenchmarks
+from kvbench.results.replay import COMMIT, DEFAULT_CAPACITIES, BackendResult, ReplayResult, ReplayResults, Timeline
+
+__all__ = ["BenchmarkFile", "Replay", "ReplayFile", "read_benchmarks", "read_replays"]
+
+
+@dataclass(frozen=True)
+class ReplayFile:
+    """One file of replays; ``name`` is what it is called."""
+
+    path: Path
+    content: ReplayResults
+    name: str
+
+    @property
+    def replays(self) -> list[Replay]:
+        """In the order of the file."""
+        return [Replay(self, each) for each in self.content.replays]
+
+    @property
+    def command(self) -> str:
+        """The command that made it."""
+        return shlex.join(["kvbench", *self.content.command])
+
+    @property
+    def commit(self) -> str:
+        """Of the library that was measured, ``-dirty`` where files differed from it; empty where it is not known."""
+        return next((str(each[COMMIT]) for each in self.content.machines.values() if each.get(COMMIT)), "")
+
+
+@dataclass(frozen=True)
+class Replay:
+    """One replay, and the file that it is in."""
+
+    file: ReplayFile
+    result: ReplayResult
+
+    @property
+    def place(self) -> str:
+        """What was replayed, and on what."""
+        kind = "synthetic " if self.result.trace.synthetic else ""
+        return f"{kind}{self.result.trace.file} on {self.result.device}"
+
+    @property
+    def described(self) -> str:
+        """The same, and the size of the pools."""
+        return f"{self.place}, slots: {self.result.capacity.label}"
+
+    @property
+    def identity(self) -> str:
+        """What tells it from others: neither a result file's name nor a trace's need be the only one of its kind."""
+        return f"{self.file.path} {self.result.trace.sha256}"
+
+    @property
+    def timelines(self) -> list[tuple[BackendResult, Timeline]]:
+        """Backends that have a timeline."""
+        return [(each, each.timeline) for each in self.result.backends if each.timeline]
+
+    @property
+    def is_default(self) -> bool:
+        """Whether the pools have the sizes that they have without an option."""
+        return self.result.capacity.label in DEFAULT_CAPACITIES
+
+    def name(self, kind: str, *more: str) -> str:
+        """Of a panel's files."""
+        result = self.result
+        parts = self.file.path.stem, Path(result.trace.file).stem, result.device, result.capacity.label
+        return file_name(kind, *parts, *more, beside=self.identity)
+
+    def title(self, what: str) -> str:
+        """Of a panel: the same figure of another replay stands beside it."""
+        capacity = [] if self.is_default else [self.result.capacity.label]
+        device = [] if self.result.device == "cpu" else [self.result.device]
+        return ", ".join([f"{what}: {Path(self.result.trace.file).stem}", *capacity, *device])
+
+
+@dataclass(frozen=True)
+class BenchmarkFile:
+    """One file of pytest-benchmark; ``name`` is what it is called."""
+
+    path: Path
+    content: PytestBenchmarks
+    name: str
+
+    @property
+    def benchmarks(self) -> list[Benchmark]:
+        """Those that were timed: benchmarks of the gate can be counted only."""
+        return [each for each in self.content.benchmarks if each.extra_info.timed]
+
+    @property
+    def commit(self) -> str:
+        """What was measured, ``-dirty`` with changes; empty where it is not known."""
+        commit = self.content.commit_info
+        return f"{commit.id}-dirty" if commit.id and commit.dirty else commit.id or ""
+
+    @property
+    def machine(self) -> str:
+        """What it was measured on."""
+        machine = self.content.machine_info
+        python = f"Python {machine.python_version}" if machine.python_version else None
+        return ", ".join(part for part in (machine.cpu.brand_raw, python) if part)
+
+
+def read_replays(path: Path, name: str = "") -> ReplayFile:
+    """Read one result file, called by its own name unless one is given. Raises ResultsError, as ``read_json`` does."""
+    return ReplayFile(path, read_json(path, ReplayResults, replay.MADE_BY, prepare=clean), name or clean(path.name))
+
+
+def read_benchmarks(path: Path, name: str = "") -> BenchmarkFile:
+    """As ``read_replays``, of pytest-benchmark."""
+    content = read_json(path, PytestBenchmarks, pytest_benchmark.MADE_BY, prepare=clean)
+    return BenchmarkFile(path, content, name or clean(path.name))
