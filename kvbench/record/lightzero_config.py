@@ -8,14 +8,22 @@ import importlib.metadata
 import importlib.util
 import json
 import runpy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kvbench.errors import KvbenchError
 
-__all__ = ["ENVIRONMENTS", "LIGHTZERO_VERSION", "ConfigError", "UniZeroConfig", "load_config", "require_lightzero"]
+__all__ = [
+    "ENVIRONMENTS",
+    "LIGHTZERO_VERSION",
+    "ConfigError",
+    "UniZeroConfig",
+    "load_config",
+    "parse_settings",
+    "require_lightzero",
+]
 
 LIGHTZERO_VERSION = "0.2.0"
 
@@ -127,7 +135,7 @@ def _run(path: Path) -> Mapping[str, Any]:
         raise ConfigError(f"{path} fails with {type(error).__name__}: {error}") from error
 
 
-def parse_settings(texts: tuple[str, ...]) -> dict[str, Any]:
+def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
     """``policy.batch_size=32`` as a path and a JSON value; other text stays text.
 
     Raises:

@@ -21,8 +21,8 @@ from msgspec import Struct
 
 from kvbench.record.lightzero_config import UniZeroConfig, load_config
 from kvbench.record.lightzero_log import quietly
+from kvbench.record.lightzero_pinning import pin
 from kvbench.training.backends import LEGACY, cache_settings
-from kvbench.training.pinning import pin
 from kvbench.training.watch import Watch
 
 __all__ = ["NUMBERS", "SUMMARY", "Order", "Summary"]
