@@ -1,7 +1,8 @@
 """The caches that the new one is measured against, faults included.
 
 They are written anew from the behaviour of LightZero: 0.2.0 as released on PyPI
-(``lzero/model/unizero_world_models/world_model.py``), and the later state in which init writes evict actively.
+(``lzero/model/unizero_world_models/world_model.py``), the later state in which init writes evict actively, and main of
+2026-08 (commit 9f717c80), in which recurrent writes do so too.
 The costs are the same too: one ``copy_`` per layer and per K/V at full ``context_length``, row by row.
 
 Two things differ from 0.2.0 on purpose (SPEC 3.3). A root row is stored by its own size, without its front padding;
@@ -27,7 +28,7 @@ from kvcache.keys_values import KeysValues
 from kvcache.legacy_pool import LegacyPool, empty_entry
 from kvcache.stats import CacheStats
 
-__all__ = ["LEGACY", "LEGACY_0_2_0", "LegacyCache", "LegacyVariant", "RecurrentMissError"]
+__all__ = ["LEGACY", "LEGACY_0_2_0", "LEGACY_MAIN", "LegacyCache", "LegacyVariant", "RecurrentMissError"]
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,21 @@ class LegacyVariant:
         evicts_on_init: an init write first deletes the key that owned the slot.
         fails_on_recurrent_miss: a recurrent miss indexes a list with None.
         init_pool_size: slots per environment where the code fixes them; None follows the configuration.
+        evicts_on_recur: a recurrent write does so too.
     """
 
     name: str
     evicts_on_init: bool
     fails_on_recurrent_miss: bool
     init_pool_size: int | None
+    evicts_on_recur: bool = False
 
 
 LEGACY = LegacyVariant("legacy", evicts_on_init=True, fails_on_recurrent_miss=False, init_pool_size=None)
 LEGACY_0_2_0 = LegacyVariant("legacy-0.2.0", evicts_on_init=False, fails_on_recurrent_miss=True, init_pool_size=2)
+LEGACY_MAIN = LegacyVariant(
+    "legacy-main", True, fails_on_recurrent_miss=False, init_pool_size=None, evicts_on_recur=True
+)
 
 
 class RecurrentMissError(TypeError):
@@ -83,7 +89,7 @@ class LegacyCache(CacheBackend):
         given = config.init_pool_size is not None or config.init_pool_bytes is not None
         init_pool_size = config.init_entries if given else variant.init_pool_size or config.init_entries
         self.init_pools = [LegacyPool(init_pool_size, variant.evicts_on_init) for _ in range(geometry.env_num)]
-        self.recur_pool = LegacyPool(config.recur_entries, evicts=False)
+        self.recur_pool = LegacyPool(config.recur_entries, variant.evicts_on_recur)
         self.wm_pool = LegacyPool(geometry.env_num, evicts=False)
         self.hierarchy_stats = CacheStats()
         self.keys_values_wm = self._empty_batch(geometry.env_num)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from kvcache.integrations.lightzero.attachment import Attachment
+from kvcache.integrations.lightzero.settings import Settings
+from kvcache.legacy import LegacyVariant
 
 __all__ = ["Adapter", "Replacement"]
 
@@ -30,6 +32,7 @@ class Adapter(Protocol):
 
     Attributes:
         name: of the LightZero.
+        legacy: what its own cache does, for a validation.
         reads: the digest of every method that this relies on (see ``guard.source_digest``).
         root: the methods of an initial inference, replaced.
         node: those of a recurrent inference.
@@ -37,16 +40,20 @@ class Adapter(Protocol):
     """
 
     name: str
+    legacy: LegacyVariant
     reads: Mapping[str, str]
     root: Mapping[str, Replacement]
     node: Mapping[str, Replacement]
     clears: Mapping[str, Replacement]
 
     def attach(self, model: Any, attachment: Attachment) -> None:
-        """Put stand-ins where LightZero's policies clear its dicts."""
+        """Put stand-ins where LightZero's policies clear its own cache."""
 
     def detach(self, model: Any) -> None:
-        """Put empty dicts of LightZero's kind back."""
+        """Put LightZero's own cache back, empty."""
 
     def pool_sizes(self, model: Any) -> Mapping[str, int]:
         """LightZero's own number of entries: ``init`` of each environment, and ``recur``."""
+
+    def check(self, model: Any, settings: Settings) -> None:
+        """Raise UnsupportedLightZeroError where the model does what is not served; it names that."""

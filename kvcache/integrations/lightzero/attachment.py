@@ -1,4 +1,4 @@
-"""The cache of one world model, and the stand-ins for the dicts that LightZero's policies clear."""
+"""The cache of one world model."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from torch import Tensor
 from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
 from kvcache.integrations.lightzero.settings import Settings
 from kvcache.keys_values import KeysValues, zeros
+from kvcache.legacy import LegacyCache, LegacyVariant
 from kvcache.registry import make_backend
 from kvcache.shadow import ShadowCache
 from kvcache.world_model.log import cache_line
 
-__all__ = ["Attachment", "ClearsInit", "ClearsRecur", "own_keys_values"]
+__all__ = ["Attachment", "own_keys_values"]
 
 _log = logging.getLogger("kvcache.lightzero")
 
@@ -27,23 +28,24 @@ class Attachment:
 
     Args:
         settings: of the model.
+        legacy: LightZero's own cache, for a validation.
 
     Attributes:
         searches: roots so far.
         position_shift_of: LightZero's object from which the backend's position shift was taken.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, legacy: LegacyVariant) -> None:
+        self.settings, self.legacy = settings, legacy
         self.searches = 0
         self.position_shift_of: Any = None
         self._backend: CacheBackend | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Attachment:
-        return Attachment(self.settings)
+        return Attachment(self.settings, self.legacy)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Attachment, (self.settings,)
+        return Attachment, (self.settings, self.legacy)
 
     @property
     def is_built(self) -> bool:
@@ -52,8 +54,14 @@ class Attachment:
     @property
     def backend(self) -> CacheBackend:
         if self._backend is None:
-            self._backend = _build(self.settings)
+            self._backend = self._build()
         return self._backend
+
+    def _build(self) -> CacheBackend:
+        backend = make_backend("new", self.settings.cache)
+        if self.settings.validates:
+            backend = ShadowCache(backend, LegacyCache(self.settings.cache, self.legacy))
+        return backend
 
     def observe(self, wrap: Callable[[CacheBackend], CacheBackend]) -> None:
         """Put ``wrap(backend)`` in the backend's place: an ``ObservedCache`` of it, or again the cache in one."""
@@ -67,7 +75,7 @@ class Attachment:
 
     def retrieve(
         self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope, generate: Callable[[int], Any]
-    ) -> int:
+    ) -> list[int]:
         """Look up a context for each row, and supply one for each that has none.
 
         Args:
@@ -77,13 +85,13 @@ class Attachment:
             generate: makes the context of a row: LightZero's ``KeysValues``.
 
         Returns:
-            The number of rows for which one was found.
+            The rows for which one was found.
         """
         sizes = self.backend.lookup(envs, keys, scope)
-        missing = [row for row, size in enumerate(sizes) if size in (MISS, EMPTY)]
-        for row in missing:
+        missing = {row for row, size in enumerate(sizes) if size in (MISS, EMPTY)}
+        for row in sorted(missing):
             self.backend.supply(row, own_keys_values(generate(row)))
-        return len(sizes) - len(missing)
+        return [row for row in range(len(sizes)) if row not in missing]
 
     def pad_in_front(self) -> None:
         """Make all rows as long as the longest one, by zeros in front that count as tokens."""
@@ -96,35 +104,6 @@ class Attachment:
                 block = zeros(context.block.shape, context.device, context.dtype)
                 block[..., longest - size : longest, :].copy_(context.block[..., :size, :])
                 backend.supply(row, KeysValues.from_block(block, longest))
-
-
-class ClearsInit:
-    """Stands where LightZero keeps an environment's keys: policies clear it."""
-
-    def __init__(self, attachment: Attachment, env: int) -> None:
-        self._attachment, self._env = attachment, env
-
-    def clear(self) -> None:
-        if self._attachment.is_built:
-            self._attachment.backend.clear_init_caches([self._env])
-
-
-class ClearsRecur:
-    """Stands where LightZero keeps the recurrent keys: inferences and policies clear it."""
-
-    def __init__(self, attachment: Attachment) -> None:
-        self._attachment = attachment
-
-    def clear(self) -> None:
-        if self._attachment.is_built:
-            self._attachment.backend.clear_recur_cache()
-
-
-def _build(settings: Settings) -> CacheBackend:
-    backend = make_backend("new", settings.cache)
-    if settings.validates:
-        backend = ShadowCache(backend, make_backend("legacy-0.2.0", settings.cache))
-    return backend
 
 
 def own_keys_values(theirs: Any) -> KeysValues:

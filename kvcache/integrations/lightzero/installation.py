@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gc
 import importlib
@@ -11,19 +12,20 @@ from typing import Any
 from kvcache.backend import CacheBackend
 from kvcache.integrations.lightzero.adapter import Adapter, Replacement
 from kvcache.integrations.lightzero.attachment import Attachment
-from kvcache.integrations.lightzero.guard import UnsupportedLightZeroError, check_source
+from kvcache.integrations.lightzero.guard import UnsupportedLightZeroError, check_class, check_source, installed_version
+from kvcache.integrations.lightzero.main_2026_08 import Main202608
 from kvcache.integrations.lightzero.release_0_2_0 import Release020
 from kvcache.integrations.lightzero.settings import Settings
 
-__all__ = ["backend_of", "install", "installed", "uninstall"]
+__all__ = ["ADAPTERS", "backend_of", "install", "installed", "uninstall"]
 
 _MODULE = "lzero.model.unizero_world_models.world_model"
 _ATTACHMENT = "_kvcache_attachment"  # of a model, in its __dict__
-_ADAPTERS: tuple[Adapter, ...] = (Release020(),)
+ADAPTERS: tuple[Adapter, ...] = (Release020(), Main202608())
 
 
 class _Installation:
-    """An adapter's methods in a class.
+    """An adapter's methods in a class, and in the models that were made before.
 
     Args:
         world_model: LightZero's class.
@@ -32,29 +34,51 @@ class _Installation:
 
     def __init__(self, world_model: type, adapter: Adapter) -> None:
         self.world_model, self.adapter = world_model, adapter
+        # A bad configuration is found before anything is changed.
+        attachments = [(model, self._attachment(model, model.config)) for model in _models(world_model)]
         replaced = {**adapter.root, **adapter.node, **adapter.clears}
         self.originals: dict[str, Any] = {name: getattr(world_model, name) for name in ("__init__", *replaced)}
         setattr(world_model, "__init__", self._attaching(self.originals["__init__"]))  # noqa: B010
         for name, replacement in replaced.items():
             setattr(world_model, name, _dispatching(self.originals[name], replacement))
+        for model, attachment in attachments:
+            self._attach(model, attachment)
 
     def _attaching(self, original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)
         def init(model: Any, config: Any, *args: Any, **kwargs: Any) -> None:
             original(model, config, *args, **kwargs)
-            settings = Settings.read(config, model.env_num, self.adapter.pool_sizes(model))
-            if settings is not None:
-                model.__dict__[_ATTACHMENT] = Attachment(settings)
-                self.adapter.attach(model, model.__dict__[_ATTACHMENT])
+            self._attach(model, self._attachment(model, config))
 
         return init
+
+    def _attachment(self, model: Any, config: Any) -> Attachment | None:
+        """The cache that a configuration asks for."""
+        settings = Settings.read(config, model.env_num, self.adapter.pool_sizes(model))
+        if settings is None:
+            return None
+        check_class(type(model), self.world_model, self.adapter.reads)
+        self.adapter.check(model, settings)
+        # Not the configuration's: LightZero takes the CPU where there is no GPU.
+        cache = dataclasses.replace(settings.cache, device=model.device)
+        return Attachment(dataclasses.replace(settings, cache=cache), self.adapter.legacy)
+
+    def _attach(self, model: Any, attachment: Attachment | None) -> None:
+        if attachment is not None:
+            model.__dict__[_ATTACHMENT] = attachment
+            self.adapter.attach(model, attachment)
 
     def remove(self) -> None:
         for name, original in self.originals.items():
             setattr(self.world_model, name, original)
-        for model in gc.get_objects():  # copies made by others too
-            if isinstance(model, self.world_model) and model.__dict__.pop(_ATTACHMENT, None) is not None:
+        for model in _models(self.world_model):
+            if model.__dict__.pop(_ATTACHMENT, None) is not None:
                 self.adapter.detach(model)
+
+
+def _models(world_model: type) -> list[Any]:
+    """All models of a class that are alive, copies made by others too."""
+    return [each for each in gc.get_objects() if issubclass(type(each), world_model)]
 
 
 _installations: list[_Installation] = []  # one at most
@@ -63,12 +87,16 @@ _installations: list[_Installation] = []  # one at most
 def install() -> str:
     """Let LightZero's world models have the new cache, where their configuration asks for it. Twice is once.
 
+    Models that were made before are served too: they begin with an empty cache.
+
     Returns:
         The name of the LightZero that is served.
 
     Raises:
         ImportError: LightZero is not installed.
-        UnsupportedLightZeroError: this LightZero's methods are not known; it names them.
+        UnsupportedLightZeroError: this LightZero's methods are not known, or a model's configuration is not served; it
+            names them.
+        ValueError: a model's configuration has a bad setting.
     """
     if not _installations:
         world_model = importlib.import_module(_MODULE).WorldModel
@@ -105,14 +133,18 @@ def attachment_of(model: Any) -> Attachment | None:
 
 def _adapter(world_model: type) -> Adapter:
     refusals = []
-    for adapter in _ADAPTERS:
+    for adapter in ADAPTERS:
         try:
             check_source(world_model, adapter.name, adapter.reads)
         except UnsupportedLightZeroError as error:
             refusals.append(str(error))
         else:
             return adapter
-    raise UnsupportedLightZeroError("\n".join(refusals))
+    known = " or ".join(adapter.name for adapter in ADAPTERS)
+    lines = "\n- ".join(
+        (f"the installed LightZero (version {installed_version()}) is not one that kvcache knows", *refusals)
+    )
+    raise UnsupportedLightZeroError(f"{lines}\nInstall {known}, or run without kvcache's install()")
 
 
 def _dispatching(original: Callable[..., Any], replacement: Replacement) -> Callable[..., Any]:

@@ -5,7 +5,6 @@ A row of its batches is a cache of its own, whichever environment is in it. So e
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,19 +13,21 @@ import torch
 from torch import Tensor
 
 from kvcache.backend import Scope
+from kvcache.integrations.lightzero import methods
 from kvcache.integrations.lightzero.adapter import Replacement
-from kvcache.integrations.lightzero.attachment import Attachment, ClearsInit, ClearsRecur
-from kvcache.integrations.lightzero.guard import UnsupportedLightZeroError
+from kvcache.integrations.lightzero.attachment import Attachment
+from kvcache.integrations.lightzero.settings import Settings
+from kvcache.integrations.lightzero.stand_ins import ClearsInit, ClearsRecur
+from kvcache.legacy import LEGACY_0_2_0
 
 __all__ = ["Release020"]
-
-_FIRST_STEP = -1  # LightZero's action of an environment whose episode begins
 
 
 class Release020:
     """The adapter to LightZero 0.2.0 (see ``Adapter``)."""
 
     name = "LightZero 0.2.0"
+    legacy = LEGACY_0_2_0
     reads: Mapping[str, str] = {
         "wm_forward_for_initial_infererence": "d1dd04321e78e170",
         "retrieve_or_generate_kvcache": "b106abe2c2474a94",
@@ -38,6 +39,7 @@ class Release020:
         "reset_for_initial_inference": "86e6ef88dd5f9a10",
         "precompute_pos_emb_diff_kv": "b6858eb2d8328679",
         "_initialize_cache_structures": "da1ff5486b5d1940",
+        "_initialize_transformer_keys_values": "5547e31aa35ea699",
         "_add_position_embeddings": "a92b4dd38aae60f8",
     }
 
@@ -46,11 +48,14 @@ class Release020:
         model.past_kv_cache_recurrent_infer = ClearsRecur(attachment)
 
     def detach(self, model: Any) -> None:
-        model.past_kv_cache_init_infer_envs = [defaultdict(dict) for _ in range(model.env_num)]
-        model.past_kv_cache_recurrent_infer = defaultdict(dict)
+        model._initialize_cache_structures()
+        model._initialize_transformer_keys_values()
 
     def pool_sizes(self, model: Any) -> Mapping[str, int]:
         return {"init": model.shared_pool_size_init, "recur": model.shared_pool_size}
+
+    def check(self, model: Any, settings: Settings) -> None:
+        """All of it is served."""
 
     @staticmethod
     def _root(
@@ -66,39 +71,14 @@ class Release020:
         if latents is None:
             return original(last_latents, batch_action, None, start_pos)
         rows = len(latents)
-        if rows > model.env_num:
-            raise UnsupportedLightZeroError(
-                f"a search has {rows} environments, and the world model was made for env_num={model.env_num}: set "
-                "world_model_cfg.env_num to the larger of collector_env_num and evaluator_env_num"
-            )
-        attachment.begin_search()
-        backend = attachment.backend
-        _take_position_shift(attachment, model)
-        with torch.no_grad():
-            if _is_first_step(model, batch_action):
-                backend.lookup(range(rows), [None] * rows, Scope.ROOT)
-                inputs = [{"obs_embeddings": latents}]
-            else:
-                found = attachment.retrieve(
-                    range(rows),
-                    backend.hash_states(last_latents[:rows]),
-                    Scope.ROOT,
-                    lambda row: _context(model, last_latents[row], start_pos[row].item()),
-                )
-                model.root_total_query_cnt += rows
-                model.root_hit_cnt += found
-                if attachment.settings.cache.exact:  # 0.2.0 stores a root's zeros in front as if they were tokens
-                    attachment.pad_in_front()
-                start_pos = start_pos[:rows]
-                actions = torch.from_numpy(np.array(batch_action[:rows])).to(last_latents.device)
-                actions = actions.unsqueeze(1 if model.continuous_action_space else -1)
-                inputs = [{"act_tokens": actions}, {"obs_embeddings": latents}]
-            model.keys_values_wm_size_list_current = list(backend.assemble())
-            model.keys_values_wm = backend.keys_values_wm
-            for each in inputs:
-                outputs = model.forward(each, past_keys_values=model.keys_values_wm, start_pos=start_pos)
-            backend.store(range(rows), backend.hash_states(latents), Scope.ROOT)
-        return outputs
+        methods.check_rows(model, rows)
+
+        def forward(tokens: dict[str, Tensor], positions: Any) -> Any:
+            return model.forward(tokens, past_keys_values=model.keys_values_wm, start_pos=positions)
+
+        batch = methods.RootBatch(range(rows), last_latents, batch_action, latents, start_pos)
+        # 0.2.0 stores a root's zeros in front as if they were tokens.
+        return methods.infer_root(attachment, model, batch, forward, pads_in_front=attachment.settings.cache.exact)
 
     @staticmethod
     def _retrieve(
@@ -121,22 +101,13 @@ class Release020:
         else:
             positions = np.asarray(start_pos).reshape(-1)
             keys = backend.hash_states(latent_state)
-        found = attachment.retrieve(
-            envs,
-            keys,
-            Scope.NODE,
-            lambda row: _context(model, torch.from_numpy(latent_state[row]).to(model.device), int(positions[row])),
-        )
-        model.total_query_count += ready_env_num
-        model.hit_count += found
-        return list(backend.keys_values_wm_size_list)
 
-    @staticmethod
-    def _assemble(attachment: Attachment, model: Any, original: Any, is_init_infer: bool = True) -> list[int]:
-        """``trim_and_pad_kv_cache``."""
-        sizes = list(attachment.backend.assemble())
-        model.keys_values_wm = attachment.backend.keys_values_wm
-        return sizes
+        def generate(row: int) -> Any:
+            latent = torch.from_numpy(latent_state[row]).to(model.device)
+            return methods.new_context(model, latent, int(positions[row]))
+
+        methods.retrieve_nodes(attachment, model, envs, keys, generate)
+        return list(backend.keys_values_wm_size_list)
 
     @staticmethod
     def _store(
@@ -147,46 +118,10 @@ class Release020:
             keys = attachment.backend.hash_states(latent_state)
             attachment.backend.store(range(len(keys)), keys, Scope.ROOT if is_init_infer else Scope.NODE)
 
-    @staticmethod
-    def _clear(attachment: Attachment, model: Any, original: Any) -> None:
-        """``clear_caches``: LightZero calls it when weights have changed."""
-        original()
-        if attachment.is_built:
-            attachment.backend.clear_all()
-
     root: Mapping[str, Replacement] = {"wm_forward_for_initial_infererence": _root}
     node: Mapping[str, Replacement] = {
         "retrieve_or_generate_kvcache": _retrieve,
-        "trim_and_pad_kv_cache": _assemble,
+        "trim_and_pad_kv_cache": methods.assemble,
         "update_cache_context": _store,
     }
-    clears: Mapping[str, Replacement] = {"clear_caches": _clear}
-
-
-def _is_first_step(model: Any, batch_action: Any) -> bool:
-    """Whether all environments begin an episode, as LightZero tells it from their last actions."""
-    if model.continuous_action_space:
-        return not isinstance(batch_action[0], np.ndarray)
-    return bool(max(batch_action) == _FIRST_STEP)
-
-
-def _context(model: Any, latent: Tensor, position: int) -> Any:
-    """The context of one latent ``[K, E]`` alone, LightZero's ``KeysValues`` of one row."""
-    context = model.transformer.generate_empty_keys_values(n=1, max_tokens=model.context_length)
-    model.forward({"obs_embeddings": latent.unsqueeze(0)}, past_keys_values=context, start_pos=position)
-    return context
-
-
-def _take_position_shift(attachment: Attachment, model: Any) -> None:
-    """Take LightZero's own differences of absolute positions, where it has computed new ones.
-
-    They are of the weights at the time that LightZero last computed them; training goes on with them.
-    """
-    layers = getattr(model, "pos_emb_diff_k", None)
-    if layers is None or layers is attachment.position_shift_of:
-        return
-    places = (2, model.context_length - 1)
-    pairs = zip(layers, model.pos_emb_diff_v, strict=True)
-    shift = torch.stack([torch.cat([keys[places], values[places]]) for keys, values in pairs])
-    attachment.backend.position_shift = shift.to(attachment.settings.cache.dtype)
-    attachment.position_shift_of = layers
+    clears: Mapping[str, Replacement] = {"clear_caches": methods.clear}

@@ -14,7 +14,10 @@ __all__ = ["SETTINGS", "Settings"]
 
 # Name -> meaning. The pool sizes and ``eviction_strategy`` are those of ``CacheConfig``.
 SETTINGS = {
-    "use_new_cache_manager": "whether the world model uses the new cache; False by default",
+    "use_new_cache_manager": (
+        "whether the world model uses the new cache; False by default. LightZero main has a manager of its own by this "
+        "name: after install() the name means the new cache"
+    ),
     "cache_storage": 'where contents are kept: "paged" (default), "slab", "private" or "auto"',
     "cache_resident_batch": "whether the batch keeps its content between inferences (paged only)",
     "cache_exact_layout": "whether batches are laid out as LightZero's, so that training computes the same bits",

@@ -1,35 +1,43 @@
-"""A LightZero 0.2.0 world model under a search that picks nodes by a seed: LightZero's tree picks by the clock."""
+"""A LightZero world model under a search that picks nodes by a seed: LightZero's tree picks by the clock.
+
+It drives LightZero 0.2.0, and main as of commit 9f717c80 (2026-08-21): whichever ``lzero`` is imported.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import importlib.util
+import inspect
 import io
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 OBSERVATION, ACTIONS = 5, 3
+ENVS = 3
 
 
-def make_model(seed: int = 0, continuous: bool = False, **config):
+def is_main() -> bool:
+    """Whether the LightZero that is installed is newer than 0.2.0: both call themselves 0.2.0."""
+    return importlib.util.find_spec("lzero.model.unizero_world_models.cache_window") is not None
+
+
+def make_model(seed: int = 0, continuous: bool = False, of: type | None = None, **config):
     """A ``UniZeroModel`` of random weights, all of which have an effect; ``config`` goes into ``world_model_cfg``."""
-    from lzero.model.sampled_unizero_model import SampledUniZeroModel
-    from lzero.model.unizero_model import UniZeroModel
-    from lzero.policy.sampled_unizero import SampledUniZeroPolicy
-    from lzero.policy.unizero import UniZeroPolicy
-
-    policy, model_class = (SampledUniZeroPolicy, SampledUniZeroModel) if continuous else (UniZeroPolicy, UniZeroModel)
+    policy, model_class = _classes(continuous)
+    model_class = of or model_class
     wm = copy.deepcopy(policy.default_config().model.world_model_cfg)
     wm.update(
-        device="cpu", obs_type="vector", num_layers=2, num_heads=2, embed_dim=32, env_num=3, action_space_size=ACTIONS,
-        context_length=8, continuous_action_space=continuous, num_simulations=6, norm_type="BN",
-        sigma_type="conditioned", bound_type=None,
+        device="cpu", obs_type="vector", num_layers=2, num_heads=2, embed_dim=32, env_num=ENVS,
+        action_space_size=ACTIONS, context_length=8, continuous_action_space=continuous, num_simulations=6,
+        norm_type="BN", sigma_type="conditioned", bound_type=None,
     )  # fmt: skip
     wm.update(config)
     torch.manual_seed(seed)
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), _without_logs():
         model = model_class(
             observation_shape=OBSERVATION, action_space_size=ACTIONS, model_type="mlp", norm_type="BN",
             continuous_action_space=continuous, world_model_cfg=wm,
@@ -41,6 +49,34 @@ def make_model(seed: int = 0, continuous: bool = False, **config):
     if not wm.rotary_emb:
         model.world_model.precompute_pos_emb_diff_kv()
     return model
+
+
+def _classes(continuous: bool):
+    from lzero.model import sampled_unizero_model, unizero_model
+    from lzero.policy.sampled_unizero import SampledUniZeroPolicy
+    from lzero.policy.unizero import UniZeroPolicy
+
+    encoder = unizero_model.RepresentationNetworkMLP
+    if "num_layers" in inspect.signature(encoder).parameters:
+        # Main cannot make a UniZeroModel for vectors: it gives both parts arguments that they do not know.
+
+        def renamed(*args, layer_num, **kwargs):
+            return encoder(*args, num_layers=layer_num, **kwargs)
+
+        unizero_model.RepresentationNetworkMLP = renamed
+        unizero_model.VectorDecoderForMemoryEnv = lambda **_: None
+    if continuous:
+        return SampledUniZeroPolicy, sampled_unizero_model.SampledUniZeroModel
+    return UniZeroPolicy, unizero_model.UniZeroModel
+
+
+@contextlib.contextmanager
+def _without_logs():
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 class Driver:
@@ -64,16 +100,12 @@ class Driver:
     def restart(self) -> None:
         self.last, self.step = None, 0
 
-    def search(self, rows: int | Sequence[int] = 3) -> list[np.ndarray]:
+    def search(self, rows: int | Sequence[int] = ENVS) -> list[np.ndarray]:
         """One search of ``rows`` environments: all outputs of its inferences."""
         rows = list(range(rows)) if isinstance(rows, int) else list(rows)
-        current = torch.from_numpy(self.random.standard_normal((3, OBSERVATION)).astype(np.float32))[rows]
-        start = np.full(len(rows), self.step)
-        if self.last is None:
-            last, actions = torch.zeros(len(rows), OBSERVATION), [-1] * len(rows)
-        else:
-            last, actions = self.last[: len(rows)], self._actions(len(rows))
-        outputs = [self.model.initial_inference(last, actions, current, start)]
+        current = torch.from_numpy(self.random.standard_normal((ENVS, OBSERVATION)).astype(np.float32))[rows]
+        start = self.start(rows)
+        outputs = [self.initial(rows, current, start)]
         nodes = [outputs[0].latent_state.numpy()]
         for simulation in range(self.simulations):
             picks = self.random.integers(0, len(nodes), len(rows))
@@ -81,8 +113,19 @@ class Driver:
             outputs.append(self.recurrent(latents, simulation, picks, start))
             nodes.append(outputs[-1].latent_state.numpy())
         self.latents += nodes
-        self.last, self.step = current, self.step + 1
         return [np.asarray(value) for each in outputs for value in (each.value, each.policy_logits, each.latent_state)]
+
+    def start(self, rows):
+        return np.full(len(rows), self.step)
+
+    def initial(self, rows, current, start):
+        """Rows of environments that are done leave, and the others move up."""
+        if self.last is None:
+            last, actions = torch.zeros(len(rows), OBSERVATION), [-1] * len(rows)
+        else:
+            last, actions = self.last[: len(rows)], self._actions(len(rows))
+        self.last, self.step = current, self.step + 1
+        return self.model.initial_inference(last, actions, current, start)
 
     def recurrent(self, latents, simulation, picks, start):
         actions = self._actions(len(latents))
@@ -99,6 +142,29 @@ class Driver:
         """Share of the nodes whose latent is their own."""
         rows = [row.tobytes() for node in self.latents for row in node]
         return len(set(rows)) / len(rows)
+
+
+class NamedDriver(Driver):
+    """Searches of LightZero main, whose rows are environments by name: each begins and ends its episodes alone."""
+
+    def __init__(self, model, simulations: int = 6, seed: int = 0) -> None:
+        super().__init__(model, simulations, seed)
+        self.restart()
+
+    def restart(self, envs: Sequence[int] = range(ENVS)) -> None:
+        if self.last is None:
+            self.last, self.steps = torch.zeros(ENVS, OBSERVATION), np.zeros(ENVS, int)
+        for env in envs:
+            self.last[env], self.steps[env] = 0, 0
+
+    def start(self, rows):
+        return self.steps[rows]
+
+    def initial(self, rows, current, start):
+        actions = [action if step else -1 for action, step in zip(self._actions(len(rows)), start, strict=True)]
+        last = self.last[rows].clone()
+        self.last[rows], self.steps[rows] = current, start + 1
+        return self.model.initial_inference(last, actions, current, start, ready_env_id=rows)
 
 
 def largest_difference(ours, theirs) -> float:

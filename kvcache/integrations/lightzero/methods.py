@@ -1,0 +1,161 @@
+"""The parts of replaced methods that all adapters have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kvcache.backend import Scope
+from kvcache.integrations.lightzero.attachment import Attachment
+from kvcache.integrations.lightzero.guard import UnsupportedLightZeroError
+
+__all__ = ["FIRST_STEP", "RootBatch", "assemble", "check_rows", "clear", "infer_root", "new_context", "retrieve_nodes"]
+
+FIRST_STEP = -1  # LightZero's action of an environment whose episode begins
+
+
+@dataclass(frozen=True)
+class RootBatch:
+    """An initial inference.
+
+    Attributes:
+        envs: the environment of each row.
+        last_latents: of the steps before, ``[B, K, E]``.
+        actions: taken there.
+        latents: of the current steps, ``[B, K, E]``.
+        start_pos: steps of each row's episode so far.
+    """
+
+    envs: Sequence[int]
+    last_latents: Tensor
+    actions: Any
+    latents: Tensor
+    start_pos: Any
+
+
+def infer_root(
+    attachment: Attachment,
+    model: Any,
+    batch: RootBatch,
+    forward: Callable[[dict[str, Tensor], Any], Any],
+    pads_in_front: bool = False,
+) -> Any:
+    """Look up, forward and store the rows of an initial inference.
+
+    Args:
+        attachment: the model's cache.
+        model: the world model.
+        batch: what it is for.
+        forward: of one kind of tokens at these positions, on ``model.keys_values_wm``.
+        pads_in_front: whether zeros in front of a row count as its tokens.
+
+    Returns:
+        The model's outputs for the current latents.
+    """
+    attachment.begin_search()
+    backend, rows, start_pos = attachment.backend, len(batch.envs), batch.start_pos
+    take_position_shift(attachment, model)
+    with torch.no_grad():
+        inputs = [{"obs_embeddings": batch.latents}]
+        if _is_first_step(model, batch.actions):
+            backend.lookup(batch.envs, [None] * rows, Scope.ROOT)
+        else:
+            _retrieve_root(attachment, model, batch)
+            start_pos = start_pos[:rows]
+            inputs.insert(0, {"act_tokens": _action_tokens(model, batch)})
+            if pads_in_front:
+                attachment.pad_in_front()
+        model.keys_values_wm_size_list_current = list(backend.assemble())
+        model.keys_values_wm = backend.keys_values_wm
+        for each in inputs:
+            outputs = forward(each, start_pos)
+        backend.store(batch.envs, backend.hash_states(batch.latents), Scope.ROOT)
+    return outputs
+
+
+def _retrieve_root(attachment: Attachment, model: Any, batch: RootBatch) -> None:
+    latents, rows = batch.last_latents, len(batch.envs)
+    found = attachment.retrieve(
+        batch.envs,
+        attachment.backend.hash_states(latents[:rows]),
+        Scope.ROOT,
+        lambda row: new_context(model, latents[row], int(batch.start_pos[row])),
+    )
+    model.root_total_query_cnt += rows
+    model.root_hit_cnt += len(found)
+
+
+def _action_tokens(model: Any, batch: RootBatch) -> Tensor:
+    actions = torch.from_numpy(np.array(batch.actions[: len(batch.envs)])).to(batch.last_latents.device)
+    return actions.unsqueeze(1 if model.continuous_action_space else -1)
+
+
+def _is_first_step(model: Any, actions: Any) -> bool:
+    """Whether all environments begin an episode, as LightZero tells it from their last actions."""
+    if model.continuous_action_space:
+        return not isinstance(actions[0], np.ndarray)
+    return bool(max(actions) == FIRST_STEP)
+
+
+def retrieve_nodes(
+    attachment: Attachment,
+    model: Any,
+    envs: Sequence[int],
+    keys: Sequence[int | None],
+    generate: Callable[[int], Any],
+) -> list[int]:
+    """Look up the contexts of a recurrent inference, and count as LightZero does. Returns the rows that found one."""
+    found = attachment.retrieve(envs, keys, Scope.NODE, generate)
+    model.total_query_count += len(envs)
+    model.hit_count += len(found)
+    return found
+
+
+def assemble(attachment: Attachment, model: Any, original: Any, is_init_infer: bool = True) -> list[int]:
+    """``trim_and_pad_kv_cache``."""
+    sizes = list(attachment.backend.assemble())
+    model.keys_values_wm = attachment.backend.keys_values_wm
+    return sizes
+
+
+def clear(attachment: Attachment, model: Any, original: Any) -> None:
+    """``clear_caches``: LightZero calls it when weights have changed."""
+    original()
+    if attachment.is_built:
+        attachment.backend.clear_all()
+
+
+def check_rows(model: Any, rows: int) -> None:
+    """Raise UnsupportedLightZeroError where a search has more rows than the model has environments."""
+    if rows > model.env_num:
+        raise UnsupportedLightZeroError(
+            f"a search has {rows} environments, and the world model was made for env_num={model.env_num}: set "
+            "world_model_cfg.env_num to the larger of collector_env_num and evaluator_env_num"
+        )
+
+
+def new_context(model: Any, latent: Tensor, position: int) -> Any:
+    """The context of one latent ``[K, E]`` alone, LightZero's ``KeysValues`` of one row."""
+    context = model.transformer.generate_empty_keys_values(n=1, max_tokens=model.context_length)
+    model.forward({"obs_embeddings": latent.unsqueeze(0)}, past_keys_values=context, start_pos=position)
+    return context
+
+
+def take_position_shift(attachment: Attachment, model: Any) -> None:
+    """Take LightZero's own differences of absolute positions, where it has computed new ones.
+
+    They are of the weights at the time that LightZero last computed them; training goes on with them.
+    """
+    layers = getattr(model, "pos_emb_diff_k", None)
+    if layers is None or layers is attachment.position_shift_of:
+        return
+    places = (2, model.context_length - 1)
+    pairs = zip(layers, model.pos_emb_diff_v, strict=True)
+    shift = torch.stack([torch.cat([keys[places], values[places]]) for keys, values in pairs])
+    attachment.backend.position_shift = shift.to(attachment.settings.cache.dtype)
+    attachment.position_shift_of = layers
