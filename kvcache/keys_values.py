@@ -229,6 +229,12 @@ class KeysValues:
             cache._size = size
 
     @property
+    def sizes_agree(self) -> bool:
+        """Whether all layers have equally many live tokens."""
+        size = self.size
+        return all(cache._size == size for cache in self._caches)
+
+    @property
     def num_samples(self) -> int:
         return self._keys_values[0]._k_cache._cache.shape[0]
 

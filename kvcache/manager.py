@@ -4,24 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from enum import Enum
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
+from kvcache.backend import (
+    EMPTY,
+    MISS,
+    CacheBackend,
+    OrderError,
+    Scope,
+    check_lengths,
+    check_row,
+    check_scope,
+    check_supplied,
+)
 from kvcache.batch import Destinations, Found, Row
 from kvcache.config import CacheConfig
 from kvcache.eviction import EvictionStrategy
-from kvcache.geometry import Geometry
+from kvcache.geometry import Geometry, is_whole
 from kvcache.hashing import hash_states
+from kvcache.integrity import Integrity
 from kvcache.keys_values import KeysValues
 from kvcache.layout import make_layout
 from kvcache.pool import KVCachePool
 from kvcache.stats import CacheStats
 from kvcache.storage import Storage
+from kvcache.storage.base import check_entry
 
 __all__ = ["KVCacheManager"]
+
+
+class _Stage(Enum):
+    """How far the batch is."""
+
+    NOTHING = 0
+    LOOKED_UP = 1
+    ASSEMBLED = 2
 
 
 class KVCacheManager(CacheBackend):
@@ -73,6 +94,7 @@ class KVCacheManager(CacheBackend):
         self.hierarchy_stats = CacheStats()
         layout = make_layout(config)
         self._batch = layout.batch
+        self._integrity = Integrity()
         self.init_pools = [
             self._pool(f"init/env_{env}", layout.init_storage(), layout.init_pool_size) for env in range(self.env_num)
         ]
@@ -80,10 +102,12 @@ class KVCacheManager(CacheBackend):
         self.wm_pool = self._pool("wm", layout.wm_storage(), self.env_num)
         self.keys_values_wm_size_list = []
         self._rows: list[Row] = []
-        self._assembled = False
+        self._stage = _Stage.NOTHING
 
     def _pool(self, name: str, storage: Storage, size: int) -> KVCachePool:
-        return KVCachePool(size, self.config.eviction_strategy, self.stats_enabled, name, storage=storage)
+        return KVCachePool(
+            size, self.config.eviction_strategy, self.stats_enabled, name, storage=storage, integrity=self._integrity
+        )
 
     @property
     def keys_values_wm(self) -> KeysValues:  # type: ignore[override]
@@ -100,7 +124,7 @@ class KVCacheManager(CacheBackend):
         if found is None or isinstance(found, KeysValues):
             return found
         # After assembly the slot may hold another entry.
-        return self.row_context(row) if self._assembled else found.read()
+        return self.row_context(row) if self._stage is _Stage.ASSEMBLED else found.read()
 
     @property
     def position_shift(self) -> Tensor | None:
@@ -109,9 +133,12 @@ class KVCacheManager(CacheBackend):
 
     @position_shift.setter
     def position_shift(self, shift: Tensor | None) -> None:
+        self._batch.check_position_shift(shift)
+        self._integrity.begin()
         if self._batch.set_position_shift(shift):
             for pool in (*self.init_pools, self.recur_pool, self.wm_pool):
-                pool.clear()
+                pool.empty()
+        self._integrity.end()
 
     # Entry by entry: copies both ways.
 
@@ -151,7 +178,7 @@ class KVCacheManager(CacheBackend):
 
     def _init_pool(self, env_id: int) -> KVCachePool:
         # A negative index would be another environment's pool.
-        if not isinstance(env_id, (int, np.integer)) or isinstance(env_id, bool) or not 0 <= env_id < self.env_num:
+        if not is_whole(env_id) or not 0 <= env_id < self.env_num:
             raise ValueError(f"env_id must be an integer in 0..{self.env_num - 1}, got {env_id!r}")
         return self.init_pools[env_id]
 
@@ -173,6 +200,9 @@ class KVCacheManager(CacheBackend):
         return hash_states(latents)
 
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
+        check_scope(scope)
+        check_lengths(envs=envs, keys=keys)
+        self._stage = _Stage.NOTHING
         rows: list[Row] = []
         sizes = []
         hits = misses = 0
@@ -193,25 +223,35 @@ class KVCacheManager(CacheBackend):
         if scope is Scope.NODE:
             self._count(hits, misses)
         self._rows = rows
-        self._assembled = False
         self.keys_values_wm_size_list = sizes
+        self._stage = _Stage.LOOKED_UP
         return sizes.copy()
 
     def supply(self, row: int, keys_values: KeysValues) -> None:
+        check_row(row, len(self._rows))
+        check_entry(keys_values)
         given, wanted = keys_values.entry_shape, self.keys_values_wm.entry_shape
-        if keys_values.num_samples != 1 or (given[:3], given[4]) != (wanted[:3], wanted[4]):  # a copy would broadcast
-            raise ValueError(f"a context of {keys_values.num_samples} x {given} does not fit a row of {wanted}")
+        if (given[:3], given[4]) != (wanted[:3], wanted[4]):  # a copy would broadcast
+            raise ValueError(f"a context of {given} does not fit a row of {wanted}")
+        if keys_values.size > wanted[3]:
+            raise ValueError(f"a context of {keys_values.size} tokens does not fit one of {wanted[3]}")
+        if self._stage is _Stage.ASSEMBLED:
+            raise OrderError("this batch is assembled already: call lookup for the next one, then supply")
         self._rows[row] = keys_values
         self.keys_values_wm_size_list[row] = keys_values.size
 
     def assemble(self) -> list[int]:
         sizes = self.keys_values_wm_size_list
-        assert MISS not in sizes, f"row {sizes.index(MISS)} missed and nothing was supplied for it"
+        if self._stage is _Stage.NOTHING or not sizes:
+            raise OrderError("there is no batch to assemble: call lookup with one row or more first")
+        check_supplied(sizes)
         for row in self._rows:
-            assert type(row) is not Found or row.is_current, f"{row.pool!r} was written to between lookup and assemble"
+            if type(row) is Found and not row.is_current:
+                raise OrderError(f"{row.pool!r} was written to between lookup and assemble: call lookup again")
+        self._stage = _Stage.NOTHING
         self._batch.begin(len(sizes))
         self._batch.assemble(self._rows, sizes)
-        self._assembled = True
+        self._stage = _Stage.ASSEMBLED
         return sizes
 
     def store(
@@ -219,11 +259,27 @@ class KVCacheManager(CacheBackend):
     ) -> None:
         if not self.geometry.keeps_past:
             return
-        assert self._assembled, "the batch was looked up but not assembled: there is nothing to store"
+        if self._stage is not _Stage.ASSEMBLED:
+            raise OrderError("the batch is not assembled: call lookup and assemble, then store")
         sizes = self.keys_values_wm_size_list
-        pools = [self.recur_pool] * len(sizes) if scope is Scope.NODE else [self._init_pool(env) for env in envs]
-        to = Destinations(pools, keys, [None] * len(sizes) if priorities is None else priorities)
+        to = self._destinations(envs, keys, scope, priorities)
+        self._batch.check(sizes, to.pools)
+        self._integrity.begin()
         self._batch.store(self._rows, sizes, to)
+        self._integrity.end()
+
+    def _destinations(
+        self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None
+    ) -> Destinations:
+        """Where each row of the batch goes. Raises TypeError and ValueError for what cannot be stored."""
+        check_scope(scope)
+        rows = len(self.keys_values_wm_size_list)
+        given = [None] * rows if priorities is None else priorities
+        check_lengths(rows, envs=envs, keys=keys, priorities=given)
+        pools = [self.recur_pool] * rows if scope is Scope.NODE else [self._init_pool(env) for env in envs]
+        for pool, key, priority in zip(pools, keys, given, strict=True):
+            pool.check(key, priority)
+        return Destinations(pools, keys, given)
 
     def row_start(self, row: int) -> int:
         return self._batch.start(self.keys_values_wm_size_list[row], max(self.keys_values_wm_size_list))
@@ -234,6 +290,7 @@ class KVCacheManager(CacheBackend):
         super().clear_all()
         self.wm_pool.clear()
         self._rows = []
+        self._stage = _Stage.NOTHING
 
     @property
     def batch_bytes(self) -> int:
