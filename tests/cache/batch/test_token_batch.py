@@ -243,7 +243,7 @@ def test_a_store_that_fails_leaves_no_key_without_content(storage, monkeypatch):
     assert list(cache.recur_pool) == []
     twins.clear("clear_all")
     twins.infer(Scope.NODE, [(0, None, 3), (1, None, 4)])
-    assert twins.infer(Scope.NODE, [(0, 3, 5), (1, 4, 6)]) == [4, 4]
+    assert twins.infer(Scope.NODE, [(0, 3, 5), (1, 4, 6)]) == [2, 2]
 
 
 # Against private storage: row by row, small pools, everything a caller may do in between.
