@@ -52,5 +52,5 @@ class WeightsWatch:
         return [each.data_ptr() for each in self._tensors]
 
     def _sample(self) -> list[Tensor]:
-        """The first and the last element of each tensor, together by their type."""
-        return [torch.cat(ends) for ends in self._ends.values()]
+        """The first and the last element of each tensor, together by their type, on the host: one transfer each."""
+        return [torch.cat(ends).cpu() for ends in self._ends.values()]
