@@ -38,7 +38,7 @@ class CachedPredictor(Predictor):
         self._reanalyzes = False
         self._is_assembled = False
         self._weights = WeightsWatch(self)
-        self.clear_caches()
+        self.cache.position_shift = self.transformer.position_shift()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As ``torch.nn.Module``'s; the caches are cleared, since nothing in them was computed with these weights."""
@@ -53,7 +53,10 @@ class CachedPredictor(Predictor):
         Every inference calls this by itself where it notices a change (see ``WeightsWatch``). Call it after a change
         that torch cannot count, such as a write through ``.data`` to a part of a tensor.
         """
-        self.clear_caches()
+        self._weights.remember()
+        self.cache.clear_all()
+        self.cache.position_shift = self.transformer.position_shift()
+        self._is_assembled = False
 
     @property
     def keys_values_wm(self) -> KeysValues:
@@ -145,10 +148,10 @@ class CachedPredictor(Predictor):
             self.cache.store(self._envs, keys, Scope.ROOT if is_init_infer else Scope.NODE)
 
     def clear_caches(self) -> None:
-        """Forget all contexts, and the batch; corrections of positions are made of the present weights."""
+        """Forget all contexts, and the batch."""
+        if self._weights.differ():
+            self.weights_changed()
         self.cache.clear_all()
-        self._weights.remember()
-        self.cache.position_shift = self.transformer.position_shift()
         self._is_assembled = False
 
     # Parts of them.
