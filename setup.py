@@ -7,7 +7,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
-COMPILED = ("kvcache.kernels._cpu_kernels", "kvcache.storage._page_arrays")
+COMPILED = ("kvcache.kernels._cpu_kernels", "kvcache.storage._page_arrays", "kvbench.record._fixed_tree")
 
 
 class BuildModules(build_py):

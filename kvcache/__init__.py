@@ -4,6 +4,7 @@ from kvcache._version import __version__
 from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
 from kvcache.build import BuildInfo, build_info
 from kvcache.config import CacheConfig
+from kvcache.contiguous import ContiguousCache
 from kvcache.eviction import EvictionStrategy
 from kvcache.geometry import GEOMETRIES, POSITIONS, TOKENS_PER_STEP, Geometry
 from kvcache.hashing import hash_state, hash_states
@@ -37,6 +38,7 @@ __all__ = [
     "CacheConfig",
     "CacheMismatchError",
     "CacheStats",
+    "ContiguousCache",
     "EvictionStrategy",
     "Geometry",
     "KVCache",

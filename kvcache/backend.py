@@ -192,10 +192,18 @@ class CacheBackend(ABC):
         """Clear the recurrent pool: a new search begins."""
         self.recur_pool.clear()
 
-    def clear_init_caches(self) -> None:
-        """Clear every environment's init pool."""
-        for pool in self.init_pools:
-            pool.clear()
+    def clear_init_caches(self, envs: Sequence[int] | None = None) -> None:
+        """Clear the init pools of some environments, by their numbers; None clears all.
+
+        Raises:
+            ValueError: there is no such environment. Nothing is cleared then.
+        """
+        known = range(len(self.init_pools))
+        unknown = [] if envs is None else [env for env in envs if env not in known]
+        if unknown:
+            raise ValueError(f"there are environments 0..{len(known) - 1}, got {unknown}")
+        for env in known if envs is None else envs:
+            self.init_pools[env].clear()
 
     def clear_all(self) -> None:
         """Clear all pools, and the batch."""

@@ -33,6 +33,8 @@ class CacheConfig:
         storage: of the new backend's pools: a name from ``kvcache.storage.STORAGES``, or "auto". That is "paged", with
             a resident batch where contexts are long.
         resident_batch: whether the new backend's batch keeps its content from one inference to the next.
+        exact: whether the new backend's batches have LightZero's bits: contiguous layers, and positions corrected
+            slide by slide. It costs a copy of each batch; paged contexts that have slid share fewer pages.
         device: of the contents.
         dtype: of the contents.
         checks_entries: whether every entry must have the geometry's shape. If not, a pool's first entry decides; with
@@ -51,6 +53,7 @@ class CacheConfig:
     eviction_strategy: str = "fifo"
     storage: str = "paged"
     resident_batch: bool = False
+    exact: bool = False
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float32
     checks_entries: bool = True
@@ -110,9 +113,9 @@ class CacheConfig:
 
         Attributes read: ``num_layers``, ``num_heads``, ``embed_dim``, ``context_length``, ``num_simulations``,
         ``rotary_emb``, ``game_segment_length``, ``init_pool_size``, ``recur_pool_size``, ``init_pool_bytes``,
-        ``recur_pool_bytes``, ``eviction_strategy``, ``cache_storage``, ``cache_resident_batch``, ``device`` and
-        ``dtype``. Shapes default to UniZero's (LightZero 0.2.0, ``policy/unizero.py``). Where one is missing, entries
-        may have any shape.
+        ``recur_pool_bytes``, ``eviction_strategy``, ``cache_storage``, ``cache_resident_batch``,
+        ``cache_exact_layout``, ``device`` and ``dtype``. Shapes default to UniZero's (LightZero 0.2.0,
+        ``policy/unizero.py``). Where one is missing, entries may have any shape.
 
         Raises:
             ValueError: a value is out of range, named.
@@ -129,6 +132,7 @@ class CacheConfig:
             ),
             storage=_attribute(config, "cache_storage", cls.storage),
             resident_batch=_attribute(config, "cache_resident_batch", cls.resident_batch),
+            exact=_attribute(config, "cache_exact_layout", cls.exact),
             checks_entries=all(getattr(config, name, None) is not None for name in shape[:-1]),
             **{name: _attribute(config, name, getattr(cls, name)) for name in others},
         )

@@ -275,6 +275,11 @@ class KeysValues:
         samples, heads, tokens, head_dim = caches[0].shape
         return torch.stack(caches, dim=1).view(samples, len(self._keys_values), 2, heads, tokens, head_dim)
 
+    def extend(self, other: KeysValues, first: int) -> None:
+        """Append the tokens of ``other`` from ``first`` on. Raises ValueError as ``KVCache.update`` does."""
+        for ours, theirs in zip(self, other, strict=True):
+            ours.update(*(each[:, :, first:] for each in theirs.get()))
+
     def reset(self) -> None:
         """Forget all tokens; the memory stays."""
         self.size = 0

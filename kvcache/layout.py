@@ -91,7 +91,7 @@ def _slab(config: CacheConfig) -> Layout:
     memory = Slab(spec if config.checks_entries else None)
     init, recur, wm = config.init_entries, config.recur_entries, config.geometry.env_num
     return Layout(
-        TokenBatch(config.geometry, memory, spec, make_kernels(config.device)),
+        TokenBatch(config.geometry, memory, spec, make_kernels(config.device), config.exact),
         init,
         recur,
         # Most init pools are never full.
@@ -115,7 +115,7 @@ def _paged(config: CacheConfig) -> Layout:
     recur = config.recur_entries if recur_pages is None else recur_pages
     wm = config.geometry.env_num
     return Layout(
-        batch(config.geometry, memory, spec, make_kernels(config.device)),
+        batch(config.geometry, memory, spec, make_kernels(config.device), config.exact),
         init,
         recur,
         lambda: PagedStorage(init, spec, memory, False, init_pages),

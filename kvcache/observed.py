@@ -63,8 +63,8 @@ class ObservedCache(DelegatingCache):
     def clear_recur_cache(self) -> None:
         self._observer("clear_recur_cache", self._backend.clear_recur_cache)
 
-    def clear_init_caches(self) -> None:
-        self._observer("clear_init_caches", self._backend.clear_init_caches)
+    def clear_init_caches(self, envs: Sequence[int] | None = None) -> None:
+        self._observer("clear_init_caches", self._backend.clear_init_caches, envs)
 
     def clear_all(self) -> None:
         self._observer("clear_all", self._backend.clear_all)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from kvcache.backend import CacheBackend
 from kvcache.config import CacheConfig
+from kvcache.contiguous import ContiguousCache
 from kvcache.layout import AUTO
 from kvcache.legacy import LEGACY, LEGACY_0_2_0, LegacyCache, LegacyVariant
 from kvcache.manager import KVCacheManager
@@ -21,11 +22,17 @@ def _legacy(variant: LegacyVariant) -> Factory:
     return lambda config: LegacyCache(config, variant)
 
 
-def _new(storage: str, resident_batch: bool = False) -> Factory:
+def _new(config: CacheConfig) -> CacheBackend:
+    manager = KVCacheManager(config)
+    return ContiguousCache(manager) if config.exact else manager
+
+
+def _named(storage: str, resident_batch: bool = False, exact: bool = False) -> Factory:
     def build(config: CacheConfig) -> CacheBackend:
-        manager = KVCacheManager(replace(config, storage=storage, resident_batch=resident_batch))
-        manager.name = f"new:{storage}{'-resident' * resident_batch}"
-        return manager
+        is_exact = exact or config.exact
+        cache = _new(replace(config, storage=storage, resident_batch=resident_batch, exact=is_exact))
+        cache.name = f"new:{storage}{'-resident' * resident_batch}{'-exact' * exact}"
+        return cache
 
     return build
 
@@ -33,9 +40,10 @@ def _new(storage: str, resident_batch: bool = False) -> Factory:
 BACKENDS: dict[str, Factory] = {
     "legacy": _legacy(LEGACY),
     "legacy-0.2.0": _legacy(LEGACY_0_2_0),
-    "new": KVCacheManager,
-    **{f"new:{storage}": _new(storage) for storage in (*STORAGES, AUTO)},
-    "new:paged-resident": _new("paged", resident_batch=True),
+    "new": _new,
+    **{f"new:{storage}": _named(storage) for storage in (*STORAGES, AUTO)},
+    "new:paged-resident": _named("paged", resident_batch=True),
+    "new:paged-exact": _named("paged", exact=True),
 }
 
 

@@ -206,8 +206,7 @@ class ShadowCache(DelegatingCache):
         self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None = None
     ) -> None:
         longest = max(self.keys_values_wm_size_list)
-        for ours, theirs in zip(self.primary.keys_values_wm, self.shadow.keys_values_wm, strict=True):
-            theirs.update(*(each[:, :, longest:] for each in ours.get()))
+        self.shadow.keys_values_wm.extend(self.primary.keys_values_wm, longest)
         self.primary.store(envs, keys, scope, priorities)
         self.shadow.store(envs, keys, scope, priorities)
 
@@ -215,9 +214,9 @@ class ShadowCache(DelegatingCache):
         self.primary.clear_recur_cache()
         self.shadow.clear_recur_cache()
 
-    def clear_init_caches(self) -> None:
-        self.primary.clear_init_caches()
-        self.shadow.clear_init_caches()
+    def clear_init_caches(self, envs: Sequence[int] | None = None) -> None:
+        self.primary.clear_init_caches(envs)
+        self.shadow.clear_init_caches(envs)
 
     def clear_all(self) -> None:
         self.primary.clear_all()

@@ -21,6 +21,7 @@ COMMANDS = {
     "report": "Make HTML pages of measurements; they need no network and no server.",
     "results": "Show asv's results in FOLDER as a table: a row each benchmark, a column each commit.",
     "search": "Run whole searches on each cache in turns, and compare what they find and take.",
+    "train": "Train UniZero with LightZero on each cache from one seed, and compare every number.",
     "trace": "Show, check, recover and make traces.",
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ import torch
 
 from kvbench.cli.caches import DTYPES, parse_capacity
 from kvbench.files import check_writable
+from kvbench.record.lightzero_config import ENVIRONMENTS, parse_settings
 from kvcache import BACKENDS, GEOMETRIES, POSITIONS, EvictionStrategy
 from kvcache.world_model import LARGEST_SEED
 
-__all__ = ["FILE", "model_options", "option"]
+__all__ = ["FILE", "lightzero_options", "model_options", "option"]
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -77,6 +78,39 @@ def option(name: str, *names: str, **changes: Any) -> Callable[[Command], Comman
     if settings.get("multiple"):
         settings["callback"] = _distinct
     return click.option(name, *names, **settings)
+
+
+def lightzero_options(command: Command) -> Command:
+    """Add the options of a UniZero configuration: a command gets ``config`` and ``settings`` (see ``load_config``)."""
+
+    @functools.wraps(command)
+    def with_config(environment: str | None, config_file: Path | None, settings: Sequence[str], **others: Any) -> None:
+        given = [each for each in (environment, config_file) if each is not None]
+        if len(given) != 1:
+            raise click.UsageError("give either --env or --config")
+        command(config=str(given[0]), settings=parse_settings(settings), **others)
+
+    whole: Command = with_config
+    for add in (
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="PATH=VALUE",
+            help="Change a value of main_config, as in policy.num_simulations=10; give it several times.",
+        ),
+        click.option(
+            "--config", "config_file", type=FILE, help="Take this UniZero configuration, as LightZero's are written."
+        ),
+        click.option(
+            "--env",
+            "environment",
+            type=click.Choice(sorted(ENVIRONMENTS)),
+            help="Take LightZero's own configuration for this environment.",
+        ),
+    ):
+        whole = add(whole)
+    return whole
 
 
 def model_options(command: Command) -> Command:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.progress import track
 
 from kvbench.cli.console import STDERR
-from kvbench.cli.options import model_options, option
-from kvbench.record.lightzero_run import ENVIRONMENTS, RunSettings, record_run
+from kvbench.cli.options import lightzero_options, model_options, option
+from kvbench.record.lightzero_run import RunSettings, record_run
 from kvbench.record.world_model import record_model
 from kvbench.trace.writer import journal_path
 from kvcache import Geometry
@@ -42,9 +43,7 @@ _OUTPUT = click.option(
 
 
 @record.command()
-@click.option(
-    "--env", "environment", type=click.Choice(sorted(ENVIRONMENTS)), required=True, help="Play this environment."
-)
+@lightzero_options
 @_OUTPUT
 @option("--seed", type=click.IntRange(min=0), help="Give LightZero this seed.")
 @click.option(
@@ -55,14 +54,16 @@ _OUTPUT = click.option(
 )
 @option("--searches", default=40, help="Record this many searches.")
 @option("--threads")
-def lightzero(environment: str, output: Path, seed: int, train_steps: int, searches: int, threads: int) -> None:
+def lightzero(
+    config: str, settings: dict[str, Any], output: Path, seed: int, train_steps: int, searches: int, threads: int
+) -> None:
     """Train UniZero with LightZero 0.2.0 on the CPU, then collect with it and record the collecting.
 
     LightZero needs Python 3.11 and its own environment, which tox -e lightzero makes.
     """
     with _hint_when_cut_off(output):
-        settings = RunSettings(environment, seed, train_steps, searches, threads)
-        header = record_run(settings, output, progress=lambda line: click.echo(line, err=True))
+        run = RunSettings(config, seed, train_steps, searches, threads, settings)
+        header = record_run(run, output, progress=lambda line: click.echo(line, err=True))
     click.echo(f"{output}: {searches} searches of {header.source['environment']}, LightZero {header.source['version']}")
 
 

@@ -15,14 +15,13 @@ from functools import partial
 from typing import Any
 
 from kvbench.errors import KvbenchError
+from kvbench.record.lightzero_config import LIGHTZERO_VERSION
 from kvbench.record.lightzero_events import Batch, BatchWriter
 from kvbench.trace.schema import NO_ENV
 from kvbench.trace.writer import TraceWriter
 from kvcache import Geometry
 
-__all__ = ["LIGHTZERO_VERSION", "LightZeroRecorder", "RecordingError", "geometry_of"]
-
-LIGHTZERO_VERSION = "0.2.0"
+__all__ = ["LightZeroRecorder", "RecordingError", "geometry_of"]
 
 _RECUR = NO_ENV  # the recurrent cache among the observed dicts; the init caches go by their environment
 _OBSERVED_METHODS = (

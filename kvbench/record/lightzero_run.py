@@ -5,61 +5,44 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.metadata
-import importlib.util
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, chdir, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kvbench.record.lightzero import LIGHTZERO_VERSION, LightZeroRecorder, RecordingError, geometry_of
+from kvbench.record.lightzero import LightZeroRecorder, RecordingError, geometry_of
+from kvbench.record.lightzero_config import LIGHTZERO_VERSION, UniZeroConfig, load_config, require_lightzero
 from kvbench.record.lightzero_log import quietly, tail
+from kvbench.record.lightzero_pinning import pin
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import TraceHeader
 from kvbench.trace.writer import TraceWriter, check_new
 
-__all__ = ["ENVIRONMENTS", "RunSettings", "record_run"]
-
-
-@dataclass(frozen=True)
-class _Environment:
-    """The place of an environment's UniZero configuration in LightZero."""
-
-    name: str  # as the environment's library calls it
-    config: str  # module with ``main_config`` and ``create_config``
-    geometry: str
-
-
-ENVIRONMENTS = {
-    "cartpole": _Environment("CartPole-v0", "zoo.classic_control.cartpole.config.cartpole_unizero_config", "cartpole")
-}
+__all__ = ["RunSettings", "record_run"]
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Settings of a LightZero run. Raises ValueError for an unknown environment and for a number out of range."""
+    """Settings of a LightZero run. Raises ValueError for a number out of range."""
 
-    environment: str  # one of ``ENVIRONMENTS``
-    # It does not make a run repeatable: 0.2.0's compiled tree seeds itself from the clock in every traversal, and its
-    # CartPole resets without a seed.
+    config: str  # a name from ``ENVIRONMENTS``, or a file: see ``load_config``
     seed: int
     # Environment steps, with LightZero's own ``train_unizero``; 0 records untrained weights. Training ends with the
     # first collection that reaches them.
     train_steps: int
     searches: int  # to record
     threads: int = 1  # of torch
+    changes: Mapping[str, Any] = field(default_factory=dict)  # of ``main_config``, by path
 
     def __post_init__(self) -> None:
-        if self.environment not in ENVIRONMENTS:
-            raise ValueError(f"unknown environment {self.environment!r}: choose one of {', '.join(ENVIRONMENTS)}")
         for name, least in (("seed", 0), ("train_steps", 0), ("searches", 1), ("threads", 1)):
             value = getattr(self, name)
             if value < least:
@@ -79,11 +62,13 @@ def record_run(
     Raises:
         FileExistsError: the trace or its journal exists.
         OSError: the output's folder cannot be written to.
-        RecordingError: LightZero 0.2.0 is not installed, or its run failed (with the end of its log).
+        ConfigError: LightZero 0.2.0 is not installed, or the configuration is bad.
+        RecordingError: the run failed (with the end of its log).
     """
     output = Path(output).absolute()
-    _require_lightzero()
+    require_lightzero()
     check_new(output)  # the writer does the same, but only after the training
+    config = load_config(settings.config).changed(settings.changes)
     with (
         tempfile.TemporaryDirectory(prefix="kvcache-lightzero-") as folder,
         chdir(folder),  # LightZero writes beside where it is started
@@ -94,7 +79,8 @@ def record_run(
         log = Path(folder) / "run.log"
         try:
             with quietly(log, progress) as (say, evaluations):
-                run = _Run(ENVIRONMENTS[settings.environment], settings.seed)
+                pin(settings.seed)
+                run = _Run(config, settings.seed)
                 run.train(settings.train_steps, say, evaluations)
                 header = run.record(output, settings.searches, say)
         except (Exception, SystemExit) as error:
@@ -105,15 +91,6 @@ def record_run(
     return header
 
 
-def _require_lightzero() -> None:
-    how = "run this in 'tox -e lightzero', or install it with 'pip install \"kvcache[lightzero]\"' on Python 3.11"
-    if importlib.util.find_spec("lzero") is None:
-        raise RecordingError(f"LightZero {LIGHTZERO_VERSION} is not installed: {how}")
-    version = importlib.metadata.version("lightzero")
-    if version != LIGHTZERO_VERSION:
-        raise RecordingError(f"LightZero {version} is installed, but the recorder is for {LIGHTZERO_VERSION}: {how}")
-
-
 class _EndOfRecordingError(Exception):
     """Ends LightZero's collector when enough searches are recorded: it offers no other way."""
 
@@ -121,25 +98,14 @@ class _EndOfRecordingError(Exception):
 class _Run:
     """A LightZero run on the CPU, in the working folder."""
 
-    def __init__(self, environment: _Environment, seed: int) -> None:
-        self.environment = environment
+    def __init__(self, config: UniZeroConfig, seed: int) -> None:
+        self.config = config
         self.seed = seed
         self.policy: Any = None
         self.training: dict[str, Any] = {}
-        self._module = importlib.import_module(environment.config)
-
-    def _configs(self) -> tuple[Any, Any]:
-        # Fresh copies: LightZero changes its arguments.
-        main, create = copy.deepcopy(self._module.main_config), copy.deepcopy(self._module.create_config)
-        main.policy.cuda = False
-        main.policy.device = "cpu"
-        main.policy.model.world_model_cfg.device = "cpu"
-        main.exp_name = "run"
-        create.env_manager.type = "base"
-        return main, create
 
     def _compiled(self) -> Any:
-        main, create = self._configs()
+        main, create = self.config.fresh()
         compile_config = importlib.import_module("ding.config").compile_config
         return compile_config(main, seed=self.seed, env=None, auto=True, create_cfg=create, save_cfg=False)
 
@@ -151,11 +117,10 @@ class _Run:
                 self._compiled().policy, enable_field=["learn", "collect", "eval"]
             )
             return
-        say(f"training on {self.environment.name} for {steps} environment steps")
+        say(f"training on {self.config.name} for {steps} environment steps")
         start = time.monotonic()
-        self.policy = importlib.import_module("lzero.entry").train_unizero(
-            self._configs(), seed=self.seed, max_env_step=steps
-        )
+        train = getattr(importlib.import_module("lzero.entry"), self.config.entry)
+        self.policy = train(self.config.fresh(), seed=self.seed, max_env_step=steps)
         checkpoints = Path().glob("run*/ckpt/iteration_*.pth.tar")
         self.training = {
             "max_env_step": steps,
@@ -172,7 +137,7 @@ class _Run:
         env = envs.create_env_manager(config.env.manager, [partial(make, cfg=each) for each in collector_configs])
         env.seed(self.seed)
         importlib.import_module("ding.utils").set_pkg_seed(self.seed, use_cuda=False)
-        return importlib.import_module("lzero.worker").MuZeroCollector(
+        return getattr(importlib.import_module("lzero.worker"), self.config.collector)(
             env=env, policy=self.policy.collect_mode, exp_name=config.exp_name, policy_config=self.policy._cfg
         )
 
@@ -220,11 +185,11 @@ class _Run:
         """Of a trace of this run, training included."""
         world_model = self.world_model
         return TraceHeader.create(
-            geometry_of(world_model, self.environment.geometry, self.policy._cfg.num_simulations),
+            geometry_of(world_model, self.config.geometry, self.policy._cfg.num_simulations),
             {
                 "library": "LightZero",
                 "version": LIGHTZERO_VERSION,
-                "environment": self.environment.name,
+                "environment": self.config.name,
                 "seed": self.seed,
                 "trained": bool(self.training),
                 "training": self.training,

@@ -36,11 +36,13 @@ class ResidentBatch(TokenBatch):
 
     _memory: Pages
 
-    def __init__(self, geometry: Geometry, memory: Pages, spec: EntrySpec, kernels: Kernels) -> None:
+    def __init__(
+        self, geometry: Geometry, memory: Pages, spec: EntrySpec, kernels: Kernels, exact: bool = False
+    ) -> None:
         self._holds = np.empty((0, 0), dtype=np.int64)  # [T, B]: serial numbers of the pages that are there
         self._version = 0
         self._scratch: Tensor | None = None
-        super().__init__(geometry, memory, spec, kernels)
+        super().__init__(geometry, memory, spec, kernels, exact)
 
     def set_position_shift(self, shift: Tensor | None) -> bool:
         changes = super().set_position_shift(shift)

@@ -30,14 +30,6 @@ def _entries(rows: Sequence[Row]) -> list[int]:
     return [row.pool.storage.first + row.slot if type(row) is Found else NULL_ENTRY for row in rows]
 
 
-def _parent(row: Row, pool: KVCachePool) -> int:
-    """The entry that a row's new one in ``pool`` will share pages with; ``NULL_ENTRY`` where it cannot."""
-    if type(row) is not Found or not row.is_current:
-        return NULL_ENTRY
-    storage = row.pool.storage
-    return NULL_ENTRY if storage.is_limited and row.pool is not pool else storage.first + row.slot
-
-
 class TokenBatch(Batch):
     """Token-major batches ``[T, B, L, 2, H, D]``. The batch cache is a view of them; addresses never change.
 
@@ -48,13 +40,17 @@ class TokenBatch(Batch):
         memory: of all pools that rows are found in and stored to.
         spec: of an entry of this geometry.
         kernels: for the memory's device.
+        exact: whether a token's position is corrected slide by slide, each sum rounded, as LightZero does.
     """
 
-    def __init__(self, geometry: Geometry, memory: TokenMemory, spec: EntrySpec, kernels: Kernels) -> None:
+    def __init__(
+        self, geometry: Geometry, memory: TokenMemory, spec: EntrySpec, kernels: Kernels, exact: bool = False
+    ) -> None:
         super().__init__(geometry)
         self._memory = memory
         self._spec = spec
         self._kernels = kernels
+        self._exact = exact
         self._width = 2 * geometry.num_layers * geometry.embed_dim
         self._tokens = geometry.context_length
         self._windows = [geometry.window(size) for size in range(self._tokens + 1)]
@@ -189,13 +185,26 @@ class TokenBatch(Batch):
         if self._journal.dropped:
             parents = [NULL_ENTRY] * len(rows)
         else:
-            parents = [_parent(row, pool) for row, pool in zip(rows, pools, strict=True)]
+            parents = [self._parent(row, pool) for row, pool in zip(rows, pools, strict=True)]
         tables, new = memory.inherit(parents, first, counts)
         origins = [
             memory.origins[parent].grown(at, at + count, added)
             for parent, at, count, added in zip(parents, first, counts, new, strict=True)
         ]
         return NewEntries(range(len(rows)), first, counts, new, tables, origins)
+
+    def _parent(self, row: Row, pool: KVCachePool) -> int:
+        """The entry that a row's new one in ``pool`` will share pages with; ``NULL_ENTRY`` where it cannot."""
+        if type(row) is not Found or not row.is_current:
+            return NULL_ENTRY
+        storage, shifts = row.pool.storage, self._memory.shifts
+        if storage.is_limited and row.pool is not pool:
+            return NULL_ENTRY
+        entry: int = storage.first + row.slot
+        # Tokens that were corrected when they were read are written again: the next correction is added to their sum.
+        if self._exact and shifts is not None and shifts.moves(self._memory.origins[entry]) is not None:
+            return NULL_ENTRY
+        return entry
 
     def _scatter(self, targets: np.ndarray, entries: NewEntries, sizes: Sequence[int]) -> None:
         """Write the new tokens of entries to the memory's rows ``targets`` (see ``TokenMemory.write``)."""

@@ -63,6 +63,11 @@ class TestNewPagedResidentUndisturbed(TestNewPagedResident):
     poisons = False
 
 
+class TestNewPagedExact(BackendConformance):
+    backend = "new:paged-exact"
+    check_reserved_bytes = TestNewPaged.check_reserved_bytes
+
+
 class TestNewReference(BackendConformance):
     backend = "new:reference"
 

@@ -138,9 +138,7 @@ def test_an_eviction_policy_takes_one_file(checkout):
 
 def test_a_trace_source_takes_two_files_and_its_test(checkout):
     (checkout / "kvbench" / "record" / "one.py").write_text(SOURCE)
-    _insert(
-        checkout / "kvbench" / "cli" / "record.py", '@record.command()\n@click.option(\n    "--env",', COMMAND + "\n\n"
-    )
+    _insert(checkout / "kvbench" / "cli" / "record.py", "@record.command()\n@lightzero_options", COMMAND + "\n\n")
     _run(checkout, CHECK_SOURCE)
 
 

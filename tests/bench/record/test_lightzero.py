@@ -20,8 +20,9 @@ import pytest
 import xxhash
 from fake_lightzero import FakeRun, FakeWorldModel, draw
 
-from kvbench.record import lightzero, lightzero_run
+from kvbench.record import lightzero, lightzero_config, lightzero_run
 from kvbench.record.lightzero import LightZeroRecorder, RecordingError, geometry_of
+from kvbench.record.lightzero_config import ConfigError, UniZeroConfig, load_config
 from kvbench.record.lightzero_log import quietly, tail
 from kvbench.record.lightzero_run import RunSettings, record_run
 from kvbench.trace.reader import TraceReader
@@ -394,35 +395,34 @@ SETTINGS = RunSettings("cartpole", seed=0, train_steps=0, searches=1)
 
 
 def test_without_lightzero_the_error_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(lightzero_run.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(RecordingError, match=r"not installed: run this in 'tox -e lightzero', or install it"):
+    monkeypatch.setattr(lightzero_config.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"not installed: run this in 'tox -e lightzero"):
         record_run(SETTINGS, tmp_path / "trace.parquet")
 
 
 def test_another_version_of_lightzero_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(lightzero_run.importlib.util, "find_spec", lambda name: True)
-    monkeypatch.setattr(lightzero_run.importlib.metadata, "version", lambda name: "0.1.0")
-    with pytest.raises(RecordingError, match=r"LightZero 0\.1\.0 is installed, but the recorder is for 0\.2\.0"):
+    monkeypatch.setattr(lightzero_config.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(lightzero_config.importlib.metadata, "version", lambda name: "0.1.0")
+    with pytest.raises(ConfigError, match=r"LightZero 0\.1\.0 is installed, and this is for 0\.2\.0"):
         record_run(SETTINGS, tmp_path / "trace.parquet")
 
 
 @pytest.mark.parametrize(
-    ("environment", "changes", "fault"),
+    ("changes", "fault"),
     [
-        ("chess", {}, "unknown environment 'chess': choose one of cartpole"),
-        ("cartpole", {"seed": -1}, "seed must be 0 or more, got -1"),
-        ("cartpole", {"train_steps": -1}, "train_steps must be 0 or more, got -1"),
-        ("cartpole", {"searches": 0}, "searches must be 1 or more, got 0"),
-        ("cartpole", {"threads": 0}, "threads must be 1 or more, got 0"),
+        ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"train_steps": -1}, "train_steps must be 0 or more, got -1"),
+        ({"searches": 0}, "searches must be 1 or more, got 0"),
+        ({"threads": 0}, "threads must be 1 or more, got 0"),
     ],
 )
-def test_bad_settings_are_named(environment, changes, fault):
+def test_bad_settings_are_named(changes, fault):
     with pytest.raises(ValueError, match=fault):
-        replace(SETTINGS, environment=environment, **changes)
+        replace(SETTINGS, **changes)
 
 
 def test_a_trace_is_not_overwritten(tmp_path, monkeypatch):
-    monkeypatch.setattr(lightzero_run, "_require_lightzero", lambda: None)
+    monkeypatch.setattr(lightzero_run, "require_lightzero", lambda: None)
     path = tmp_path / "trace.parquet"
     for existing, advice in ((path, "choose another name"), (journal_path(path), "kvbench trace recover")):
         existing.touch()
@@ -455,7 +455,8 @@ def test_a_failed_run_shows_the_end_of_its_log(tmp_path, monkeypatch):
         print("the last words")
         raise ZeroDivisionError("division")
 
-    monkeypatch.setattr(lightzero_run, "_require_lightzero", lambda: None)
+    monkeypatch.setattr(lightzero_run, "require_lightzero", lambda: None)
+    monkeypatch.setattr(lightzero_run, "load_config", lambda config: UniZeroConfig("", "", {}, {}))
     monkeypatch.setattr(lightzero_run._Run, "__init__", fail)
     before = Path.cwd()
     with pytest.raises(RecordingError, match=r"ZeroDivisionError: division\n(.|\n)*the last words"):
@@ -533,7 +534,7 @@ def collect(run):
 
 
 def untrained():
-    run = lightzero_run._Run(lightzero_run.ENVIRONMENTS["cartpole"], seed=0)
+    run = lightzero_run._Run(load_config("cartpole"), seed=0)
     run.train(0, print, {})
     return run
 

@@ -1,0 +1,1 @@
+"""The new cache inside of other libraries."""
