@@ -11,7 +11,7 @@ import kvcache
 from kvcache import EMPTY, MISS, CacheConfig, Geometry, KeysValues, Scope, make_backend
 
 GEOMETRY = Geometry("small", 2, 2, 6, context_length=6, env_num=2, num_simulations=3, positions="absolute")
-BACKENDS = ["new:private", "new:slab", "new:paged", "new:paged-resident"]
+BACKENDS = ["new:private", "new:slab", "new:paged", "new:paged-resident", "new:paged-exact"]
 NODE, ROOT = Scope.NODE, Scope.ROOT
 CORE = str(Path(kvcache.__file__).parent)
 
@@ -156,7 +156,7 @@ def anything(history, choose):
     env, key = choose.randrange(2), choose.randrange(1, 8)
 
     def store_one():
-        cache.set_init_cache(env, key, history.supplied([token(key, 0), token(key, 1)]))
+        getattr(cache, "_backend", cache).set_init_cache(env, key, history.supplied([token(key, 0), token(key, 1)]))
         history.contents[ROOT][env, key] = [token(key, 0), token(key, 1)]
 
     return store_one
