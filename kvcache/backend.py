@@ -24,9 +24,9 @@ __all__ = [
     "CacheBackend",
     "OrderError",
     "Scope",
-    "check_lengths",
+    "check_hashable",
     "check_row",
-    "check_scope",
+    "check_rows",
     "check_supplied",
 ]
 
@@ -246,18 +246,20 @@ class CacheBackend(ABC):
 # What all backends check before they change anything.
 
 
-def check_scope(scope: Scope) -> None:
-    """Raise TypeError unless ``scope`` is a ``Scope``: its value would be taken for NODE."""
-    if type(scope) is not Scope:
+def check_hashable(keys: Sequence[Any]) -> None:
+    """Raise TypeError unless all keys can be keys."""
+    try:
+        set(keys)
+    except TypeError as error:
+        raise TypeError(f"every key must be hashable: {error}") from None
+
+
+def check_rows(scope: Scope, rows: int, **columns: Sequence[Any]) -> None:
+    """Raise TypeError or ValueError unless ``scope`` is one and all other arguments have an element for each row."""
+    if type(scope) is not Scope:  # its value would be taken for NODE
         raise TypeError(f"scope must be Scope.ROOT or Scope.NODE, got {scope!r}")
-
-
-def check_lengths(rows: int | None = None, **columns: Sequence[Any]) -> None:
-    """Raise ValueError unless all arguments have an element for each row; ``rows`` None takes the first's length."""
     for name, column in columns.items():
-        if rows is None:
-            rows = len(column)
-        elif len(column) != rows:
+        if len(column) != rows:
             raise ValueError(
                 f"there must be one of {', '.join(columns)} for each of {rows} rows, got {len(column)} {name}"
             )

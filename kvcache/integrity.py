@@ -34,6 +34,11 @@ class Integrity:
         self.changing = False
         self.members: list[Member] = []
 
+    def check(self) -> None:
+        """Empty all members if the last change was interrupted."""
+        if self.changing:
+            self.repair()
+
     def begin(self) -> None:
         """A change begins; one that was interrupted is repaired first."""
         if self.changing:

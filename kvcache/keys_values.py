@@ -231,8 +231,12 @@ class KeysValues:
     @property
     def sizes_agree(self) -> bool:
         """Whether all layers have equally many live tokens."""
-        size = self.size
-        return all(cache._size == size for cache in self._caches)
+        caches = self._caches
+        size = caches[0]._size
+        for cache in caches:  # noqa: SIM110 - a generator takes several times as long, and every store asks
+            if cache._size != size:
+                return False
+        return True
 
     @property
     def num_samples(self) -> int:

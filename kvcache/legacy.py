@@ -26,9 +26,8 @@ from kvcache.backend import (
     CacheBackend,
     OrderError,
     Scope,
-    check_lengths,
     check_row,
-    check_scope,
+    check_rows,
     check_supplied,
 )
 from kvcache.config import CacheConfig
@@ -118,8 +117,7 @@ class LegacyCache(CacheBackend):
         return [hash_state(latents[row]) for row in range(len(latents))]
 
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
-        check_scope(scope)
-        check_lengths(envs=envs, keys=keys)
+        check_rows(scope, len(envs), keys=keys)
         rows: list[KeysValues | None] = []
         sizes = []
         missed = []
@@ -195,8 +193,7 @@ class LegacyCache(CacheBackend):
         if not geometry.keeps_past:
             return
         sizes = self.keys_values_wm_size_list
-        check_scope(scope)
-        check_lengths(len(sizes), envs=envs, keys=keys)
+        check_rows(scope, len(sizes), envs=envs, keys=keys)
         longest = max(sizes)
         appended = self.keys_values_wm.size - longest
         for row, (env, key, size) in enumerate(zip(envs, keys, sizes, strict=True)):

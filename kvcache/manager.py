@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,9 @@ from kvcache.backend import (
     CacheBackend,
     OrderError,
     Scope,
-    check_lengths,
+    check_hashable,
     check_row,
-    check_scope,
+    check_rows,
     check_supplied,
 )
 from kvcache.batch import Destinations, Found, Row
@@ -37,12 +36,8 @@ from kvcache.storage.base import check_entry
 __all__ = ["KVCacheManager"]
 
 
-class _Stage(Enum):
-    """How far the batch is."""
-
-    NOTHING = 0
-    LOOKED_UP = 1
-    ASSEMBLED = 2
+# How far the batch is. Plain numbers: these are compared in every call.
+_NOTHING, _LOOKED_UP, _ASSEMBLED = range(3)
 
 
 class KVCacheManager(CacheBackend):
@@ -102,7 +97,7 @@ class KVCacheManager(CacheBackend):
         self.wm_pool = self._pool("wm", layout.wm_storage(), self.env_num)
         self.keys_values_wm_size_list = []
         self._rows: list[Row] = []
-        self._stage = _Stage.NOTHING
+        self._stage = _NOTHING
 
     def _pool(self, name: str, storage: Storage, size: int) -> KVCachePool:
         return KVCachePool(
@@ -124,7 +119,7 @@ class KVCacheManager(CacheBackend):
         if found is None or isinstance(found, KeysValues):
             return found
         # After assembly the slot may hold another entry.
-        return self.row_context(row) if self._stage is _Stage.ASSEMBLED else found.read()
+        return self.row_context(row) if self._stage == _ASSEMBLED else found.read()
 
     @property
     def position_shift(self) -> Tensor | None:
@@ -172,6 +167,7 @@ class KVCacheManager(CacheBackend):
         Counts one query of the hierarchy, and one of each pool that is searched. ValueError for an ``env_id`` out of
         range.
         """
+        self._integrity.check()
         found = self._find(env_id, cache_key, Scope.NODE)
         self._count(found is not None, found is None)
         return None if found is None else found.read()
@@ -200,9 +196,11 @@ class KVCacheManager(CacheBackend):
         return hash_states(latents)
 
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
-        check_scope(scope)
-        check_lengths(envs=envs, keys=keys)
-        self._stage = _Stage.NOTHING
+        if type(scope) is not Scope or len(envs) != len(keys):
+            check_rows(scope, len(envs), keys=keys)
+        if self._integrity.changing:
+            self._integrity.repair()
+        self._stage = _NOTHING
         rows: list[Row] = []
         sizes = []
         hits = misses = 0
@@ -224,7 +222,7 @@ class KVCacheManager(CacheBackend):
             self._count(hits, misses)
         self._rows = rows
         self.keys_values_wm_size_list = sizes
-        self._stage = _Stage.LOOKED_UP
+        self._stage = _LOOKED_UP
         return sizes.copy()
 
     def supply(self, row: int, keys_values: KeysValues) -> None:
@@ -235,23 +233,23 @@ class KVCacheManager(CacheBackend):
             raise ValueError(f"a context of {given} does not fit a row of {wanted}")
         if keys_values.size > wanted[3]:
             raise ValueError(f"a context of {keys_values.size} tokens does not fit one of {wanted[3]}")
-        if self._stage is _Stage.ASSEMBLED:
+        if self._stage == _ASSEMBLED:
             raise OrderError("this batch is assembled already: call lookup for the next one, then supply")
         self._rows[row] = keys_values
         self.keys_values_wm_size_list[row] = keys_values.size
 
     def assemble(self) -> list[int]:
         sizes = self.keys_values_wm_size_list
-        if self._stage is _Stage.NOTHING or not sizes:
+        if self._stage == _NOTHING or not sizes:
             raise OrderError("there is no batch to assemble: call lookup with one row or more first")
         check_supplied(sizes)
         for row in self._rows:
             if type(row) is Found and not row.is_current:
                 raise OrderError(f"{row.pool!r} was written to between lookup and assemble: call lookup again")
-        self._stage = _Stage.NOTHING
+        self._stage = _NOTHING
         self._batch.begin(len(sizes))
         self._batch.assemble(self._rows, sizes)
-        self._stage = _Stage.ASSEMBLED
+        self._stage = _ASSEMBLED
         return sizes
 
     def store(
@@ -259,7 +257,7 @@ class KVCacheManager(CacheBackend):
     ) -> None:
         if not self.geometry.keeps_past:
             return
-        if self._stage is not _Stage.ASSEMBLED:
+        if self._stage != _ASSEMBLED:
             raise OrderError("the batch is not assembled: call lookup and assemble, then store")
         sizes = self.keys_values_wm_size_list
         to = self._destinations(envs, keys, scope, priorities)
@@ -272,14 +270,17 @@ class KVCacheManager(CacheBackend):
         self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None
     ) -> Destinations:
         """Where each row of the batch goes. Raises TypeError and ValueError for what cannot be stored."""
-        check_scope(scope)
         rows = len(self.keys_values_wm_size_list)
-        given = [None] * rows if priorities is None else priorities
-        check_lengths(rows, envs=envs, keys=keys, priorities=given)
+        if type(scope) is not Scope or not len(envs) == len(keys) == rows:
+            check_rows(scope, rows, envs=envs, keys=keys)
+        check_hashable(keys)
         pools = [self.recur_pool] * rows if scope is Scope.NODE else [self._init_pool(env) for env in envs]
-        for pool, key, priority in zip(pools, keys, given, strict=True):
-            pool.check(key, priority)
-        return Destinations(pools, keys, given)
+        if priorities is None:
+            return Destinations(pools, keys, [None] * rows)
+        check_rows(scope, rows, priorities=priorities)
+        for pool, priority in zip(pools, priorities, strict=True):
+            pool.check_priority(priority)
+        return Destinations(pools, keys, priorities)
 
     def row_start(self, row: int) -> int:
         return self._batch.start(self.keys_values_wm_size_list[row], max(self.keys_values_wm_size_list))
@@ -290,7 +291,7 @@ class KVCacheManager(CacheBackend):
         super().clear_all()
         self.wm_pool.clear()
         self._rows = []
-        self._stage = _Stage.NOTHING
+        self._stage = _NOTHING
 
     @property
     def batch_bytes(self) -> int:

@@ -70,6 +70,7 @@ class KVCachePool:
 
     def get(self, key: Hashable) -> Any | None:
         """The value stored under ``key``, or None. Counts one query."""
+        self.integrity.check()
         slot = self.find(key)
         return None if slot is None else self.storage.read(slot)
 
@@ -97,9 +98,7 @@ class KVCachePool:
         return slot
 
     def find(self, key: Hashable) -> int | None:
-        """The slot of ``key``, or None: ``get`` without the copy. Counts one query."""
-        if self.integrity.changing:
-            self.integrity.repair()
+        """The slot of ``key``, or None: ``get`` without the copy, for callers that have checked the integrity."""
         slot = self._slots.get(key)
         if slot is None:
             if self.stats_enabled:
@@ -161,8 +160,7 @@ class KVCachePool:
 
     def _keys(self) -> dict[Hashable, int]:
         """The slot of each key."""
-        if self.integrity.changing:
-            self.integrity.repair()
+        self.integrity.check()
         return self._slots
 
     def __len__(self) -> int:
@@ -252,8 +250,11 @@ class KVCachePool:
             hash(key)
         except TypeError:
             raise TypeError(f"pool {self.name!r}: a key must be hashable, got {type(key).__name__}") from None
-        if priority is None:
-            return
+        if priority is not None:
+            self.check_priority(priority)
+
+    def check_priority(self, priority: float) -> None:
+        """Raise TypeError or ValueError if entries cannot be ordered by ``priority``."""
         try:
             is_number = not math.isnan(priority)
         except TypeError:

@@ -166,7 +166,8 @@ class TokenBatch(Batch):
     def check(self, sizes: Sequence[int], pools: Sequence[KVCachePool]) -> None:
         super().check(sizes, pools)
         self._adopt_given_tensors()
-        check_matches(self._memory.spec, self._spec)
+        if self._memory.spec is not self._spec:
+            check_matches(self._memory.spec, self._spec)
 
     def store(self, rows: Sequence[Row], sizes: Sequence[int], to: Destinations) -> None:
         if self._memory.spec is None:  # the first entry decides the spec of all

@@ -395,7 +395,7 @@ class TestBatches:
 
     def test_columns_of_unequal_length_are_refused(self):
         cache = KVCacheManager(CacheConfig(GEOMETRY))
-        with pytest.raises(ValueError, match="one of envs, keys for each of 2 rows, got 1 keys"):
+        with pytest.raises(ValueError, match="one of keys for each of 2 rows, got 1 keys"):
             cache.lookup([0, 1], [7], Scope.ROOT)
 
     def test_entries_and_batches_share_the_pools(self):
