@@ -279,7 +279,8 @@ class KVCacheManager(CacheBackend):
             return Destinations(pools, keys, [None] * rows)
         check_rows(scope, rows, priorities=priorities)
         for pool, priority in zip(pools, priorities, strict=True):
-            pool.check_priority(priority)
+            if priority is not None:
+                pool.check_priority(priority)
         return Destinations(pools, keys, priorities)
 
     def row_start(self, row: int) -> int:
