@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from kvcache.geometry import Geometry
+from kvcache.geometry import Geometry, is_whole
 
 __all__ = ["CacheConfig"]
 
@@ -61,12 +61,20 @@ class CacheConfig:
     def __post_init__(self) -> None:
         for name in ("game_segment_length", *_POOL_SIZES):
             size = getattr(self, name)
-            if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+            if size is None:
+                continue
+            if not is_whole(size) or size < 1:
                 raise ValueError(f"{name} must be a positive integer or None, got {size!r}")
+            object.__setattr__(self, name, int(size))  # NumPy's integers too
         for pool in ("init", "recur"):
             size, limit = getattr(self, f"{pool}_pool_size"), getattr(self, f"{pool}_pool_bytes")
             if size is not None and limit is not None:
                 raise ValueError(f"{pool}_pool_size and {pool}_pool_bytes are both set: set one of them")
+            if limit is not None and not self.checks_entries:
+                raise ValueError(
+                    f"{pool}_pool_bytes is {limit}, but the sizes of an entry are not known: set num_layers, "
+                    f"num_heads, embed_dim and context_length too, or {pool}_pool_size instead"
+                )
             if limit is not None and limit < self.entry_bytes:
                 raise ValueError(f"{pool}_pool_bytes is {limit}: one entry takes {self.entry_bytes} bytes")
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-__all__ = ["GEOMETRIES", "Geometry"]
+import numpy as np
+
+__all__ = ["GEOMETRIES", "Geometry", "is_whole"]
 
 POSITIONS = ("rotary", "absolute")
 
@@ -17,6 +19,11 @@ SLIDE_MARGIN = 1
 
 # With this many context tokens or fewer there is no room for a past, and nothing is ever stored.
 LONGEST_CONTEXT_WITHOUT_PAST = 2
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is an integer, Python's or NumPy's."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -46,10 +53,11 @@ class Geometry:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name not in ("name", "positions") and (
-                not isinstance(value, int) or isinstance(value, bool) or value < 1
-            ):
+            if field.name in ("name", "positions"):
+                continue
+            if not is_whole(value) or value < 1:
                 raise ValueError(f"geometry {self.name!r}: {field.name} must be a positive integer, got {value!r}")
+            object.__setattr__(self, field.name, int(value))  # NumPy's integers too
         if self.embed_dim % self.num_heads:
             raise ValueError(
                 f"geometry {self.name!r}: embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}"

@@ -229,6 +229,16 @@ class KeysValues:
             cache._size = size
 
     @property
+    def sizes_agree(self) -> bool:
+        """Whether all layers have equally many live tokens."""
+        caches = self._caches
+        size = caches[0]._size
+        for cache in caches:  # noqa: SIM110 - a generator takes several times as long, and every store asks
+            if cache._size != size:
+                return False
+        return True
+
+    @property
     def num_samples(self) -> int:
         return self._keys_values[0]._k_cache._cache.shape[0]
 

@@ -21,12 +21,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
+from kvcache.backend import (
+    EMPTY,
+    MISS,
+    CacheBackend,
+    OrderError,
+    Scope,
+    check_row,
+    check_rows,
+    check_supplied,
+)
 from kvcache.config import CacheConfig
 from kvcache.hashing import hash_state
 from kvcache.keys_values import KeysValues
 from kvcache.legacy_pool import LegacyPool, empty_entry
 from kvcache.stats import CacheStats
+from kvcache.storage.base import check_entry
 
 __all__ = ["LEGACY", "LEGACY_0_2_0", "LEGACY_MAIN", "LegacyCache", "LegacyVariant", "RecurrentMissError"]
 
@@ -113,6 +123,7 @@ class LegacyCache(CacheBackend):
         return [hash_state(latents[row]) for row in range(len(latents))]
 
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
+        check_rows(scope, len(envs), keys=keys)
         rows: list[KeysValues | None] = []
         sizes = []
         missed = []
@@ -155,12 +166,16 @@ class LegacyCache(CacheBackend):
         return None
 
     def supply(self, row: int, keys_values: KeysValues) -> None:
+        check_row(row, len(self.keys_values_wm_list))
+        check_entry(keys_values)
         self.keys_values_wm_list[row] = keys_values
         self.keys_values_wm_size_list[row] = keys_values.size
 
     def assemble(self) -> list[int]:
         sizes = self.keys_values_wm_size_list
-        assert MISS not in sizes, f"row {sizes.index(MISS)} missed and nothing was supplied for it"
+        if not sizes:
+            raise OrderError("there is no batch to assemble: call lookup with one row or more first")
+        check_supplied(sizes)
         longest = max(sizes)
         if longest == EMPTY:  # the first step of all environments: LightZero starts from a fresh batch cache
             self.keys_values_wm = self._empty_batch(len(sizes))
@@ -184,6 +199,7 @@ class LegacyCache(CacheBackend):
         if not geometry.keeps_past:
             return
         sizes = self.keys_values_wm_size_list
+        check_rows(scope, len(sizes), envs=envs, keys=keys)
         longest = max(sizes)
         appended = self.keys_values_wm.size - longest
         for row, (env, key, size) in enumerate(zip(envs, keys, sizes, strict=True)):

@@ -9,19 +9,35 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
+from kvcache.backend import (
+    EMPTY,
+    MISS,
+    CacheBackend,
+    OrderError,
+    Scope,
+    check_hashable,
+    check_row,
+    check_rows,
+    check_supplied,
+)
 from kvcache.batch import Destinations, Found, Row
 from kvcache.config import CacheConfig
 from kvcache.eviction import EvictionStrategy
-from kvcache.geometry import Geometry
+from kvcache.geometry import Geometry, is_whole
 from kvcache.hashing import hash_states
+from kvcache.integrity import Integrity
 from kvcache.keys_values import KeysValues
 from kvcache.layout import make_layout
 from kvcache.pool import KVCachePool
 from kvcache.stats import CacheStats
 from kvcache.storage import Storage
+from kvcache.storage.base import check_entry
 
 __all__ = ["KVCacheManager"]
+
+
+# How far the batch is. Plain numbers: these are compared in every call.
+_NOTHING, _LOOKED_UP, _ASSEMBLED = range(3)
 
 
 class KVCacheManager(CacheBackend):
@@ -73,6 +89,7 @@ class KVCacheManager(CacheBackend):
         self.hierarchy_stats = CacheStats()
         layout = make_layout(config)
         self._batch = layout.batch
+        self._integrity = Integrity()
         self.init_pools = [
             self._pool(f"init/env_{env}", layout.init_storage(), layout.init_pool_size) for env in range(self.env_num)
         ]
@@ -80,10 +97,12 @@ class KVCacheManager(CacheBackend):
         self.wm_pool = self._pool("wm", layout.wm_storage(), self.env_num)
         self.keys_values_wm_size_list = []
         self._rows: list[Row] = []
-        self._assembled = False
+        self._stage = _NOTHING
 
     def _pool(self, name: str, storage: Storage, size: int) -> KVCachePool:
-        return KVCachePool(size, self.config.eviction_strategy, self.stats_enabled, name, storage=storage)
+        return KVCachePool(
+            size, self.config.eviction_strategy, self.stats_enabled, name, storage=storage, integrity=self._integrity
+        )
 
     @property
     def keys_values_wm(self) -> KeysValues:  # type: ignore[override]
@@ -100,7 +119,7 @@ class KVCacheManager(CacheBackend):
         if found is None or isinstance(found, KeysValues):
             return found
         # After assembly the slot may hold another entry.
-        return self.row_context(row) if self._assembled else found.read()
+        return self.row_context(row) if self._stage == _ASSEMBLED else found.read()
 
     @property
     def position_shift(self) -> Tensor | None:
@@ -109,9 +128,12 @@ class KVCacheManager(CacheBackend):
 
     @position_shift.setter
     def position_shift(self, shift: Tensor | None) -> None:
+        self._batch.check_position_shift(shift)
+        self._integrity.begin()
         if self._batch.set_position_shift(shift):
             for pool in (*self.init_pools, self.recur_pool, self.wm_pool):
-                pool.clear()
+                pool.empty()
+        self._integrity.end()
 
     # Entry by entry: copies both ways.
 
@@ -145,13 +167,14 @@ class KVCacheManager(CacheBackend):
         Counts one query of the hierarchy, and one of each pool that is searched. ValueError for an ``env_id`` out of
         range.
         """
+        self._integrity.check()
         found = self._find(env_id, cache_key, Scope.NODE)
         self._count(found is not None, found is None)
         return None if found is None else found.read()
 
     def _init_pool(self, env_id: int) -> KVCachePool:
         # A negative index would be another environment's pool.
-        if not isinstance(env_id, (int, np.integer)) or isinstance(env_id, bool) or not 0 <= env_id < self.env_num:
+        if not is_whole(env_id) or not 0 <= env_id < self.env_num:
             raise ValueError(f"env_id must be an integer in 0..{self.env_num - 1}, got {env_id!r}")
         return self.init_pools[env_id]
 
@@ -173,6 +196,11 @@ class KVCacheManager(CacheBackend):
         return hash_states(latents)
 
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
+        if type(scope) is not Scope or len(envs) != len(keys):
+            check_rows(scope, len(envs), keys=keys)
+        if self._integrity.changing:
+            self._integrity.repair()
+        self._stage = _NOTHING
         rows: list[Row] = []
         sizes = []
         hits = misses = 0
@@ -193,25 +221,35 @@ class KVCacheManager(CacheBackend):
         if scope is Scope.NODE:
             self._count(hits, misses)
         self._rows = rows
-        self._assembled = False
         self.keys_values_wm_size_list = sizes
+        self._stage = _LOOKED_UP
         return sizes.copy()
 
     def supply(self, row: int, keys_values: KeysValues) -> None:
+        check_row(row, len(self._rows))
+        check_entry(keys_values)
         given, wanted = keys_values.entry_shape, self.keys_values_wm.entry_shape
-        if keys_values.num_samples != 1 or (given[:3], given[4]) != (wanted[:3], wanted[4]):  # a copy would broadcast
-            raise ValueError(f"a context of {keys_values.num_samples} x {given} does not fit a row of {wanted}")
+        if (given[:3], given[4]) != (wanted[:3], wanted[4]):  # a copy would broadcast
+            raise ValueError(f"a context of {given} does not fit a row of {wanted}")
+        if keys_values.size > wanted[3]:
+            raise ValueError(f"a context of {keys_values.size} tokens does not fit one of {wanted[3]}")
+        if self._stage == _ASSEMBLED:
+            raise OrderError("this batch is assembled already: call lookup for the next one, then supply")
         self._rows[row] = keys_values
         self.keys_values_wm_size_list[row] = keys_values.size
 
     def assemble(self) -> list[int]:
         sizes = self.keys_values_wm_size_list
-        assert MISS not in sizes, f"row {sizes.index(MISS)} missed and nothing was supplied for it"
+        if self._stage == _NOTHING or not sizes:
+            raise OrderError("there is no batch to assemble: call lookup with one row or more first")
+        check_supplied(sizes)
         for row in self._rows:
-            assert type(row) is not Found or row.is_current, f"{row.pool!r} was written to between lookup and assemble"
+            if type(row) is Found and not row.is_current:
+                raise OrderError(f"{row.pool!r} was written to between lookup and assemble: call lookup again")
+        self._stage = _NOTHING
         self._batch.begin(len(sizes))
         self._batch.assemble(self._rows, sizes)
-        self._assembled = True
+        self._stage = _ASSEMBLED
         return sizes
 
     def store(
@@ -219,11 +257,31 @@ class KVCacheManager(CacheBackend):
     ) -> None:
         if not self.geometry.keeps_past:
             return
-        assert self._assembled, "the batch was looked up but not assembled: there is nothing to store"
+        if self._stage != _ASSEMBLED:
+            raise OrderError("the batch is not assembled: call lookup and assemble, then store")
         sizes = self.keys_values_wm_size_list
-        pools = [self.recur_pool] * len(sizes) if scope is Scope.NODE else [self._init_pool(env) for env in envs]
-        to = Destinations(pools, keys, [None] * len(sizes) if priorities is None else priorities)
+        to = self._destinations(envs, keys, scope, priorities)
+        self._batch.check(sizes, to.pools)
+        self._integrity.begin()
         self._batch.store(self._rows, sizes, to)
+        self._integrity.end()
+
+    def _destinations(
+        self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None
+    ) -> Destinations:
+        """Where each row of the batch goes. Raises TypeError and ValueError for what cannot be stored."""
+        rows = len(self.keys_values_wm_size_list)
+        if type(scope) is not Scope or not len(envs) == len(keys) == rows:
+            check_rows(scope, rows, envs=envs, keys=keys)
+        check_hashable(keys)
+        pools = [self.recur_pool] * rows if scope is Scope.NODE else [self._init_pool(env) for env in envs]
+        if priorities is None:
+            return Destinations(pools, keys, [None] * rows)
+        check_rows(scope, rows, priorities=priorities)
+        for pool, priority in zip(pools, priorities, strict=True):
+            if priority is not None:
+                pool.check_priority(priority)
+        return Destinations(pools, keys, priorities)
 
     def row_start(self, row: int) -> int:
         return self._batch.start(self.keys_values_wm_size_list[row], max(self.keys_values_wm_size_list))
@@ -234,6 +292,7 @@ class KVCacheManager(CacheBackend):
         super().clear_all()
         self.wm_pool.clear()
         self._rows = []
+        self._stage = _NOTHING
 
     @property
     def batch_bytes(self) -> int:

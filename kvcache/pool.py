@@ -10,6 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from kvcache.eviction import EvictionStrategy, make_policy
+from kvcache.geometry import is_whole
+from kvcache.integrity import Integrity
 from kvcache.stats import CacheStats
 from kvcache.storage import DEFAULT_STORAGE, EntrySpec, Storage, make_storage
 
@@ -31,6 +33,7 @@ class KVCachePool:
         name: of the pool in errors, logs and reports.
         storage: a name from ``kvcache.storage.STORAGES``, or a storage with ``pool_size`` slots.
         spec: of all entries; None takes that of the first one.
+        integrity: of the pools that share the storage's memory; None makes one.
 
     Raises:
         ValueError: ``pool_size`` is not a positive integer; an unknown strategy or storage.
@@ -45,15 +48,18 @@ class KVCachePool:
         *,
         storage: str | Storage = DEFAULT_STORAGE,
         spec: EntrySpec | None = None,
+        integrity: Integrity | None = None,
     ) -> None:
-        if isinstance(pool_size, bool) or not isinstance(pool_size, int) or pool_size <= 0:
+        if not is_whole(pool_size) or pool_size <= 0:
             raise ValueError(f"pool {name!r}: pool_size must be a positive integer, got {pool_size!r}")
-        self.pool_size = pool_size
+        self.pool_size = pool_size = int(pool_size)
         self.eviction_strategy = EvictionStrategy.parse(eviction_strategy)
         self.name = name
         self.stats_enabled = enable_stats
         self.stats = CacheStats()
         self.storage = make_storage(storage, pool_size, spec) if isinstance(storage, str) else storage
+        self.integrity = Integrity() if integrity is None else integrity
+        self.integrity.members.append(self)
         self.writes = 0  # claims and clears so far: after one, a slot found before may be another key's
         self._policy = make_policy(self.eviction_strategy)
         self._slots: dict[Hashable, int] = {}
@@ -64,6 +70,7 @@ class KVCachePool:
 
     def get(self, key: Hashable) -> Any | None:
         """The value stored under ``key``, or None. Counts one query."""
+        self.integrity.check()
         slot = self.find(key)
         return None if slot is None else self.storage.read(slot)
 
@@ -79,19 +86,19 @@ class KVCachePool:
                 ``DEFAULT_PRIORITY`` for a new key and leaves a stored key's priority as it is.
 
         Raises:
-            TypeError, ValueError: the value cannot be stored, or the priority is NaN. The pool is unchanged then.
+            TypeError, ValueError: the value, key or priority cannot be stored. The pool is unchanged then. After any
+                other error the next call empties the pool (see ``Integrity``).
         """
         self.storage.check(value)
+        self.check(key, priority)
+        self.integrity.begin()
         slot = self.claim(key, priority, getattr(value, "size", 0))
-        try:
-            self.storage.write(slot, value)
-        except BaseException:
-            self.release(key)
-            raise
+        self.storage.write(slot, value)
+        self.integrity.end()
         return slot
 
     def find(self, key: Hashable) -> int | None:
-        """The slot of ``key``, or None: ``get`` without the copy. Counts one query."""
+        """The slot of ``key``, or None: ``get`` without the copy, for callers that have checked the integrity."""
         slot = self._slots.get(key)
         if slot is None:
             if self.stats_enabled:
@@ -105,14 +112,12 @@ class KVCachePool:
     def save_tokens(
         self, key: Hashable, row: Tensor, first: int, count: int, shift: Tensor | None, priority: float | None = None
     ) -> int:
-        """``set`` from a row of the batch: arguments as in ``Storage.save_tokens``, errors as in ``set``."""
-        self.storage.check_row(row)
+        """``set`` from a row of the batch, as a part of a change: the caller has checked everything and marks it.
+
+        Arguments as in ``Storage.save_tokens``.
+        """
         slot = self.claim(key, priority, count)
-        try:
-            self.storage.save_tokens(slot, row, first, count, shift)
-        except BaseException:
-            self.release(key)
-            raise
+        self.storage.save_tokens(slot, row, first, count, shift)
         return slot
 
     def set_priority(self, key: Hashable, priority: float) -> None:
@@ -124,28 +129,51 @@ class KVCachePool:
         """
         if self.eviction_strategy is not EvictionStrategy.PRIORITY:
             raise ValueError(f"pool {self.name!r} evicts by {self.eviction_strategy.name}: it keeps no priorities")
-        self.check_priority(priority)
-        self._policy.update(self._slots[key], priority)
+        self.check(key, priority)
+        slot = self._keys()[key]
+        self.integrity.begin()
+        self._policy.update(slot, priority)
+        self.integrity.end()
 
     def clear(self) -> None:
         """Remove all keys. Slot memory and statistics stay."""
+        self.integrity.begin()
+        self.empty()
+        self.integrity.end()
+
+    def empty(self) -> None:
+        """``clear`` as a part of a change, which the caller marks."""
         self.writes += 1
         self._slots.clear()
         self._policy.clear()
         self._free = self._all_slots.copy()
         self.storage.clear()
 
+    def reset(self) -> None:
+        """As in ``Member``."""
+        self.writes += 1
+        self._slots = {}
+        self._owners = [None] * self.pool_size
+        self._policy = make_policy(self.eviction_strategy)
+        self._free = self._all_slots.copy()
+        self.storage.reset()
+
+    def _keys(self) -> dict[Hashable, int]:
+        """The slot of each key."""
+        self.integrity.check()
+        return self._slots
+
     def __len__(self) -> int:
         """Number of entries."""
-        return len(self._slots)
+        return len(self._keys())
 
     def __contains__(self, key: Hashable) -> bool:
         """Whether ``key`` is stored. Counts no query, and is no use of the entry for the eviction strategy."""
-        return key in self._slots
+        return key in self._keys()
 
     def __iter__(self) -> Iterator[Hashable]:
         """The stored keys, in any order."""
-        return iter(self._slots)
+        return iter(self._keys())
 
     def __repr__(self) -> str:
         return (
@@ -164,15 +192,13 @@ class KVCachePool:
         return self.storage.bytes_reserved
 
     def claim(self, key: Hashable, priority: float | None = None, tokens: int = 0) -> int:
-        """Give ``key`` a slot, which must then be written to or released. Raises ValueError if the priority is NaN.
+        """Give ``key`` a slot, which must then be written to: a part of a change.
 
         Args:
             key: as in ``set``.
             priority: as in ``set``.
             tokens: number of new tokens to be stored; entries are evicted where the storage has no room for them.
         """
-        if priority is not None:
-            self.check_priority(priority)
         self.writes += 1
         if self.storage.is_limited:
             self.free_memory(key)
@@ -214,18 +240,24 @@ class KVCachePool:
         _log.debug("pool %s: key %s lost slot %d", self.name, owner, slot)
         return slot
 
-    def release(self, key: Hashable) -> None:
-        """Undo ``claim`` after a failed write: remove the key and free its slot."""
-        slot = self._slots.pop(key)
-        self._policy.remove(slot)
-        self.storage.release(slot)
-        self._free.append(slot)
-
     def owns(self, key: Hashable, slot: int) -> bool:
         """Whether ``slot`` belongs to ``key``."""
         return self._slots.get(key) == slot
 
+    def check(self, key: Hashable, priority: float | None) -> None:
+        """Raise TypeError or ValueError if nothing can be stored under ``key`` with that priority."""
+        try:
+            hash(key)
+        except TypeError:
+            raise TypeError(f"pool {self.name!r}: a key must be hashable, got {type(key).__name__}") from None
+        if priority is not None:
+            self.check_priority(priority)
+
     def check_priority(self, priority: float) -> None:
-        """Raise ValueError if entries cannot be ordered by ``priority``."""
-        if math.isnan(priority):
+        """Raise TypeError or ValueError if entries cannot be ordered by ``priority``."""
+        try:
+            is_number = not math.isnan(priority)
+        except TypeError:
+            raise TypeError(f"pool {self.name!r}: a priority must be a number, got {priority!r}") from None
+        if not is_number:
             raise ValueError(f"pool {self.name!r}: a priority must not be NaN")

@@ -54,8 +54,6 @@ class Admission:
     def __init__(self, memory: TokenMemory, to: Destinations) -> None:
         self._memory = memory
         self._pools, self._keys, self._priorities = to
-        self._claimed: list[int] = []
-        self._inherited: np.ndarray | None = None  # tables that hold pages for entries not written yet
 
     def admit(self, entries: NewEntries) -> NewEntries:
         """Claim a slot for each row.
@@ -66,52 +64,39 @@ class Admission:
         """
         pools, keys = self._pools, self._keys
         limited = any(pool.storage.is_limited for pool in set(pools))
-        self._inherited = entries.tables.copy() if limited else entries.tables
-        for pool, priority in zip(pools, self._priorities, strict=True):
-            if priority is not None:
-                pool.check_priority(priority)
         if limited:
-            self._claim_with_room(entries.new)
+            inherited = entries.tables.copy()
+            claimed = self._claim_with_room(entries.new, inherited)
         else:
+            inherited = entries.tables
             rows = zip(pools, keys, self._priorities, strict=True)
-            self._claimed += [pool.claim(key, priority) for pool, key, priority in rows]
-        numbers = [pool.storage.first + slot for pool, slot in zip(pools, self._claimed, strict=True)]
+            claimed = [pool.claim(key, priority) for pool, key, priority in rows]
+        numbers = [pool.storage.first + slot for pool, slot in zip(pools, claimed, strict=True)]
         last = dict(zip(numbers, entries.rows, strict=True))
         if limited or len(last) < len(numbers):
-            kept = [row for row in sorted(last.values()) if pools[row].owns(keys[row], self._claimed[row])]
-            self._memory.release_inherited(np.delete(self._inherited, kept, axis=0))
+            kept = [row for row in sorted(last.values()) if pools[row].owns(keys[row], claimed[row])]
+            self._memory.release_inherited(np.delete(inherited, kept, axis=0))
             entries, numbers = entries.only(kept), [numbers[row] for row in kept]
-            self._inherited = entries.tables
         entries.numbers = numbers
         return entries
 
-    def _claim_with_room(self, new: Sequence[int]) -> None:
+    def _claim_with_room(self, new: Sequence[int], inherited: np.ndarray) -> list[int]:
         """Claim a slot for each row where bytes are limited: earlier rows of the batch may be evicted for later ones.
 
         Args:
             new: tokens that each row writes.
+            inherited: the rows' tables ``[n, T_max + 1]``; those of evicted rows are released.
         """
-        pools, keys, inherited = self._pools, self._keys, self._inherited
-        assert inherited is not None
+        pools, keys = self._pools, self._keys
+        claimed: list[int] = []
         evicted: set[int] = set()
         for row, (pool, key, priority) in enumerate(zip(pools, keys, self._priorities, strict=True)):
             pool.free_memory(key)
             while pool.evict_for(sum(new[n] for n in range(row + 1) if pools[n] is pool and n not in evicted)):
                 for earlier in range(row):
-                    if earlier not in evicted and not pools[earlier].owns(keys[earlier], self._claimed[earlier]):
+                    if earlier not in evicted and not pools[earlier].owns(keys[earlier], claimed[earlier]):
                         evicted.add(earlier)
                         self._memory.release_inherited(inherited[earlier : earlier + 1])
                         inherited[earlier] = ZERO_PAGE
-            self._claimed.append(pool.claim(key, priority))
-
-    def written(self) -> None:
-        """The entries are written: from now on they hold the inherited pages."""
-        self._inherited = None
-
-    def roll_back(self) -> None:
-        """Release the claimed slots and the inherited pages."""
-        if self._inherited is not None:
-            self._memory.release_inherited(self._inherited)
-        for pool, key in zip(self._pools, self._keys[: len(self._claimed)], strict=False):
-            if key in pool:
-                pool.release(key)
+            claimed.append(pool.claim(key, priority))
+        return claimed

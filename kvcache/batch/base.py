@@ -81,8 +81,19 @@ class Batch(ABC):
         """Put rows of those sizes into ``keys_values``. Every ``Found`` among them is current."""
 
     @abstractmethod
+    def check(self, sizes: Sequence[int], pools: Sequence[KVCachePool]) -> None:
+        """Raise ValueError if the batch cannot be stored as the model left it. Nothing is changed in the pools.
+
+        Args:
+            sizes: of the rows before the model appended anything.
+            pools: where the rows are to be stored.
+        """
+        if not self.keys_values.sizes_agree:
+            raise ValueError("the layers of the batch differ in size: the model did not append to all of them")
+
+    @abstractmethod
     def store(self, rows: Sequence[Row], sizes: Sequence[int], to: Destinations) -> None:
-        """Store each row as the model left it.
+        """Store each row as the model left it. Everything was checked; the caller marks the change.
 
         Args:
             rows: the assembled rows.
@@ -94,21 +105,21 @@ class Batch(ABC):
         """Where in the batch a row of ``size`` tokens begins."""
         return longest - size
 
-    def set_position_shift(self, shift: Tensor | None) -> bool:
-        """Set the correction by which windows slide, as in ``CacheBackend.position_shift``.
-
-        Returns:
-            Whether it differs from the one before. Stored entries are then of other weights.
-
-        Raises:
-            ValueError: it is of another shape than ``[L, 2, H, context_length - 3, D]``.
-        """
+    def check_position_shift(self, shift: Tensor | None) -> None:
+        """Raise ValueError for another shape than ``[L, 2, H, context_length - 3, D]``."""
         geometry = self.geometry
         wanted = geometry.num_layers, 2, geometry.num_heads, geometry.slid_size, geometry.head_dim
         if shift is not None and tuple(shift.shape) != wanted:
             raise ValueError(
                 f"a position shift of this geometry is [L, 2, H, T - 3, D] = {list(wanted)}, got {list(shift.shape)}"
             )
+
+    def set_position_shift(self, shift: Tensor | None) -> bool:
+        """Set the correction by which windows slide, as in ``CacheBackend.position_shift``.
+
+        Returns:
+            Whether it differs from the one before. Stored entries are then of other weights.
+        """
         before, self.position_shift = self.position_shift, shift
         if shift is None or before is None:
             return shift is not before

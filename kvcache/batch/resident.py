@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from kvcache.batch.base import Destinations, Row
+from kvcache.batch.base import Row
 from kvcache.batch.tokens import TokenBatch
 from kvcache.geometry import Geometry
 from kvcache.kernels import Kernels, copy_rows
 from kvcache.keys_values import KeysValues
 from kvcache.memory import memory
+from kvcache.pool import KVCachePool
 from kvcache.storage import EntrySpec, Pages
 
 __all__ = ["ResidentBatch"]
@@ -55,13 +56,13 @@ class ResidentBatch(TokenBatch):
         if self._buffer is not before:
             self._forget()
 
-    def store(self, rows: Sequence[Row], sizes: Sequence[int], to: Destinations) -> None:
+    def check(self, sizes: Sequence[int], pools: Sequence[KVCachePool]) -> None:
         if self._journal.dropped and min(sizes) < max(sizes):
             raise ValueError(
                 f"more was appended than a context of {self._tokens} tokens has room for: the dropped tokens are not "
                 "the oldest ones of rows that are padded behind"
             )
-        super().store(rows, sizes, to)
+        super().check(sizes, pools)
 
     def _forget(self) -> None:
         """Take the whole batch as unknown: all tokens are moved at the next assembly."""

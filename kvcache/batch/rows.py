@@ -10,6 +10,7 @@ from torch import Tensor
 from kvcache.batch.base import Batch, Destinations, Found, Row
 from kvcache.geometry import Geometry
 from kvcache.keys_values import KeysValues, zeros
+from kvcache.pool import KVCachePool
 
 __all__ = ["RowBatch"]
 
@@ -67,6 +68,14 @@ class RowBatch(Batch):
             elif row is not None:
                 target.narrow(3, longest - size, size).copy_(row.block[0].narrow(3, 0, size))
         self.keys_values.size = longest
+
+    def check(self, sizes: Sequence[int], pools: Sequence[KVCachePool]) -> None:
+        super().check(sizes, pools)
+        block = self.keys_values.block
+        if len(block) != len(sizes):
+            raise ValueError(f"a batch of {len(sizes)} rows was assembled, it has {len(block)} now")
+        for pool in set(pools):
+            pool.storage.check_row(block[0])
 
     def store(self, rows: Sequence[Row], sizes: Sequence[int], to: Destinations) -> None:
         longest = max(sizes)

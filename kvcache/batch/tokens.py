@@ -17,6 +17,7 @@ from kvcache.keys_values import KeysValues
 from kvcache.memory import zeros
 from kvcache.pool import KVCachePool
 from kvcache.storage import EntrySpec, TokenMemory
+from kvcache.storage.base import check_matches
 from kvcache.storage.tokens import NULL_ENTRY
 
 __all__ = ["TokenBatch"]
@@ -162,28 +163,19 @@ class TokenBatch(Batch):
 
     # Storing.
 
-    def store(self, rows: Sequence[Row], sizes: Sequence[int], to: Destinations) -> None:
+    def check(self, sizes: Sequence[int], pools: Sequence[KVCachePool]) -> None:
+        super().check(sizes, pools)
         self._adopt_given_tensors()
-        self._check_spec(to.pools[0])
-        entries = self._new_entries(rows, sizes, to.pools)
-        admission = Admission(self._memory, to)
-        try:
-            entries = admission.admit(entries)
-            targets = self._memory.write(entries.numbers, entries.tables, entries.new, entries.origins)
-            admission.written()
-            if len(targets):
-                self._scatter(targets, entries, sizes)
-        except BaseException:
-            admission.roll_back()
-            raise
+        if self._memory.spec is not self._spec:
+            check_matches(self._memory.spec, self._spec)
 
-    def _check_spec(self, pool: KVCachePool) -> None:
-        """The first entry decides the spec of all. Raise ValueError if this batch's entries have another one."""
-        spec = self._memory.spec
-        if spec is None:
-            pool.storage.decide(self._spec)
-        elif spec != self._spec:
-            raise ValueError(f"this pool holds entries of {spec}; got {self._spec}")
+    def store(self, rows: Sequence[Row], sizes: Sequence[int], to: Destinations) -> None:
+        if self._memory.spec is None:  # the first entry decides the spec of all
+            self._memory.spec = self._spec
+        entries = Admission(self._memory, to).admit(self._new_entries(rows, sizes, to.pools))
+        targets = self._memory.write(entries.numbers, entries.tables, entries.new, entries.origins)
+        if len(targets):
+            self._scatter(targets, entries, sizes)
 
     def _new_entries(self, rows: Sequence[Row], sizes: Sequence[int], pools: Sequence[KVCachePool]) -> NewEntries:
         """The entries to be stored, and the tokens that they share with the ones they grew from."""

@@ -40,6 +40,8 @@ def check_entry(value: Any) -> None:
         )
     if value.num_samples != 1:
         raise ValueError(f"an entry is one row, got KeysValues of {value.num_samples}: store row by row")
+    if not value.sizes_agree:
+        raise ValueError("the layers of this entry differ in size: a token has a key and a value in every layer")
     if not value.holds_block:
         kinds = {(tuple(each.shape), each.dtype, each.device) for each in value.layer_tensors()}
         if len(kinds) > 1:
@@ -72,9 +74,6 @@ class Storage(ABC):
 
     def check(self, value: Any) -> None:  # noqa: B027 - not all storages check
         """Raise TypeError or ValueError if ``value`` cannot be stored. Called before anything is evicted for it."""
-
-    def decide(self, spec: EntrySpec) -> None:  # noqa: B027 - most storages decide at their first entry
-        """Set the spec of all entries, where it was not known yet."""
 
     def check_row(self, row: Tensor) -> None:  # noqa: B027
         """As ``check``, for tokens of ``row`` ``[L, 2, H, T, D]``."""
@@ -117,6 +116,10 @@ class Storage(ABC):
     @abstractmethod
     def clear(self) -> None:
         """Free all slots. Memory is kept for reuse."""
+
+    def reset(self) -> None:
+        """Free all slots, whatever state an interrupted change has left."""
+        self.clear()
 
     @property
     @abstractmethod

@@ -49,6 +49,15 @@ class Pages(TokenMemory):
         self._charges = _lengthened(self._charges, len(self._charges) + 1)
         return super().register(entries)
 
+    def reset(self) -> None:
+        super().reset()
+        for column in (self.references, self._owners, self._charges):
+            column.fill(0)
+        self._free_count = 0
+        self._next_serial = max(self._next_serial, int(self.serials.max()) + 1)  # no serial is given twice
+        self.serials.fill(0)
+        self._dropped.clear()
+
     def charge(self, entry: int) -> int:
         """Pages that were allocated for the entries registered with this one and that any table still holds."""
         self._collect()

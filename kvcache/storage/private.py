@@ -65,6 +65,11 @@ class PrivateStorage(Storage):
             raise ValueError(f"an entry of {EntrySpec.of(block)} does not fit a batch of {EntrySpec.of(row)}")
         row.narrow(3, first, size).copy_(block.narrow(3, 0, size))
 
+    def reset(self) -> None:
+        blocks = [block for block in self._blocks if block is not None]
+        self._sizes = [0] * len(self._blocks)
+        self._allocated, self._bytes = len(blocks), sum(block.nbytes for block in blocks)
+
     def clear(self) -> None:
         """Does nothing: blocks are kept for reuse, and no slot is read before it is written again."""
 

@@ -31,6 +31,10 @@ class Slab(TokenMemory):
         self.begins += [_NONE_YET] * entries
         return super().register(entries)
 
+    def reset(self) -> None:
+        super().reset()
+        self.begins = [_NONE_YET] * len(self.begins)
+
     def inherit(
         self, parents: Sequence[int], first: Sequence[int], counts: Sequence[int]
     ) -> tuple[np.ndarray, list[int]]:

@@ -98,6 +98,15 @@ class TokenMemory(ABC):
         else:
             self.rows[: old.shape[0]].copy_(old)
 
+    def reset(self) -> None:
+        """Empty all entries, whatever state an interrupted change has left. The memory is kept."""
+        self.used = NULL_PAGES
+        if self.rows is not None:
+            self.rows[:NULL_PAGES].zero_()
+        self.tables = np.zeros_like(self.tables)
+        self.sizes = [0] * len(self.sizes)
+        self.origins = [NO_TOKENS] * len(self.sizes)
+
     # Entries.
 
     @abstractmethod
@@ -192,11 +201,11 @@ class TokenStorage(Storage):
         assert len(memory.tables) > entry, f"slot {slot} is read before it was written"
         return memory.tables[entry, memory.longest - memory.sizes[entry] : memory.longest]
 
-    def decide(self, spec: EntrySpec) -> None:
-        self.memory.spec = spec
-
     def release(self, slot: int) -> None:
         self.memory.release(self.first + slot)
+
+    def reset(self) -> None:
+        self.memory.reset()
 
     # Row by row, for callers of the pool and for ``RowBatch``.
 
@@ -218,7 +227,7 @@ class TokenStorage(Storage):
 
     def save_tokens(self, slot: int, row: Tensor, first: int, count: int, shift: Tensor | None) -> None:
         if self.memory.spec is None:
-            self.decide(EntrySpec.of(row))
+            self.memory.spec = EntrySpec.of(row)
         tables, new = self.memory.inherit([NULL_ENTRY], [0], [count])
         targets = self.memory.write([self.first + slot], tables, new, [NO_TOKENS.grown(0, count, count)])
         tokens = row.detach().narrow(3, first, count)

@@ -14,6 +14,7 @@ from kvcache.keys_values import KeysValues
 from kvcache.world_model.config import WorldModelConfig
 from kvcache.world_model.inputs import environments, whole_numbers
 from kvcache.world_model.predictor import Predictor
+from kvcache.world_model.weights import WeightsWatch
 
 __all__ = ["CachedPredictor"]
 
@@ -36,18 +37,26 @@ class CachedPredictor(Predictor):
         self._next_positions = np.zeros(0, dtype=np.int64)
         self._reanalyzes = False
         self._is_assembled = False
-        self._weights_changed()
+        self._weights = WeightsWatch(self)
+        self.cache.position_shift = self.transformer.position_shift()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As ``torch.nn.Module``'s; the caches are cleared, since nothing in them was computed with these weights."""
         try:
             return super().load_state_dict(state_dict, *args, **kwargs)
         finally:
-            self._weights_changed()  # torch copies the fitting weights before it raises for missing ones
+            self.weights_changed()  # torch copies the fitting weights before it raises for missing ones
 
-    def _weights_changed(self) -> None:
-        self.clear_caches()
+    def weights_changed(self) -> None:
+        """Forget what was computed with other weights: contexts, and corrections of positions.
+
+        Every inference calls this by itself where it notices a change (see ``WeightsWatch``). Call it after a change
+        that torch cannot count, such as a write through ``.data`` to a part of a tensor.
+        """
+        self._weights.remember()
+        self.cache.clear_all()
         self.cache.position_shift = self.transformer.position_shift()
+        self._is_assembled = False
 
     @property
     def keys_values_wm(self) -> KeysValues:
@@ -140,6 +149,8 @@ class CachedPredictor(Predictor):
 
     def clear_caches(self) -> None:
         """Forget all contexts, and the batch."""
+        if self._weights.differ():
+            self.weights_changed()
         self.cache.clear_all()
         self._is_assembled = False
 
@@ -153,6 +164,8 @@ class CachedPredictor(Predictor):
 
     def _begin(self, envs: list[int], next_positions: np.ndarray, reanalyzes: bool) -> None:
         """Begin a batch: its environments ``[B]``, and the next tokens' positions in their episodes ``[B]``."""
+        if self._weights.touched():
+            self.weights_changed()
         self._envs, self._next_positions, self._reanalyzes = envs, next_positions, reanalyzes
 
     def _retrieve(self, latents: np.ndarray | Tensor | None, scope: Scope) -> None:

@@ -84,6 +84,8 @@ class WorldModel(CachedPredictor):
             raise ValueError(
                 f"row {row} is not at its first step: its last_actions, {last_actions[row]}, needs last_latents"
             )
+        if self._weights.differ():
+            self.weights_changed()
         self._notify(Scope.ROOT, envs, start)
         new = self.tokenizer.encode(self._tensor(observations))
         parts = []

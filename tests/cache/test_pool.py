@@ -384,8 +384,6 @@ def test_a_priority_without_a_place_in_any_order_changes_nothing(strategy, stora
     pool.set("other", entry(2), 2.0)
     with pytest.raises(error):
         pool.set(key, entry(3), priority)
-    with pytest.raises(error):
-        pool.save_tokens(key, entry(3).block[0], 0, 2, None, priority)
     assert set(pool) == {"old", "other"}
     assert pool.stats.to_dict() == CacheStats().to_dict()
     pool.set("third", entry(3), 3.0)
@@ -505,15 +503,6 @@ def test_every_storage_has_its_own_tests():
     for storage in STORAGES:
         tests = (Path(__file__).parent / "storage" / f"test_{storage}.py").read_text()
         assert f'storage = "{storage}"' in tests
-
-
-def test_a_row_of_another_shape_evicts_nothing_and_is_refused():
-    pool = KVCachePool(1)
-    pool.set("kept", entry(1))
-    with pytest.raises(ValueError, match="holds entries of"):
-        pool.save_tokens("other", entry(2, heads=1).block[0], 0, 2, None)
-    assert list(pool) == ["kept"]
-    assert pool.stats.evictions == 0
 
 
 ODD = {"shape": torch.zeros(1, HEADS, TOKENS + 1, HEAD_DIM), "dtype": torch.zeros(1, HEADS, TOKENS, HEAD_DIM).double()}

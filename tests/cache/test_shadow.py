@@ -175,3 +175,27 @@ def test_what_a_model_sees_is_the_primarys():
     assert cache.report.lookups == cache.shadow.hierarchy_stats.total_queries == 0
     cache.clear_all()
     assert np.array_equal(cache.lookup([0], [400], Scope.ROOT), [MISS])
+
+
+@pairs
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_equal_contents_that_are_not_finite_are_no_difference(names, bad, caplog):
+    cache = shadowed(names)
+    infer(cache, Scope.ROOT, [(env, None, 5) for env in range(3)], bad)
+    with caplog.at_level("WARNING"):
+        for key in range(5, 9):
+            infer(cache, Scope.ROOT, [(env, key, key + 1) for env in range(3)], bad)
+    assert caplog.text.count("hold NaN or infinity") == 1
+
+
+@pairs
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_beside_infinity_another_difference_is_still_one(names, bad):
+    cache = shadowed(names)
+    infer(cache, Scope.ROOT, [(env, None, 5) for env in range(3)], bad)
+    new = cache.primary if cache.primary.name != "legacy" else cache.shadow
+    content = new.hierarchical_get(0, 5)
+    content.block[0, 1, 1, 0, 0, 0] = 3.0
+    new.set_init_cache(0, 5, content)
+    with pytest.raises(CacheMismatchError, match="environment 0, layer 1"):
+        infer(cache, Scope.ROOT, [(env, 5, 6) for env in range(3)])
