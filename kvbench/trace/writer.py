@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kvbench.files import whole_or_absent
+from kvbench.trace.keys import distinct_keys
 from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, HEADER_KEY, SCOPES, Event, TraceError, TraceHeader
 
 __all__ = ["ROW_GROUP_ROWS", "TraceWriter", "check_new", "journal_path", "recover_trace", "write_trace"]
@@ -128,7 +130,8 @@ def _record_batch(events: list[Event]) -> pa.RecordBatch:
 def recover_trace(path: str | Path) -> int:
     """Make the trace file ``path`` of the journal beside it, remove the journal, and return the number of events.
 
-    Of a journal that was cut off in the middle of a write, everything before that write is used.
+    The header's source gets ``distinct_keys`` (see ``kvbench.trace.keys``). Of a journal that was cut off in the middle
+    of a write, everything before that write is used.
 
     Raises:
         TraceError: there is no journal, or not even its header was flushed.
@@ -149,7 +152,10 @@ def recover_trace(path: str | Path) -> int:
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, MemoryError) as error:
             fault = "the journal's beginning cannot be read: nothing was flushed, or it is damaged"
             raise TraceError(journal, fault) from error
-        rows = write_trace(path, header, _until_cut(stream))
+        batches = list(_until_cut(stream))
+        share = distinct_keys(pa.Table.from_batches(batches, EVENT_SCHEMA))
+        source = header.source if share is None else {**header.source, "distinct_keys": round(share, 4)}
+        rows = write_trace(path, replace(header, source=source), batches)
     journal.unlink()
     return rows
 
