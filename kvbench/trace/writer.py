@@ -13,12 +13,15 @@ import pyarrow.parquet as pq
 
 from kvbench.files import whole_or_absent
 from kvbench.trace.keys import distinct_keys
-from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, HEADER_KEY, SCOPES, Event, TraceError, TraceHeader
+from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, HEADER_KEY, SCOPES, TraceError, TraceHeader
 
 __all__ = ["ROW_GROUP_ROWS", "TraceWriter", "check_new", "journal_path", "recover_trace", "write_trace"]
 
 # One dictionary of names for all batches: an Arrow stream writes it once.
 _NAMES = list(dict.fromkeys(name for kind, scopes in SCOPES.items() for name in (kind, *scopes)))
+_NUMBERS = {name: number for number, name in enumerate(_NAMES)}
+_VALUES = COLUMNS[6:]  # the columns of some kinds; the ones before are of every event
+_TYPED = list(EVENT_SCHEMA)[2:]  # the columns without names
 
 ROW_GROUP_ROWS = 65_536
 JOURNAL_ROWS = 2_048
@@ -72,7 +75,7 @@ class TraceWriter:
         self.rows = 0
         self._flush_rows = flush_rows
         check_new(path)
-        self._events: list[Event] = []  # since the last flush
+        self._events: list[tuple[Any, ...]] = []  # by COLUMNS, since the last flush: a recorded search waits for this
         self._file = open(journal_path(path), "xb")  # noqa: SIM115 - open until close()
         self._stream = pa.ipc.new_stream(self._file, header.schema())
         # The stream writes its schema, and the header in it, with its first batch: an empty one, now.
@@ -81,8 +84,8 @@ class TraceWriter:
 
     def add(self, kind: str, scope: str, env: int, batch: int, search: int, simulation: int, **values: Any) -> int:
         """Append one event and return its row number. ``values`` are the columns that its kind uses."""
-        place = {"kind": kind, "scope": scope, "env": env, "batch": batch, "search": search, "simulation": simulation}
-        self._events.append(place | values)
+        of_kind = map(values.get, _VALUES)
+        self._events.append((_NUMBERS[kind], _NUMBERS[scope], env, batch, search, simulation, *of_kind))
         self.rows += 1
         if len(self._events) >= self._flush_rows:
             self.flush()
@@ -119,12 +122,12 @@ class TraceWriter:
             self.abandon()
 
 
-def _record_batch(events: list[Event]) -> pa.RecordBatch:
-    columns: dict[str, Any] = {name: [event.get(name) for event in events] for name in COLUMNS}
-    for name in ("kind", "scope"):
-        numbers = pa.array([_NAMES.index(each) for each in columns[name]], pa.int8())
-        columns[name] = pa.DictionaryArray.from_arrays(numbers, _NAMES)
-    return pa.RecordBatch.from_pydict(columns, schema=EVENT_SCHEMA)
+def _record_batch(events: list[tuple[Any, ...]]) -> pa.RecordBatch:
+    """Events by ``COLUMNS``, kinds and scopes as their ``_NUMBERS``."""
+    columns: list[Any] = list(zip(*events, strict=True)) or [() for _ in COLUMNS]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns[2:], _TYPED, strict=True)]
+    names = [pa.DictionaryArray.from_arrays(pa.array(each, pa.int8()), _NAMES) for each in columns[:2]]
+    return pa.RecordBatch.from_arrays([*names, *arrays], schema=EVENT_SCHEMA)
 
 
 def recover_trace(path: str | Path) -> int:
