@@ -63,24 +63,26 @@ class BatchWriter:
         if not batch.root:
             self._simulation += 1
 
+    # Rows are written out, by the columns of a trace: the search that is recorded waits for this.
+
     def _add_lookups(self, place: tuple[int, int, int], batch: Batch) -> None:
-        add, scope = self._writer.add, "root" if batch.root else "node"
+        add, scope = self._writer.add_row, "root" if batch.root else "node"
         for env, (key, hit) in batch.lookups.items():
             node = self._init_rows.get((env, key)) if batch.root else self._node(batch, env)
-            add(LOOKUP, scope, env, *place, key=key, node=node, hit=hit, depth=batch.depth(env))
+            add((LOOKUP, scope, env, *place, key, None, node, None, None, hit, batch.depth(env)))
         if batch.sizes is not None:  # rows are assembled only once all that missed were generated
             for env, (key, hit) in batch.lookups.items():
                 if not hit:
-                    add(GENERATE, scope, env, *place, key=key)
+                    self._writer.add(GENERATE, scope, env, *place, key=key)
             for env, size in enumerate(batch.sizes):
-                add(ASSEMBLE, scope, env, *place, size=size)
+                add((ASSEMBLE, scope, env, *place, None, None, None, size, None, None, None))
 
     def _add_stores(self, place: tuple[int, int, int], batch: Batch) -> None:
-        add, scope, tokens = self._writer.add, "init" if batch.root else "recur", batch.tokens
+        add, scope, tokens = self._writer.add_row, "init" if batch.root else "recur", batch.tokens
         rows: dict[int, int] = {}
         for env, key in batch.stores.items():
             parent = batch.lookups[env][0] if env in batch.lookups else None
-            rows[env] = add(STORE, scope, env, *place, key=key, parent=parent, tokens=tokens, depth=batch.depth(env))
+            rows[env] = add((STORE, scope, env, *place, key, parent, None, None, tokens, None, batch.depth(env)))
             if batch.root:
                 self._init_rows[env, key] = rows[env]
         self._search_rows.append(rows)

@@ -19,7 +19,6 @@ __all__ = ["ROW_GROUP_ROWS", "TraceWriter", "check_new", "journal_path", "recove
 
 # One dictionary of names for all batches: an Arrow stream writes it once.
 _NAMES = list(dict.fromkeys(name for kind, scopes in SCOPES.items() for name in (kind, *scopes)))
-_NUMBERS = {name: number for number, name in enumerate(_NAMES)}
 _VALUES = COLUMNS[6:]  # the columns of some kinds; the ones before are of every event
 _TYPED = list(EVENT_SCHEMA)[2:]  # the columns without names
 
@@ -84,8 +83,11 @@ class TraceWriter:
 
     def add(self, kind: str, scope: str, env: int, batch: int, search: int, simulation: int, **values: Any) -> int:
         """Append one event and return its row number. ``values`` are the columns that its kind uses."""
-        of_kind = map(values.get, _VALUES)
-        self._events.append((_NUMBERS[kind], _NUMBERS[scope], env, batch, search, simulation, *of_kind))
+        return self.add_row((kind, scope, env, batch, search, simulation, *map(values.get, _VALUES)))
+
+    def add_row(self, row: tuple[Any, ...]) -> int:
+        """Append one event, all of ``COLUMNS`` in their order, and return its row number."""
+        self._events.append(row)
         self.rows += 1
         if len(self._events) >= self._flush_rows:
             self.flush()
@@ -123,11 +125,13 @@ class TraceWriter:
 
 
 def _record_batch(events: list[tuple[Any, ...]]) -> pa.RecordBatch:
-    """Events by ``COLUMNS``, kinds and scopes as their ``_NUMBERS``."""
     columns: list[Any] = list(zip(*events, strict=True)) or [() for _ in COLUMNS]
-    arrays = [pa.array(column, field.type) for column, field in zip(columns[2:], _TYPED, strict=True)]
-    names = [pa.DictionaryArray.from_arrays(pa.array(each, pa.int8()), _NAMES) for each in columns[:2]]
-    return pa.RecordBatch.from_arrays([*names, *arrays], schema=EVENT_SCHEMA)
+    arrays = [
+        pa.DictionaryArray.from_arrays(pa.array([_NAMES.index(each) for each in names], pa.int8()), _NAMES)
+        for names in columns[:2]
+    ]
+    arrays += [pa.array(column, field.type) for column, field in zip(columns[2:], _TYPED, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=EVENT_SCHEMA)
 
 
 def recover_trace(path: str | Path) -> int:

@@ -377,12 +377,12 @@ def test_a_prefix_that_ends_within_a_batch_is_a_trace(tmp_path, cut):
     recording = Recording(tmp_path / "trace.parquet")
     recording.writer._flush_rows = 1
 
-    def add(*args, _add=recording.writer.add, **values):
+    def add_row(row, _add=recording.writer.add_row):
         if recording.writer.rows == cut:
             raise ZeroDivisionError
-        return _add(*args, **values)
+        return _add(row)
 
-    recording.writer.add = add
+    recording.writer.add_row = add_row
     with pytest.raises(ZeroDivisionError), recording.recorder():
         recording.run.search(9)
     recording.writer.abandon()

@@ -150,8 +150,9 @@ class TestRecorder:
 
     def test_a_kind_that_does_not_exist_is_not_written(self, tmp_path):
         writer = TraceWriter(tmp_path / "trace.parquet", header())
-        with pytest.raises(KeyError, match="guess"):
-            writer.add("guess", "root", 0, 0, 0, 0)
+        writer.add("guess", "root", 0, 0, 0, 0)
+        with pytest.raises(ValueError, match="guess"):
+            writer.flush()
 
 
 KILLED = """
