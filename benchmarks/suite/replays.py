@@ -11,11 +11,18 @@ from .cells import Cell, Cells, Place, attempt, lacking, together, track, track_
 # Never changed, only appended: a history whose sampling changed would jump. What a commit or a machine does not have is
 # skipped, not left out.
 TRACES = ["cartpole-lightzero-0.2.0-seed0", "synthetic-pong", "synthetic-visual-match", "synthetic-wide"]
+# Recorded later than the first, and measured apart: a history whose traces changed would jump.
+RECORDINGS = [
+    "cartpole-early-lightzero-0.2.0-seed0", "cartpole-lightzero-0.2.0-seed1", "lunarlander-lightzero-0.2.0-seed0",
+    "minigrid-lightzero-0.2.0-seed0", "pong-lightzero-0.2.0-seed0",
+]  # fmt: skip
 BACKENDS = storages(["legacy", "legacy-0.2.0", "new:private", "new:slab", "new:paged", "new:paged-resident"])
 DEVICES = ["cpu", "cuda"]
 BASELINE = "legacy"
 
 RECORDED_SEARCHES = 20
+SEARCHES_OF_RECORDINGS = 2
+SIMULATIONS_OF_RECORDINGS = 25
 SYNTHETIC_SEARCHES = 2
 SYNTHETIC_SIMULATIONS = 25
 SMALL_RECURRENT_POOL = 50
@@ -37,9 +44,13 @@ def _steps(name: str, folder: str) -> tuple[Any, list[Any]]:
         path, searches = Path(folder) / f"{name}.parquet", SYNTHETIC_SEARCHES
         list(write_synthetic_trace(path, SyntheticSearch(geometry, searches, seed=0)))
     else:
-        path, searches = ROOT / "benchmarks" / "traces" / f"{name}.parquet", RECORDED_SEARCHES
+        path = ROOT / "benchmarks" / "traces" / f"{name}.parquet"
+        searches = SEARCHES_OF_RECORDINGS if name in RECORDINGS else RECORDED_SEARCHES
     reader = TraceReader(path)
-    return reader.header.geometry, [step for step in read_steps(reader.events()) if step.search < searches]
+    steps = [step for step in read_steps(reader.events()) if step.search < searches]
+    if name in RECORDINGS:
+        steps = [step for step in steps if step.simulation < SIMULATIONS_OF_RECORDINGS]
+    return reader.header.geometry, steps
 
 
 def _verified(backend: str, steps: list[Any], config: Any) -> Any:
@@ -93,6 +104,17 @@ def _measure(trace: str, backends: list[str], device: str, folder: str) -> dict[
     return cells
 
 
+def _measure_all(traces: list[str], backends: list[str], devices: list[str]) -> dict[Place, Cell]:
+    import tempfile
+
+    cells: dict[Place, Cell] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for trace, device in product(traces, devices):
+            for backend, cell in _measure(trace, backends, device, folder).items():
+                cells[trace, backend, device] = cell
+    return cells
+
+
 class Replays(Cells):
     """Every trace against every backend on every device; lower is better throughout."""
 
@@ -105,15 +127,22 @@ class Replays(Cells):
     setup_cache.timeout = 600  # type: ignore[attr-defined]
 
     def measure(self) -> dict[Place, Cell]:
-        import tempfile
+        return _measure_all(*self.params)
 
-        cells: dict[Place, Cell] = {}
-        traces, backends, devices = self.params
-        with tempfile.TemporaryDirectory() as folder:
-            for trace, device in product(traces, devices):
-                for backend, cell in _measure(trace, backends, device, folder).items():
-                    cells[trace, backend, device] = cell
-        return cells
+
+class Recordings(Cells):
+    """The first searches of every other recorded trace, in the same numbers: their contexts are short."""
+
+    params: ClassVar = [RECORDINGS, BACKENDS, DEVICES]
+    param_names: ClassVar = ["trace", "backend", "device"]
+
+    def setup_cache(self) -> dict[Place, Cell]:
+        return self.all_cells()
+
+    setup_cache.timeout = 600  # type: ignore[attr-defined]
+
+    def measure(self) -> dict[Place, Cell]:
+        return _measure_all(*self.params)
 
 
 def _rate(cell, outcome):
@@ -129,17 +158,22 @@ def _over_legacy(cell):
     return 1 / cell["ratio"]["median"] if cell["ratio"] else float("nan")
 
 
-for _each in METRICS.LATENCIES:
-    track(Replays, _each.slug, _each.unit, lambda cell, name=_each.name: cell["latency_us"][name]["p50"])
-track(Replays, "step_time_over_legacy", "ratio", _over_legacy)
-for _each in METRICS.OUTCOMES:
-    if _each.published:
-        track(Replays, f"{_each.slug}_rate", "%", lambda cell, name=_each.name: _rate(cell, name))
-        track(
-            Replays, f"{_each.slug}_rate_in_small_pool", "%",
-            lambda cell, name=_each.label: _share_in_small_pool(cell, name),
-        )  # fmt: skip
-track(Replays, "evictions", "evictions", lambda cell: sum(cell["evictions"].values()))
-track(Replays, "bytes_reserved", "bytes", lambda cell: sum(cell["bytes_reserved"].values()))
-track(Replays, "peak_memory", "bytes", lambda cell: cell["peak_bytes"])
-track_counters(Replays, "step", lambda cell, name: cell["counts_per_recurrent_step_median"][name])
+def _track_all(benchmark: type[Cells]) -> None:
+    for each in METRICS.LATENCIES:
+        track(benchmark, each.slug, each.unit, lambda cell, name=each.name: cell["latency_us"][name]["p50"])
+    track(benchmark, "step_time_over_legacy", "ratio", _over_legacy)
+    for each in METRICS.OUTCOMES:
+        if each.published:
+            track(benchmark, f"{each.slug}_rate", "%", lambda cell, name=each.name: _rate(cell, name))
+            track(
+                benchmark, f"{each.slug}_rate_in_small_pool", "%",
+                lambda cell, name=each.label: _share_in_small_pool(cell, name),
+            )  # fmt: skip
+    track(benchmark, "evictions", "evictions", lambda cell: sum(cell["evictions"].values()))
+    track(benchmark, "bytes_reserved", "bytes", lambda cell: sum(cell["bytes_reserved"].values()))
+    track(benchmark, "peak_memory", "bytes", lambda cell: cell["peak_bytes"])
+    track_counters(benchmark, "step", lambda cell, name: cell["counts_per_recurrent_step_median"][name])
+
+
+_track_all(Replays)
+_track_all(Recordings)

@@ -14,6 +14,7 @@ from kvbench.cli.console import STDERR
 from kvbench.cli.options import lightzero_options, model_options, option
 from kvbench.record.lightzero_run import RunSettings, record_run
 from kvbench.record.world_model import record_model
+from kvbench.trace.keys import FEW_DISTINCT_KEYS
 from kvbench.trace.writer import journal_path
 from kvcache import Geometry
 from kvcache.world_model import WorldModelConfig
@@ -65,6 +66,19 @@ def lightzero(
         run = RunSettings(config, seed, train_steps, searches, threads, settings)
         header = record_run(run, output, progress=lambda line: click.echo(line, err=True))
     click.echo(f"{output}: {searches} searches of {header.source['environment']}, LightZero {header.source['version']}")
+    _report_distinct_keys(header.source.get("distinct_keys"))
+
+
+def _report_distinct_keys(share: float | None) -> None:
+    if share is None:
+        return  # a model whose context has no room for a past stores nothing
+    click.echo(f"distinct keys: {share:.1%} of the predicted latents")
+    if share < FEW_DISTINCT_KEYS:
+        click.secho(
+            "warning: most predicted latents share a key, as in a model that is hardly trained. Hit rates of this "
+            "trace say little about a trained model: train for more steps with --train-steps.",
+            fg="yellow", err=True,
+        )  # fmt: skip
 
 
 @record.command("synthetic-model")

@@ -8,9 +8,12 @@ import importlib.metadata
 import importlib.util
 import json
 import runpy
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from kvbench.errors import KvbenchError
@@ -103,8 +106,8 @@ def load_config(source: str | Path) -> UniZeroConfig:
     """A configuration.
 
     Args:
-        source: a name from ``ENVIRONMENTS``, or a Python file with ``main_config`` and ``create_config``, as
-            LightZero's ``*_unizero_config.py`` are.
+        source: a name from ``ENVIRONMENTS``, or a Python file as LightZero's ``*_unizero_config.py`` are: with
+            ``main_config`` and ``create_config``, or with a function ``main`` that trains with them.
 
     Raises:
         ConfigError: there is no such file, it fails, or it is no UniZero configuration.
@@ -114,6 +117,8 @@ def load_config(source: str | Path) -> UniZeroConfig:
         content: Mapping[str, Any] = vars(importlib.import_module(module))
     else:
         geometry, content = Path(source).stem, _run(Path(source))
+    if "main_config" not in content and callable(content.get("main")):
+        content = _of_main(source, content["main"])
     missing = [name for name in ("main_config", "create_config") if name not in content]
     if missing:
         raise ConfigError(f"{source} does not set {' and '.join(missing)}: a LightZero configuration sets both")
@@ -133,6 +138,37 @@ def _run(path: Path) -> Mapping[str, Any]:
         return runpy.run_path(str(path))
     except Exception as error:
         raise ConfigError(f"{path} fails with {type(error).__name__}: {error}") from error
+
+
+def _of_main(source: str | Path, main: Callable[[], object]) -> Mapping[str, Any]:
+    """What ``main`` hands to a function of ``lzero.entry``, which is not called: LightZero's Atari files are so."""
+    try:
+        with _no_training() as given:
+            main()
+    except Exception as error:
+        raise ConfigError(f"{source}: its main() fails with {type(error).__name__}: {error}") from error
+    return dict(zip(("main_config", "create_config"), given[0], strict=True)) if given else {}
+
+
+@contextmanager
+def _no_training() -> Iterator[list[Sequence[Any]]]:
+    """Have ``lzero.entry`` train nothing; yields the configurations that it is given. LightZero is not imported."""
+    given: list[Sequence[Any]] = []
+
+    def entry(configs: Sequence[Any], *args: Any, **kwargs: Any) -> None:
+        given.append(configs)
+
+    name = "lzero.entry"
+    stand_in = ModuleType(name)
+    stand_in.__getattr__ = lambda attribute: entry  # type: ignore[method-assign]
+    before = sys.modules.get(name)
+    sys.modules[name] = stand_in
+    try:
+        yield given
+    finally:
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from kvbench.trace.schema import ASSEMBLE, CLEAR, GENERATE, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE
 from kvbench.trace.writer import TraceWriter
@@ -54,37 +53,36 @@ class BatchWriter:
     def write(self, batch: Batch, clears: str | None) -> None:
         """Write a batch that is observed or cleared something; ``clears`` is ``init``, ``recur``, ``all`` or None."""
         if batch.observed or clears is not None:
-            number, self._batches = self._batches, self._batches + 1
+            place = (self._batches, max(self._search, 0), ROOT_SIMULATION if batch.root else self._simulation)
+            self._batches += 1
             if batch.observed:
-                self._add_lookups(number, batch)
-                self._add_stores(number, batch)
+                self._add_lookups(place, batch)
+                self._add_stores(place, batch)
             if clears is not None:
-                self._add(number, batch, CLEAR, clears, NO_ENV)
+                self._writer.add(CLEAR, clears, NO_ENV, *place)
         if not batch.root:
             self._simulation += 1
 
-    def _add(self, number: int, batch: Batch, kind: str, scope: str, env: int, **values: Any) -> int:
-        simulation = ROOT_SIMULATION if batch.root else self._simulation
-        return self._writer.add(kind, scope, env, number, max(self._search, 0), simulation, **values)
+    # Rows are written out, by the columns of a trace: the search that is recorded waits for this.
 
-    def _add_lookups(self, number: int, batch: Batch) -> None:
-        scope = "root" if batch.root else "node"
+    def _add_lookups(self, place: tuple[int, int, int], batch: Batch) -> None:
+        add, scope = self._writer.add_row, "root" if batch.root else "node"
         for env, (key, hit) in batch.lookups.items():
             node = self._init_rows.get((env, key)) if batch.root else self._node(batch, env)
-            self._add(number, batch, LOOKUP, scope, env, key=key, node=node, hit=hit, depth=batch.depth(env))
+            add((LOOKUP, scope, env, *place, key, None, node, None, None, hit, batch.depth(env)))
         if batch.sizes is not None:  # rows are assembled only once all that missed were generated
             for env, (key, hit) in batch.lookups.items():
                 if not hit:
-                    self._add(number, batch, GENERATE, scope, env, key=key)
+                    self._writer.add(GENERATE, scope, env, *place, key=key)
             for env, size in enumerate(batch.sizes):
-                self._add(number, batch, ASSEMBLE, scope, env, size=size)
+                add((ASSEMBLE, scope, env, *place, None, None, None, size, None, None, None))
 
-    def _add_stores(self, number: int, batch: Batch) -> None:
+    def _add_stores(self, place: tuple[int, int, int], batch: Batch) -> None:
+        add, scope, tokens = self._writer.add_row, "init" if batch.root else "recur", batch.tokens
         rows: dict[int, int] = {}
         for env, key in batch.stores.items():
             parent = batch.lookups[env][0] if env in batch.lookups else None
-            values = {"key": key, "parent": parent, "tokens": batch.tokens, "depth": batch.depth(env)}
-            rows[env] = self._add(number, batch, STORE, "init" if batch.root else "recur", env, **values)
+            rows[env] = add((STORE, scope, env, *place, key, parent, None, None, tokens, None, batch.depth(env)))
             if batch.root:
                 self._init_rows[env, key] = rows[env]
         self._search_rows.append(rows)

@@ -15,7 +15,7 @@ __all__ = ["quietly", "tail"]
 class LogFile(logging.FileHandler):
     """LightZero's log, and the evaluations in it."""
 
-    _EVALUATION = re.compile(r"Training iteration (\d+): Evaluation completed.*'eval_episode_return_mean': ([\d.]+)")
+    _EVALUATION = re.compile(r"Training iteration (\d+): Evaluation completed.*'eval_episode_return_mean': (-?[\d.]+)")
 
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:
         super().__init__(path)

@@ -19,14 +19,20 @@ from typing import Any
 import torch
 
 from kvbench.record.lightzero import LightZeroRecorder, RecordingError, geometry_of
-from kvbench.record.lightzero_config import LIGHTZERO_VERSION, UniZeroConfig, load_config, require_lightzero
+from kvbench.record.lightzero_config import (
+    LIGHTZERO_VERSION,
+    ConfigError,
+    UniZeroConfig,
+    load_config,
+    require_lightzero,
+)
 from kvbench.record.lightzero_log import quietly, tail
 from kvbench.record.lightzero_pinning import pin
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import TraceHeader
 from kvbench.trace.writer import TraceWriter, check_new
 
-__all__ = ["RunSettings", "record_run"]
+__all__ = ["LightZeroRun", "RunSettings", "record_run"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ def record_run(
     output = Path(output).absolute()
     require_lightzero()
     check_new(output)  # the writer does the same, but only after the training
-    config = load_config(settings.config).changed(settings.changes)
+    source = str(Path(settings.config).absolute()) if Path(settings.config).is_file() else settings.config
     with (
         tempfile.TemporaryDirectory(prefix="kvcache-lightzero-") as folder,
         chdir(folder),  # LightZero writes beside where it is started
@@ -79,28 +85,32 @@ def record_run(
         log = Path(folder) / "run.log"
         try:
             with quietly(log, progress) as (say, evaluations):
-                pin(settings.seed)
-                run = _Run(config, settings.seed)
+                pin(settings.seed)  # before a configuration imports LightZero
+                run = LightZeroRun(load_config(source).changed(settings.changes), settings)
                 run.train(settings.train_steps, say, evaluations)
-                header = run.record(output, settings.searches, say)
+                run.record(output, settings.searches, say)
+        except ConfigError:
+            raise
         except (Exception, SystemExit) as error:
             raise RecordingError(
                 f"the LightZero run failed: {type(error).__name__}: {error}\nThe end of its log:\n{tail(log)}"
             ) from error
-    TraceReader(output).check()
-    return header
+    reader = TraceReader(output)
+    reader.check()
+    return reader.header
 
 
 class _EndOfRecordingError(Exception):
     """Ends LightZero's collector when enough searches are recorded: it offers no other way."""
 
 
-class _Run:
+class LightZeroRun:
     """A LightZero run on the CPU, in the working folder."""
 
-    def __init__(self, config: UniZeroConfig, seed: int) -> None:
+    def __init__(self, config: UniZeroConfig, settings: RunSettings) -> None:
         self.config = config
-        self.seed = seed
+        self.settings = settings
+        self.seed = settings.seed
         self.policy: Any = None
         self.training: dict[str, Any] = {}
 
@@ -157,7 +167,7 @@ class _Run:
         )
         return {"temperature": temperature, "epsilon": 0.0}
 
-    def record(self, output: Path, searches: int, say: Callable[[str], None]) -> TraceHeader:
+    def record(self, output: Path, searches: int, say: Callable[[str], None]) -> None:
         """Collect until ``searches`` searches are in the trace ``output``."""
         header, collector = self.header(), self.collector()
 
@@ -179,7 +189,6 @@ class _Run:
             while True:
                 collector.collect(n_episode=episodes, policy_kwargs=self.policy_kwargs)
         say(f"recorded {searches} searches, {writer.rows} events")
-        return header
 
     def header(self) -> TraceHeader:
         """Of a trace of this run, training included."""
@@ -191,6 +200,7 @@ class _Run:
                 "version": LIGHTZERO_VERSION,
                 "environment": self.config.name,
                 "seed": self.seed,
+                "settings": dict(self.settings.changes),
                 "trained": bool(self.training),
                 "training": self.training,
                 "packages": {name: importlib.metadata.version(name) for name in ("torch", "numpy")},

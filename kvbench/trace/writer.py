@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kvbench.files import whole_or_absent
-from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, HEADER_KEY, SCOPES, Event, TraceError, TraceHeader
+from kvbench.trace.keys import distinct_keys
+from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, HEADER_KEY, SCOPES, TraceError, TraceHeader
 
 __all__ = ["ROW_GROUP_ROWS", "TraceWriter", "check_new", "journal_path", "recover_trace", "write_trace"]
 
 # One dictionary of names for all batches: an Arrow stream writes it once.
 _NAMES = list(dict.fromkeys(name for kind, scopes in SCOPES.items() for name in (kind, *scopes)))
+_VALUES = COLUMNS[6:]  # the columns of some kinds; the ones before are of every event
+_TYPED = list(EVENT_SCHEMA)[2:]  # the columns without names
 
 ROW_GROUP_ROWS = 65_536
 JOURNAL_ROWS = 2_048
@@ -70,7 +74,7 @@ class TraceWriter:
         self.rows = 0
         self._flush_rows = flush_rows
         check_new(path)
-        self._events: list[Event] = []  # since the last flush
+        self._events: list[tuple[Any, ...]] = []  # by COLUMNS, since the last flush: a recorded search waits for this
         self._file = open(journal_path(path), "xb")  # noqa: SIM115 - open until close()
         self._stream = pa.ipc.new_stream(self._file, header.schema())
         # The stream writes its schema, and the header in it, with its first batch: an empty one, now.
@@ -79,8 +83,11 @@ class TraceWriter:
 
     def add(self, kind: str, scope: str, env: int, batch: int, search: int, simulation: int, **values: Any) -> int:
         """Append one event and return its row number. ``values`` are the columns that its kind uses."""
-        place = {"kind": kind, "scope": scope, "env": env, "batch": batch, "search": search, "simulation": simulation}
-        self._events.append(place | values)
+        return self.add_row((kind, scope, env, batch, search, simulation, *map(values.get, _VALUES)))
+
+    def add_row(self, row: tuple[Any, ...]) -> int:
+        """Append one event, all of ``COLUMNS`` in their order, and return its row number."""
+        self._events.append(row)
         self.rows += 1
         if len(self._events) >= self._flush_rows:
             self.flush()
@@ -117,18 +124,21 @@ class TraceWriter:
             self.abandon()
 
 
-def _record_batch(events: list[Event]) -> pa.RecordBatch:
-    columns: dict[str, Any] = {name: [event.get(name) for event in events] for name in COLUMNS}
-    for name in ("kind", "scope"):
-        numbers = pa.array([_NAMES.index(each) for each in columns[name]], pa.int8())
-        columns[name] = pa.DictionaryArray.from_arrays(numbers, _NAMES)
-    return pa.RecordBatch.from_pydict(columns, schema=EVENT_SCHEMA)
+def _record_batch(events: list[tuple[Any, ...]]) -> pa.RecordBatch:
+    columns: list[Any] = list(zip(*events, strict=True)) or [() for _ in COLUMNS]
+    arrays = [
+        pa.DictionaryArray.from_arrays(pa.array([_NAMES.index(each) for each in names], pa.int8()), _NAMES)
+        for names in columns[:2]
+    ]
+    arrays += [pa.array(column, field.type) for column, field in zip(columns[2:], _TYPED, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=EVENT_SCHEMA)
 
 
 def recover_trace(path: str | Path) -> int:
     """Make the trace file ``path`` of the journal beside it, remove the journal, and return the number of events.
 
-    Of a journal that was cut off in the middle of a write, everything before that write is used.
+    The header's source gets ``distinct_keys`` (see ``kvbench.trace.keys``). Of a journal that was cut off in the middle
+    of a write, everything before that write is used.
 
     Raises:
         TraceError: there is no journal, or not even its header was flushed.
@@ -149,7 +159,10 @@ def recover_trace(path: str | Path) -> int:
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, MemoryError) as error:
             fault = "the journal's beginning cannot be read: nothing was flushed, or it is damaged"
             raise TraceError(journal, fault) from error
-        rows = write_trace(path, header, _until_cut(stream))
+        batches = list(_until_cut(stream))
+        share = distinct_keys(pa.Table.from_batches(batches, EVENT_SCHEMA))
+        source = header.source if share is None else {**header.source, "distinct_keys": round(share, 4)}
+        rows = write_trace(path, replace(header, source=source), batches)
     journal.unlink()
     return rows
 

@@ -66,8 +66,12 @@ def test_what_is_watched_does_not_depend_on_what_is_installed():
     assert set(operations.GEOMETRIES) <= set(GEOMETRIES)
     assert set(operations.BACKENDS) | set(replays.BACKENDS) <= set(BACKENDS)
     assert set(replays.NOT_TIMED) < set(replays.BACKENDS)
-    assert set(replays.SEARCHES) == set(replays.TRACES)
-    assert all("," not in name for name in (*operations.KINDS, *operations.BACKENDS, *replays.TRACES))
+    assert set(replays.SEARCHES) == {*replays.TRACES, *replays.RECORDINGS}
+    assert all("," not in name for name in (*operations.KINDS, *operations.BACKENDS, *replays.SEARCHES))
+
+
+def test_every_recorded_trace_is_watched():
+    assert {path.stem for path in replays.COMMITTED.glob("*.parquet")} <= set(replays.SEARCHES)
 
 
 def test_every_new_backend_that_copies_is_watched():

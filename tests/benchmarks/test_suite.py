@@ -15,7 +15,7 @@ from typing import ClassVar
 import pytest
 from suite import cells, operations, replays
 from suite.operations import Growth, Operations
-from suite.replays import Replays
+from suite.replays import Recordings, Replays
 
 from kvbench.replay.operations import OPERATION_KINDS
 from kvcache import registry
@@ -88,7 +88,7 @@ def test_a_library_that_is_broken_is_an_error_and_no_reason_to_skip(tmp_path, mo
         run("from suite.bridge import put_suite_in_place as put; put()", ROOT / "benchmarks", tmp_path)
 
 
-@pytest.mark.parametrize(("suite", "fewest"), [(Replays, 20), (Operations, 6), (Growth, 3)])
+@pytest.mark.parametrize(("suite", "fewest"), [(Replays, 20), (Recordings, 20), (Operations, 6), (Growth, 3)])
 def test_every_metric_has_a_unit_and_a_version(suite, fewest):
     tracks = [getattr(suite, name) for name in dir(suite) if name.startswith("track_")]
     assert len(tracks) >= fewest
@@ -112,7 +112,12 @@ def test_names_units_and_versions_are_those_of_the_committed_history():
     assert {name: ours.get(name) for name in known} == known
 
 
-@pytest.mark.parametrize("suite", [Replays, Operations, Growth])
+def test_every_recorded_trace_is_measured():
+    committed = {path.stem for path in (ROOT / "benchmarks" / "traces").glob("*.parquet")}
+    assert committed == {*replays.RECORDINGS, replays.TRACES[0]}
+
+
+@pytest.mark.parametrize("suite", [Replays, Recordings, Operations, Growth])
 class TestCells:
     def test_what_cannot_run_is_skipped_with_its_reason(self, suite):
         with pytest.raises(NotImplementedError, match="no CUDA device"):

@@ -6,6 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from kvbench.cli import main
+from kvbench.trace.schema import TraceHeader
+from kvcache import Geometry
 
 without_lightzero = pytest.mark.skipif(importlib.util.find_spec("lzero") is not None, reason="LightZero is installed")
 
@@ -47,3 +49,14 @@ def test_help_names_what_it_needs():
     assert result.exit_code == 0
     for word in ("LightZero 0.2.0", "Python 3.11", "tox -e lightzero", "--train-steps", "--searches"):
         assert word in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize(("share", "warned"), [(1.0, False), (0.5, False), (0.04, True), (None, False)])
+def test_the_share_of_distinct_keys_is_printed_and_a_low_one_warned_of(tmp_path, monkeypatch, share, warned):
+    source = {"environment": "CartPole-v0", "version": "0.2.0"} | ({} if share is None else {"distinct_keys": share})
+    header = TraceHeader.create(Geometry(), source, synthetic=False)
+    monkeypatch.setattr("kvbench.cli.record.record_run", lambda *given, progress: header)
+    result = record("--env", "cartpole", "--output", tmp_path / "trace")
+    assert result.exit_code == 0
+    assert (f"distinct keys: {share or 0:.1%} of the predicted latents" in result.stdout) == (share is not None)
+    assert ("warning: most predicted latents share a key" in result.stderr) == warned

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
+import json
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +23,9 @@ from kvbench.record import lightzero, lightzero_config, lightzero_run
 from kvbench.record.lightzero import LightZeroRecorder, RecordingError, geometry_of
 from kvbench.record.lightzero_config import ConfigError, UniZeroConfig, load_config
 from kvbench.record.lightzero_log import quietly, tail
+from kvbench.record.lightzero_pinning import pin
 from kvbench.record.lightzero_run import RunSettings, record_run
+from kvbench.trace.keys import FEW_DISTINCT_KEYS
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import NO_ENV, ROOT_SIMULATION, TraceHeader
 from kvbench.trace.writer import TraceWriter, journal_path, recover_trace
@@ -376,12 +377,12 @@ def test_a_prefix_that_ends_within_a_batch_is_a_trace(tmp_path, cut):
     recording = Recording(tmp_path / "trace.parquet")
     recording.writer._flush_rows = 1
 
-    def add(*args, _add=recording.writer.add, **values):
+    def add_row(row, _add=recording.writer.add_row):
         if recording.writer.rows == cut:
             raise ZeroDivisionError
-        return _add(*args, **values)
+        return _add(row)
 
-    recording.writer.add = add
+    recording.writer.add_row = add_row
     with pytest.raises(ZeroDivisionError), recording.recorder():
         recording.run.search(9)
     recording.writer.abandon()
@@ -442,9 +443,12 @@ def test_chatter_goes_to_the_log_and_progress_to_the_terminal(tmp_path, capsys):
             "Training iteration 7: Evaluation completed, stop condition: False, "
             "current reward: {'eval_episode_return': [9.0], 'eval_episode_return_mean': 9.25}"
         )
+        root.info("Training iteration 8: Evaluation completed, {'eval_episode_return_mean': -120.5}")
         say("progress")
-    assert evaluations == {7: 9.2}
-    assert capsys.readouterr().out == "train iteration 7: mean evaluation return 9.2\nprogress\n"
+    assert evaluations == {7: 9.2, 8: -120.5}
+    assert capsys.readouterr().out.splitlines() == [
+        "train iteration 7: mean evaluation return 9.2", "train iteration 8: mean evaluation return -120.5", "progress",
+    ]  # fmt: skip
     assert "chatter" in log.read_text()
     assert "more chatter" in tail(log)
     assert (root.handlers, root.level) == before
@@ -457,14 +461,14 @@ def test_a_failed_run_shows_the_end_of_its_log(tmp_path, monkeypatch):
 
     monkeypatch.setattr(lightzero_run, "require_lightzero", lambda: None)
     monkeypatch.setattr(lightzero_run, "load_config", lambda config: UniZeroConfig("", "", {}, {}))
-    monkeypatch.setattr(lightzero_run._Run, "__init__", fail)
+    monkeypatch.setattr(lightzero_run.LightZeroRun, "__init__", fail)
     before = Path.cwd()
     with pytest.raises(RecordingError, match=r"ZeroDivisionError: division\n(.|\n)*the last words"):
         record_run(SETTINGS, tmp_path / "trace.parquet")
     assert Path.cwd() == before
 
 
-class StandInRun(lightzero_run._Run):
+class StandInRun(lightzero_run.LightZeroRun):
     """Collects with the fake search; ``closed`` once its collector is."""
 
     world_model = policy_kwargs = None
@@ -496,9 +500,8 @@ def stand_in(monkeypatch):
 
 def test_collecting_ends_with_the_last_search_to_be_recorded(tmp_path, stand_in):
     lines = []
-    header = stand_in.record(tmp_path / "trace.parquet", 11, lines.append)
+    stand_in.record(tmp_path / "trace.parquet", 11, lines.append)
     reader = TraceReader(tmp_path / "trace.parquet")
-    assert reader.header == header
     assert {each["search"] for each in reader.events()} == set(range(11))
     assert lines == [
         "recorded 0 of 11 searches", "recorded 10 of 11 searches", f"recorded 11 searches, {reader.rows} events",
@@ -520,9 +523,15 @@ def test_collecting_that_fails_closes_the_collector_and_leaves_the_journal(tmp_p
 
 # LightZero itself.
 
+# Enough training for keys of their own, in seconds.
+TRAINED = RunSettings(
+    "cartpole", seed=3, train_steps=100, searches=10, changes={"policy.update_per_collect": 60, "policy.batch_size": 32}
+)
+UNTRAINED = RunSettings("cartpole", seed=1, train_steps=0, searches=12)
+
 
 def collect(run):
-    """Actions, visit counts, values and rewards of eight untrained episodes."""
+    """Actions, visit counts, values and rewards of eight episodes."""
     collector = run.collector()
     segments, _ = collector.collect(n_episode=8, policy_kwargs=run.policy_kwargs)
     collector.close()
@@ -533,47 +542,42 @@ def collect(run):
     ]  # fmt: skip
 
 
-def untrained():
-    run = lightzero_run._Run(load_config("cartpole"), seed=0)
-    run.train(0, print, {})
+def lightzero_run_of(settings: RunSettings) -> lightzero_run.LightZeroRun:
+    pin(settings.seed)
+    run = lightzero_run.LightZeroRun(load_config(settings.config).changed(settings.changes), settings)
+    run.train(settings.train_steps, print, {})
     return run
 
 
-def compare_observed_with_unobserved(folder: Path) -> None:
-    """Run by ``test_lightzero_collects_the_same_observed_or_not``, in a process whose ``srand`` is pinned."""
-    with quietly(folder / "run.log", lambda line: None):
-        from gymnasium.utils import seeding
-
-        unseeded = seeding.np_random
-
-        def pinned() -> lightzero_run._Run:
-            # LightZero's CartPole hands its seed to nobody: each environment starts from the system's entropy.
-            seeds = itertools.count()
-            seeding.np_random = lambda seed=None: unseeded(next(seeds) if seed is None else seed)
-            return untrained()
-
-        alone, again = collect(pinned()), collect(pinned())
-        run = pinned()
-        path = folder / "trace.parquet"
-        with TraceWriter(path, run.header()) as writer, LightZeroRecorder(run.world_model, writer) as recorder:
-            observed = collect(run)
-    assert again == alone, "two unobserved runs differ: their randomness is not pinned, and nothing can be concluded"
-    assert observed == alone, "an observed run differs from an unobserved one"
-    assert TraceReader(path).check() > 0
-    print(f"same in {recorder.searches} searches")
+def train_and_collect(folder: Path, observed: bool) -> None:
+    """Run in a process of its own; leaves what it collected, and the trace where it is observed."""
+    os.chdir(folder)
+    with quietly(Path("run.log"), lambda line: None):
+        run = lightzero_run_of(TRAINED)
+        if observed:
+            with TraceWriter("trace.parquet", run.header()) as writer, LightZeroRecorder(run.world_model, writer):
+                collected = collect(run)
+        else:
+            collected = collect(run)
+    Path("collected.json").write_text(json.dumps(collected))
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux") or not shutil.which("cc"), reason="needs Linux and cc")
-def test_lightzero_collects_the_same_observed_or_not(tmp_path):
+def test_lightzero_collects_the_same_observed_or_not_and_one_seed_makes_one_trace(tmp_path):
     pytest.importorskip("lzero")
-    # The compiled tree calls srand with the time of day in every traversal, so that no seed makes two runs alike.
-    source, library = tmp_path / "pinned.c", tmp_path / "pinned.so"
-    source.write_text("void srandom(unsigned);\nvoid srand(unsigned seed) { (void)seed; srandom(1); }\n")
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
-    call = f"from test_lightzero import *; compare_observed_with_unobserved(Path({str(tmp_path)!r}))"
-    ended = python(call, folder=tmp_path, LD_PRELOAD=str(library))
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.startswith("same in ")
+    collected, traces = [], []
+    for number, observed in enumerate((False, True, True)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        ended = python(f"from test_lightzero import *; train_and_collect(Path({str(folder)!r}), {observed})", folder)
+        assert ended.returncode == 0, ended.stderr
+        collected.append((folder / "collected.json").read_text())
+        if observed:
+            traces.append(TraceReader(folder / "trace.parquet"))
+    assert len(set(collected)) == 1
+    assert len({reader.digest() for reader in traces}) == 1
+    assert traces[0].check() > 0
+    share = traces[0].header.source["distinct_keys"]
+    assert share > 0.5, f"equality proves little: {share:.1%} of the keys are distinct"
 
 
 def test_lightzero_is_put_back_as_it_was(tmp_path, monkeypatch):
@@ -581,7 +585,7 @@ def test_lightzero_is_put_back_as_it_was(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "trace.parquet"
     with quietly(tmp_path / "run.log", lambda line: None):
-        run = untrained()
+        run = lightzero_run_of(UNTRAINED)
         world_model = run.world_model
         before = dict(vars(world_model))
         tree = sys.modules["lzero.mcts.tree_search.mcts_ctree"].tree_muzero
@@ -605,11 +609,12 @@ def test_lightzero_is_put_back_as_it_was(tmp_path, monkeypatch):
 def test_record_run_leaves_a_trace_and_nothing_else(tmp_path, monkeypatch, capfd):
     pytest.importorskip("lzero")
     monkeypatch.chdir(tmp_path)
-    header = record_run(RunSettings("cartpole", seed=1, train_steps=0, searches=12), "out/trace.parquet", print)
+    header = record_run(UNTRAINED, "out/trace.parquet", print)
     assert sorted(each.name for each in tmp_path.rglob("*")) == ["out", "trace.parquet"]
     reader = TraceReader("out/trace.parquet")
     assert reader.header == header
     assert header.source["trained"] is False
+    assert header.source["distinct_keys"] < FEW_DISTINCT_KEYS
     assert header.geometry.name == "cartpole"
     assert header.pools == {"init": 2, "recur": 400}
     assert {each["search"] for each in reader.events()} == set(range(12))

@@ -38,6 +38,24 @@ def test_a_users_file(file):
     assert (config.entry, config.collector) == ("train_unizero", "MuZeroCollector")
 
 
+def test_a_file_that_trains_in_main_as_lightzeros_atari_files_do(tmp_path):
+    path = tmp_path / "atari_unizero_config.py"
+    body = "".join(f"    {line}\n" for line in FILE.splitlines())
+    path.write_text(
+        f"def main(seed=0):\n{body}    from lzero.entry import train_unizero\n"
+        "    train_unizero([main_config, create_config], seed=seed, max_env_step=10)\n"
+    )
+    before = sys.modules.get("lzero.entry")
+    assert load_config(path).main.policy.batch_size == 8
+    assert sys.modules.get("lzero.entry") is before
+    path.write_text("def main():\n    1 / 0")
+    with pytest.raises(ConfigError, match=r"its main\(\) fails with ZeroDivisionError"):
+        load_config(path)
+    path.write_text("def main():\n    pass")
+    with pytest.raises(ConfigError, match="does not set main_config and create_config"):
+        load_config(path)
+
+
 def test_it_is_run_on_the_cpu_in_this_process_and_stays_as_it_is(file):
     config = load_config(file)
     main, create = config.fresh()
