@@ -57,7 +57,7 @@ def compare(first: Path, other: Path, until_first_ends: bool = False) -> Compari
 def _describe(theirs: dict[str, Any], ours: dict[str, Any], number: int) -> str:
     place = f"{_PLACES[theirs['kind']]} {number}"
     if theirs["kind"] != ours["kind"]:
-        return f"{place}: there is a {_PLACES[ours['kind']]} in its place"
+        return f"{place}: it has {_PLACES[ours['kind']]!r} there, an entry of another kind"
     if "environment" in theirs:
         place += f", environment {theirs['environment']}"
     name = next((name for name in theirs if repr(theirs[name]) != repr(ours.get(name))), None)
