@@ -205,7 +205,9 @@ class _Report:
         given = (self.inputs.results, self.files, self.benchmarks, self.traces, self.profile, self.trainings)
         absent = [kind for kind, value in zip(_KINDS, given, strict=True) if not value]
         not_measured = front.not_measured_table(found, self.files, self.history, absent)
-        machines = front.machine_table(self.files, self.benchmarks, self.machines, self.history, self.commits)
+        machines = front.machine_table(
+            self.files, self.benchmarks, self.trainings.values(), self.machines, self.history, self.commits
+        )
         panels = {
             "details": Panel("verdicts", "Every comparison", comparisons.comparison_table(found), open=len(found) < 2),
             "changed": Panel("changed", "Change points", changed, sentence, open=True),

@@ -54,6 +54,11 @@ class Training:
         return f"Training on {self.content.environment}"
 
     @property
+    def command(self) -> str:
+        """The command that made it."""
+        return shlex.join(["kvbench", *self.content.command])
+
+    @property
     def lead(self) -> list[str]:
         """Paragraphs at the top of its page, the verdicts first."""
         return [*verdicts(self.content), _LEAD]
@@ -76,9 +81,8 @@ class Training:
         ]
 
     def _panel(self, title: str, table: Table, plot: Plot | None = None, data: Table | None = None) -> Panel:
-        command = clean(shlex.join(["kvbench", *self.content.command]))
         name = file_name("training", title, beside=self.name)
-        return Panel(name, title, table, command=command, plot=plot, data=data, open=plot is None)
+        return Panel(name, title, table, command=self.command, plot=plot, data=data, open=plot is None)
 
     def _curves(self, title: str, x_label: str, y_label: str, curves: Mapping[str, _Points]) -> Panel:
         def hover(x: float, y: float, name: str) -> str:
@@ -141,8 +145,7 @@ def write_training_page(path: Path) -> Path:
     """Write the one page of a result file into its folder, and return where it is."""
     training = read_training(path)
     made = datetime.now(UTC).replace(microsecond=0).isoformat()
-    command = clean(shlex.join(["kvbench", *training.content.command]))
-    site = Site(path.parent, "kvbench train", f"Made by: {command}; kvcache {__version__}, {made}")
+    site = Site(path.parent, "kvbench train", f"Made by: {training.command}; kvcache {__version__}, {made}")
     site.check()
     site.navigation.append(PageLink(f"{_PAGE}.html", training.title))
     site.pages(_PAGE, training.title, training.groups(), training.lead)

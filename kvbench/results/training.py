@@ -41,7 +41,7 @@ class TrainedBackend(Struct, frozen=True, kw_only=True):
     peak_bytes: int  # of the process
     cache_bytes: int  # reserved by the cache
     distinct_keys: float  # share of predicted latents that have a key of their own
-    lookups: int  # of roots and nodes, of the whole run, evaluations included
+    lookups: int  # of roots and nodes, of the whole run, evaluations included; each node of a reanalysis is a miss
     hit_rate: float  # of right content
     stale_hit_rate: float  # of another key's content
     miss_rate: float

@@ -89,7 +89,7 @@ def run(order: Order, progress: Callable[[dict[str, int]], None]) -> Summary:
     caches = {f"{_WORLD_MODEL_CFG}.{name}": value for name, value in settings.items()}
     config = load_config(order.config).changed({**order.settings, **caches})
     ended_with = None
-    with open(NUMBERS, "w") as numbers:
+    with open(NUMBERS, "w", buffering=1) as numbers:
         notes = _Notes(numbers, progress)
         watch = _watch(config, notes)
         train = getattr(importlib.import_module("lzero.entry"), config.entry)

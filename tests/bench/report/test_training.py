@@ -58,6 +58,9 @@ def test_the_front_page_has_each_comparison(made):
     assert "CartPole-v0, training identical new: identical to legacy in every number" in " ".join(front.split())
     assert "differs new:slab: the first difference to legacy is at search 2" in " ".join(front.split())
     assert "Training on CartPole-v0" in front
+    (machine,) = (row for row in made[1]["index"].rows("machines") if row["source"] == "training.json")
+    assert machine["machine and versions"] == "processor a chip, cores 2; torch 2.13.0"
+    assert machine["command"] == "kvbench train lightzero --env cartpole"
 
 
 def test_a_file_of_something_else(tmp_path):
