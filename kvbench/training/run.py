@@ -17,7 +17,7 @@ import msgspec
 from kvbench.errors import KvbenchError
 from kvbench.measure.machine import Machine
 from kvbench.record.lightzero_config import LIGHTZERO_VERSION, load_config, require_lightzero
-from kvbench.record.lightzero_log import tail
+from kvbench.record.lightzero_log import quietly, tail
 from kvbench.results.training import TrainedBackend, TrainingResults
 from kvbench.training.compare import Comparison, compare
 from kvbench.training.worker import LOG, NUMBERS, SUMMARY, Order, Summary
@@ -66,7 +66,8 @@ def train(
         TrainingError: a run failed.
     """
     require_lightzero()
-    environment = load_config(settings.config).changed(settings.settings).name
+    with quietly(Path(os.devnull), lambda line: None):  # a user's file may import LightZero, which then logs everything
+        environment = load_config(settings.config).changed(settings.settings).name
     runs: list[tuple[str, Path, Summary]] = []
     for name in settings.backends:
         own = folder / name.replace(":", "-")

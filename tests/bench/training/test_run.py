@@ -1,5 +1,6 @@
 """Runs one after the other, each in a process of its own: here a stand-in for the one that trains with LightZero."""
 
+import logging
 import math
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from kvbench.training.run import TrainingError, TrainingSettings, train
 from kvbench.training.table import verdicts
 
 CONFIG = """
+import logging
+logging.basicConfig(level=logging.DEBUG, force=True)
+print("a library greets")
 main_config = {"env": {"env_name": "Maze-v0"}, "policy": {}}
 create_config = {"policy": {"type": "unizero"}}
 """
@@ -108,6 +112,13 @@ def test_what_ends_the_command_ends_the_worker(trained):
 
     with pytest.raises(KeyboardInterrupt):
         trained({"new": {"waits": True}}, interrupted)  # it would sleep for a minute
+
+
+def test_what_a_configuration_prints_and_logs_stays_out_of_the_way(trained, capsys):
+    level = logging.root.level
+    trained({"legacy": {}})
+    assert capsys.readouterr() == ("", "")
+    assert logging.root.level == level
 
 
 def test_without_lightzero(tmp_path, monkeypatch):
