@@ -76,6 +76,8 @@ def verdict(run: TrainedBackend, first: TrainedBackend) -> str:
             f"{run.name}: the first difference to {first.name} is at {run.first_difference}. Searched values differ by "
             f"{run.largest_difference:.2g} at most, as long as the actions are the same."
         )
+    if not first.searches:
+        return f"{run.name}: there is nothing to compare, as {first.name} ended before its first search was collected."
     keys = f"{100 * first.distinct_keys:.0f} % of predicted latents have keys of their own"
     little = f"; below {100 * _ENOUGH_KEYS:.0f} % this proves little" if first.distinct_keys < _ENOUGH_KEYS else ""
     return (

@@ -76,6 +76,12 @@ def test_a_recurrent_miss_of_legacy(trains):
     assert f"legacy ended after 12 environment steps: {ended}." in output
 
 
+def test_nothing_is_called_identical_where_nothing_was_compared(trains):
+    output, _ = trains(results(backend("legacy", ended_with="TypeError", searches=0), backend("new")))
+    assert "new: there is nothing to compare, as legacy ended before its first search was collected." in output
+    assert "identical" not in output
+
+
 def test_what_a_validation_found(trains):
     output, called = trains(results(backend("legacy"), backend("new", validation=VALIDATION)), "--validate")
     assert called[0][0].validates

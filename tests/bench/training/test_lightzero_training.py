@@ -15,7 +15,7 @@ SMALL = {
     f"{WORLD_MODEL_CFG}.num_layers": 1,
     **{f"{place}.{name}": number for place in ("env", "policy", WORLD_MODEL_CFG) for name, number in ENVS.items()},
 }  # fmt: skip
-# A user's file, whose model forgets all contexts before its 40th recurrent inference.
+# A user's file, whose model forgets all contexts before its 200th recurrent inference.
 FORGETFUL = """
 from zoo.classic_control.cartpole.config.cartpole_unizero_config import create_config, main_config
 from lzero.model.unizero_world_models.world_model import WorldModel
@@ -24,7 +24,7 @@ infer, done = WorldModel.forward_recurrent_inference, []
 
 def forgetful(model, *args, **kwargs):
     done.append(None)
-    if len(done) == 40:
+    if len(done) == 200:
         model.past_kv_cache_recurrent_infer.clear()
         for cache in model.past_kv_cache_init_infer_envs:
             cache.clear()
@@ -61,7 +61,9 @@ def test_a_recurrent_miss_ends_lightzeros_own_cache_and_no_other(tmp_path):
     results = trained(tmp_path / "runs", "legacy", "new:paged-exact", config=config, env_steps=40)
     legacy, new = results.backends
     assert legacy.ended_with.startswith("TypeError at a recurrent miss")
+    assert legacy.env_steps > 0
     assert new.ended_with is None
+    assert new.first_difference is None
     assert new.miss_rate > 0
     assert new.returns
     assert verdicts(results)[0].startswith("legacy ended after")
