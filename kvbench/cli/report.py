@@ -29,6 +29,9 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     "--trace", "traces", multiple=True, type=_FILE, help="A trace: its page, and bounds of its replays; several times."
 )
 @click.option("--profile", type=_FOLDER, help="A folder of 'kvbench profile', which the front page links.")
+@click.option(
+    "--training", "trainings", multiple=True, type=_FILE, help="A file of 'kvbench train --json'; several times."
+)
 @click.option("--output", type=_FOLDER, default=Path("reports/html"), help="Folder of the pages.")
 @click.option("--repository", type=_FOLDER, default=Path(), help="A checkout of what was measured.")
 @click.option(
@@ -42,12 +45,13 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 def report(output: Path, histories: int | None, command: str | None, **inputs: Any) -> None:
     """Make HTML pages of measurements; they need no network and no server.
 
-    There is a front page, and pages of regressions, of backends and of each trace.
+    There is a front page, and pages of regressions, of backends, of each trace and of each comparison of training runs.
     """
     from kvbench.report import MOST_HISTORIES, Inputs, build_report
 
-    if not any(inputs[each] for each in ("results", "replays", "benchmarks", "traces", "profile")):
-        raise click.UsageError("nothing to report: give --results, --replay, --benchmark, --trace or --profile")
+    if not any(inputs[each] for each in ("results", "replays", "benchmarks", "traces", "profile", "trainings")):
+        kinds = "--results, --replay, --benchmark, --trace, --profile or --training"
+        raise click.UsageError(f"nothing to report: give {kinds}")
     given = Inputs(
         **inputs,
         histories=MOST_HISTORIES if histories is None else histories,

@@ -19,6 +19,8 @@ from kvbench.report.panels import Panel
 from kvbench.report.searches import Searches, read_searches
 from kvbench.report.site import Group, PageLink, ReportError, Site
 from kvbench.report.text import clean, file_name
+from kvbench.report.training import headlines as training_headlines
+from kvbench.report.training import read_training
 from kvbench.results.asv import load_machines
 from kvbench.results.profile import read_profile_index
 from kvcache import __version__
@@ -27,13 +29,14 @@ __all__ = ["MOST_HISTORIES", "Inputs", "build_report"]
 
 FRONT, BACKENDS = "index.html", "backends.html"
 MOST_HISTORIES = 240
-# What a report is made of, and what makes that, in the order of ``Inputs``.
+# What a report is made of, and what makes that.
 _KINDS = (
     ("asv's history", "tox -e asv, then --results benchmarks/results"),
     ("replays", "kvbench replay ... --json FILE, then --replay FILE"),
     ("single operations", "pytest benchmarks/gates --benchmark-json FILE, then --benchmark FILE"),
     ("traces", "--trace FILE"),
     ("profiles", "kvbench profile ..., then --profile FOLDER"),
+    ("training runs", "kvbench train ... --json FILE, then --training FILE"),
 )
 
 Progress = Callable[[str], None]
@@ -53,6 +56,7 @@ class Inputs:
         since: a tag, another revision or a number of commits; empty for the last tag.
         histories: how many figures of histories are drawn at most, those with change points first.
         command: that makes the report, as a reader would repeat it.
+        trainings: files of ``kvbench train --json``.
     """
 
     results: Path | None = None
@@ -64,6 +68,7 @@ class Inputs:
     since: str = ""
     histories: int = MOST_HISTORIES
     command: str = "kvbench report"
+    trainings: Sequence[Path] = ()
 
 
 def build_report(inputs: Inputs, output: Path, progress: Progress = lambda what: None) -> list[Path]:
@@ -109,6 +114,10 @@ class _Report:
         self.files = [read_replays(path, name) for path, name in _named_apart(inputs.replays)]
         self.benchmarks = [read_benchmarks(path, name) for path, name in _named_apart(inputs.benchmarks)]
         self.traces = [read_searches(path) for path, _ in _named_apart(inputs.traces)]
+        self.trainings = {
+            f"{file_name('training', name)}.html": read_training(path, name)
+            for path, name in _named_apart(inputs.trainings)
+        }
         if inputs.profile is not None and not inputs.profile.is_dir():
             raise ReportError(inputs.profile, "no folder of profiles")
         self.profile = None if inputs.profile is None else read_profile_index(inputs.profile)
@@ -127,6 +136,7 @@ class _Report:
             PageLink(regressions.PAGE, "Regressions"),
             PageLink(BACKENDS, "Backends"),
             *(PageLink(file, each.name) for file, each in traces.items()),
+            *(PageLink(file, each.title) for file, each in self.trainings.items()),
         ]
         judgement = judge_history(self.history, self.commits)
         self.progress("regressions")
@@ -138,6 +148,9 @@ class _Report:
         for file, searches in traces.items():
             self.progress(searches.name)
             self._trace(file, searches)
+        for file, training in self.trainings.items():
+            self.progress(training.name)
+            self.site.pages(Path(file).stem, training.title, training.groups(), training.lead)
         self.progress("front page")
         self._front(judgement, pages)
 
@@ -189,10 +202,12 @@ class _Report:
     def _front(self, judgement: Judgement, pages: dict[str, str]) -> None:
         found = [*comparisons.from_replays(self.files), *comparisons.from_history(self.history)]
         sentence, changed = front.changed_table(judgement.change_points, self.commits, self.history, pages)
-        given = (self.inputs.results, self.files, self.benchmarks, self.traces, self.profile)
+        given = (self.inputs.results, self.files, self.benchmarks, self.traces, self.profile, self.trainings)
         absent = [kind for kind, value in zip(_KINDS, given, strict=True) if not value]
         not_measured = front.not_measured_table(found, self.files, self.history, absent)
-        machines = front.machine_table(self.files, self.benchmarks, self.machines, self.history, self.commits)
+        machines = front.machine_table(
+            self.files, self.benchmarks, self.trainings.values(), self.machines, self.history, self.commits
+        )
         panels = {
             "details": Panel("verdicts", "Every comparison", comparisons.comparison_table(found), open=len(found) < 2),
             "changed": Panel("changed", "Change points", changed, sentence, open=True),
@@ -208,7 +223,10 @@ class _Report:
             FRONT,
             "front.html",
             "kvbench report",
-            compared=[(each, comparisons.where_legacy_lies(each, found)) for each in comparisons.headlines(found)],
+            compared=[
+                *((each, "") for each in training_headlines(self.trainings.values())),
+                *((each, comparisons.where_legacy_lies(each, found)) for each in comparisons.headlines(found)),
+            ],
             sources=", ".join([*sources, *(file.name for file in self.files)]),
             since=self.commits.described or "(no repository of it was given)",
             **{name: self.site.panel(panel) for name, panel in panels.items()},

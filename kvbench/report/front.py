@@ -21,6 +21,7 @@ from kvbench.report.input_files import BenchmarkFile, ReplayFile
 from kvbench.report.panels import Cell, Link, Table
 from kvbench.report.regressions import change_table
 from kvbench.report.text import clean, words
+from kvbench.report.training import Training
 from kvbench.results.profile import ProfileIndex
 from kvbench.results.pytest_benchmark import MADE_BY
 from kvbench.results.replay import COMMIT
@@ -128,6 +129,7 @@ def not_measured_table(
 def machine_table(
     files: Iterable[ReplayFile],
     benchmarks: Iterable[BenchmarkFile],
+    trainings: Iterable[Training],
     machines: Mapping[str, Mapping[str, str]],
     history: History,
     commits: Commits,
@@ -142,6 +144,11 @@ def machine_table(
     for benchmark in benchmarks:
         commit = _with_age(benchmark.commit, commits)
         rows.append([benchmark.name, "cpu", commit, benchmark.machine, benchmark.content.datetime, MADE_BY])
+    for training in trainings:
+        content = training.content
+        commit = _with_age(str(content.machine.get(COMMIT) or ""), commits)
+        described = f"{_described(content.machine)}; {_described(content.packages)}"
+        rows.append([training.name, "cpu", commit, described, "", training.command])
     for name, versions in machines.items():
         last = next(reversed(history.commits.get(clean(name), ())), "")
         commit = f"up to {_with_age(last, commits)}" if last else ""

@@ -23,8 +23,8 @@ TRAINED = (
 )
 
 
-def cache_settings(backend: str) -> dict[str, Any]:
-    """The settings of a name from ``TRAINED``."""
+def cache_settings(backend: str, validates: bool = False) -> dict[str, Any]:
+    """The settings of a name from ``TRAINED``; ``validates`` compares a new cache with a legacy one beside it."""
     if backend == LEGACY:
         return {}
     exact = backend.endswith(_EXACT)
@@ -34,4 +34,5 @@ def cache_settings(backend: str) -> dict[str, Any]:
         "cache_storage": storage.removesuffix(_RESIDENT) or "paged",
         "cache_resident_batch": storage.endswith(_RESIDENT),
         "cache_exact_layout": exact,
+        "cache_validation_mode": validates,
     }

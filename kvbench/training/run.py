@@ -17,14 +17,19 @@ import msgspec
 from kvbench.errors import KvbenchError
 from kvbench.measure.machine import Machine
 from kvbench.record.lightzero_config import LIGHTZERO_VERSION, load_config, require_lightzero
-from kvbench.record.lightzero_log import tail
+from kvbench.record.lightzero_log import quietly, tail
 from kvbench.results.training import TrainedBackend, TrainingResults
-from kvbench.training.compare import compare
+from kvbench.training.compare import Comparison, compare
 from kvbench.training.worker import LOG, NUMBERS, SUMMARY, Order, Summary
 
 __all__ = ["TrainingError", "TrainingSettings", "train"]
 
 _MOST_POINTS = 1000  # of a curve
+_WORKER = "kvbench.training.worker"
+_PACKAGES = ("torch", "numpy", "lightzero")
+
+# Called with a backend's name, and how many ``env_steps`` and ``learn_steps`` it has behind it.
+Progress = Callable[[str, dict[str, int]], None]
 
 
 class TrainingError(KvbenchError):
@@ -33,7 +38,7 @@ class TrainingError(KvbenchError):
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """What to train; see ``Order``."""
+    """What to train; see ``Order``. ``command`` is the one that asks for it, after "kvbench"."""
 
     config: str
     settings: dict[str, Any]
@@ -41,104 +46,122 @@ class TrainingSettings:
     env_steps: int
     seed: int
     threads: int
+    validates: bool = False
+    command: Sequence[str] = ()
 
 
 def train(
-    settings: TrainingSettings,
-    folder: Path,
-    progress: Callable[[str, dict[str, Any]], None] = lambda name, counts: None,
+    settings: TrainingSettings, folder: Path, progress: Progress = lambda name, counts: None, worker: str = _WORKER
 ) -> TrainingResults:
     """Train with each backend, and compare every number with the first one's.
 
     Args:
         settings: of all runs.
         folder: for the files of the runs, each in a folder of its own.
-        progress: called with a backend's name and its counts so far.
+        progress: called now and then.
+        worker: the module that trains with one backend.
 
     Raises:
         ConfigError: LightZero is not installed, or the configuration is bad.
         TrainingError: a run failed.
     """
     require_lightzero()
-    environment = load_config(settings.config).changed(settings.settings).name
-    runs = []
+    with quietly(Path(os.devnull), lambda line: None):  # a user's file may import LightZero, which then logs everything
+        environment = load_config(settings.config).changed(settings.settings).name
+    runs: list[tuple[str, Path, Summary]] = []
     for name in settings.backends:
         own = folder / name.replace(":", "-")
         own.mkdir(parents=True)
-        runs.append((name, own, _run(settings, name, own, progress)))
-    _, first, _ = runs[0]
+        runs.append((name, own, _run(_order(settings, name, own), progress, worker)))
+    _, first, first_summary = runs[0]
+    ended = first_summary.ended_with is not None
+    compared = [compare(first / NUMBERS, own / NUMBERS, until_first_ends=ended) for _, own, _ in runs]
     return TrainingResults(
+        command=list(settings.command),
         library=f"LightZero {LIGHTZERO_VERSION}",
         environment=environment,
         settings=settings.settings,
         seed=settings.seed,
         env_steps=settings.env_steps,
-        machine=Machine.describe().to_dict(),
-        packages={name: importlib.metadata.version(name) for name in ("torch", "numpy", "lightzero")},
-        backends=[_results(name, own, summary, first) for name, own, summary in runs],
+        machine={**Machine.describe().to_dict(), "threads": settings.threads},
+        packages={name: importlib.metadata.version(name) for name in _PACKAGES},
+        backends=[_results(*run, comparison) for run, comparison in zip(runs, compared, strict=True)],
     )
 
 
-def _run(
-    settings: TrainingSettings, name: str, folder: Path, progress: Callable[[str, dict[str, Any]], None]
-) -> Summary:
-    config = str(Path(settings.config).absolute()) if Path(settings.config).is_file() else settings.config
-    order = Order(
-        config=config,
+def _order(settings: TrainingSettings, name: str, folder: Path) -> Order:
+    config = Path(settings.config)
+    return Order(
+        config=str(config.absolute()) if config.is_file() else settings.config,
         settings=settings.settings,
         backend=name,
+        validates=settings.validates,
         env_steps=settings.env_steps,
         seed=settings.seed,
         threads=settings.threads,
         folder=str(folder.absolute()),
     )
+
+
+def _run(order: Order, progress: Progress, worker: str) -> Summary:
+    """Run an order to its end; whatever ends this one ends the worker too."""
+    folder = Path(order.folder)
     path = folder / "order.json"
     path.write_bytes(msgspec.json.encode(order))
     # Hash order must not differ between the runs.
-    environment = {**os.environ, "PYTHONHASHSEED": str(settings.seed), "OMP_NUM_THREADS": str(settings.threads)}
-    command = [sys.executable, "-W", "ignore", "-m", "kvbench.training.worker", str(path)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
+    environment = {**os.environ, "PYTHONHASHSEED": str(order.seed), "OMP_NUM_THREADS": str(order.threads)}
+    command = [sys.executable, "-W", "ignore", "-m", worker, str(path)]
+    with (
+        open(folder / LOG, "a") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as process,
+    ):
         assert process.stdout is not None
-        for line in process.stdout:
-            progress(name, json.loads(line))
-        _, errors = process.communicate()
+        try:
+            for line in process.stdout:
+                progress(order.backend, json.loads(line))
+            process.wait()
+        finally:
+            process.kill()
     if process.returncode:
-        last = errors.strip().splitlines()[-1:] or [f"it ended with {process.returncode}"]
-        raise TrainingError(f"the run with {name} failed: {last[0]}\nThe end of its log:\n{tail(folder / LOG)}")
+        raise TrainingError(_fault(order.backend, process.returncode, tail(folder / LOG)))
     return msgspec.json.decode((folder / SUMMARY).read_bytes(), type=Summary)
 
 
-def _results(name: str, folder: Path, summary: Summary, first: Path) -> TrainedBackend:
-    numbers = folder / NUMBERS
-    comparison = compare(first / NUMBERS, numbers)
-    learned = [each for each in _read(numbers) if each["kind"] == "learn"]
-    searches = max(1, summary.searches)
+def _fault(name: str, status: int, log: str) -> str:
+    how = f"with signal {-status}" if status < 0 else f"with status {status}"
+    last = log.rpartition("\n")[2] or "nothing is in its log"
+    return f"the run with {name} ended {how}: {last}\nThe end of its log:\n{log}"
+
+
+def _results(name: str, folder: Path, summary: Summary, comparison: Comparison) -> TrainedBackend:
+    notes = [json.loads(line) for line in (folder / NUMBERS).read_text().splitlines()]
+    losses = [each["weighted_total_loss"] for each in notes if each["kind"] == "learn"]
+    returns = [(each["env_steps"], each["return"]) for each in notes if each["kind"] == "episode"]
+    seconds, lookups = summary.search_seconds, max(1, summary.lookups)
     return TrainedBackend(
         name=name,
+        ended_with=summary.ended_with,
         first_difference=comparison.first_difference,
         largest_difference=comparison.largest_difference,
         env_steps=summary.env_steps,
         searches=summary.searches,
-        learn_steps=len(learned),
+        learn_steps=len(losses),
         wall_seconds=summary.wall_seconds,
-        searches_per_second=summary.searches / summary.search_seconds,
-        cache_share=summary.cache_seconds / summary.search_seconds,
-        cache_ms_per_search=1e3 * summary.cache_seconds / searches,
+        searches_per_second=summary.searches / seconds if summary.searches else 0.0,
+        cache_share=summary.cache_seconds / seconds if summary.searches else 0.0,
+        cache_ms_per_search=1e3 * summary.cache_seconds / max(1, summary.searches),
         peak_bytes=summary.peak_bytes,
         cache_bytes=summary.cache_bytes,
         distinct_keys=summary.distinct_keys,
-        hit_rate=(summary.hits - (summary.stale_hits or 0)) / max(1, summary.lookups),
-        miss_rate=(summary.lookups - summary.hits) / max(1, summary.lookups),
+        lookups=summary.lookups,
+        hit_rate=(summary.found - summary.stale_hits) / lookups,
+        stale_hit_rate=summary.stale_hits / lookups,
+        miss_rate=(summary.lookups - summary.found) / lookups,
         stale_hits=summary.stale_hits,
-        returns=_thinned([(each["env_steps"], each["return"]) for each in _read(numbers) if each["kind"] == "episode"]),
-        losses=_thinned([(step, each["weighted_total_loss"]) for step, each in enumerate(learned)]),
+        validation=summary.validation,
+        returns=_thinned(returns),
+        losses=_thinned(list(enumerate(losses))),
     )
-
-
-def _read(numbers: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in numbers.read_text().splitlines()]
 
 
 def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kvbench.training.own_cache import StaleHits
 from kvcache import hash_states
 
 __all__ = ["Note", "Watch"]
@@ -30,17 +31,18 @@ class Watch:
     Attributes:
         seconds: of ``search`` (while collecting); in them ``inference``; in these ``forward``.
         searches: of all environments at once, while collecting.
-        env_steps: collected so far.
         policy: the policy, when it is made.
         latents: predicted while collecting.
         keys: their distinct keys.
+        stale_hits: of LightZero's own cache; None where the model has another one.
     """
 
     def __init__(self, policy: Any, collector: Any, note: Note) -> None:
         self.seconds = {"search": 0.0, "inference": 0.0, "forward": 0.0}
-        self.searches = self.env_steps = self.latents = 0
+        self.searches = self.latents = 0
         self.keys: set[int] = set()
         self.policy: Any = None
+        self.stale_hits: StaleHits | None = None
         self._note = note
         self._inside: str | None = None  # what is being timed now
         for owner, name, watched in (
@@ -62,6 +64,8 @@ class Watch:
         original(policy)
         self.policy = policy
         model = policy._collect_model.world_model
+        if isinstance(model.past_kv_cache_recurrent_infer, dict):
+            self.stale_hits = StaleHits(model)
         model.forward_recurrent_inference = self._timed("inference", model.forward_recurrent_inference, self._hash)
         model.forward_initial_inference = self._timed("inference", model.forward_initial_inference)
         model.forward = self._timed("forward", model.forward)
@@ -90,9 +94,7 @@ class Watch:
     def _collect(self, original: Callable[..., Any], collector: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(collector._episode_info, _Episodes):
             collector._episode_info = _Episodes(self._note)
-        collected = original(collector, *args, **kwargs)
-        self.env_steps = collector.envstep
-        return collected
+        return original(collector, *args, **kwargs)
 
     # Timing.
 

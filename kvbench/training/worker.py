@@ -1,15 +1,17 @@
 """One training run with one backend, in a process of its own: ``python -m kvbench.training.worker ORDER.json``.
 
-Its numbers go to a file, a line of JSON each; its progress to the standard output.
+Its numbers go to a file, a line of JSON each; its progress to the standard output; all else that is printed to a log.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 import resource
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
@@ -22,15 +24,17 @@ from msgspec import Struct
 from kvbench.record.lightzero_config import UniZeroConfig, load_config
 from kvbench.record.lightzero_log import quietly
 from kvbench.record.lightzero_pinning import pin
+from kvbench.results.training import Validation
 from kvbench.training.backends import LEGACY, cache_settings
+from kvbench.training.own_cache import own_cache_bytes
 from kvbench.training.watch import Watch
 
-__all__ = ["NUMBERS", "SUMMARY", "Order", "Summary"]
+__all__ = ["LOG", "NUMBERS", "SUMMARY", "Order", "Summary"]
 
 NUMBERS, SUMMARY, LOG = "numbers.jsonl", "summary.json", "run.log"  # in the order's folder
 
 _WORLD_MODEL_CFG = "policy.model.world_model_cfg"
-_TOLD_EVERY = 5.0  # seconds
+_REPORTED_EVERY = 2.0  # seconds
 
 
 class Order(Struct, frozen=True, kw_only=True):
@@ -40,6 +44,7 @@ class Order(Struct, frozen=True, kw_only=True):
         config: a name or a file, as for ``load_config``.
         settings: other values of the configuration, by path.
         backend: a name from ``TRAINED``.
+        validates: whether a new cache is compared with a legacy one at every retrieval.
         env_steps: after which training ends, with the first collection that reaches it.
         seed: of everything.
         threads: of torch.
@@ -49,6 +54,7 @@ class Order(Struct, frozen=True, kw_only=True):
     config: str
     settings: dict[str, Any]
     backend: str
+    validates: bool
     env_steps: int
     seed: int
     threads: int
@@ -58,6 +64,7 @@ class Order(Struct, frozen=True, kw_only=True):
 class Summary(Struct, frozen=True, kw_only=True):
     """What a run took; see ``TrainedBackend``."""
 
+    ended_with: str | None
     env_steps: int
     searches: int
     wall_seconds: float
@@ -67,86 +74,98 @@ class Summary(Struct, frozen=True, kw_only=True):
     cache_bytes: int
     distinct_keys: float
     lookups: int
-    hits: int
-    stale_hits: int | None
+    found: int  # right or stale
+    stale_hits: int
+    validation: Validation | None
 
 
-def run(order: Order, progress: Callable[[dict[str, Any]], None]) -> Summary:
-    """Train, and write the numbers to the order's folder, which is the working folder."""
+def run(order: Order, progress: Callable[[dict[str, int]], None]) -> Summary:
+    """Train, and write the numbers to the working folder."""
     pin(order.seed)
     torch.set_num_threads(order.threads)
     if order.backend != LEGACY:
         importlib.import_module("kvcache.integrations.lightzero").install()
-    caches = {f"{_WORLD_MODEL_CFG}.{name}": value for name, value in cache_settings(order.backend).items()}
+    settings = cache_settings(order.backend, order.validates)
+    caches = {f"{_WORLD_MODEL_CFG}.{name}": value for name, value in settings.items()}
     config = load_config(order.config).changed({**order.settings, **caches})
-    with open(NUMBERS, "w") as numbers:
-        watch = _watch(config, numbers, progress)
-        start = time.perf_counter()
+    ended_with = None
+    with open(NUMBERS, "w", buffering=1) as numbers:
+        notes = _Notes(numbers, progress)
+        watch = _watch(config, notes)
         train = getattr(importlib.import_module("lzero.entry"), config.entry)
-        train(config.fresh(), seed=order.seed, max_env_step=order.env_steps)
-    return _summary(watch, time.perf_counter() - start)
+        start = time.perf_counter()
+        try:
+            train(config.fresh(), seed=order.seed, max_env_step=order.env_steps)
+        except TypeError as error:
+            if order.backend != LEGACY or not _is_recurrent_miss(error):
+                raise
+            traceback.print_exc()
+            ended_with = f"{type(error).__name__} at a recurrent miss ({error})"
+        wall = time.perf_counter() - start
+    return _summary(watch, notes.env_steps, wall, ended_with)
 
 
-def _watch(config: UniZeroConfig, numbers: TextIO, progress: Callable[[dict[str, Any]], None]) -> Watch:
-    counts: dict[str, int] = {}
-    told = 0.0
+class _Notes:
+    """Takes a run's numbers: writes them, and reports progress now and then."""
 
-    def note(kind: str, values: dict[str, Any]) -> None:
-        nonlocal told
-        counts[kind] = counts.get(kind, 0) + 1
-        numbers.write(json.dumps({"kind": kind, "env_steps": watch.env_steps, **values}) + "\n")
-        if time.monotonic() - told > _TOLD_EVERY:
-            told = time.monotonic()
-            progress({"env_steps": watch.env_steps, "searches": watch.searches, "learn_steps": counts.get("learn", 0)})
+    def __init__(self, numbers: TextIO, progress: Callable[[dict[str, int]], None]) -> None:
+        self.env_steps = self._learn_steps = 0
+        self._numbers, self._progress = numbers, progress
+        self._reported = 0.0
 
+    def __call__(self, kind: str, values: dict[str, Any]) -> None:
+        self.env_steps += kind == "search"  # of one environment
+        self._learn_steps += kind == "learn"
+        self._numbers.write(json.dumps({"kind": kind, "env_steps": self.env_steps, **values}) + "\n")
+        if time.monotonic() - self._reported > _REPORTED_EVERY:
+            self._reported = time.monotonic()
+            self._progress({"env_steps": self.env_steps, "learn_steps": self._learn_steps})
+
+
+def _watch(config: UniZeroConfig, notes: _Notes) -> Watch:
     policy = config.create.policy
     for module in policy.get("import_names", []):
         importlib.import_module(module)
     policies = importlib.import_module("ding.utils").POLICY_REGISTRY
     collector = getattr(importlib.import_module("lzero.worker"), config.collector)
-    watch = Watch(policies.get(policy.type), collector, note)
-    return watch
+    return Watch(policies.get(policy.type), collector, notes)
 
 
-def _summary(watch: Watch, wall: float) -> Summary:
+def _is_recurrent_miss(error: TypeError) -> bool:
+    """Whether LightZero indexed its pool with the None of a key that it did not find."""
+    return traceback.extract_tb(error.__traceback__)[-1].name == "retrieve_or_generate_kvcache"
+
+
+def _summary(watch: Watch, env_steps: int, wall: float, ended_with: str | None) -> Summary:
     model = watch.policy._collect_model.world_model
     backend = importlib.import_module("kvcache.integrations.lightzero").backend_of(model)
-    stale = None if backend is None else backend.stale_hits
+    report = None if backend is None else backend.report
+    stale = watch.stale_hits.count if watch.stale_hits is not None else backend.stale_hits
     return Summary(
-        env_steps=watch.env_steps,
+        ended_with=ended_with,
+        env_steps=env_steps,
         searches=watch.searches,
         wall_seconds=wall,
         search_seconds=watch.seconds["search"],
         cache_seconds=watch.seconds["inference"] - watch.seconds["forward"],
         peak_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-        cache_bytes=_legacy_bytes(model) if backend is None else sum(backend.bytes_reserved.values()),
+        cache_bytes=own_cache_bytes(model) if backend is None else sum(backend.bytes_reserved.values()),
         distinct_keys=watch.distinct_keys,
-        lookups=model.total_query_count,
-        hits=model.hit_count,
+        lookups=model.total_query_count + model.root_total_query_cnt,
+        found=model.hit_count + model.root_hit_cnt,
         stale_hits=stale,
-    )
-
-
-def _legacy_bytes(model: Any) -> int:
-    """Of all contexts that LightZero's own cache holds, and of its batch."""
-    pools = (*model.shared_pool_init_infer, model.shared_pool_recur_infer, model.shared_pool_wm, [model.keys_values_wm])
-    return sum(
-        cache._cache.nbytes
-        for pool in pools
-        for context in pool
-        if context is not None
-        for layer in context._keys_values
-        for cache in (layer._k_cache, layer._v_cache)
+        validation=None if report is None else Validation(**vars(report)),
     )
 
 
 def main() -> None:
     """Run the order in the file that is the first argument."""
     order = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Order)
-    terminal = sys.stdout
+    reports = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print without Python goes to the log
 
-    def progress(counts: dict[str, Any]) -> None:
-        print(json.dumps(counts), file=terminal, flush=True)
+    def progress(counts: dict[str, int]) -> None:
+        print(json.dumps(counts), file=reports, flush=True)
 
     with chdir(order.folder), quietly(Path(LOG), lambda line: None):
         summary = run(order, progress)

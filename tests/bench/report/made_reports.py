@@ -10,9 +10,11 @@ import numpy as np
 from asv_files import write_results
 from git_history import make_history
 from replay_files import replay, synthetic
+from training_files import backend, results
 
 from kvbench.replay.summary import describe_trace
 from kvbench.report import Inputs, build_report
+from kvbench.results.decode import write_json
 from kvbench.results.profile import FORMAT, INDEX, SCHEMA_VERSION
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import TraceHeader
@@ -36,8 +38,11 @@ def make_plain(folder: Path) -> tuple[list[dict[str, Any]], list[Path]]:
     trace = synthetic(folder / "trace.parquet")
     capacities = [f"--capacity={each}" for each in CAPACITIES]
     file = replay(trace, folder / "replay.json", "--repetitions", "1", *capacities)
-    results = write_results(folder / "results", HISTORY, units={"x.track_bytes_reserved": "bytes"})
-    pages = build_report(Inputs(results, [file], [], [trace], repository=folder), folder / "html")
+    history = write_results(folder / "results", HISTORY, units={"x.track_bytes_reserved": "bytes"})
+    training = folder / "training.json"
+    write_json(training, results(backend("legacy"), backend("new"), backend("new:slab", first_difference="search 2")))
+    inputs = Inputs(history, [file], [], [trace], repository=folder, trainings=[training])
+    pages = build_report(inputs, folder / "html")
     return json.loads(file.read_text())["replays"], pages
 
 
@@ -52,6 +57,7 @@ def make_hostile(folder: Path) -> list[Path]:
         folder / "profile",
         repository,
         command=f"kvcache {SEEN}",
+        trainings=[_training(folder / "training<script>.json")],
     )
     (folder / "profile").mkdir()
     name = "<img src=x onerror=alert(1)>#?.json"
@@ -100,6 +106,16 @@ def _replay(folder: Path) -> Path:
         each["backends"][1]["name"] = HOSTILE
     file.write_text(json.dumps(content))
     return file
+
+
+def _training(path: Path) -> Path:
+    texts = {"ended_with": HOSTILE, "first_difference": HOSTILE}
+    write_json(path, results(backend(HOSTILE), backend(f"{HOSTILE}2", **texts)))
+    content = json.loads(path.read_text())
+    content |= {"environment": HOSTILE, "library": HOSTILE, "command": [HOSTILE], "machine": {HOSTILE: HOSTILE}}
+    content |= {"settings": {HOSTILE: {HOSTILE: [HOSTILE]}}, "packages": {HOSTILE: HOSTILE}}
+    path.write_text(json.dumps(content))
+    return path
 
 
 def _benchmark(path: Path) -> Path:
