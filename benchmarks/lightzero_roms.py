@@ -41,7 +41,8 @@ def take(wheel: Path, names: list[str], folder: Path) -> None:
     Raises:
         SystemExit: a ROM has another checksum.
     """
-    expected = dict(reversed(line.split()) for line in (folder / "md5.txt").read_text().splitlines() if ".bin" in line)
+    lines = (line.split() for line in (folder / "md5.txt").read_text().splitlines())
+    expected = {line[1]: line[0] for line in lines if len(line) == 2}
     with zipfile.ZipFile(wheel) as file:
         for name in names:
             content = file.read(f"ale_py/roms/{name}")
