@@ -1,6 +1,7 @@
 """The environment of LightZero: every version is named, and what kvbench needs beside LightZero is among them."""
 
 import configparser
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -41,3 +42,9 @@ def test_no_version_brings_cuda(pins):
 def test_what_kvbench_needs_is_there(pins, text):
     requirement = Requirement(text)
     assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)])
+
+
+def test_the_guide_installs_what_kvbench_needs():
+    guide = (ROOT / "docs" / "lightzero.md").read_text().replace("\\\n", " ")
+    (line,) = (line for line in guide.splitlines() if line.startswith('pip install "'))
+    assert shlex.split(line)[2:] == EXTRA
