@@ -13,6 +13,7 @@ import click
 import pytest
 
 from kvbench.cli import main
+from kvcache.integrations.lightzero import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -107,6 +108,11 @@ def test_commands_parse(page, words, monkeypatch):
 
 def test_commands_of_every_page_are_found():
     assert {page for page, _ in _commands()} >= {"README.md", "docs/index.md", "benchmarks/traces/README.md"}
+
+
+def test_the_guide_to_lightzero_has_every_setting_and_its_meaning():
+    text = (ROOT / "docs" / "lightzero.md").read_text()
+    assert dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text, re.MULTILINE)) == SETTINGS
 
 
 def test_source_comments_cite_sections_that_the_contract_has():
