@@ -3,6 +3,7 @@
 from kvcache._version import __version__
 from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
 from kvcache.build import BuildInfo, build_info
+from kvcache.checks import OrderError
 from kvcache.config import CacheConfig
 from kvcache.contiguous import ContiguousCache
 from kvcache.eviction import EvictionStrategy
@@ -49,6 +50,7 @@ __all__ = [
     "LegacyPool",
     "ObservedCache",
     "Observer",
+    "OrderError",
     "RecurrentMissError",
     "Scope",
     "ShadowCache",

@@ -11,7 +11,6 @@ import numpy as np
 from torch import Tensor
 
 from kvcache.config import CacheConfig
-from kvcache.geometry import is_whole
 from kvcache.keys_values import KeysValues, zeros
 from kvcache.stats import CacheStats
 
@@ -22,12 +21,7 @@ __all__ = [
     "EMPTY",
     "MISS",
     "CacheBackend",
-    "OrderError",
     "Scope",
-    "check_hashable",
-    "check_row",
-    "check_rows",
-    "check_supplied",
 ]
 
 # What ``lookup`` reports instead of a size: nothing found; and a row that starts without any context.
@@ -40,10 +34,6 @@ class Scope(Enum):
 
     ROOT = "root"  # initial inference: looks up and stores in the environment's own init pool
     NODE = "node"  # recurrent inference: looks up init, then recur; stores in recur
-
-
-class OrderError(RuntimeError):
-    """A call that is not this batch's turn: lookup, supply, assemble, store (see ``CacheBackend``)."""
 
 
 class Pool(Protocol):
@@ -241,37 +231,3 @@ class CacheBackend(ABC):
     @abstractmethod
     def batch_bytes(self) -> int:
         """Bytes of the memory for batches, and of shared memory that no pool has reserved yet."""
-
-
-# What all backends check before they change anything.
-
-
-def check_hashable(keys: Sequence[Any]) -> None:
-    """Raise TypeError unless all keys can be keys."""
-    try:
-        set(keys)
-    except TypeError as error:
-        raise TypeError(f"every key must be hashable: {error}") from None
-
-
-def check_rows(scope: Scope, rows: int, **columns: Sequence[Any]) -> None:
-    """Raise TypeError or ValueError unless ``scope`` is one and all other arguments have an element for each row."""
-    if type(scope) is not Scope:  # its value would be taken for NODE
-        raise TypeError(f"scope must be Scope.ROOT or Scope.NODE, got {scope!r}")
-    for name, column in columns.items():
-        if len(column) != rows:
-            raise ValueError(
-                f"there must be one of {', '.join(columns)} for each of {rows} rows, got {len(column)} {name}"
-            )
-
-
-def check_row(row: int, rows: int) -> None:
-    """Raise IndexError unless the batch has that row: a negative one would be another."""
-    if not is_whole(row) or not 0 <= row < rows:
-        raise IndexError(f"the batch has rows 0..{rows - 1}, got {row!r}")
-
-
-def check_supplied(sizes: Sequence[int]) -> None:
-    """Raise OrderError if a row missed and got no context."""
-    if MISS in sizes:
-        raise OrderError(f"row {sizes.index(MISS)} missed and nothing was supplied for it: call supply, then assemble")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kvcache.journal import Journal
-from kvcache.memory import memory, zeros
+from kvcache.memory import memory, sample_mask, zeros
 
 __all__ = ["Cache", "Journal", "KVCache", "KeysValues", "memory", "zeros"]
 
@@ -51,7 +51,7 @@ class Cache:
 
     def prune(self, mask: np.ndarray | Tensor | Sequence[bool]) -> None:
         """Keep the samples whose entry in ``mask`` ``[B]`` is true."""
-        self._cache = self._cache[_sample_mask(mask, self._cache)]
+        self._cache = self._cache[sample_mask(mask, self._cache)]
 
     def get(self) -> Tensor:
         """The live tokens, ``[B, H, size, D]``: a view."""
@@ -199,8 +199,7 @@ class KeysValues:
     def _adopt(self, block: Tensor, size: int, journal: Journal | None = None) -> None:
         assert block.ndim == 6, f"a block is [B, L, 2, H, T, D], got {tuple(block.shape)}"
         self._block: Tensor | None = block
-        # unbind makes all views of an axis in one call. Indexing layer by layer takes several times as long.
-        pairs = [layer.unbind(1) for layer in block.unbind(1)]
+        pairs = [layer.unbind(1) for layer in block.unbind(1)]  # several times as fast as indexing layer by layer
         self._views: tuple[Tensor, ...] = tuple(view for pair in pairs for view in pair)
         self._layers([(Cache(k, size, journal), Cache(v, size, journal)) for k, v in pairs])
 
@@ -231,12 +230,8 @@ class KeysValues:
     @property
     def sizes_agree(self) -> bool:
         """Whether all layers have equally many live tokens."""
-        caches = self._caches
-        size = caches[0]._size
-        for cache in caches:  # noqa: SIM110 - a generator takes several times as long, and every store asks
-            if cache._size != size:
-                return False
-        return True
+        sizes = [cache._size for cache in self._caches]
+        return sizes.count(sizes[0]) == len(sizes)
 
     @property
     def num_samples(self) -> int:
@@ -291,7 +286,7 @@ class KeysValues:
     def prune(self, mask: np.ndarray | Tensor | Sequence[bool]) -> None:
         """Keep the rows whose entry in ``mask`` ``[B]`` is true. Raises ValueError for a mask of another length."""
         block = self.block
-        self._adopt(block[_sample_mask(mask, block)], self.size)
+        self._adopt(block[sample_mask(mask, block)], self.size)
 
     def clone(self) -> KeysValues:
         """An independent copy of the live tokens, without their graph; memory beyond them is zero."""
@@ -303,12 +298,3 @@ class KeysValues:
     def layer_tensors(self) -> list[Tensor]:
         """K and V of every layer in turn, each ``[B, H, T_max, D]``."""
         return [cache._cache for cache in self._caches]
-
-
-def _sample_mask(mask: np.ndarray | Tensor | Sequence[bool], cache: Tensor) -> Tensor:
-    keep = torch.as_tensor(mask, device=cache.device)
-    if keep.dtype != torch.bool or tuple(keep.shape) != (cache.shape[0],):
-        raise ValueError(
-            f"prune needs one boolean per row, [{cache.shape[0]}], got {keep.dtype} of shape {tuple(keep.shape)}"
-        )
-    return keep

@@ -21,16 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kvcache.backend import (
-    EMPTY,
-    MISS,
-    CacheBackend,
-    OrderError,
-    Scope,
-    check_row,
-    check_rows,
-    check_supplied,
-)
+from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
+from kvcache.checks import OrderError, check_row, check_rows, check_supplied
 from kvcache.config import CacheConfig
 from kvcache.hashing import hash_state
 from kvcache.keys_values import KeysValues

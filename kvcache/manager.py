@@ -9,18 +9,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from kvcache.backend import (
-    EMPTY,
-    MISS,
-    CacheBackend,
-    OrderError,
-    Scope,
-    check_hashable,
-    check_row,
-    check_rows,
-    check_supplied,
-)
+from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
 from kvcache.batch import Destinations, Found, Row
+from kvcache.checks import OrderError, check_hashable, check_row, check_rows, check_supplied
 from kvcache.config import CacheConfig
 from kvcache.eviction import EvictionStrategy
 from kvcache.geometry import Geometry, is_whole
@@ -100,9 +91,9 @@ class KVCacheManager(CacheBackend):
         self._stage = _NOTHING
 
     def _pool(self, name: str, storage: Storage, size: int) -> KVCachePool:
-        return KVCachePool(
-            size, self.config.eviction_strategy, self.stats_enabled, name, storage=storage, integrity=self._integrity
-        )
+        pool = KVCachePool(size, self.config.eviction_strategy, self.stats_enabled, name, storage=storage)
+        pool.join(self._integrity)
+        return pool
 
     @property
     def keys_values_wm(self) -> KeysValues:  # type: ignore[override]

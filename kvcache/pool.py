@@ -33,7 +33,6 @@ class KVCachePool:
         name: of the pool in errors, logs and reports.
         storage: a name from ``kvcache.storage.STORAGES``, or a storage with ``pool_size`` slots.
         spec: of all entries; None takes that of the first one.
-        integrity: of the pools that share the storage's memory; None makes one.
 
     Raises:
         ValueError: ``pool_size`` is not a positive integer; an unknown strategy or storage.
@@ -48,7 +47,6 @@ class KVCachePool:
         *,
         storage: str | Storage = DEFAULT_STORAGE,
         spec: EntrySpec | None = None,
-        integrity: Integrity | None = None,
     ) -> None:
         if not is_whole(pool_size) or pool_size <= 0:
             raise ValueError(f"pool {name!r}: pool_size must be a positive integer, got {pool_size!r}")
@@ -58,8 +56,7 @@ class KVCachePool:
         self.stats_enabled = enable_stats
         self.stats = CacheStats()
         self.storage = make_storage(storage, pool_size, spec) if isinstance(storage, str) else storage
-        self.integrity = Integrity() if integrity is None else integrity
-        self.integrity.members.append(self)
+        self.join(Integrity())
         self.writes = 0  # claims and clears so far: after one, a slot found before may be another key's
         self._policy = make_policy(self.eviction_strategy)
         self._slots: dict[Hashable, int] = {}
@@ -67,6 +64,11 @@ class KVCachePool:
         # After every clear the lowest slots are used first, so the same memory is used again.
         self._all_slots = list(range(pool_size - 1, -1, -1))
         self._free = self._all_slots.copy()
+
+    def join(self, integrity: Integrity) -> None:
+        """Share the fate of the pools that share the storage's memory."""
+        self.integrity = integrity
+        integrity.members.append(self)
 
     def get(self, key: Hashable) -> Any | None:
         """The value stored under ``key``, or None. Counts one query."""

@@ -23,7 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvbench.measure.counters import OperationCounter
-from kvcache.backend import EMPTY, MISS, OrderError, Scope
+from kvcache.backend import EMPTY, MISS, Scope
+from kvcache.checks import OrderError
 from kvcache.config import CacheConfig
 from kvcache.eviction import EvictionStrategy
 from kvcache.keys_values import KeysValues
