@@ -100,6 +100,11 @@ class LightZeroRecorder:
         if missing:
             fault = f"is no world model of LightZero {LIGHTZERO_VERSION}: it lacks {', '.join(missing)}"
             raise RecordingError(f"{type(world_model).__name__} {fault}")
+        if not isinstance(world_model.past_kv_cache_recurrent_infer, dict):
+            raise RecordingError(
+                "this world model has kvcache's cache, and LightZero's own is what is recorded: set "
+                "use_new_cache_manager=False for the recording"
+            )
         self.searches = 0  # recorded so far, the current one included
         self.finished = False  # the limit was reached, and the next search has begun
         self._world_model = world_model

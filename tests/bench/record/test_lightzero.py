@@ -328,6 +328,13 @@ def test_a_simulation_whose_traversal_was_not_seen_ends_the_recording(recording)
     assert len(of(recording.events(), "lookup", "node")) == SIMULATIONS * 3
 
 
+def test_a_model_with_the_new_cache_is_refused(tmp_path):
+    model = FakeWorldModel()
+    model.past_kv_cache_recurrent_infer = SimpleNamespace(clear=lambda: None)  # the drop-in's stand-in
+    with pytest.raises(RecordingError, match="use_new_cache_manager=False for the recording"):
+        LightZeroRecorder(model, None)
+
+
 def test_what_cannot_be_recorded_is_refused(recording):
     with pytest.raises(RecordingError, match=r"object is no world model of LightZero 0\.2\.0: it lacks forward_"):
         LightZeroRecorder(object(), recording.writer)
