@@ -55,14 +55,16 @@ class Predictor(nn.Module):
         self.register_buffer("support", support, persistent=False)
 
     def _initialise(self, seed: int) -> None:
-        """Draw the weights from ``seed`` alone; torch's own generators have no effect."""
+        """Draw the weights from ``seed`` alone; torch's own generators and default type have no effect."""
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 if parameter.ndim > 1:
                     # Tokens are of size 1 already; of a layer's inputs each output is a sum.
                     fan_in = 1 if "actions" in name or "positions" in name else math.prod(parameter.shape[1:])
-                    parameter.copy_(torch.randn(parameter.shape, generator=generator) / math.sqrt(fan_in))
+                    parameter.copy_(
+                        torch.randn(parameter.shape, generator=generator, dtype=torch.float32) / math.sqrt(fan_in)
+                    )
                 elif name.endswith("bias"):
                     parameter.zero_()
 

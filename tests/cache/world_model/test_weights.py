@@ -125,3 +125,14 @@ def test_weights_that_stay_clear_nothing():
     model = model_of(use_new_cache_manager=True)
     searches(model, 4)
     assert all(len(pool) == 4 for pool in model.cache.init_pools)
+
+
+def test_weights_come_from_the_seed_whatever_torchs_default_type_is():
+    expected = model_of(seed=3).state_dict()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = model_of(seed=3).state_dict()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert {each.dtype for each in found.values()} == {torch.float32}
