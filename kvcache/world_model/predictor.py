@@ -51,7 +51,8 @@ class Predictor(nn.Module):
         self._initialise(config.seed)
         self.requires_grad_(False).to(config.device, config.dtype)
         # Afterwards: it stays float32, in which all its numbers are exact.
-        support = torch.arange(-config.support_size, config.support_size + 1.0, device=config.device)
+        size = config.support_size
+        support = torch.arange(-size, size + 1, device=config.device, dtype=torch.float32)
         self.register_buffer("support", support, persistent=False)
 
     def _initialise(self, seed: int) -> None:
@@ -62,9 +63,8 @@ class Predictor(nn.Module):
                 if parameter.ndim > 1:
                     # Tokens are of size 1 already; of a layer's inputs each output is a sum.
                     fan_in = 1 if "actions" in name or "positions" in name else math.prod(parameter.shape[1:])
-                    parameter.copy_(
-                        torch.randn(parameter.shape, generator=generator, dtype=torch.float32) / math.sqrt(fan_in)
-                    )
+                    drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+                    parameter.copy_(drawn / math.sqrt(fan_in))
                 elif name.endswith("bias"):
                     parameter.zero_()
 

@@ -128,11 +128,15 @@ def test_weights_that_stay_clear_nothing():
 
 
 def test_weights_come_from_the_seed_whatever_torchs_default_type_is():
-    expected = model_of(seed=3).state_dict()
+    expected = model_of(seed=3)
     torch.set_default_dtype(torch.float64)
     try:
-        found = model_of(seed=3).state_dict()
+        found = model_of(seed=3)
+        values = searches(found, 3)
     finally:
         torch.set_default_dtype(torch.float32)
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert {each.dtype for each in found.values()} == {torch.float32}
+    weights = found.state_dict()
+    assert all(torch.equal(weights[name], each) for name, each in expected.state_dict().items())
+    assert {each.dtype for each in (*weights.values(), found.support)} == {torch.float32}
+    for ours, theirs in zip(values, searches(expected, 3), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
