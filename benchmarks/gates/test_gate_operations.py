@@ -11,7 +11,7 @@ from suite.bridge import storages
 # Written out: what is watched does not depend on what is installed. What a commit lacks is skipped, with the reason.
 KINDS = ["hash", "lookup", "assemble_equal", "assemble_unequal", "retrieve", "store", "slide", "clear"]
 GEOMETRIES = ["cartpole", "pong", "visual-match", "multitask"]
-BACKENDS = storages(["new:private", "new:slab", "new:paged", "new:paged-resident"])
+BACKENDS = storages(["new:private", "new:slab", "new:paged", "new:paged-resident", "new:paged-exact"])
 # All storages hash and look up by the same code: of the others only what is their own, where it is cheap and where it
 # is not. A gate that measures more decides less in its time.
 OWN_KINDS = ["assemble_equal", "assemble_unequal", "store", "slide", "clear"]

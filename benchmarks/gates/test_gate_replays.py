@@ -17,7 +17,7 @@ RECORDINGS = [
     "cartpole-early-lightzero-0.2.0-seed0", "cartpole-lightzero-0.2.0-seed1", "lunarlander-lightzero-0.2.0-seed0",
     "minigrid-lightzero-0.2.0-seed0", "pong-lightzero-0.2.0-seed0",
 ]  # fmt: skip
-BACKENDS = storages(["legacy", "new:private", "new:slab", "new:paged", "new:paged-resident"])
+BACKENDS = storages(["legacy", "new:private", "new:slab", "new:paged", "new:paged-resident", "new:paged-exact"])
 NOT_TIMED = ["legacy"]  # what it returns must not drift, since everything is measured against it; it is slow, too
 
 COMMITTED = Path(__file__).parents[1] / "traces"
