@@ -17,7 +17,7 @@ from kvbench.record.lightzero_config import ENVIRONMENTS, parse_settings
 from kvcache import BACKENDS, GEOMETRIES, POSITIONS, EvictionStrategy
 from kvcache.world_model import LARGEST_SEED
 
-__all__ = ["FILE", "lightzero_options", "model_options", "option"]
+__all__ = ["FILE", "LIGHTZERO_SEED", "lightzero_options", "model_options", "option"]
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -43,6 +43,7 @@ def _writable(context: click.Context, parameter: click.Parameter, path: Path | N
 
 
 _COUNT = click.IntRange(min=1)
+LIGHTZERO_SEED = click.IntRange(min=0, max=2**32 - 1)  # NumPy's and Python's generators take no larger one
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--backend": {"type": click.Choice(list(BACKENDS)), "multiple": True, "default": ("legacy", "new")},
     "--capacity": {"type": parse_capacity, "metavar": "SLOTS", "default": "default"},

@@ -11,7 +11,7 @@ import click
 from rich.progress import track
 
 from kvbench.cli.console import STDERR
-from kvbench.cli.options import lightzero_options, model_options, option
+from kvbench.cli.options import LIGHTZERO_SEED, lightzero_options, model_options, option
 from kvbench.record.lightzero_run import RunSettings, record_run
 from kvbench.record.world_model import record_model
 from kvbench.trace.keys import FEW_DISTINCT_KEYS
@@ -46,7 +46,7 @@ _OUTPUT = click.option(
 @record.command()
 @lightzero_options
 @_OUTPUT
-@option("--seed", type=click.IntRange(min=0), help="Give LightZero this seed.")
+@option("--seed", type=LIGHTZERO_SEED, help="Give LightZero this seed.")
 @click.option(
     "--train-steps",
     type=click.IntRange(min=0),

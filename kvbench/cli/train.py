@@ -13,7 +13,7 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kvbench.cli.console import STDERR, STDOUT, cells_of, make_table
-from kvbench.cli.options import lightzero_options, option
+from kvbench.cli.options import LIGHTZERO_SEED, lightzero_options, option
 from kvbench.results.decode import write_json
 from kvbench.results.training import TrainingResults
 from kvbench.training import run
@@ -45,7 +45,7 @@ def train() -> None:
     is_flag=True,
     help="Run a legacy cache beside each new one and compare every retrieval; times include both.",
 )
-@option("--seed", help="Seed everything: weights, environments, noise and LightZero's tree.")
+@option("--seed", type=LIGHTZERO_SEED, help="Seed everything: weights, environments, noise and LightZero's tree.")
 @option("--threads")
 @click.option(
     "--output",

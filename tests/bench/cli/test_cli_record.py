@@ -34,6 +34,7 @@ def test_without_lightzero_the_error_says_how_to_get_it(tmp_path):
         (["--env", "chess", "--output", "x"], "'chess' is not"),
         (["--env", "cartpole", "--output", "x", "--searches", "0"], "--searches"),
         (["--env", "cartpole", "--output", "x", "--seed", "-1"], "--seed"),
+        (["--env", "cartpole", "--output", "x", "--seed", str(2**32)], "--seed"),
         (["--env", "cartpole", "--output", "x", "--train-steps", "-1"], "--train-steps"),
         (["--env", "cartpole", "--output", "x", "--threads", "0"], "--threads"),
     ],
