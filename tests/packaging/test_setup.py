@@ -1,0 +1,22 @@
+"""What ``setup.py`` compiles, where parts of the repository are not there."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
+def test_the_library_is_compiled_alone(tmp_path):
+    """As the gate does it: with ``setup.py`` and ``kvcache/`` of a commit, and nothing of the suite."""
+    shutil.copy(ROOT / "setup.py", tmp_path)
+    shutil.copytree(ROOT / "kvcache", tmp_path / "kvcache", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ}, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert {path.name.partition(".")[0] for path in tmp_path.rglob("*.so")} >= {"_cpu_kernels", "_page_arrays"}
