@@ -17,12 +17,7 @@ from kvcache.stats import CacheStats
 if TYPE_CHECKING:
     from kvcache.shadow import ShadowReport
 
-__all__ = [
-    "EMPTY",
-    "MISS",
-    "CacheBackend",
-    "Scope",
-]
+__all__ = ["EMPTY", "MISS", "CacheBackend", "Scope"]
 
 # What ``lookup`` reports instead of a size: nothing found; and a row that starts without any context.
 MISS = -1
@@ -138,7 +133,9 @@ class CacheBackend(ABC):
         """Take the context that the model made for a row that missed: KeysValues of one row.
 
         Raises:
-            ValueError: it has more than one row, or another shape than the batch's rows (new backends only).
+            IndexError: the batch has no such row.
+            ValueError: it has more than one row, layers of unlike sizes, or another shape than the batch's rows (this
+                last by new backends only).
         """
 
     @abstractmethod
@@ -147,6 +144,9 @@ class CacheBackend(ABC):
 
         The zeros are in front of a row's tokens (SPEC 3.3); a resident batch has them behind (see ``row_start``).
         Until the rows are stored, a model only appends.
+
+        Raises:
+            OrderError: nothing was looked up, or a row that missed was not supplied.
         """
 
     @abstractmethod
@@ -163,6 +163,10 @@ class CacheBackend(ABC):
             keys: the new key of each row.
             scope: ROOT stores into the environment's init pool, NODE into the recurrent pool.
             priorities: of each row, for backends that evict by priority.
+
+        Raises:
+            OrderError: the batch is not assembled (new backends only). Nothing is changed then.
+            TypeError, ValueError: an argument is not one for each row, or cannot be stored. Nothing is changed then.
         """
 
     def row_start(self, row: int) -> int:

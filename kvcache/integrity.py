@@ -41,8 +41,7 @@ class Integrity:
 
     def begin(self) -> None:
         """A change begins; one that was interrupted is repaired first."""
-        if self.changing:
-            self.repair()
+        self.check()
         self.changing = True
 
     def end(self) -> None:

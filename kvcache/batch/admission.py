@@ -1,4 +1,4 @@
-"""Admission of a batch's new entries: each gets a slot, or none of them does."""
+"""Admission of a batch's new entries: each gets a slot, and others are evicted for them."""
 
 from __future__ import annotations
 

@@ -130,7 +130,6 @@ class Main202608:
         """``retrieve_or_generate_kvcache``: a reanalysis of more rows than environments looks nothing up."""
         backend = attachment.backend
         methods.take_position_shift(attachment, model)
-        envs, keys = _searched(model, ready_env_num), backend.hash_states(latent_state)
 
         def generate(row: int) -> Any:
             if model.reanalyze_phase:
@@ -143,6 +142,7 @@ class Main202608:
             methods.retrieve_nodes(attachment, model, [0] * ready_env_num, [None] * ready_env_num, generate)
         else:
             methods.check_rows(model, ready_env_num)
+            envs, keys = _searched(model, ready_env_num), backend.hash_states(latent_state)
             for row in methods.retrieve_nodes(attachment, model, envs, keys, generate):
                 _count_seeded(model, (envs[row], keys[row]))
         return list(backend.keys_values_wm_size_list)
