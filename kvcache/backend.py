@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from kvcache.config import CacheConfig
+from kvcache.keys import KeyVerifier
 from kvcache.keys_values import KeysValues, zeros
 from kvcache.stats import CacheStats
 
@@ -75,6 +76,7 @@ class CacheBackend(ABC):
         keys_values_wm_size_list: live tokens of each row of the batch, before the model appended any.
         position_shift: added to the kept tokens when a window slides, ``[L, 2, H, context_length - 3, D]``; None with
             rotary positions.
+        verifier: makes keys that can be told apart although their numbers are one; None with plain numbers as keys.
     """
 
     name: str
@@ -88,10 +90,11 @@ class CacheBackend(ABC):
     keys_values_wm_list: list[KeysValues | None]
     keys_values_wm_size_list: list[int]
     position_shift: Tensor | None = None
+    verifier: KeyVerifier | None = None
 
     @abstractmethod
     def hash_states(self, latents: Tensor | np.ndarray) -> Sequence[int]:
-        """Cache keys of a batch of latents ``[B, ...]``."""
+        """Cache keys of a batch of latents ``[B, ...]``; with ``CacheConfig.verify_keys`` each is a ``VerifiedKey``."""
 
     @abstractmethod
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
@@ -122,6 +125,11 @@ class CacheBackend(ABC):
     def stale_hits(self) -> int | None:
         """Rows for which a lookup returned another key's content; None where they are not counted."""
         return 0
+
+    @property
+    def collisions(self) -> int | None:
+        """Keys that met another latent's key of the same number (see ``KeyVerifier``); None where nobody looks."""
+        return None if self.verifier is None else self.verifier.collisions
 
     @property
     def report(self) -> ShadowReport | None:
@@ -206,20 +214,26 @@ class CacheBackend(ABC):
         self.keys_values_wm_size_list = []
 
     def get_stats_summary(self) -> dict[str, Any]:
-        """Counters: ``stats_enabled``, ``init_pools`` (``env_0`` ...), ``recur_pool``, ``wm_pool``, ``hierarchy``."""
-        return {
+        """Counters: ``stats_enabled``, ``init_pools`` (``env_0`` ...), ``recur_pool``, ``wm_pool``, ``hierarchy``.
+
+        And ``collisions``, where somebody looks for them.
+        """
+        summary = {
             "stats_enabled": self.stats_enabled,
             "init_pools": {f"env_{env}": pool.stats.to_dict() for env, pool in enumerate(self.init_pools)},
             "recur_pool": self.recur_pool.stats.to_dict(),
             "wm_pool": self.wm_pool.stats.to_dict(),
             "hierarchy": self.hierarchy_stats.to_dict(),
         }
+        return summary if self.collisions is None else summary | {"collisions": self.collisions}
 
     def reset_stats(self) -> None:
         """Set all counters to zero."""
         for pool in (*self.init_pools, self.recur_pool, self.wm_pool):
             pool.stats.reset()
         self.hierarchy_stats.reset()
+        if self.verifier is not None:
+            self.verifier.collisions = 0
 
     @property
     def bytes_reserved(self) -> dict[str, int]:

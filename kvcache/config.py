@@ -37,11 +37,14 @@ class CacheConfig:
             slide by slide. It costs a copy of each batch; paged contexts that have slid share fewer pages.
         device: of the contents.
         dtype: of the contents.
+        verify_keys: whether every key carries a fingerprint of its latent, so that two latents with one key are noticed
+            and never take each other's entries (see ``kvcache.keys``). ``collisions`` of the backend counts them.
         checks_entries: whether every entry must have the geometry's shape. If not, a pool's first entry decides; with
             shared memory (slab, paged) the first entry of any pool does.
 
     Raises:
-        ValueError: a pool size is not a positive integer, is given twice, or is too small for one entry.
+        ValueError: a pool size is not a positive integer, is given twice, or is too small for one entry; or
+            ``verify_keys`` is not True or False.
     """
 
     geometry: Geometry
@@ -57,8 +60,11 @@ class CacheConfig:
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float32
     checks_entries: bool = True
+    verify_keys: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.verify_keys, bool):
+            raise ValueError(f"verify_keys must be True or False, got {self.verify_keys!r}")
         for name in ("game_segment_length", *_POOL_SIZES):
             size = getattr(self, name)
             if size is None:
@@ -114,7 +120,7 @@ class CacheConfig:
         Attributes read: ``num_layers``, ``num_heads``, ``embed_dim``, ``context_length``, ``num_simulations``,
         ``rotary_emb``, ``game_segment_length``, ``init_pool_size``, ``recur_pool_size``, ``init_pool_bytes``,
         ``recur_pool_bytes``, ``eviction_strategy``, ``cache_storage``, ``cache_resident_batch``,
-        ``cache_exact_layout``, ``device`` and ``dtype``. Shapes default to UniZero's (LightZero 0.2.0,
+        ``cache_exact_layout``, ``verify_keys``, ``device`` and ``dtype``. Shapes default to UniZero's (LightZero 0.2.0,
         ``policy/unizero.py``). Where one is missing, entries may have any shape.
 
         Raises:
@@ -123,7 +129,7 @@ class CacheConfig:
         if isinstance(config, dict):  # an EasyDict too: its keys are its attributes
             config = SimpleNamespace(**{str(name): value for name, value in config.items()})
         shape = ("num_layers", "num_heads", "embed_dim", "context_length", "num_simulations")
-        others = ("game_segment_length", *_POOL_SIZES, "eviction_strategy", "device", "dtype")
+        others = ("game_segment_length", *_POOL_SIZES, "eviction_strategy", "verify_keys", "device", "dtype")
         return cls(
             Geometry(
                 env_num=env_num,

@@ -44,6 +44,7 @@ class DelegatingCache(CacheBackend):
     position_shift = _passed_on("position_shift")
     report = _passed_on("report")
     stale_hits = _passed_on("stale_hits")
+    collisions = _passed_on("collisions")
     batch_bytes = _passed_on("batch_bytes")
 
     def hash_states(self, latents: Tensor | np.ndarray) -> Sequence[int]:

@@ -25,6 +25,7 @@ from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
 from kvcache.checks import OrderError, check_row, check_rows, check_supplied
 from kvcache.config import CacheConfig
 from kvcache.hashing import hash_state
+from kvcache.keys import KeyVerifier
 from kvcache.keys_values import KeysValues
 from kvcache.legacy_pool import LegacyPool, empty_entry
 from kvcache.stats import CacheStats
@@ -94,6 +95,7 @@ class LegacyCache(CacheBackend):
         self.recur_pool = LegacyPool(config.recur_entries, variant.evicts_on_recur)
         self.wm_pool = LegacyPool(geometry.env_num, evicts=False)
         self.hierarchy_stats = CacheStats()
+        self.verifier = KeyVerifier() if config.verify_keys else None
         self.keys_values_wm = self._empty_batch(geometry.env_num)
         self.keys_values_wm_list = []
         self.keys_values_wm_size_list: list[int] = []
@@ -112,7 +114,8 @@ class LegacyCache(CacheBackend):
 
     def hash_states(self, latents: Tensor | np.ndarray) -> Sequence[int]:
         """Row by row, as the legacy code does: on a GPU one transfer and one synchronisation each."""
-        return [hash_state(latents[row]) for row in range(len(latents))]
+        keys = [hash_state(latents[row]) for row in range(len(latents))]
+        return keys if self.verifier is None else self.verifier.verified(keys, latents)
 
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
         check_rows(scope, len(envs), keys=keys)

@@ -15,8 +15,9 @@ from kvcache.checks import OrderError, check_hashable, check_row, check_rows, ch
 from kvcache.config import CacheConfig
 from kvcache.eviction import EvictionStrategy
 from kvcache.geometry import Geometry, is_whole
-from kvcache.hashing import hash_states
+from kvcache.hashing import hash_states, on_host
 from kvcache.integrity import Integrity
+from kvcache.keys import KeyVerifier
 from kvcache.keys_values import KeysValues
 from kvcache.layout import make_layout
 from kvcache.pool import KVCachePool
@@ -78,6 +79,7 @@ class KVCacheManager(CacheBackend):
         self.env_num = config.geometry.env_num
         self.stats_enabled = enable_stats
         self.hierarchy_stats = CacheStats()
+        self.verifier = KeyVerifier() if config.verify_keys else None
         layout = make_layout(config)
         self._batch = layout.batch
         self._integrity = Integrity()
@@ -184,7 +186,10 @@ class KVCacheManager(CacheBackend):
     # Batch by batch.
 
     def hash_states(self, latents: Tensor | np.ndarray) -> Sequence[int]:
-        return hash_states(latents)
+        if self.verifier is None:
+            return hash_states(latents)
+        latents = on_host(latents)  # one transfer for both hashes
+        return self.verifier.verified(hash_states(latents), latents)
 
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
         if type(scope) is not Scope or len(envs) != len(keys):

@@ -45,6 +45,7 @@ class WorldModelConfig:
         cache_log_interval: searches from one line to the next.
         init_pool_size: as in ``CacheConfig``.
         recur_pool_size: as in ``CacheConfig``.
+        verify_keys: as in ``CacheConfig``.
         device: where weights and caches live.
         dtype: of weights, computation and cached contexts: float32, float16 or bfloat16. Weights are drawn in float32
             and rounded. Expectations, and all that an inference returns, are float32.
@@ -69,6 +70,7 @@ class WorldModelConfig:
     cache_log_interval: int = 100
     init_pool_size: int | None = None
     recur_pool_size: int | None = None
+    verify_keys: bool = False
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float32
 
@@ -120,6 +122,7 @@ class WorldModelConfig:
             eviction_strategy=self.eviction_strategy,
             storage=self.cache_storage,
             resident_batch=self.cache_resident_batch,
+            verify_keys=self.verify_keys,
             device=self.device,
             dtype=self.dtype,
         )

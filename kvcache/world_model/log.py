@@ -19,8 +19,9 @@ def cache_line(cache: CacheBackend) -> str:
         stale = "unknown"
     else:
         stale = "0 %" if cache.report is None else f"{100 * stale_hits / queries:.2f} %"
+    collisions = "" if cache.collisions is None else f"; {cache.collisions} collisions of keys"
     return (
         f"{cache.name}: hits {100 * (stats.hits - (stale_hits or 0)) / queries:.2f} %, stale {stale}, "
         f"misses {100 * stats.misses / queries:.2f} % of {stats.total_queries} lookups; "
-        f"{reserved / 1e6:.1f} MB reserved"
+        f"{reserved / 1e6:.1f} MB reserved{collisions}"
     )

@@ -97,3 +97,82 @@ def test_hashing_leaves_the_latents_alone():
 def test_the_key_is_the_same_on_a_gpu():
     assert hash_state(torch.from_numpy(LATENT).cuda()) == KEY
     assert list(hash_states(torch.from_numpy(LATENT).cuda())) == list(hash_states(LATENT))
+
+
+def with_payload(payload):
+    return (np.array([0x7FC00000 | payload], np.uint32)).view(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (np.float32([0.0]), np.float32([-0.0])),
+        (with_payload(1), with_payload(2)),
+        (np.array([0.1]), np.array([np.nextafter(0.1, 1)])),
+        (np.array([1e300]), np.array([1e301])),
+        (np.array([0.1]), np.float32([0.1])),
+        (np.array([2**60]), np.array([2**60 + 1])),
+        (np.array([2**24]), np.array([2**24 + 1])),
+        (np.array([-1]), np.array([2**64 - 1], np.uint64)),
+    ],
+    ids=["zeros", "NaN", "float64", "beyond float32", "rounded", "int64", "int64 just beyond", "uint64"],
+)
+@pytest.mark.parametrize("as_tensor", [False, True], ids=["array", "tensor"])
+def test_latents_that_can_be_told_apart_have_two_keys(one, other, as_tensor):
+    if as_tensor:
+        one, other = torch.from_numpy(one), torch.from_numpy(other)
+    assert hash_state(one) != hash_state(other)
+    assert list(hash_states(one[None])) != list(hash_states(other[None]))
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.int64, np.int8, np.uint16, np.bool_, np.float16])
+def test_a_wider_type_that_float32_can_hold_is_hashed_as_float32(kind):
+    numbers = np.array([[0, 1], [1, 1]], kind)
+    assert list(hash_states(numbers)) == list(hash_states(numbers.astype(np.float32)))
+
+
+def test_a_row_s_key_depends_on_no_other_row():
+    rows = np.array([[1.0, 2.0], [0.1, 2.0], [1e300, np.nan], [0.0, -0.0]])
+    assert list(hash_states(rows)) == [hash_state(row) for row in rows]
+    assert hash_states(rows)[0] == hash_state(np.float32([1, 2]))
+
+
+def test_the_shape_is_no_part_of_a_key():
+    assert hash_state(LATENT) == hash_state(LATENT.reshape(2, 12)) == hash_state(LATENT.ravel())
+
+
+@pytest.mark.parametrize(
+    "latent", [None, "1.0", [1.0, 2.0], (1.0,), 1.0, {"a": 1}], ids=lambda each: type(each).__name__
+)
+@pytest.mark.parametrize("function", [hash_state, hash_states])
+def test_what_is_neither_a_tensor_nor_an_array_is_refused(function, latent):
+    with pytest.raises(TypeError, match=f"a latent must be a tensor or an array, got {type(latent).__name__}"):
+        function(latent)
+
+
+@pytest.mark.parametrize(
+    "latent",
+    [np.ones(2, complex), torch.ones(2, dtype=torch.complex64), np.array(["a"]), np.array([None]), np.ones(2, "M8[s]")],
+    ids=["complex", "complex tensor", "text", "objects", "dates"],
+)
+@pytest.mark.parametrize("function", [hash_state, hash_states])
+def test_what_is_no_real_number_is_refused(function, latent):
+    with pytest.raises(ValueError, match=r"a latent must be real numbers of at most 64 bits, got "):
+        function(latent)
+
+
+def test_complex_latents_are_told_what_to_do():
+    with pytest.raises(ValueError, match="give real and imaginary parts as two channels"):
+        hash_state(torch.ones(2, dtype=torch.complex64))
+
+
+@pytest.mark.parametrize("latents", [np.empty((2, 0), np.float32), torch.empty(3, 1, 0), np.empty((1, 0), np.int64)])
+def test_a_latent_of_no_numbers_is_refused(latents):
+    with pytest.raises(ValueError, match="empty: all of them would have one key"):
+        hash_states(latents)
+    with pytest.raises(ValueError, match="empty: all of them would have one key"):
+        hash_state(latents[0])
+
+
+def test_a_batch_of_no_rows_has_no_keys():
+    assert list(hash_states(np.empty((0, 4), np.float32))) == list(hash_states(torch.empty(0, 1, 4))) == []

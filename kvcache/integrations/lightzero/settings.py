@@ -27,6 +27,10 @@ SETTINGS = {
     "recur_pool_size": "entries of the recurrent pool; LightZero's own number by default",
     "init_pool_bytes": "instead of init_pool_size",
     "recur_pool_bytes": "instead of recur_pool_size",
+    "verify_keys": (
+        "whether keys carry a fingerprint of their latents: two latents with one key are noticed, counted, and never "
+        "take each other's contexts"
+    ),
     "enable_cache_logging": "whether a line of counters is logged, every 100 searches",
 }
 
@@ -68,7 +72,7 @@ class Settings:
             )
         if not _switch(values, "use_new_cache_manager"):
             return None
-        for name in ("cache_exact_layout", "cache_resident_batch"):
+        for name in ("cache_exact_layout", "cache_resident_batch", "verify_keys"):
             _switch(values, name)
         cache = chosen_storage(CacheConfig.from_object(config, env_num))
         EvictionStrategy.parse(cache.eviction_strategy)

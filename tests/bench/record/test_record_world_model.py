@@ -99,3 +99,12 @@ def test_calls_of_any_shape_clears_and_a_shadowed_cache_are_recorded(tmp_path):
     assert [each["scope"] for each in events if each["kind"] == "clear"] == ["recur", "all", "recur"]
     assert [each["hit"] for each in events if each["kind"] == "lookup"] == [True] * 3 + [False] * 3
     assert {each["depth"] for each in events if each["scope"] == "node" and each["kind"] == "lookup"} == {1}
+
+
+@each_cache
+def test_verified_keys_are_recorded_as_the_numbers_they_are(tmp_path, cache):
+    plain, verified = (
+        list(recorded(tmp_path / f"{verify_keys}.parquet", cache, searches=4, verify_keys=verify_keys).events())
+        for verify_keys in (False, True)
+    )
+    assert plain == verified
