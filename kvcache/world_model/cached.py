@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kvcache.backend import EMPTY, MISS, Scope
+from kvcache.chain import Chain
 from kvcache.keys_values import KeysValues
 from kvcache.world_model.config import WorldModelConfig
 from kvcache.world_model.inputs import environments, whole_numbers
@@ -37,6 +38,10 @@ class CachedPredictor(Predictor):
         self._next_positions = np.zeros(0, dtype=np.int64)
         self._reanalyzes = False
         self._is_assembled = False
+        # With chained keys: the actions that extend the batch's contexts, and the keys these are stored under.
+        self._chain = Chain() if config.chained_keys else None
+        self._acted: np.ndarray = np.zeros(0, dtype=np.int64)
+        self._stored: list[int] | None = None
         self._weights = WeightsWatch(self)
         self.cache.position_shift = self.transformer.position_shift()
 
@@ -98,8 +103,14 @@ class CachedPredictor(Predictor):
             The rows' sizes ``[B]``, in tokens.
 
         Raises:
-            ValueError: an argument is not one for each row, or out of range.
+            ValueError: an argument is not one for each row, or out of range; or keys are chained, which needs the
+                actions too: ``forward_recurrent_inference`` has them.
         """
+        if self._chain is not None:
+            raise ValueError(
+                "chained_keys=True: retrieve_or_generate_kvcache does not know the history of a latent: call "
+                "forward_initial_inference and forward_recurrent_inference"
+            )
         latent_state = self._latents("latent_state", latent_state)
         if len(latent_state) != ready_env_num:
             raise ValueError(f"ready_env_num is {ready_env_num}, and latent_state has {len(latent_state)} rows")
@@ -143,9 +154,11 @@ class CachedPredictor(Predictor):
         if not self._is_assembled:
             raise RuntimeError("there is no batch to store: call trim_and_pad_kv_cache first")
         latent_state = self._latents("latent_state", latent_state, len(self._envs))
-        if self.geometry.keeps_past and not self._reanalyzes:
-            keys = self.cache.hash_states(latent_state)
-            self.cache.store(self._envs, keys, Scope.ROOT if is_init_infer else Scope.NODE)
+        if self._looks_up:
+            scope, keys = Scope.ROOT if is_init_infer else Scope.NODE, self.cache.hash_states(latent_state)
+            if self._chain is not None:
+                keys = self._stored = self._chained(self._chain, keys, is_init_infer)
+            self.cache.store(self._envs, keys, scope)
 
     def clear_caches(self) -> None:
         """Forget all contexts, and the batch."""
@@ -167,16 +180,53 @@ class CachedPredictor(Predictor):
         if self._weights.touched():
             self.weights_changed()
         self._envs, self._next_positions, self._reanalyzes = envs, next_positions, reanalyzes
+        self._stored = None
 
-    def _retrieve(self, latents: np.ndarray | Tensor | None, scope: Scope) -> None:
-        """Look up the contexts of latents ``[B, 1, E]`` and make those that are not there; None: all begin empty."""
+    def _retrieve(self, latents: np.ndarray | Tensor | None, scope: Scope, given: Sequence[int] | None = None) -> None:
+        """Look up contexts, and make those that are not there.
+
+        Args:
+            latents: that they end with, ``[B, 1, E]``; None: all begin empty.
+            scope: as in ``CacheBackend.lookup``.
+            given: chained keys of the contexts ``[B]``; None for roots.
+        """
         keys: Sequence[int | None] = [None] * len(self._envs)
-        if latents is not None and self.geometry.keeps_past and not self._reanalyzes:
-            keys = self.cache.hash_states(latents)
+        if latents is not None and self._looks_up:
+            keys = self._context_keys(latents) if given is None else given
         found = self.cache.lookup(self._envs, keys, scope)
         self._is_assembled = False
         if latents is not None:
             self._generate(latents, found)
+        if self._chain is not None:
+            made = [row for row, size in enumerate(found) if size == MISS]
+            self._chain.begin(keys)
+            if made and latents is not None:
+                self._chain.made(made, self.cache.hash_states(latents[made]), self._places(-1))
+
+    @property
+    def _looks_up(self) -> bool:
+        """Whether contexts of the present batch are looked up and stored."""
+        return self.geometry.keeps_past and not self._reanalyzes
+
+    def _context_keys(self, latents: np.ndarray | Tensor) -> Sequence[int]:
+        """Keys of the contexts that new roots extend, which end with latents ``[B, 1, E]``."""
+        keys = self.cache.hash_states(latents)
+        return keys if self._chain is None else self._chain.after_roots(self._envs, keys, self._places(-1))
+
+    def _chained(self, chain: Chain, latent_keys: Sequence[int], is_root: bool) -> list[int]:
+        """Keys of the batch's contexts, each one step longer, by the new latents' own keys ``[B]``."""
+        appended = self.cache.keys_values_wm.size - max(self.cache.keys_values_wm_size_list)
+        places = self._places(appended - 1)
+        keys = chain.extend(latent_keys, [each.tobytes() for each in self._acted], places)
+        if is_root:
+            chain.put_roots(self._envs, latent_keys, places, keys)
+        return keys
+
+    def _places(self, offset: int) -> list[int]:
+        """Positions ``[B]`` of the rows' next tokens in their episodes, and so far on; 0 where contents have none."""
+        if self.geometry.positions == "absolute":
+            return [0] * len(self._envs)
+        return [int(position) + offset for position in self._next_positions]
 
     def _generate(self, latents: np.ndarray | Tensor, found: Sequence[int]) -> None:
         """Supply what was not found: contexts of one token.

@@ -46,6 +46,9 @@ class WorldModelConfig:
         init_pool_size: as in ``CacheConfig``.
         recur_pool_size: as in ``CacheConfig``.
         verify_keys: as in ``CacheConfig``.
+        chained_keys: whether a context's key is of its whole history (see ``kvcache.chain``), so that no context of the
+            same latent with another history is found. ``Inference.keys`` has the keys, and recurrent inferences need
+            them.
         device: where weights and caches live.
         dtype: of weights, computation and cached contexts: float32, float16 or bfloat16. Weights are drawn in float32
             and rounded. Expectations, and all that an inference returns, are float32.
@@ -71,6 +74,7 @@ class WorldModelConfig:
     init_pool_size: int | None = None
     recur_pool_size: int | None = None
     verify_keys: bool = False
+    chained_keys: bool = False
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float32
 
@@ -78,6 +82,8 @@ class WorldModelConfig:
         if not isinstance(self.geometry, Geometry):
             raise ValueError(f"geometry must be a Geometry, such as GEOMETRIES['pong'], got {self.geometry!r}")
         self._check_sizes()
+        if not isinstance(self.chained_keys, bool):
+            raise ValueError(f"chained_keys must be True or False, got {self.chained_keys!r}")
         _check_device(self.device)
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {self.dtype!r}")

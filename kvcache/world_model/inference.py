@@ -39,6 +39,8 @@ class Inference:
         policy_logits: ``[B, A]``.
         values: ``[B]``.
         sizes: context tokens of each row that the prediction was made from, without its own tokens.
+        keys: with ``WorldModelConfig.chained_keys``, of each row's context ``[B]``, for recurrent inferences from it;
+            None without, and where nothing was stored.
     """
 
     latents: np.ndarray
@@ -46,6 +48,7 @@ class Inference:
     policy_logits: np.ndarray
     values: np.ndarray
     sizes: list[int]
+    keys: list[int] | None = None
 
 
 def in_order(parts: Sequence[tuple[np.ndarray, Inference]], rows: int) -> Inference:
@@ -64,4 +67,7 @@ def in_order(parts: Sequence[tuple[np.ndarray, Inference]], rows: int) -> Infere
         for name in ("latents", "rewards", "policy_logits", "values")
     }
     sizes = [size for _, part in parts for size in part.sizes]
-    return Inference(**joined, sizes=[sizes[place] for place in order])
+    keys = [key for _, part in parts for key in part.keys or ()]
+    return Inference(
+        **joined, sizes=[sizes[place] for place in order], keys=[keys[place] for place in order] if keys else None
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -92,13 +93,14 @@ class WorldModel(CachedPredictor):
         # A first step is one token, any other two: they cannot share a batch.
         first, later = np.flatnonzero(begins), np.flatnonzero(~begins)
         if len(first):
+            self._acted = last_actions[first]
             self._begin([envs[row] for row in first], start[first], reanalyzes)
             parts.append((first, self._root_inference(new[first], None, None)))
         if len(later):
             assert last_latents is not None
             self._begin([envs[row] for row in later], start[later] - 1, reanalyzes)
-            acted = self._embedded(last_actions[later])
-            parts.append((later, self._root_inference(new[later], last_latents[later], acted)))
+            self._acted = last_actions[later]
+            parts.append((later, self._root_inference(new[later], last_latents[later], self._embedded(self._acted))))
         self._search_begins()
         return in_order(parts, rows)
 
@@ -115,7 +117,7 @@ class WorldModel(CachedPredictor):
         tokens = new if acted is None else torch.cat([acted, new], dim=1)
         output = self._forward(tokens)[:, -1]
         self.update_cache_context(new, is_init_infer=True)
-        return self._inference(new, None, output, sizes)
+        return replace(self._inference(new, None, output, sizes), keys=self._stored)
 
     def _search_begins(self) -> None:
         self.cache.clear_recur_cache()
@@ -139,6 +141,7 @@ class WorldModel(CachedPredictor):
         simulation_index: int = 0,
         timesteps: int | Sequence[int] = 0,
         reanalyzes: bool = False,
+        keys: Sequence[int] | None = None,
     ) -> Inference:
         """Predictions for the states that actions lead to.
 
@@ -149,15 +152,21 @@ class WorldModel(CachedPredictor):
             simulation_index: of the search.
             timesteps: of those states, ``[B]`` or one for all: the root's and the depth below it.
             reanalyzes: as in ``forward_initial_inference``.
+            keys: ``[B]``, with ``WorldModelConfig.chained_keys``: of the contexts of ``latents``, as an inference
+                returned them. Without chained keys they are not looked at.
 
         Raises:
-            ValueError: an argument is not one for each row, of another shape, or out of range.
+            ValueError: an argument is not one for each row, of another shape, or out of range; or keys are chained, and
+                there are none.
         """
         latents = self._latents("latents", latents)
         rows = len(latents)
         actions, start = self._actions("actions", actions, [rows]), positions(timesteps, rows)
-        self._notify(Scope.NODE, self._environments(envs, rows, reanalyzes), start, simulation_index)
-        self.retrieve_or_generate_kvcache(latents, rows, simulation_index, start, envs, reanalyzes)
+        envs = self._environments(envs, rows, reanalyzes)
+        self._notify(Scope.NODE, envs, start, simulation_index)
+        self._begin(envs, start + 1, reanalyzes)
+        self._acted = actions
+        self._retrieve(latents, Scope.NODE, self._given(keys, rows))
         sizes = self.trim_and_pad_kv_cache(is_init_infer=False)
         acted = self._forward(self._embedded(actions))[:, -1]
         new = self.latent_head(acted).unsqueeze(1)
@@ -167,4 +176,15 @@ class WorldModel(CachedPredictor):
             self.trim_and_pad_kv_cache(is_init_infer=False)
         output = self._forward(new)[:, -1]
         self.update_cache_context(new, is_init_infer=False)
-        return self._inference(new, acted, output, sizes)
+        return replace(self._inference(new, acted, output, sizes), keys=self._stored)
+
+    def _given(self, keys: Sequence[int] | None, rows: int) -> Sequence[int] | None:
+        """The contexts' keys, where keys are chained."""
+        if not self.config.chained_keys or not self._looks_up:
+            return None
+        if keys is None or len(keys) != rows:
+            got = "none" if keys is None else len(keys)
+            raise ValueError(
+                f"chained_keys=True: keys must be those of the {rows} contexts, as Inference.keys has them, got {got}"
+            )
+        return keys

@@ -95,10 +95,10 @@ class _Bounds:
 class _Node:
     """A state of one environment's tree, and its children's statistics, action by action."""
 
-    __slots__ = ("children", "latent", "priors", "rewards", "value_sums", "visits")
+    __slots__ = ("children", "key", "latent", "priors", "rewards", "value_sums", "visits")
 
-    def __init__(self, latent: np.ndarray, policy_logits: np.ndarray) -> None:
-        self.latent = latent  # [1, E]
+    def __init__(self, latent: np.ndarray, policy_logits: np.ndarray, key: int | None) -> None:
+        self.latent, self.key = latent, key  # [1, E]; the key of its context, where keys are chained
         weights = np.exp(policy_logits - policy_logits.max(), dtype=np.float64)
         self.priors = weights / weights.sum()
         actions = len(policy_logits)
@@ -106,6 +106,12 @@ class _Node:
         self.visits = np.zeros(actions, dtype=np.int64)
         self.value_sums = np.zeros(actions)  # of the children's own values
         self.rewards = np.zeros(actions)
+
+
+def _nodes(found: Inference) -> list[_Node]:
+    """The states that an inference predicted, one of each row."""
+    keys: Sequence[int | None] = found.keys or [None] * len(found.values)
+    return [_Node(*each) for each in zip(found.latents, found.policy_logits, keys, strict=True)]
 
 
 class _Tree:
@@ -198,10 +204,7 @@ class Search:
         if len(generators) != count:
             raise ValueError(f"there are {count} roots and {len(generators)} generators: each root has its own")
         starts = whole_numbers("timesteps", timesteps, [count], one_for_all=True)
-        trees = [
-            _Tree(config, _Node(latent, logits), float(value))
-            for latent, logits, value in zip(roots.latents, roots.policy_logits, roots.values, strict=True)
-        ]
+        trees = [_Tree(config, root, float(value)) for root, value in zip(_nodes(roots), roots.values, strict=True)]
         for tree, generator in zip(trees, generators, strict=True):
             noise = generator.dirichlet([config.dirichlet_alpha] * len(tree.root.priors))
             tree.root.priors = (1 - config.noise_fraction) * tree.root.priors + config.noise_fraction * noise
@@ -209,6 +212,7 @@ class Search:
         for simulation in range(config.num_simulations):
             parents, actions = zip(*(tree.select() for tree in trees), strict=True)
             depths.append([len(tree.path) for tree in trees])
+            keys = {} if roots.keys is None else {"keys": [parent.key for parent in parents]}
             found = self.model.forward_recurrent_inference(
                 np.stack([parent.latent for parent in parents]),
                 actions,
@@ -216,9 +220,9 @@ class Search:
                 simulation,
                 starts + np.array(depths[-1]) - 1,
                 reanalyzes,
+                **keys,
             )
-            for row, tree in enumerate(trees):
-                child = _Node(found.latents[row], found.policy_logits[row])
+            for row, (tree, child) in enumerate(zip(trees, _nodes(found), strict=True)):
                 tree.expand(child, float(found.rewards[row]), float(found.values[row]))
         visits = np.stack([tree.root.visits for tree in trees])
         return SearchResult(
