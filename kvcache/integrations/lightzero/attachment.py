@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
+from kvcache.integrations.lightzero.chaining import SearchChain, Traversals
 from kvcache.integrations.lightzero.settings import Settings
 from kvcache.keys_values import KeysValues, zeros
 from kvcache.legacy import LegacyCache, LegacyVariant
@@ -32,11 +33,17 @@ class Attachment:
 
     Attributes:
         searches: roots so far.
+        traversals: of LightZero's searches, those of all models.
+        chain: the keys of contexts by their histories; None where a latent's key is its context's.
         position_shift_of: LightZero's object from which the backend's position shift was taken.
     """
 
+    traversals = Traversals()
+
     def __init__(self, settings: Settings, legacy: LegacyVariant) -> None:
         self.settings, self.legacy = settings, legacy
+        rotary = settings.cache.geometry.positions == "rotary"
+        self.chain = SearchChain(self.traversals, rotary) if settings.chains else None
         self.searches = 0
         self.position_shift_of: Any = None
         self._backend: CacheBackend | None = None

@@ -65,12 +65,15 @@ class _Installation:
 
     def _attach(self, model: Any, attachment: Attachment | None) -> None:
         if attachment is not None:
+            if attachment.chain is not None:
+                attachment.traversals.observe()
             model.__dict__[_ATTACHMENT] = attachment
             self.adapter.attach(model, attachment)
 
     def remove(self) -> None:
         for name, original in self.originals.items():
             setattr(self.world_model, name, original)
+        Attachment.traversals.restore()
         for model in _models(self.world_model):
             if model.__dict__.pop(_ATTACHMENT, None) is not None:
                 self.adapter.detach(model)

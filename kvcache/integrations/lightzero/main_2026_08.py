@@ -142,9 +142,16 @@ class Main202608:
             methods.retrieve_nodes(attachment, model, [0] * ready_env_num, [None] * ready_env_num, generate)
         else:
             methods.check_rows(model, ready_env_num)
-            envs, keys = _searched(model, ready_env_num), backend.hash_states(latent_state)
-            for row in methods.retrieve_nodes(attachment, model, envs, keys, generate):
-                _count_seeded(model, (envs[row], keys[row]))
+            envs, latent_keys = _searched(model, ready_env_num), backend.hash_states(latent_state)
+            keys, chain = latent_keys, attachment.chain
+            if chain is not None:
+                positions = [int(each) for each in start_pos[:ready_env_num]]
+                keys = chain.look_up_nodes(envs, latent_keys, positions, simulation_index)
+            found = methods.retrieve_nodes(attachment, model, envs, keys, generate)
+            if chain is not None:
+                chain.found(keys, found, latent_keys, positions)
+            for row in found:
+                _count_seeded(model, (envs[row], int(latent_keys[row])))
         return list(backend.keys_values_wm_size_list)
 
     @staticmethod
@@ -163,8 +170,12 @@ class Main202608:
         if is_init_infer:
             envs = _environments(env_ids, rows)
             _take_contexts(attachment, envs, model.keys_values_wm)
+            if attachment.chain is not None:
+                keys = attachment.chain.store_replayed(envs, keys)
             backend.store(envs, keys, Scope.ROOT)
         elif not _is_wide(model, rows):
+            if attachment.chain is not None:
+                keys = attachment.chain.store_nodes(keys)
             backend.store(_searched(model, rows), keys, Scope.NODE)
 
     root: Mapping[str, Replacement] = {"wm_forward_for_initial_infererence": _root}

@@ -37,6 +37,12 @@ class RootBatch:
     latents: Tensor
     start_pos: Any
 
+    @property
+    def positions(self) -> list[int]:
+        """Of each row, where a context of its latent alone is made."""
+        rows = len(self.envs)
+        return [int(each) for each in np.broadcast_to(np.asarray(self.start_pos).ravel()[:rows], rows)]
+
 
 def infer_root(
     attachment: Attachment,
@@ -58,12 +64,14 @@ def infer_root(
         The model's outputs for the current latents.
     """
     attachment.begin_search()
-    backend, rows, start_pos = attachment.backend, len(batch.envs), batch.start_pos
+    backend, chain, rows, start_pos = attachment.backend, attachment.chain, len(batch.envs), batch.start_pos
     take_position_shift(attachment, model)
     with torch.no_grad():
         inputs = [{"obs_embeddings": batch.latents}]
         if _is_first_step(model, batch.actions):
             backend.lookup(batch.envs, [None] * rows, Scope.ROOT)
+            if chain is not None:
+                chain.begin([None] * rows)
         else:
             _retrieve_root(attachment, model, batch)
             start_pos = start_pos[:rows]
@@ -74,18 +82,22 @@ def infer_root(
         model.keys_values_wm = backend.keys_values_wm
         for each in inputs:
             outputs = forward(each, start_pos)
-        backend.store(batch.envs, backend.hash_states(batch.latents), Scope.ROOT)
+        keys = backend.hash_states(batch.latents)
+        if chain is not None:
+            keys = chain.store_roots(batch.envs, keys, batch.actions[:rows], batch.positions)
+        backend.store(batch.envs, keys, Scope.ROOT)
     return outputs
 
 
 def _retrieve_root(attachment: Attachment, model: Any, batch: RootBatch) -> None:
     latents, rows = batch.last_latents, len(batch.envs)
+    latent_keys, chain = attachment.backend.hash_states(latents[:rows]), attachment.chain
+    keys = latent_keys if chain is None else chain.look_up_roots(batch.envs, latent_keys, batch.positions)
     found = attachment.retrieve(
-        batch.envs,
-        attachment.backend.hash_states(latents[:rows]),
-        Scope.ROOT,
-        lambda row: new_context(model, latents[row], int(batch.start_pos[row])),
+        batch.envs, keys, Scope.ROOT, lambda row: new_context(model, latents[row], int(batch.start_pos[row]))
     )
+    if chain is not None:
+        chain.found(keys, found, latent_keys, batch.positions)
     model.root_total_query_cnt += rows
     model.root_hit_cnt += len(found)
 

@@ -91,22 +91,27 @@ class Release020:
         start_pos: Any = 0,
     ) -> list[int]:
         """``retrieve_or_generate_kvcache``: reanalysis looks nothing up, and has more rows than environments."""
-        backend = attachment.backend
+        backend, chain = attachment.backend, attachment.chain
         envs: Sequence[int] = range(ready_env_num)
         keys: Sequence[int | None]
+        latent_keys: Sequence[int] = []
         if model.reanalyze_phase:
             # Columns of ``start_pos`` are the timesteps of a sample; one more, of position 0, stands for its end.
             positions = np.pad(start_pos, ((0, 0), (0, 1))).reshape(-1)
             envs, keys = [0] * ready_env_num, [None] * ready_env_num
         else:
             positions = np.asarray(start_pos).reshape(-1)
-            keys = backend.hash_states(latent_state)
+            latent_keys = keys = backend.hash_states(latent_state)
+            if chain is not None:
+                keys = chain.look_up_nodes(envs, latent_keys, positions.tolist(), simulation_index)
 
         def generate(row: int) -> Any:
             latent = torch.from_numpy(latent_state[row]).to(model.device)
             return methods.new_context(model, latent, int(positions[row]))
 
-        methods.retrieve_nodes(attachment, model, envs, keys, generate)
+        found = methods.retrieve_nodes(attachment, model, envs, keys, generate)
+        if chain is not None and latent_keys:
+            chain.found(keys, found, latent_keys, positions.tolist())
         return list(backend.keys_values_wm_size_list)
 
     @staticmethod
@@ -116,6 +121,8 @@ class Release020:
         """``update_cache_context``. What reanalysis stores is never looked up: the next root clears it."""
         if not model.reanalyze_phase:
             keys = attachment.backend.hash_states(latent_state)
+            if attachment.chain is not None:
+                keys = attachment.chain.store_nodes(keys)
             attachment.backend.store(range(len(keys)), keys, Scope.ROOT if is_init_infer else Scope.NODE)
 
     root: Mapping[str, Replacement] = {"wm_forward_for_initial_infererence": _root}

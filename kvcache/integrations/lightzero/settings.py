@@ -31,6 +31,10 @@ SETTINGS = {
         "whether keys carry a fingerprint of their latents: two latents with one key are noticed, counted, and never "
         "take each other's contexts"
     ),
+    "chained_keys": (
+        "whether a context's key is of its whole history: the same latent with another history has another key. It "
+        "needs LightZero's search in C++ (mcts_ctree=True)"
+    ),
     "enable_cache_logging": "whether a line of counters is logged, every 100 searches",
 }
 
@@ -45,11 +49,13 @@ class Settings:
         cache: what its cache is built from.
         validates: whether a legacy cache runs beside it.
         logs: whether counters are logged.
+        chains: whether keys are chained.
     """
 
     cache: CacheConfig
     validates: bool
     logs: bool
+    chains: bool = False
 
     @classmethod
     def read(cls, config: Any, env_num: int, pool_sizes: Mapping[str, int]) -> Settings | None:
@@ -89,6 +95,7 @@ class Settings:
             cache,
             validates=_switch(values, "cache_validation_mode"),
             logs=_switch(values, "enable_cache_logging"),
+            chains=_switch(values, "chained_keys"),
         )
 
 
