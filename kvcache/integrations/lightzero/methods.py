@@ -67,11 +67,12 @@ def infer_root(
     backend, chain, rows, start_pos = attachment.backend, attachment.chain, len(batch.envs), batch.start_pos
     take_position_shift(attachment, model)
     with torch.no_grad():
-        inputs = [{"obs_embeddings": batch.latents}]
+        inputs, acted = [{"obs_embeddings": batch.latents}], batch.actions[:rows]
         if _is_first_step(model, batch.actions):
             backend.lookup(batch.envs, [None] * rows, Scope.ROOT)
             if chain is not None:
                 chain.begin([None] * rows)
+            acted = [FIRST_STEP] * rows  # LightZero's list may be another episode's
         else:
             _retrieve_root(attachment, model, batch)
             start_pos = start_pos[:rows]
@@ -84,7 +85,7 @@ def infer_root(
             outputs = forward(each, start_pos)
         keys = backend.hash_states(batch.latents)
         if chain is not None:
-            keys = chain.store_roots(batch.envs, keys, batch.actions[:rows], batch.positions)
+            keys = chain.store_roots(batch.envs, keys, acted, batch.positions)
         backend.store(batch.envs, keys, Scope.ROOT)
     return outputs
 
