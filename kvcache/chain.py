@@ -18,7 +18,6 @@ __all__ = ["Chain", "begun", "extended"]
 
 _NUMBER = struct.Struct("<Q")
 _PLACE = struct.Struct("<q")
-_FINGERPRINT_BYTES = 16
 
 
 def begun(latent_key: int, position: int = 0) -> int:
@@ -47,10 +46,8 @@ def _chained(keys: tuple[int, ...], last: bytes) -> int:
     key = keys[-1]
     if not isinstance(key, VerifiedKey):
         return number
-    fingerprints = b"".join(
-        each.fingerprint.to_bytes(_FINGERPRINT_BYTES, "little") for each in keys if isinstance(each, VerifiedKey)
-    )
-    return VerifiedKey.of(number, xxhash.xxh3_128_intdigest(fingerprints + last), key.verifier)
+    fingerprints = b"".join(each.fingerprint for each in keys if isinstance(each, VerifiedKey))
+    return VerifiedKey.of(number, xxhash.xxh3_128_digest(fingerprints + last), key.verifier)
 
 
 class Chain:

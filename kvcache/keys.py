@@ -28,24 +28,24 @@ class VerifiedKey(int):
         collided: whether this key met the key of another latent with the same number.
     """
 
-    fingerprint: int
+    fingerprint: bytes
     verifier: KeyVerifier
     collided = False
 
     @classmethod
-    def of(cls, number: int, fingerprint: int, verifier: KeyVerifier) -> VerifiedKey:
+    def of(cls, number: int, fingerprint: bytes, verifier: KeyVerifier) -> VerifiedKey:
         key = cls(number)
-        key.fingerprint, key.verifier = fingerprint, verifier
+        key.__dict__ = {"fingerprint": fingerprint, "verifier": verifier}  # twice as fast as one by one
         return key
 
     __hash__ = int.__hash__
 
     def __eq__(self, other: object) -> bool:
-        if type(other) is not VerifiedKey or int.__ne__(self, other):
+        if type(other) is not VerifiedKey:
             return False
         if self.fingerprint == other.fingerprint:
             return True
-        if not other.collided:  # a dict compares what it holds with what is looked for
+        if int.__eq__(self, other) and not other.collided:  # a dict compares what it holds with what is looked for
             other.collided = True
             self.verifier.note(self)
         return False
@@ -81,8 +81,8 @@ class KeyVerifier:
         """The keys of latents ``[B, ...]``, each with its latent's fingerprint."""
         latents = on_host(latents)
         seed, rows = _seed(latents.shape[1:]), rows_of(latents)
-        digests = [xxhash.xxh3_128_intdigest(row.data, seed + row.dtype.num) for row in rows]
-        return [VerifiedKey.of(*each, self) for each in zip(keys, digests, strict=True)]
+        digest, of = xxhash.xxh3_128_digest, VerifiedKey.of
+        return [of(key, digest(row.data, seed + row.dtype.num), self) for key, row in zip(keys, rows, strict=True)]
 
 
 @lru_cache

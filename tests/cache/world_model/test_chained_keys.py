@@ -236,7 +236,7 @@ def test_a_root_in_two_parts_has_keys_in_order():
 
 def test_verified_chained_keys_differ_where_their_numbers_do_not(monkeypatch):
     whole = xxhash.xxh64_intdigest
-    short = SimpleNamespace(xxh64_intdigest=lambda data: whole(data) % 16, xxh3_128_intdigest=xxhash.xxh3_128_intdigest)
+    short = SimpleNamespace(xxh64_intdigest=lambda data: whole(data) % 16, xxh3_128_digest=xxhash.xxh3_128_digest)
     monkeypatch.setattr("kvcache.chain.xxhash", short)
     monkeypatch.setattr("kvcache.hashing.xxhash", short)
     options = {"chained_keys": True, "verify_keys": True}
