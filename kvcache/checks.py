@@ -8,7 +8,7 @@ from typing import Any
 from kvcache.backend import MISS, Scope
 from kvcache.geometry import is_whole
 
-__all__ = ["OrderError", "check_hashable", "check_row", "check_rows", "check_supplied"]
+__all__ = ["OrderError", "check_environments", "check_hashable", "check_row", "check_rows", "check_supplied"]
 
 
 class OrderError(RuntimeError):
@@ -32,6 +32,12 @@ def check_rows(scope: Scope, rows: int, **columns: Sequence[Any]) -> None:
             raise ValueError(
                 f"there must be one of {', '.join(columns)} for each of {rows} rows, got {len(column)} {name}"
             )
+
+
+def check_environments(envs: Sequence[int]) -> None:
+    """Raise ValueError for a negative number: as an index it would be another environment's."""
+    if min(envs, default=0) < 0:
+        raise ValueError(f"environments are numbered from 0, got {list(envs)}")
 
 
 def check_row(row: int, rows: int) -> None:

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
-from kvcache.checks import OrderError, check_row, check_rows, check_supplied
+from kvcache.checks import OrderError, check_environments, check_row, check_rows, check_supplied
 from kvcache.config import CacheConfig
 from kvcache.hashing import hash_state
 from kvcache.keys import KeyVerifier
@@ -119,6 +119,7 @@ class LegacyCache(CacheBackend):
 
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
         check_rows(scope, len(envs), keys=keys)
+        check_environments(envs)
         rows: list[KeysValues | None] = []
         sizes = []
         missed = []
@@ -195,6 +196,7 @@ class LegacyCache(CacheBackend):
             return
         sizes = self.keys_values_wm_size_list
         check_rows(scope, len(sizes), envs=envs, keys=keys)
+        check_environments(envs)
         longest = max(sizes)
         appended = self.keys_values_wm.size - longest
         for row, (env, key, size) in enumerate(zip(envs, keys, sizes, strict=True)):

@@ -46,6 +46,16 @@ def few_latents(policy):
     return policy
 
 
+class NotingDriver(Driver):
+    """A search that notes its picks as LightZero's trees do."""
+
+    def recurrent(self, latents, simulation, picks, start):
+        actions = self._actions(len(latents))
+        Attachment.traversals.last = [(int(pick), row, actions[row]) for row, pick in enumerate(picks)]
+        token = torch.from_numpy(np.array(actions)).to(torch.float32 if self.continuous else torch.int64)
+        return self.model.recurrent_inference([(latents, token)], simulation, [int(pick) for pick in picks], start)
+
+
 class Histories:
     """Notes with which history each context was stored, by its content: the first numbers of its last token."""
 
@@ -92,6 +102,38 @@ def test_where_latents_are_distinct_nothing_changes(rotary):
     theirs = played(make_policy(rotary_emb=rotary))
     ours = played(make_policy(**EXACT, chained_keys=True, verify_keys=True, rotary_emb=rotary))
     assert all(map(np.array_equal, ours, theirs))
+
+
+@pytest.mark.parametrize("rotary", [False, True], ids=["absolute", "rotary"])
+@pytest.mark.parametrize("storage", ["private", "slab", "paged"])
+def test_every_storage_has_the_same_bits(storage, rotary):
+    found = []
+    for config in ({}, {**EXACT, "chained_keys": True, "verify_keys": True, "cache_storage": storage}):
+        driver = NotingDriver(make_model(rotary_emb=rotary, **config))
+        outputs = []
+        for step in range(12):
+            if step == 9:
+                driver.restart()
+            outputs += driver.search(3 if step < 6 else 2)
+        found.append(outputs)
+    assert largest_difference(*found) == 0
+    assert lightzero.backend_of(driver.model).collisions == 0
+
+
+@pytest.mark.skipif(is_main(), reason="main's reanalysis looks contexts up")
+def test_reanalysis_of_0_2_0_looks_nothing_up():
+    model = make_model(**CHAINED)
+    driver = NotingDriver(model)
+    driver.search()
+    before = lightzero.backend_of(model).get_stats_summary()
+    model.world_model.reanalyze_phase = True
+    latents = np.zeros((8, 1, 32), np.float32)
+    found = model.recurrent_inference([(latents, torch.zeros(8, dtype=torch.int64))], 0, [1] * 8, np.zeros((4, 1), int))
+    assert found.latent_state.shape == (8, 1, 32)
+    assert lightzero.backend_of(model).get_stats_summary()["recur_pool"] == before["recur_pool"]
+    model.world_model.reanalyze_phase = False
+    driver.search()
+    assert lightzero.backend_of(model).hierarchy_stats.misses == 0
 
 
 def test_with_small_pools_contexts_begin_anew():
@@ -163,12 +205,15 @@ def test_keys_are_verified_where_the_configuration_says_so():
 
 @pytest.mark.skipif(not is_main(), reason="LightZero 0.2.0 looks nothing up when it reanalyzes")
 @pytest.mark.parametrize("verify_keys", [False, True])
-def test_replayed_roots_are_found_and_counted(verify_keys):
-    from test_lightzero_main import reanalyzed
+@pytest.mark.parametrize("chained_keys", [False, True])
+def test_replayed_roots_are_found_and_counted(verify_keys, chained_keys, monkeypatch):
+    import test_lightzero_main
 
-    _, driver = reanalyzed(**EXACT, verify_keys=verify_keys)
-    model = driver.model.world_model
-    assert model.reanalysis_root_seed_hit_count > 0
+    monkeypatch.setattr(test_lightzero_main, "Driver", NotingDriver)
+    theirs, _ = test_lightzero_main.reanalyzed()
+    ours, driver = test_lightzero_main.reanalyzed(**EXACT, verify_keys=verify_keys, chained_keys=chained_keys)
+    assert largest_difference(ours, theirs) == 0
+    assert driver.model.world_model.reanalysis_root_seed_hit_count > 0
 
 
 @pytest.mark.parametrize("name", ["verify_keys", "chained_keys"])

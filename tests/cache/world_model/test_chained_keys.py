@@ -293,3 +293,27 @@ def test_lookups_are_of_the_keys_that_were_stored():
     list(play(model, 3, 0, SearchConfig(num_simulations=6)))
     assert set(asked) <= stored
     assert len(stored) == 3 * 7 * ENVS
+
+
+@pytest.mark.parametrize("chained_keys", [False, True])
+def test_a_search_over_some_environments_names_those_of_its_roots(chained_keys):
+    """With others it looks into their init pools: there the roots are not."""
+    for envs, misses in ([2, 0], False), (None, True):
+        model = model_of({"use_new_cache_manager": True}, chained_keys=chained_keys)
+        roots = model.forward_initial_inference(observations(2, 1), envs=[2, 0])
+        search = Search(model, SearchConfig(num_simulations=6))
+        search.run(roots, [np.random.default_rng(row) for row in range(2)], envs)
+        assert (model.cache.hierarchy_stats.misses > 0) is misses
+
+
+def test_environments_of_one_latent_have_contexts_of_their_own():
+    """The recurrent pool is all environments' own: with keys of latents one would find the other's context."""
+    model = model_of_few_latents({"use_new_cache_manager": True}, distinct=1, chained_keys=True)
+    roots = model.forward_initial_inference(observations(ENVS, 1))
+    found = model.forward_recurrent_inference(roots.latents, [0] * ENVS, keys=roots.keys)
+    assert len({each.tobytes() for each in found.latents}) == 1
+    deeper = model.forward_recurrent_inference(found.latents, [1] * ENVS, timesteps=1, keys=found.keys)
+    for row in range(ENVS):
+        window = np.concatenate([each.latents[row] for each in (roots, found, deeper)])[None]
+        wanted = model.forward_without_cache(window, [[0, 1]])
+        assert far(part(deeper, slice(row, row + 1)), wanted) < ROUNDING
