@@ -10,6 +10,7 @@ from kvcache.eviction import EvictionStrategy
 from kvcache.geometry import GEOMETRIES, POSITIONS, TOKENS_PER_STEP, Geometry
 from kvcache.hashing import hash_state, hash_states
 from kvcache.kernels import kernel_observers
+from kvcache.keys import VerifiedKey
 from kvcache.keys_values import Cache, KeysValues, KVCache
 from kvcache.layout import AUTO
 from kvcache.legacy import LEGACY, LegacyCache, RecurrentMissError
@@ -55,6 +56,7 @@ __all__ = [
     "Scope",
     "ShadowCache",
     "ShadowReport",
+    "VerifiedKey",
     "__version__",
     "build_info",
     "hash_state",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -93,31 +92,30 @@ class WorldModel(CachedPredictor):
         # A first step is one token, any other two: they cannot share a batch.
         first, later = np.flatnonzero(begins), np.flatnonzero(~begins)
         if len(first):
-            self._acted = last_actions[first]
             self._begin([envs[row] for row in first], start[first], reanalyzes)
-            parts.append((first, self._root_inference(new[first], None, None)))
+            parts.append((first, self._root_inference(new[first], None, last_actions[first])))
         if len(later):
             assert last_latents is not None
             self._begin([envs[row] for row in later], start[later] - 1, reanalyzes)
-            self._acted = last_actions[later]
-            parts.append((later, self._root_inference(new[later], last_latents[later], self._embedded(self._acted))))
+            parts.append((later, self._root_inference(new[later], last_latents[later], last_actions[later])))
         self._search_begins()
         return in_order(parts, rows)
 
-    def _root_inference(self, new: Tensor, last_latents: np.ndarray | Tensor | None, acted: Tensor | None) -> Inference:
+    def _root_inference(self, new: Tensor, last_latents: np.ndarray | Tensor | None, acted: np.ndarray) -> Inference:
         """Predictions for one batch of roots.
 
         Args:
             new: ``[B, 1, E]``, of the roots.
             last_latents: ``[B, 1, E]``, of the observations before them; None where an episode begins.
-            acted: ``[B, 1, E]``, tokens of the actions between; likewise.
+            acted: ``[B]``, the actions between.
         """
+        self._acted = acted
         self._retrieve(last_latents, Scope.ROOT)
         sizes = self.trim_and_pad_kv_cache(is_init_infer=True)
-        tokens = new if acted is None else torch.cat([acted, new], dim=1)
+        tokens = new if last_latents is None else torch.cat([self._embedded(acted), new], dim=1)
         output = self._forward(tokens)[:, -1]
         self.update_cache_context(new, is_init_infer=True)
-        return replace(self._inference(new, None, output, sizes), keys=self._stored)
+        return self._inference(new, None, output, sizes, self._stored)
 
     def _search_begins(self) -> None:
         self.cache.clear_recur_cache()
@@ -176,7 +174,7 @@ class WorldModel(CachedPredictor):
             self.trim_and_pad_kv_cache(is_init_infer=False)
         output = self._forward(new)[:, -1]
         self.update_cache_context(new, is_init_infer=False)
-        return replace(self._inference(new, acted, output, sizes), keys=self._stored)
+        return self._inference(new, acted, output, sizes, self._stored)
 
     def _given(self, keys: Sequence[int] | None, rows: int) -> Sequence[int] | None:
         """The contexts' keys, where keys are chained."""

@@ -116,7 +116,14 @@ class Predictor(nn.Module):
         sizes = rows, shape.num_heads, shape.context_length, shape.embed_dim, shape.num_layers
         return KeysValues(*sizes, self.support.device, self.config.dtype)
 
-    def _inference(self, latents: Tensor, acted: Tensor | None, output: Tensor, sizes: Sequence[int]) -> Inference:
+    def _inference(
+        self,
+        latents: Tensor,
+        acted: Tensor | None,
+        output: Tensor,
+        sizes: Sequence[int],
+        keys: list[int] | None = None,
+    ) -> Inference:
         """Predictions of the heads.
 
         Args:
@@ -124,6 +131,7 @@ class Predictor(nn.Module):
             acted: ``[B, E]``: outputs of the action tokens that led there; None for roots.
             output: ``[B, E]``: outputs of the states' own tokens.
             sizes: ``[B]``, of the contexts before them.
+            keys: ``[B]``, of their contexts, where keys are chained.
         """
         values, logits = self._expected(self.value_head(output)), self.policy_head(output)
         rewards = torch.zeros_like(values) if acted is None else self._expected(self.reward_head(acted))
@@ -136,6 +144,7 @@ class Predictor(nn.Module):
             columns[:, 2 : 2 + actions],
             columns[:, 1],
             list(sizes),
+            keys,
         )
 
     def _expected(self, logits: Tensor) -> Tensor:
