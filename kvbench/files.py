@@ -45,13 +45,11 @@ _ADVICE = {
     errno.ENOSPC: "make room and run this again",
     errno.EDQUOT: "make room and run this again",
     errno.EFBIG: "raise the limit of a file's size (ulimit -f) and run this again",
-    errno.EROFS: "name a file in another folder",
     errno.EACCES: "name a file in another folder, or make it writable",
-    errno.EPERM: "name a file in another folder, or make it writable",
     errno.ENOENT: "its folder is gone, or nothing was written: run this again",
 }
 _UNFINISHED = re.compile(r"\..*\.(?P<host>[0-9a-f]{8})\.(?P<pid>\d+)\.(?P<start>\d+)\.\d+\.tmp", re.DOTALL)
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
+_STOPPING = (int(signal.SIGINT), int(signal.SIGTERM))
 _LONGEST = 40  # characters of the file's own name in that of an unfinished one
 _COUNT = itertools.count()
 
@@ -200,31 +198,29 @@ def uninterrupted() -> Iterator[None]:
     """A short block that Ctrl-C does not cut: what it does is done when its block ends."""
     waiting: list[tuple[int, FrameType | None]] = []
     handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
-    if threading.current_thread() is threading.main_thread():  # no other is interrupted
-        for number in _STOPPING:
-            handler = signal.getsignal(number)
-            if callable(handler):
-                handlers[number] = handler
-                signal.signal(number, lambda number, frame: waiting.append((number, frame)))
+    for each in _STOPPING if threading.current_thread() is threading.main_thread() else ():  # no other is interrupted
+        handler = signal.getsignal(each)
+        if callable(handler):
+            handlers[each] = handler
+            signal.signal(each, lambda number, frame: waiting.append((number, frame)))
     try:
         yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
         for number, frame in waiting[:1]:
             handlers[number](number, frame)
 
 
 def _target(path: Path) -> Path:
     """The file that writing ``path`` replaces: what a link points to. Raises OSError where it must not be replaced."""
-    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     kind = special_kind(path)
     if kind is not None:
         refusal = IsADirectoryError if kind == "a folder" else OSError
         raise refusal(f"{path} is {kind}: name a file")
     if path.exists() and not os.access(path, os.W_OK):
         raise PermissionError(f"{path} is read-only: name another file, or make it writable")
-    return path
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def _beside(path: Path) -> Path:
@@ -254,10 +250,9 @@ def _remove_unfinished(folder: Path) -> None:
 
 def _host() -> str:
     """This machine's name in eight digits; a container that numbers processes anew is a host of its own."""
-    try:
+    numbering = ""
+    with suppress(OSError):
         numbering = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        numbering = ""
     return hashlib.sha256(f"{platform.node()} {numbering}".encode()).hexdigest()[:8]
 
 
@@ -272,11 +267,10 @@ def _process(pid: int) -> tuple[bool, int]:
     except OSError:
         if Path("/proc/self/stat").exists():
             return False, 0
-    with suppress(PermissionError):  # it is somebody else's
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False, 0
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno == errno.EPERM, 0  # that one is somebody else's
     return True, 0
 
 
