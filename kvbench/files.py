@@ -137,14 +137,12 @@ def folder_whole_or_absent(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     _refuse_existing(path)
-    with _errors_named(path):
-        beside = _beside(path)
-        beside.mkdir()
+    beside = _beside(path)
+    beside.mkdir()
     try:
         yield beside
         _refuse_existing(path)
-        with _errors_named(path):
-            os.rename(beside, path)
+        os.rename(beside, path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
