@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from msgspec import to_builtins
@@ -16,6 +17,10 @@ from kvbench.files import append_whole, temporary_folder
 from kvbench.measure.machine import Machine
 from kvbench.results.decode import write_json
 from kvbench.results.gate import GateResults
+
+if TYPE_CHECKING:
+    from kvbench.gate.processes import GateFixture
+    from kvbench.gate.session import GateReport
 
 __all__ = ["gate"]
 
@@ -68,15 +73,11 @@ def gate(
     Exit code: 0 nothing got worse, 1 something did (or failed), 2 it could not be measured, 3 not decided within the
     budget.
     """
-    try:
-        import pytest_benchmark  # noqa: F401 (what measures imports it, in processes of its own)
+    _check_packages()
+    from kvbench.gate.processes import GateFixture, find_checkout
+    from kvbench.gate.session import run_gate
+    from kvbench.gate.thresholds import read_thresholds
 
-        from kvbench.cli.gate_table import gate_markdown, gate_table, gate_text
-        from kvbench.gate.processes import GateFixture, find_checkout
-        from kvbench.gate.session import run_gate
-        from kvbench.gate.thresholds import read_thresholds
-    except ImportError as error:
-        raise NotMeasuredError(f"the gate needs what 'pip install kvcache[bench]' brings: {error}") from None
     try:
         if summary is not None:
             append_whole(summary, "")  # tried now, and not after minutes of measuring
@@ -86,7 +87,25 @@ def gate(
             report = run_gate(fixture.measure, limits, budget=budget, with_times=not no_times, progress=_say_how_far)
     except (KvbenchError, OSError) as error:
         raise NotMeasuredError(str(error)) from None
-    title = f"the working tree against {base} ({fixture.commit[:8]})"
+    _show(f"the working tree against {base} ({fixture.commit[:8]})", fixture, report, summary, json_file)
+    if report.fails or not report.is_conclusive:
+        context.exit(EXIT_WORSE if report.fails else EXIT_INCONCLUSIVE)
+
+
+def _check_packages() -> None:
+    try:
+        import pytest_benchmark  # noqa: F401 (what measures imports it, in processes of its own)
+
+        import kvbench.cli.gate_table
+        import kvbench.gate.session  # noqa: F401
+    except ImportError as error:
+        raise NotMeasuredError(f"the gate needs what 'pip install kvcache[bench]' brings: {error}") from None
+
+
+def _show(title: str, fixture: GateFixture, report: GateReport, summary: Path | None, json_file: Path | None) -> None:
+    """Print the verdicts, and write them where they are wanted."""
+    from kvbench.cli.gate_table import gate_markdown, gate_table, gate_text
+
     # The measuring processes have one thread each, whatever this one has.
     machine = replace(Machine.describe(), threads=1)
     STDOUT.print(gate_table(title, report), f"{gate_text(report)}\n{machine}; {_compiled(fixture.compiled)}")
@@ -101,8 +120,6 @@ def gate(
             write_json(json_file, content)
     except OSError as error:  # code 1 would call the commit worse
         raise NotMeasuredError(str(error)) from None
-    if report.fails or not report.is_conclusive:
-        context.exit(EXIT_WORSE if report.fails else EXIT_INCONCLUSIVE)
 
 
 def _compiled(sides: Mapping[str, Sequence[str]]) -> str:
