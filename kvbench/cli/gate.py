@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from msgspec import to_builtins
@@ -12,9 +13,14 @@ from msgspec import to_builtins
 from kvbench.cli.console import STDERR, STDOUT
 from kvbench.cli.options import FILE, option
 from kvbench.errors import KvbenchError
+from kvbench.files import append_whole, temporary_folder
 from kvbench.measure.machine import Machine
 from kvbench.results.decode import write_json
 from kvbench.results.gate import GateResults
+
+if TYPE_CHECKING:
+    from kvbench.gate.processes import GateFixture
+    from kvbench.gate.session import GateReport
 
 __all__ = ["gate"]
 
@@ -39,6 +45,13 @@ class NotMeasuredError(click.ClickException):
     default=Path("benchmarks/gates/thresholds.toml"),
     help="What counts as a change, within the checkout.",
 )
+@click.option(
+    "--pass-env",
+    multiple=True,
+    metavar="NAME",
+    help="Hand this environment variable to builds and measurements too; give it several times. Without it they get "
+    "what they need: no tokens, no settings of pip or a proxy.",
+)
 @click.option("--summary", type=FILE, help="Append the verdicts here, as Markdown.")
 @option("--json", "json_file", help="Write all verdicts here.")
 def gate(
@@ -48,6 +61,7 @@ def gate(
     keyword: str | None,
     no_times: bool,
     thresholds: Path,
+    pass_env: tuple[str, ...],
     summary: Path | None,
     json_file: Path | None,
 ) -> None:
@@ -59,39 +73,61 @@ def gate(
     Exit code: 0 nothing got worse, 1 something did (or failed), 2 it could not be measured, 3 not decided within the
     budget.
     """
-    try:
-        import pytest_benchmark  # noqa: F401 (what measures imports it, in processes of its own)
+    _check_packages()
+    from kvbench.gate.processes import GateFixture, find_checkout
+    from kvbench.gate.session import run_gate
+    from kvbench.gate.thresholds import read_thresholds
 
-        from kvbench.cli.gate_table import gate_markdown, gate_table, gate_text
-        from kvbench.gate.processes import GateFixture
-        from kvbench.gate.session import run_gate
-        from kvbench.gate.thresholds import read_thresholds
-    except ImportError as error:
-        raise NotMeasuredError(f"the gate needs what 'pip install kvcache[bench]' brings: {error}") from None
     try:
         if summary is not None:
-            summary.open("a").close()  # tried now, and not after minutes of measuring
-        with tempfile.TemporaryDirectory(prefix="kvcache-gate-") as folder:
-            fixture = GateFixture(Path.cwd(), base, Path(folder), keyword or "")
+            append_whole(summary, "")  # tried now, and not after minutes of measuring
+        with temporary_folder("kvcache-gate") as folder:
+            fixture = GateFixture(find_checkout(Path.cwd()), base, folder, keyword or "", pass_env)
             limits = read_thresholds(fixture, thresholds, STDERR.print)
             report = run_gate(fixture.measure, limits, budget=budget, with_times=not no_times, progress=_say_how_far)
     except (KvbenchError, OSError) as error:
         raise NotMeasuredError(str(error)) from None
-    title = f"the working tree against {base} ({fixture.commit[:8]})"
-    # The measuring processes have one thread each, whatever this one has.
-    machine = replace(Machine.describe(), threads=1)
-    STDOUT.print(gate_table(title, report), f"{gate_text(report)}\n{machine}")
-    if summary is not None:
-        with summary.open("a") as file:
-            file.write(gate_markdown(title, report))
-    if json_file is not None:
-        rows = to_builtins(report.rows)
-        content = GateResults(
-            base=fixture.commit, machine=machine.to_dict(), pairs=report.pairs, seconds=report.seconds, rows=rows
-        )
-        write_json(json_file, content)
+    _show(f"the working tree against {base} ({fixture.commit[:8]})", fixture, report, summary, json_file)
     if report.fails or not report.is_conclusive:
         context.exit(EXIT_WORSE if report.fails else EXIT_INCONCLUSIVE)
+
+
+def _check_packages() -> None:
+    try:
+        import pytest_benchmark  # noqa: F401 (what measures imports it, in processes of its own)
+
+        import kvbench.cli.gate_table
+        import kvbench.gate.session  # noqa: F401
+    except ImportError as error:
+        raise NotMeasuredError(f"the gate needs what 'pip install kvcache[bench]' brings: {error}") from None
+
+
+def _show(title: str, fixture: GateFixture, report: GateReport, summary: Path | None, json_file: Path | None) -> None:
+    """Print the verdicts, and write them where they are wanted."""
+    from kvbench.cli.gate_table import gate_markdown, gate_table, gate_text
+
+    # The measuring processes have one thread each, whatever this one has.
+    machine = replace(Machine.describe(), threads=1)
+    STDOUT.print(gate_table(title, report), f"{gate_text(report)}\n{machine}; {_compiled(fixture.compiled)}")
+    content = GateResults(
+        base=fixture.commit, machine=machine.to_dict(), compiled=fixture.compiled, pairs=report.pairs,
+        seconds=report.seconds, rows=to_builtins(report.rows),
+    )  # fmt: skip
+    try:
+        if summary is not None:
+            append_whole(summary, gate_markdown(title, report))
+        if json_file is not None:
+            write_json(json_file, content)
+    except OSError as error:  # code 1 would call the commit worse
+        raise NotMeasuredError(str(error)) from None
+
+
+def _compiled(sides: Mapping[str, Sequence[str]]) -> str:
+    """Which parts of the libraries are compiled: of both sides alike, or of each."""
+    texts = {name: ", ".join(each.rpartition(".")[2] for each in found) or "nothing" for name, found in sides.items()}
+    if texts["base"] == texts["head"]:
+        return f"compiled on both sides: {texts['base']}"
+    return f"compiled: {texts['base']} of the base, {texts['head']} of the head"
 
 
 def _say_how_far(pairs: int, undecided: int, seconds: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import signal
 from typing import Any
 
 import click
@@ -27,7 +28,10 @@ COMMANDS = {
 
 
 class _LazyGroup(click.Group):
-    """Faults that name themselves are printed without a traceback: exit code 1."""
+    """Faults that name themselves are printed without a traceback: exit code 1. Ctrl-C is a line too.
+
+    Its exit code is 130, as a shell has it: 128 and the number of the signal.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -45,6 +49,9 @@ class _LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            click.echo(f"Interrupted: {error.args[0] if error.args else 'no file is half written'}", err=True)
+            ctx.exit(128 + getattr(error, "signal", signal.SIGINT))
         except KvbenchError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:

@@ -24,12 +24,12 @@ __all__ = ["record"]
 
 @contextmanager
 def _hint_when_cut_off(output: Path) -> Iterator[None]:
-    """Print how to recover the recorded part when the recording is interrupted."""
+    """Say how to recover the recorded part when the recording is interrupted."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if journal_path(output).exists():
-            click.echo(f"cut off: 'kvbench trace recover {output}' makes a trace of what was recorded", err=True)
+            error.args = (f"cut off: 'kvbench trace recover {output}' makes a trace of what was recorded",)
         raise
 
 

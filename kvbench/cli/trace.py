@@ -47,7 +47,9 @@ def check(files: tuple[Path, ...]) -> None:
 @click.argument("file", type=_FILE)
 def recover(file: Path) -> None:
     """Make FILE of the journal that a killed recorder left beside it (FILE.journal)."""
-    click.echo(f"{file}: {recover_trace(file)} events recovered")
+    was_whole = file.exists()
+    events = recover_trace(file)
+    click.echo(f"{file}: {events} events {'were there already; the journal is removed' if was_whole else 'recovered'}")
 
 
 @trace.command()

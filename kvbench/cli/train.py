@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -14,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kvbench.cli.console import STDERR, STDOUT, cells_of, make_table
 from kvbench.cli.options import LIGHTZERO_SEED, lightzero_options, option
+from kvbench.files import temporary_folder
 from kvbench.results.decode import write_json
 from kvbench.results.training import TrainingResults
 from kvbench.training import run
@@ -63,8 +63,13 @@ def lightzero(output: Path | None, json_path: Path | None, **given: Any) -> None
     if output is not None and output.exists():
         raise click.BadParameter(f"{output} exists: choose another name", param_hint="--output")
     settings = TrainingSettings(**given, command=sys.argv[1:])
-    with TemporaryDirectory(prefix="kvbench-train-") as folder, _bars(settings) as progress:
-        results = run.train(settings, output or Path(folder), progress)
+    try:
+        with temporary_folder("kvbench-train") as folder, _bars(settings) as progress:
+            results = run.train(settings, output or folder, progress)
+    except KeyboardInterrupt as error:
+        if output is not None and output.exists():
+            error.args = (f"{output} holds what the runs wrote until then: remove it, or name another folder",)
+        raise
     if json_path is not None:
         write_json(json_path, results)
     _print(results)

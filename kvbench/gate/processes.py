@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import compileall
-import io
-import os
-import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
-from kvbench.errors import KvbenchError
+from kvbench.gate.build import GateError, build_sides, copy_head, extract_base, run_git, run_merged
+from kvbench.gate.environment import environment
 from kvbench.results.decode import read_json
 from kvbench.results.pytest_benchmark import MADE_BY, PytestBenchmarks
 
-__all__ = ["GATES", "GateError", "GateFixture", "Measured"]
+__all__ = ["GATES", "GateError", "GateFixture", "Measured", "find_checkout"]
 
 GATES = Path("benchmarks") / "gates"
-LIBRARY = "kvcache"
-BUILD = "setup.py"  # what the library compiles
 LONGEST_PROCESS = 600  # seconds: beyond that it hangs
-_BINARY = EXTENSION_SUFFIXES[-1]  # ".so"
 _PYTEST_RAN = (0, 1, 5)  # all passed; some failed; nothing was selected
 _MICROSECONDS = 1e6
 
 
-class GateError(KvbenchError):
-    """What could not be measured, why, and what to do."""
+def find_checkout(folder: Path) -> Path:
+    """The checkout that a folder is in: the nearest one above it, or itself, that has gates."""
+    return next((each for each in (folder, *folder.parents) if (each / GATES).is_dir()), folder)
 
 
 @dataclass
@@ -54,41 +46,39 @@ class Measured:
 class GateFixture:
     """The libraries of both sides, each in a folder of its own, and the checkout whose gates measure them.
 
-    The head is the working tree of ``checkout``, the root of a repository, and the base a revision of it. The libraries
-    are put in ``folder``. ``keyword`` is pytest's ``-k``: which benchmarks.
+    The head is the working tree of ``checkout``, a folder of a repository or its root, and the base the same folder in
+    a revision. The libraries are put in ``folder``. ``keyword`` is pytest's ``-k``: which benchmarks. ``pass_env`` are
+    names of environment variables that the processes get besides ``HANDED_OVER``. ``compiled`` has the compiled modules
+    of each side.
 
-    Raises GateError: no such revision, or one without the library.
+    Raises GateError: no such revision, one without the library, or only one side can be compiled.
     """
 
-    def __init__(self, checkout: Path, base: str, folder: Path, keyword: str = "") -> None:
+    def __init__(
+        self, checkout: Path, base: str, folder: Path, keyword: str = "", pass_env: Iterable[str] = ()
+    ) -> None:
         if not (checkout / GATES).is_dir():
             raise GateError(f"{checkout} has no {GATES}: run the gate in a checkout of kvcache")
         self.checkout = checkout
-        done = _run_git(checkout, "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}")
+        done = run_git(checkout, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{base}^{{commit}}")
         if done.returncode:
+            said = done.stderr.decode(errors="replace").strip().splitlines()
             raise GateError(
                 f"git knows no revision {base!r} in {checkout}: fetch it first (a shallow clone has no history)"
+                + "".join(f"; git says: {line}" for line in said[:1])
             )
         self.commit = done.stdout.decode().strip()
         self.keyword = keyword
+        self._environment = environment(pass_env)
         # Names of one length: a path's length shifts what lies behind it in memory.
         self.sides = {"base": folder / "base", "head": folder / "head"}
-        self._extract(self.commit, self.sides["base"])
-        # What was compiled in the checkout may be older than its source.
-        ignored = shutil.ignore_patterns("__pycache__", f"*{_BINARY}")
-        shutil.copytree(checkout / LIBRARY, self.sides["head"] / LIBRARY, ignore=ignored)
-        if (checkout / BUILD).exists():
-            shutil.copy(checkout / BUILD, self.sides["head"])
-        lacking = {name: _build(side) for name, side in self.sides.items()}
-        if None not in lacking.values() and bool(lacking["base"]) != bool(lacking["head"]):
-            name = "base" if lacking["base"] else "head"
-            raise GateError(f"only the {name} could not be compiled, so times would mean nothing:\n{lacking[name]}")
-        for side in self.sides.values():
-            compileall.compile_dir(side, quiet=2)
+        extract_base(checkout, self.commit, self.sides["base"])
+        copy_head(checkout, self.sides["head"])
+        self.compiled = build_sides(self.sides, self._environment)
 
     def file_of_base(self, path: Path) -> str | None:
         """The text of a file as the base has it; None where it has none."""
-        done = _run_git(self.checkout, "show", f"{self.commit}:{path.as_posix()}")
+        done = run_git(self.checkout, "show", f"{self.commit}:./{path.as_posix()}")
         return done.stdout.decode() if done.returncode == 0 else None
 
     def measure(self, side: str, seed: int, what: str, places: Iterable[str] = ()) -> Measured:
@@ -97,9 +87,10 @@ class GateFixture:
         ``places`` are of the benchmarks to measure: all of them where there are none.
         Raises GateError: the process measured nothing, or another library.
         """
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=self.sides[side].parent) as folder:
             numbers, outcomes = Path(folder) / "numbers.json", Path(folder) / "outcomes.xml"
-            chosen = [str(self.checkout / place) for place in places] or [str(self.checkout / GATES)]
+            # Relative to the checkout: pytest reads a bracket in a path as the beginning of parameters.
+            chosen = list(places) or [str(GATES)]
             options = [f"--benchmark-json={numbers}", f"--junitxml={outcomes}", f"--gate-pass={what}"]
             if self.keyword:
                 options += ["-k", self.keyword]
@@ -111,12 +102,19 @@ class GateFixture:
 
     def _run(self, side: str, seed: int, options: list[str], outcomes: Path) -> None:
         command = [
-            sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "pytest_benchmark.plugin",
-            "-p", "no:cacheprovider", "--benchmark-disable-gc", *options,
+            sys.executable, "-P", "-m", "pytest", "-q", "--tb=short", "--rootdir=.", "-p", "pytest_benchmark.plugin",
+            "-p", "no:cacheprovider", "--benchmark-disable-gc", f"--benchmark-storage=file://{outcomes.parent}",
+            *options,
         ]  # fmt: skip
+        # A process that finds the side's library first, with one thread and nothing of the caller's pytest.
+        own = {
+            "PYTHONPATH": str(self.sides[side]),
+            "PYTHONHASHSEED": str(seed),
+            "OMP_NUM_THREADS": "1",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        }
         try:
-            environment = _environment(self.sides[side], seed)
-            done = _run_merged(command, self.sides[side], env=environment, timeout=LONGEST_PROCESS)
+            done = run_merged(command, self.checkout, env=self._environment | own, timeout=LONGEST_PROCESS)
         except subprocess.TimeoutExpired:
             raise GateError(f"a process of the {side} did not end within {LONGEST_PROCESS} s") from None
         if done.returncode not in _PYTEST_RAN or not outcomes.exists():
@@ -140,47 +138,6 @@ class GateFixture:
             if each.extra_info.metrics is not None:
                 measured.metrics[name] = each.extra_info.metrics
 
-    def _extract(self, commit: str, folder: Path) -> None:
-        build = [] if self.file_of_base(Path(BUILD)) is None else [BUILD]
-        done = _run_git(self.checkout, "archive", "--format=tar", commit, LIBRARY, *build)
-        if done.returncode:
-            raise GateError(f"{commit[:8]} has no {LIBRARY}/: there is nothing to compare with")
-        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-            archive.extractall(folder, filter="data")
-
-
-def _build(side: Path) -> str | None:
-    """Compile what the library has to compile, in place; what cannot be is left out, as in an installation.
-
-    Returns what the compiler said if something was left out; None where nothing is to be compiled.
-    """
-    sources = list(side.rglob("*.c")) if (side / BUILD).exists() else []
-    if not sources:
-        return None
-    done = _run_merged([sys.executable, BUILD, "--quiet", "build_ext", "--inplace"], side)
-    if done.returncode:
-        raise GateError(f"the {side.name}'s {BUILD} failed (exit code {done.returncode}):\n{done.stdout[-2000:]}")
-    is_whole = all(any(each.parent.glob(f"{each.stem}.*{_BINARY}")) for each in sources)
-    return "" if is_whole else done.stdout[-2000:]
-
-
-def _run_merged(command: list[str], folder: Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command; its ``stdout`` has what it wrote to either stream."""
-    return subprocess.run(
-        command, cwd=folder, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
-    )
-
-
-def _environment(side: Path, seed: int) -> dict[str, str]:
-    """Of a process that finds the side's library first, with one thread and nothing of the caller's pytest."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    return kept | {
-        "PYTHONPATH": str(side),
-        "PYTHONHASHSEED": str(seed),
-        "OMP_NUM_THREADS": "1",
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-    }
-
 
 def _read_outcomes(path: Path) -> Measured:
     measured = Measured()
@@ -193,10 +150,3 @@ def _read_outcomes(path: Path) -> Measured:
             elif outcome.tag == "skipped":
                 measured.skips[name] = message
     return measured
-
-
-def _run_git(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[Any]:
-    try:
-        return subprocess.run(["git", "-C", str(checkout), *arguments], capture_output=True, check=False)
-    except FileNotFoundError:
-        raise GateError("the gate needs git, which is not installed") from None

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from kvbench.errors import KvbenchError
+from kvbench.files import read_regular
 from kvbench.gate.processes import GateFixture
 from kvbench.metrics import METRICS, direction_of
 
@@ -137,7 +138,7 @@ def read_thresholds(fixture: GateFixture, path: Path, warn: Callable[[str], None
     path = fixture.checkout / path
     name = os.path.relpath(path, fixture.checkout)
     try:
-        limits = Thresholds.parse(path.read_text(), name)
+        limits = Thresholds.parse(read_regular(path).decode(), name)
     except (OSError, UnicodeDecodeError) as error:
         raise ThresholdsError(f"{name}: cannot be read: {error}") from None
     of_base = fixture.file_of_base(Path(name)) if path.is_relative_to(fixture.checkout) else None

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Stack", "Stacks", "fold_stacks", "format_stacks", "read_chrome_trace"]
+__all__ = ["Event", "Stack", "Stacks", "fold_stacks", "format_stacks", "read_chrome_trace"]
 
 Event = dict[str, Any]
 Stack = tuple[str, ...]  # outermost frame first

@@ -9,6 +9,7 @@ of torch: their time is part of the ranges' own.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -22,7 +23,7 @@ from msgspec import to_builtins
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, record_function
 
-from kvbench.profile.chrome_trace import fold_stacks, format_stacks, read_chrome_trace
+from kvbench.profile.chrome_trace import Event, fold_stacks, format_stacks, read_chrome_trace
 from kvbench.profile.flame_graph import render_flame_graph
 from kvbench.profile.ranges import INFERENCES, KINDS, MODEL, Annotate, RangedReplay, annotate_cuda
 from kvbench.replay.content import Contents
@@ -158,23 +159,27 @@ class Profiling:
             replay.run_step(step, self._latents.inputs(step))
         self._instruments.synchronize()
 
-    def _profiled(self, replay: RangedReplay, trace: Path, with_stack: bool = False) -> Any:
-        """Replay under torch.profiler, which is returned, and write its trace."""
+    def _profiled(self, replay: RangedReplay, trace: Path, with_stack: bool = False) -> tuple[Any, list[Event]]:
+        """Replay under torch.profiler, which is returned, and write its trace, whose events are returned."""
         with torch.profiler.profile(activities=self._instruments.activities, with_stack=with_stack) as profiler:
             self._run(replay)
         profiler.export_chrome_trace(str(trace))
-        return profiler
+        try:
+            return profiler, read_chrome_trace(trace)
+        except (ValueError, FileNotFoundError):  # the profiler does not say what it could not write
+            fault = "torch's profiler could not write its trace, for which there may be no space left on device"
+            raise OSError(errno.EIO, fault, str(trace)) from None
 
     def _operations(self, replay: RangedReplay) -> pd.DataFrame:
-        profiler = self._profiled(replay, self._path("trace"))
+        profiler, _ = self._profiled(replay, self._path("trace"))
         operations = operation_table(profiler.key_averages(), ProfilerActivity.CUDA in self._instruments.activities)
         operations.to_csv(self._path("operations"), index=False)
         return operations
 
     def _stacks(self, replay: RangedReplay) -> None:
         traced = self._place / "with-stacks.json"
-        self._profiled(replay, traced, with_stack=True)
-        stacks = fold_stacks(read_chrome_trace(traced), KINDS)
+        _, events = self._profiled(replay, traced, with_stack=True)
+        stacks = fold_stacks(events, KINDS)
         traced.unlink()  # ten times the kept trace's size, and its times are worse
         self._path("stacks").write_text(format_stacks(stacks))
         searches = len({step.search for step in self._steps})

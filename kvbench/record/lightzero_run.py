@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, chdir, closing, suppress
@@ -18,6 +17,7 @@ from typing import Any
 
 import torch
 
+from kvbench.files import temporary_folder
 from kvbench.record.lightzero import LightZeroRecorder, RecordingError, geometry_of
 from kvbench.record.lightzero_config import (
     LIGHTZERO_VERSION,
@@ -76,13 +76,13 @@ def record_run(
     check_new(output)  # the writer does the same, but only after the training
     source = str(Path(settings.config).absolute()) if Path(settings.config).is_file() else settings.config
     with (
-        tempfile.TemporaryDirectory(prefix="kvcache-lightzero-") as folder,
+        temporary_folder("kvcache-lightzero") as folder,
         chdir(folder),  # LightZero writes beside where it is started
         ExitStack() as stack,
     ):
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(settings.threads)
-        log = Path(folder) / "run.log"
+        log = folder / "run.log"
         try:
             with quietly(log, progress) as (say, evaluations):
                 pin(settings.seed)  # before a configuration imports LightZero

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from kvbench.files import files_whole_or_absent
 from kvbench.replay.content import mix
 from kvbench.trace.schema import ASSEMBLE, CLEAR, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE, TraceHeader
-from kvbench.trace.writer import TraceWriter
+from kvbench.trace.writer import TraceWriter, check_new
 from kvcache import TOKENS_PER_STEP, Geometry
 
 __all__ = ["SyntheticSearch", "write_synthetic_trace"]
@@ -233,7 +234,11 @@ def write_synthetic_trace(path: str | Path, search: SyntheticSearch) -> Iterator
 
     Raises:
         FileExistsError: the file exists.
+        OSError: it cannot be written.
     """
-    header = TraceHeader.create(search.geometry, search.source, synthetic=True)
-    with TraceWriter(path, header) as writer:
-        yield from search.write(writer)
+    header, path = TraceHeader.create(search.geometry, search.source, synthetic=True), Path(path)
+    check_new(path)
+    with files_whole_or_absent(path.parent) as folder:  # a trace that can be made again needs no journal
+        with TraceWriter(folder / path.name, header) as writer:
+            yield from search.write(writer)
+        check_new(path)

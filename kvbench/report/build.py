@@ -88,7 +88,8 @@ def build_report(inputs: Inputs, output: Path, progress: Progress = lambda what:
     """
     progress("reading")
     report = _Report(inputs, output, progress)
-    report.write()
+    with report.site.writing():
+        report.write()
     return [output / name for name in report.site.finish()]
 
 

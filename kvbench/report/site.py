@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from kvbench.errors import FileError
-from kvbench.files import whole_or_absent
+from kvbench.files import files_whole_or_absent, whole_or_absent
 from kvbench.report.figures import draw
 from kvbench.report.panels import Link, Panel
 from kvbench.report.text import number
@@ -62,6 +63,7 @@ class Site:
     made: str
     navigation: list[PageLink] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
+    _unfinished: Path = field(init=False)  # where files are until all of them are written
 
     def __post_init__(self) -> None:
         loader = PackageLoader("kvbench.report")
@@ -79,14 +81,23 @@ class Site:
         # Files of ours, put into each page; the policy lets no other script run, whatever a page may hold.
         self._environment.globals |= {"script": Markup(script), "style": Markup(style), "script_digest": digest}
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Pages are written within the block. They appear together when it ends well; else the old ones stay."""
+        with files_whole_or_absent(self.folder) as self._unfinished:
+            (self._unfinished / DATA).mkdir()
+            yield
+            # Before they are there: a report that is killed between two of them knows its own pages.
+            self._list({*self._listed(), *self.written})
+
     def panel(self, panel: Panel) -> Markup:
         """A panel as it stands on a page; its data is written."""
         drawing = None if panel.plot is None else draw(panel.plot, panel.name)
         file = f"{DATA}/{panel.name}.csv"
         table = panel.data or panel.table
-        with whole_or_absent(self.folder / file) as beside:  # exact numbers; what has none is an empty cell
-            frame = pd.DataFrame(table.rows, columns=table.headings, dtype=object)
-            frame.to_csv(beside, index=False, lineterminator="\r\n")
+        frame = pd.DataFrame(table.rows, columns=table.headings, dtype=object)
+        # Exact numbers; what has none is an empty cell.
+        self._write(file, frame.to_csv(index=False, lineterminator="\r\n"))
         self.written.append(file)
         template = self._environment.get_template("panel.html")
         return Markup(template.render(panel=panel, drawing=drawing, csv=file))
@@ -95,9 +106,7 @@ class Site:
         """Write a page."""
         text = self._environment.get_template(template).render(site=self, heading=heading, file=file, **content)
         self.written.append(file)
-        self._list({*self._listed(), *self.written})  # before it is there: an interrupted report knows its own pages
-        with whole_or_absent(self.folder / file) as beside:
-            beside.write_text(text, encoding="utf-8")
+        self._write(file, text)
 
     def check(self) -> None:
         """Make sure that nothing of somebody else's is in the way.
@@ -114,6 +123,9 @@ class Site:
         data = self.folder / DATA
         if data.exists() and not data.is_dir():
             raise ReportError(data, "is a file, where a report has its folder of data")
+
+    def _write(self, file: str, text: str) -> None:
+        (self._unfinished / file).write_text(text, encoding="utf-8", newline="")
 
     def _listed(self) -> list[str]:
         listing = self.folder / LISTING

@@ -148,5 +148,6 @@ def write_training_page(path: Path) -> Path:
     site = Site(path.parent, "kvbench train", f"Made by: {training.command}; kvcache {__version__}, {made}")
     site.check()
     site.navigation.append(PageLink(f"{_PAGE}.html", training.title))
-    site.pages(_PAGE, training.title, training.groups(), training.lead)
+    with site.writing():
+        site.pages(_PAGE, training.title, training.groups(), training.lead)
     return path.parent / site.finish()[0]

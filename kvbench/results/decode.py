@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from kvbench.errors import FileError
-from kvbench.files import whole_or_absent
+from kvbench.files import read_regular, whole_or_absent
 from kvbench.text import clean
 
 __all__ = ["Kind", "ResultsError", "Scalars", "convert", "read_json", "write_json"]
@@ -43,7 +43,7 @@ def read_json(
         ResultsError: the file cannot be read, is not JSON, or holds something else than ``kind``.
     """
     try:
-        content = prepare(parse(Path(path).read_bytes()))
+        content = prepare(parse(read_regular(path)))
     except FileNotFoundError:
         raise ResultsError(path, f"no such file: give what {made_by} wrote") from None
     except OSError as error:

@@ -18,6 +18,7 @@ class GateResults(Struct, frozen=True, kw_only=True):
     schema_version: Literal[1] = 1
     base: str
     machine: Scalars
+    compiled: dict[str, list[str]] = {}  # the compiled modules of ``base`` and ``head``
     pairs: int
     seconds: float
     rows: list[Scalars]  # each a ``kvbench.gate.rows.Row``

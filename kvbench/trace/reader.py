@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kvbench.files import special_kind
 from kvbench.trace.checker import EventChecker
 from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, HEADER_DIGEST_KEY, HEADER_KEY, Event, TraceError, TraceHeader
 
@@ -120,7 +121,10 @@ class TraceReader:
 
 
 def _not_parquet(path: Path) -> str | None:
-    """What a look at the file's two ends says against it."""
+    """What a look at the file's two ends says against it. Nothing but a file is opened: a FIFO would wait for ever."""
+    kind = special_kind(path)
+    if kind is not None:
+        return f"is {kind}, not a trace file"
     try:
         with open(path, "rb") as file:
             start = file.read(len(_MAGIC))
@@ -129,8 +133,6 @@ def _not_parquet(path: Path) -> str | None:
             end = file.read()
     except FileNotFoundError:
         return "no such file"
-    except IsADirectoryError:
-        return "is a folder, not a trace file"
     except OSError as error:
         return f"cannot be opened: {error.strerror}"
     if size == 0:

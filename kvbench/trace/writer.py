@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kvbench.files import whole_or_absent
+from kvbench.files import special_kind, uninterrupted, whole_or_absent
 from kvbench.trace.keys import distinct_keys
-from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, HEADER_KEY, SCOPES, TraceError, TraceHeader
+from kvbench.trace.reader import TraceReader
+from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, HEADER_KEY, SCHEMA_VERSION, SCOPES, TraceError, TraceHeader
 
 __all__ = ["ROW_GROUP_ROWS", "TraceWriter", "check_new", "journal_path", "recover_trace", "write_trace"]
 
@@ -49,7 +51,8 @@ def check_new(path: str | Path) -> None:
     """Raise the OSError that a recorder of the trace ``path`` would raise: it never overwrites one, nor a journal."""
     path, journal = Path(path), journal_path(path)
     if path.exists():
-        raise FileExistsError(f"{path} exists: choose another name, traces are not overwritten")
+        left = f"; 'kvbench trace recover {path}' removes its journal" if journal.exists() else ""
+        raise FileExistsError(f"{path} exists: choose another name, traces are not overwritten{left}")
     if journal.exists():
         advice = f"run 'kvbench trace recover {path}', or delete it"
         raise FileExistsError(f"{journal} is left from a recording that was cut off: {advice}")
@@ -66,7 +69,7 @@ class TraceWriter:
 
     Raises:
         FileExistsError: the trace or a journal of it is there already: traces are never overwritten by a recorder.
-        OSError: the journal cannot be written.
+        OSError: the journal cannot be written. What was flushed before is in it.
     """
 
     def __init__(self, path: str | Path, header: TraceHeader, flush_rows: int = JOURNAL_ROWS) -> None:
@@ -75,11 +78,17 @@ class TraceWriter:
         self._flush_rows = flush_rows
         check_new(path)
         self._events: list[tuple[Any, ...]] = []  # by COLUMNS, since the last flush: a recorded search waits for this
-        self._file = open(journal_path(path), "xb")  # noqa: SIM115 - open until close()
-        self._stream = pa.ipc.new_stream(self._file, header.schema())
-        # The stream writes its schema, and the header in it, with its first batch: an empty one, now.
-        self._stream.write_batch(_record_batch([]))
-        self._file.flush()
+        self._fault: OSError | None = None  # of the journal: what comes behind half a batch cannot be read
+        with uninterrupted():
+            self._file: IO[bytes] = open(journal_path(path), "x+b")  # noqa: SIM115 - open until close()
+            try:
+                self._stream = pa.ipc.new_stream(self._file, header.schema())
+                # The stream writes its schema, and the header in it, with its first batch: an empty one, now.
+                self._stream.write_batch(_record_batch([]))
+                self._file.flush()
+            except OSError as error:
+                self._remove_journal()
+                raise _named(journal_path(path), error, "make room and run this again") from error
 
     def add(self, kind: str, scope: str, env: int, batch: int, search: int, simulation: int, **values: Any) -> int:
         """Append one event and return its row number. ``values`` are the columns that its kind uses."""
@@ -95,24 +104,52 @@ class TraceWriter:
 
     def flush(self) -> None:
         """Hand what was collected to the operating system: from then on a kill does not lose it."""
-        if self._events:
-            self._stream.write_batch(_record_batch(self._events))
-            self._events = []
-        self._file.flush()
+        if self._fault is not None:
+            raise self._fault
+        try:
+            with uninterrupted():  # Ctrl-C would leave half a batch
+                if self._events:
+                    self._stream.write_batch(_record_batch(self._events))
+                    self._events = []
+                self._file.flush()
+        except OSError as error:
+            self._fault = _named(journal_path(self.path), error, self._way_out)
+            raise self._fault from error
 
     def close(self) -> None:
         """Make the trace file and remove the journal."""
-        if not self._file.closed:
+        if self._file.closed:
+            return
+        try:
             self.flush()
             self._stream.close()
-            self._file.close()
-            recover_trace(self.path)
+            # Not by its name: the journal's folder may be gone.
+            self._file.seek(0)
+            write_trace(self.path, *_read_journal(journal_path(self.path), self._file))
+        except OSError as error:
+            raise error if error is self._fault else _named(self.path, error, self._way_out) from error
+        finally:
+            self._close_file()
+        journal_path(self.path).unlink(missing_ok=True)
 
     def abandon(self) -> None:
         """Close the journal and leave it where it is, as a kill would."""
         if not self._file.closed:
-            self.flush()
+            with suppress(OSError):
+                self.flush()
+            self._close_file()
+
+    @property
+    def _way_out(self) -> str:
+        return f"make room, then 'kvbench trace recover {self.path}' makes a trace of what was recorded"
+
+    def _close_file(self) -> None:
+        with suppress(OSError):  # what it could not write is not written now either
             self._file.close()
+
+    def _remove_journal(self) -> None:
+        self._close_file()
+        journal_path(self.path).unlink(missing_ok=True)
 
     def __enter__(self) -> TraceWriter:
         return self
@@ -120,8 +157,18 @@ class TraceWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.close()
-        else:
+        elif self.rows:
             self.abandon()
+        else:
+            self._remove_journal()
+
+
+def _named(path: Path, error: OSError, advice: str) -> OSError:
+    """The system's error with its file, and what to do."""
+    fault = os.strerror(error.errno) if error.errno else str(error)
+    named = type(error)(f"{path}: cannot be written ({fault}): {advice}")
+    named.errno = error.errno
+    return named
 
 
 def _record_batch(events: list[tuple[Any, ...]]) -> pa.RecordBatch:
@@ -138,33 +185,67 @@ def recover_trace(path: str | Path) -> int:
     """Make the trace file ``path`` of the journal beside it, remove the journal, and return the number of events.
 
     The header's source gets ``distinct_keys`` (see ``kvbench.trace.keys``). Of a journal that was cut off in the middle
-    of a write, everything before that write is used.
+    of a write, everything before that write is used. Where the recorder was killed after it had made the trace, the
+    journal is removed and the trace stays.
 
     Raises:
-        TraceError: there is no journal, or not even its header was flushed.
-        FileExistsError: the trace file exists.
+        TraceError: there is no journal, or no event of it was flushed.
+        FileExistsError: the trace file exists and is not what the journal holds.
     """
     path = Path(path)
     journal = journal_path(path)
+    kind = special_kind(journal)
+    if kind is not None:
+        raise TraceError(journal, f"is {kind}, not the journal of a recorder")
     if not journal.exists():
         raise TraceError(path, f"there is no journal {journal.name} to recover a trace from")
     if path.exists():
-        raise FileExistsError(f"{path} exists: move it away before recovering its journal")
-    with open(journal, "rb") as file:
-        try:
-            stream = pa.ipc.open_stream(file)
-            header = TraceHeader.from_json(stream.schema.metadata[HEADER_KEY])
-            if not stream.schema.equals(EVENT_SCHEMA):
-                raise ValueError("the journal's columns are not those of a trace")
-        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, MemoryError) as error:
-            fault = "the journal's beginning cannot be read: nothing was flushed, or it is damaged"
-            raise TraceError(journal, fault) from error
-        batches = list(_until_cut(stream))
-        share = distinct_keys(pa.Table.from_batches(batches, EVENT_SCHEMA))
-        source = header.source if share is None else {**header.source, "distinct_keys": round(share, 4)}
-        rows = write_trace(path, replace(header, source=source), batches)
-    journal.unlink()
+        rows = _rows_of_both(path, journal)
+        if rows is None:
+            raise FileExistsError(f"{path} exists: move it away before recovering its journal")
+    else:
+        with open(journal, "rb") as file:
+            header, batches = _read_journal(journal, file)
+        if not any(batch.num_rows for batch in batches):
+            raise TraceError(journal, "has no events: nothing was flushed before the recorder ended; delete it")
+        rows = write_trace(path, header, batches)
+    journal.unlink(missing_ok=True)
     return rows
+
+
+def _read_journal(journal: Path, file: IO[bytes]) -> tuple[TraceHeader, list[pa.RecordBatch]]:
+    """The header of the trace that a journal makes, and its events. Raises TraceError: it has not even a header."""
+    try:
+        stream = pa.ipc.open_stream(file)
+        header = TraceHeader.from_json(stream.schema.metadata[HEADER_KEY])
+        if not stream.schema.equals(EVENT_SCHEMA):
+            raise ValueError("the journal's columns are not those of a trace")
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, MemoryError) as error:
+        fault = "the journal's beginning cannot be read: nothing was flushed, or it is damaged"
+        raise TraceError(journal, fault) from error
+    batches = list(_until_cut(stream))
+    share = distinct_keys(pa.Table.from_batches(batches, EVENT_SCHEMA))
+    source = header.source if share is None else {**header.source, "distinct_keys": round(share, 4)}
+    return replace(header, source=source), batches
+
+
+def _rows_of_both(path: Path, journal: Path) -> int | None:
+    """The number of events of a trace, where it holds what its journal does; None where it does not."""
+    try:
+        reader = TraceReader(path)
+        with open(journal, "rb") as file:
+            header, batches = _read_journal(journal, file)
+        headers = [replace(each, schema_version=SCHEMA_VERSION) for each in (header, reader.header)]
+        recorded, written = _plain(batches), _plain(reader.batches())
+    except (TraceError, OSError):
+        return None
+    return reader.rows if headers[0] == headers[1] and recorded.equals(written) else None
+
+
+def _plain(batches: Iterable[pa.RecordBatch]) -> pa.Table:
+    """Events with their names written out: dictionaries may differ."""
+    schema = pa.schema([(each.name, pa.string() if each.name in COLUMNS[:2] else each.type) for each in EVENT_SCHEMA])
+    return pa.Table.from_batches(batches, EVENT_SCHEMA).cast(schema)
 
 
 def _until_cut(stream: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:

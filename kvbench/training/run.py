@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from kvbench.errors import KvbenchError
+from kvbench.files import whole_or_absent
 from kvbench.measure.machine import Machine
 from kvbench.record.lightzero_config import LIGHTZERO_VERSION, load_config, require_lightzero
 from kvbench.record.lightzero_log import quietly, tail
@@ -107,7 +108,8 @@ def _run(order: Order, progress: Progress, worker: str) -> Summary:
     """Run an order to its end; whatever ends this one ends the worker too."""
     folder = Path(order.folder)
     path = folder / "order.json"
-    path.write_bytes(msgspec.json.encode(order))
+    with whole_or_absent(path) as beside:
+        beside.write_bytes(msgspec.json.encode(order))
     # Hash order must not differ between the runs.
     environment = {**os.environ, "PYTHONHASHSEED": str(order.seed), "OMP_NUM_THREADS": str(order.threads)}
     command = [sys.executable, "-W", "ignore", "-m", worker, str(path)]

@@ -21,6 +21,7 @@ import msgspec
 import torch
 from msgspec import Struct
 
+from kvbench.files import whole_or_absent
 from kvbench.record.lightzero_config import UniZeroConfig, load_config
 from kvbench.record.lightzero_log import quietly
 from kvbench.record.lightzero_pinning import pin
@@ -169,7 +170,8 @@ def main() -> None:
 
     with chdir(order.folder), quietly(Path(LOG), lambda line: None):
         summary = run(order, progress)
-        Path(SUMMARY).write_bytes(msgspec.json.encode(summary))
+        with whole_or_absent(SUMMARY) as beside:
+            beside.write_bytes(msgspec.json.encode(summary))
 
 
 if __name__ == "__main__":

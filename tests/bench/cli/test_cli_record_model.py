@@ -62,7 +62,7 @@ def test_a_recording_that_is_cut_off_says_how_to_get_what_was_recorded(tmp_path,
     path = tmp_path / "trace"
     monkeypatch.setattr("kvbench.record.world_model.play", interrupted)
     result = record("--output", path)
-    assert result.exit_code == 1
+    assert result.exit_code == 130
     assert f"cut off: 'kvbench trace recover {path}' makes a trace of what was recorded" in result.output
     assert not path.exists()
     recovered = CliRunner().invoke(main, ["trace", "recover", str(path)])
@@ -76,7 +76,7 @@ def test_an_interruption_before_anything_was_recorded_gives_no_hint(tmp_path, mo
 
     monkeypatch.setattr("kvbench.cli.record.record_model", interrupted)
     result = record("--output", tmp_path / "trace")
-    assert result.exit_code == 1
+    assert result.exit_code == 130
     assert "recover" not in result.output
 
 
