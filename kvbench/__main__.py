@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 
 __all__ = ["main"]
 
@@ -11,6 +12,9 @@ _OURS = ("kvbench", "kvcache")
 
 def main() -> None:
     """Run the command line. Ends with one line where a package is missing that ``kvcache`` alone does not need."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # no text is lost where a console lacks its letters
     try:
         from kvbench.cli import main as command
 

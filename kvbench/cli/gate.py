@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from msgspec import to_builtins
 
-from kvbench.cli.console import STDERR, STDOUT
+from kvbench.cli.console import say, show
 from kvbench.cli.options import FILE, option
 from kvbench.errors import KvbenchError
 from kvbench.measure.machine import Machine
@@ -73,14 +73,14 @@ def gate(
             summary.open("a").close()  # tried now, and not after minutes of measuring
         with tempfile.TemporaryDirectory(prefix="kvcache-gate-") as folder:
             fixture = GateFixture(Path.cwd(), base, Path(folder), keyword or "")
-            limits = read_thresholds(fixture, thresholds, STDERR.print)
+            limits = read_thresholds(fixture, thresholds, say)
             report = run_gate(fixture.measure, limits, budget=budget, with_times=not no_times, progress=_say_how_far)
     except (KvbenchError, OSError) as error:
         raise NotMeasuredError(str(error)) from None
     title = f"the working tree against {base} ({fixture.commit[:8]})"
     # The measuring processes have one thread each, whatever this one has.
     machine = replace(Machine.describe(), threads=1)
-    STDOUT.print(gate_table(title, report), f"{gate_text(report)}\n{machine}")
+    show(gate_table(title, report), f"{gate_text(report)}\n{machine}")
     if summary is not None:
         with summary.open("a") as file:
             file.write(gate_markdown(title, report))
@@ -95,4 +95,4 @@ def gate(
 
 
 def _say_how_far(pairs: int, undecided: int, seconds: float) -> None:
-    STDERR.print(f"{pairs} pairs of processes, {seconds:.0f} s: {undecided} benchmarks to decide")
+    say(f"{pairs} pairs of processes, {seconds:.0f} s: {undecided} benchmarks to decide")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from kvbench.errors import KvbenchError
+from kvbench.text import clean_lines
 
 __all__ = ["COMMANDS", "main"]
 
@@ -42,15 +45,29 @@ class _LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def make_context(self, *args: Any, **settings: Any) -> click.Context:
+        with _one_line():
+            return super().make_context(*args, **settings)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _one_line():
             return super().invoke(ctx)
-        except KvbenchError as error:
-            raise click.ClickException(str(error)) from error
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # whoever read our output has gone: click ends quietly
-                raise
-            raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """What ends a command is printed without a traceback, and without what a terminal would obey."""
+    try:
+        yield
+    except KvbenchError as error:
+        raise click.ClickException(clean_lines(str(error))) from error
+    except click.ClickException as error:
+        vars(error)["message"] = clean_lines(error.message)
+        raise
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # whoever read our output has gone: click ends quietly
+            raise
+        raise click.ClickException(clean_lines(str(error))) from error
 
 
 def _print_version(ctx: click.Context, param: click.Parameter, asked: bool) -> None:

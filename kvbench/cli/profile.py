@@ -14,7 +14,7 @@ from msgspec import convert
 from rich.table import Table
 
 from kvbench.cli.caches import CacheSettings, cache_config, read_replayed, recorded_or_given
-from kvbench.cli.console import STDERR, STDOUT, cells_of, make_table
+from kvbench.cli.console import STDERR, cells_of, make_table, plain, show
 from kvbench.cli.options import option
 from kvbench.files import folder_whole_or_absent
 from kvbench.measure.machine import Machine
@@ -88,11 +88,11 @@ def profile(
     }
     profiles = _write(folder, index, backends, steps, config)
     for each in profiles:
-        STDOUT.print(_table(each, top, with_device=device == "cuda"))
-    STDOUT.print(str(machine))
+        show(_table(each, top, with_device=device == "cuda"))
+    show(str(machine))
     for file in (file for each in profiles for file in each.files):
-        STDOUT.print(f"{folder / file.path}: {file.opens_with}")
-    STDOUT.print(f"{folder / INDEX}: all of these")
+        show(f"{folder / file.path}: {file.opens_with}")
+    show(f"{folder / INDEX}: all of these")
 
 
 def _write(
@@ -105,7 +105,7 @@ def _write(
             for name in backends:
 
                 def say(what: str, name: str = name) -> None:
-                    status.update(f"{name}: {what}")
+                    status.update(plain(f"{name}: {what}"))
 
                 profiles.append(Profiling(name, steps, config, beside).run(say))
             content = index | {"profiles": [each.to_dict() for each in profiles]}

@@ -14,6 +14,7 @@ from kvbench.cli.console import STDERR
 from kvbench.cli.options import LIGHTZERO_SEED, lightzero_options, model_options, option
 from kvbench.record.lightzero_run import RunSettings, record_run
 from kvbench.record.world_model import record_model
+from kvbench.text import clean, clean_lines
 from kvbench.trace.keys import FEW_DISTINCT_KEYS
 from kvbench.trace.writer import journal_path
 from kvcache import Geometry
@@ -29,7 +30,7 @@ def _hint_when_cut_off(output: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if journal_path(output).exists():
-            click.echo(f"cut off: 'kvbench trace recover {output}' makes a trace of what was recorded", err=True)
+            click.echo(clean(f"cut off: 'kvbench trace recover {output}' makes a trace of what was recorded"), err=True)
         raise
 
 
@@ -64,8 +65,9 @@ def lightzero(
     """
     with _hint_when_cut_off(output):
         run = RunSettings(config, seed, train_steps, searches, threads, settings)
-        header = record_run(run, output, progress=lambda line: click.echo(line, err=True))
-    click.echo(f"{output}: {searches} searches of {header.source['environment']}, LightZero {header.source['version']}")
+        header = record_run(run, output, progress=lambda line: click.echo(clean_lines(line), err=True))
+    recorded = f"{searches} searches of {header.source['environment']}, LightZero {header.source['version']}"
+    click.echo(clean(f"{output}: {recorded}"))
     _report_distinct_keys(header.source.get("distinct_keys"))
 
 
@@ -96,4 +98,4 @@ def synthetic_model(shape: Geometry, seed: int, output: Path, searches: int, bac
         recording = record_model(output, config, searches, seed)
         for _ in track(recording, f"record {shape.name}", total=searches, console=STDERR, transient=True):
             pass
-    click.echo(f"{output}: {searches} searches of kvcache's own world model, {shape.name}")
+    click.echo(clean(f"{output}: {searches} searches of kvcache's own world model, {shape.name}"))

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from kvbench.cli.console import STDERR
+from kvbench.cli.console import say
+from kvbench.text import clean
 
 __all__ = ["report"]
 
@@ -57,5 +58,5 @@ def report(output: Path, histories: int | None, command: str | None, **inputs: A
         histories=MOST_HISTORIES if histories is None else histories,
         command=command or shlex.join(["kvbench", *sys.argv[1:]]),
     )
-    pages = build_report(given, output, lambda what: STDERR.print(f"{what} ..."))
-    click.echo(f"{pages[0]}: {len(pages)} pages")
+    pages = build_report(given, output, lambda what: say(f"{what} ..."), say)
+    click.echo(clean(f"{pages[0]}: {len(pages)} pages"))

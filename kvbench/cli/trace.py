@@ -13,6 +13,7 @@ from rich.progress import track
 from kvbench.cli.console import STDERR
 from kvbench.cli.options import option
 from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
+from kvbench.text import clean
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.writer import recover_trace
 from kvcache import GEOMETRIES
@@ -40,14 +41,14 @@ def show(file: Path) -> None:
 def check(files: tuple[Path, ...]) -> None:
     """Read every event of the traces and check the rules of the format."""
     for file in files:
-        click.echo(f"{file}: {TraceReader(file).check()} events, sound")
+        click.echo(clean(f"{file}: {TraceReader(file).check()} events, sound"))
 
 
 @trace.command()
 @click.argument("file", type=_FILE)
 def recover(file: Path) -> None:
     """Make FILE of the journal that a killed recorder left beside it (FILE.journal)."""
-    click.echo(f"{file}: {recover_trace(file)} events recovered")
+    click.echo(clean(f"{file}: {recover_trace(file)} events recovered"))
 
 
 @trace.command()
@@ -68,4 +69,4 @@ def synthesize(output: Path, geometry: str, searches: int, seed: int, **trees: A
     search = SyntheticSearch(GEOMETRIES[geometry], searches, seed, **trees)
     for _ in track(write_synthetic_trace(output, search), "searching", searches, console=STDERR, transient=True):
         pass
-    click.echo(f"{output}: {TraceReader(output).rows} events, synthetic, {geometry}, seed {seed}")
+    click.echo(clean(f"{output}: {TraceReader(output).rows} events, synthetic, {geometry}, seed {seed}"))

@@ -89,7 +89,7 @@ class GateFixture:
     def file_of_base(self, path: Path) -> str | None:
         """The text of a file as the base has it; None where it has none."""
         done = _run_git(self.checkout, "show", f"{self.commit}:{path.as_posix()}")
-        return done.stdout.decode() if done.returncode == 0 else None
+        return done.stdout.decode(errors="replace") if done.returncode == 0 else None
 
     def measure(self, side: str, seed: int, what: str, places: Iterable[str] = ()) -> Measured:
         """Measure ``both``, ``metrics`` or ``times`` of one side in a new process, with a hash seed.

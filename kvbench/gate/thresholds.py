@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tomllib
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,6 +15,7 @@ from msgspec import Struct
 from kvbench.errors import KvbenchError
 from kvbench.gate.processes import GateFixture
 from kvbench.metrics import METRICS, direction_of
+from kvbench.parse import parse_toml
 
 __all__ = ["TIME", "Limit", "Meant", "Thresholds", "ThresholdsError", "read_thresholds"]
 
@@ -99,8 +99,8 @@ class Thresholds(Struct, frozen=True):
         Raises ThresholdsError: it is no TOML, lacks something, or has something that it should not.
         """
         try:
-            content = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+            content = parse_toml(text)
+        except ValueError as error:
             raise ThresholdsError(f"{name}: not TOML: {error}") from None
         file = _convert(content, _File, name)
         time = _convert(file.time, Limit, f"{name}: [time]")
@@ -137,7 +137,7 @@ def read_thresholds(fixture: GateFixture, path: Path, warn: Callable[[str], None
     path = fixture.checkout / path
     name = os.path.relpath(path, fixture.checkout)
     try:
-        limits = Thresholds.parse(path.read_text(), name)
+        limits = Thresholds.parse(path.read_text(encoding="utf-8"), name)
     except (OSError, UnicodeDecodeError) as error:
         raise ThresholdsError(f"{name}: cannot be read: {error}") from None
     of_base = fixture.file_of_base(Path(name)) if path.is_relative_to(fixture.checkout) else None

@@ -28,6 +28,7 @@ from kvbench.profile.ranges import INFERENCES, KINDS, MODEL, Annotate, RangedRep
 from kvbench.replay.content import Contents
 from kvbench.replay.drive import Latents
 from kvbench.results.profile import ProfiledFile
+from kvbench.text import in_spreadsheet
 from kvbench.trace.steps import Step
 from kvcache import CacheBackend, CacheConfig, make_backend
 
@@ -168,7 +169,7 @@ class Profiling:
     def _operations(self, replay: RangedReplay) -> pd.DataFrame:
         profiler = self._profiled(replay, self._path("trace"))
         operations = operation_table(profiler.key_averages(), ProfilerActivity.CUDA in self._instruments.activities)
-        operations.to_csv(self._path("operations"), index=False)
+        operations.apply(lambda each: each.map(in_spreadsheet)).to_csv(self._path("operations"), index=False)
         return operations
 
     def _stacks(self, replay: RangedReplay) -> None:

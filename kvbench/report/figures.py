@@ -41,6 +41,7 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     # Names come from files: a dollar sign in them begins no formula.
     "text.parse_math": False,
+    "text.usetex": False,
     "font.size": _FONT,
     "axes.linewidth": 0.6,
     "path.simplify": True,
