@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from kvbench.text import clean_lines
+from kvbench.text import clean, clean_lines
 
 __all__ = ["STDERR", "STDOUT", "cells_of", "make_table", "plain", "progress_bar", "say", "show"]
 
@@ -26,30 +26,35 @@ STDERR = Console(stderr=True, **_PLAIN)
 
 
 def plain(text: str) -> Text:
-    """Text that is shown as it is: names of operations, files and benchmarks hold brackets, colons and worse."""
+    """Text that is shown as it is, in one line: names of operations, files and benchmarks hold brackets and worse."""
+    return Text(clean(text))
+
+
+def _lines(text: str) -> Text:
+    """The same of a text of ours that has lines."""
     return Text(clean_lines(text))
 
 
 def say(text: str) -> None:
     """Print a remark on standard error."""
-    STDERR.print(plain(text))
+    STDERR.print(plain(text), soft_wrap=True)
 
 
 def show(*parts: RenderableType) -> None:
-    """Print results on standard output."""
-    STDOUT.print(*(plain(part) if isinstance(part, str) else part for part in parts))
+    """Print results on standard output, texts in their lines."""
+    STDOUT.print(*(_lines(part) if isinstance(part, str) else part for part in parts))
 
 
 class _PlainTable(Table):
     """A table whose cells are shown as they are."""
 
     def add_row(self, *cells: RenderableType | None, **settings: Any) -> None:
-        super().add_row(*(plain(cell) if isinstance(cell, str) else cell for cell in cells), **settings)
+        super().add_row(*(_lines(cell) if isinstance(cell, str) else cell for cell in cells), **settings)
 
 
 def make_table(title: str, labels: Iterable[str], numbers: Iterable[str], min_width: int | None = None) -> Table:
     """A table with columns of labels (``min_width`` characters wide or more), then columns of numbers."""
-    shown = plain(title) if title else None
+    shown = _lines(title) if title else None
     table = _PlainTable(title=shown, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for heading in labels:
         table.add_column(plain(heading), overflow="fold", min_width=min_width)

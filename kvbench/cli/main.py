@@ -64,6 +64,8 @@ def _one_line() -> Iterator[None]:
     except click.ClickException as error:
         vars(error)["message"] = clean_lines(error.message)
         raise
+    except UnicodeEncodeError as error:  # a file's name, as all other text is clean
+        raise click.ClickException(clean_lines(f"{error.object}: a name that is not UTF-8: choose another")) from error
     except OSError as error:
         if error.errno == errno.EPIPE:  # whoever read our output has gone: click ends quietly
             raise

@@ -91,8 +91,8 @@ def profile(
         show(_table(each, top, with_device=device == "cuda"))
     show(str(machine))
     for file in (file for each in profiles for file in each.files):
-        show(f"{folder / file.path}: {file.opens_with}")
-    show(f"{folder / INDEX}: all of these")
+        show(plain(f"{folder / file.path}: {file.opens_with}"))
+    show(plain(f"{folder / INDEX}: all of these"))
 
 
 def _write(

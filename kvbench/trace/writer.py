@@ -48,6 +48,7 @@ def journal_path(path: str | Path) -> Path:
 def check_new(path: str | Path) -> None:
     """Raise the OSError that a recorder of the trace ``path`` would raise: it never overwrites one, nor a journal."""
     path, journal = Path(path), journal_path(path)
+    str(path).encode()  # Arrow opens no other
     if path.exists():
         raise FileExistsError(f"{path} exists: choose another name, traces are not overwritten")
     if journal.exists():
