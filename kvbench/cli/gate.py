@@ -10,7 +10,7 @@ import click
 from msgspec import to_builtins
 
 from kvbench.cli.console import say, show
-from kvbench.cli.options import FILE, option
+from kvbench.cli.options import FILE, FiniteRange, option
 from kvbench.errors import KvbenchError
 from kvbench.measure.machine import Machine
 from kvbench.results.decode import write_json
@@ -30,7 +30,7 @@ class NotMeasuredError(click.ClickException):
 @click.command()
 @click.pass_context
 @click.option("--base", default="origin/main", help="Revision to compare the working tree with.")
-@click.option("--budget", type=click.FloatRange(min=0), default=300, help="Seconds for measuring.")
+@click.option("--budget", type=FiniteRange(min=0), default=300, help="Seconds for measuring.")
 @click.option("--keyword", "-k", help="Only these benchmarks, as pytest's -k has it, e.g. 'store and pong'.")
 @click.option("--no-times", is_flag=True, help="Compare deterministic metrics only.")
 @click.option(

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from kvbench.errors import KvbenchError
-from kvbench.text import clean_lines
+from kvbench.text import clean, clean_lines
 
 __all__ = ["COMMANDS", "main"]
 
@@ -64,6 +64,12 @@ def _one_line() -> Iterator[None]:
     except click.ClickException as error:
         vars(error)["message"] = clean_lines(error.message)
         raise
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise  # torch has no better name for it
+        said = str(error).partition("\n")[0]
+        fault = "there is not memory enough: ask for fewer environments, simulations or slots"
+        raise click.ClickException(clean(f"{fault} ({said})" if said else fault)) from error
     except UnicodeEncodeError as error:  # a file's name, as all other text is clean
         raise click.ClickException(clean_lines(f"{error.object}: a name that is not UTF-8: choose another")) from error
     except OSError as error:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from kvbench.cli.caches import CacheSettings, cache_config, read_replayed, recorded_or_given
 from kvbench.cli.console import STDERR, cells_of, make_table, plain, show
-from kvbench.cli.options import option
+from kvbench.cli.options import COUNT, option
 from kvbench.files import folder_whole_or_absent
 from kvbench.measure.machine import Machine
 from kvbench.profile.profiler import BackendProfile, Profiling
@@ -48,7 +48,7 @@ __all__ = ["profile"]
 @option("--eviction")
 @option("--dtype")
 @option("--threads")
-@click.option("--top", type=click.IntRange(min=1), default=12, help="Print this many operations.")
+@click.option("--top", type=COUNT, default=12, help="Print this many operations.")
 def profile(
     trace: Path,
     backends: tuple[str, ...],

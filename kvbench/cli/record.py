@@ -11,7 +11,7 @@ import click
 from rich.progress import track
 
 from kvbench.cli.console import STDERR
-from kvbench.cli.options import LIGHTZERO_SEED, lightzero_options, model_options, option
+from kvbench.cli.options import LIGHTZERO_SEED, STEPS_OR_NONE, lightzero_options, model_options, option
 from kvbench.record.lightzero_run import RunSettings, record_run
 from kvbench.record.world_model import record_model
 from kvbench.text import clean, clean_lines
@@ -50,7 +50,7 @@ _OUTPUT = click.option(
 @option("--seed", type=LIGHTZERO_SEED, help="Give LightZero this seed.")
 @click.option(
     "--train-steps",
-    type=click.IntRange(min=0),
+    type=STEPS_OR_NONE,
     default=12000,
     help="Train for this many environment steps first; 0 records untrained weights.",
 )

@@ -16,7 +16,7 @@ from msgspec import convert
 
 from kvbench.cli.caches import CacheSettings, cache_config, read_replayed, recorded_or_given
 from kvbench.cli.console import progress_bar, say, show
-from kvbench.cli.options import option
+from kvbench.cli.options import STEPS_OR_NONE, option
 from kvbench.cli.replay_table import replay_table
 from kvbench.measure.machine import Machine
 from kvbench.replay.passes import Replay
@@ -53,7 +53,7 @@ class _Settings(CacheSettings):
 @option("--dtype")
 @click.option(
     "--repetitions",
-    type=click.IntRange(min=0),
+    type=STEPS_OR_NONE,
     default=3,
     help="Timed repetitions, backends interleaved step by step; 0 checks and counts only.",
 )

@@ -41,7 +41,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     show_default=False,
     help="What counts as new: after a tag or commit, or the last N commits.  [default: the last tag, else 10]",
 )
-@click.option("--histories", type=click.IntRange(min=0), help="Most figures of histories, change points first.")
+@click.option("--histories", type=click.IntRange(0, 10**9), help="Most figures of histories, change points first.")
 @click.option("--command", help="What a reader would repeat, where it is not this command line.")
 def report(output: Path, histories: int | None, command: str | None, **inputs: Any) -> None:
     """Make HTML pages of measurements; they need no network and no server.

@@ -13,7 +13,7 @@ import numpy as np
 from rich.table import Column, Table
 
 from kvbench.cli.console import say, show
-from kvbench.cli.options import model_options, option
+from kvbench.cli.options import COUNT, model_options, option
 from kvbench.measure.machine import Machine
 from kvbench.results.decode import write_json
 from kvbench.results.search import SearchedBackend, SearchResults
@@ -77,7 +77,7 @@ class _Run:
 )
 @click.option(
     "--recur-slots",
-    type=click.IntRange(min=1),
+    type=COUNT,
     help="Give the recurrent pool this many slots; by default one for every node.",
 )
 @click.option(

@@ -11,7 +11,7 @@ import click
 from rich.progress import track
 
 from kvbench.cli.console import STDERR
-from kvbench.cli.options import option
+from kvbench.cli.options import STEPS, FiniteRange, option
 from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
 from kvbench.text import clean
 from kvbench.trace.reader import TraceReader
@@ -55,12 +55,12 @@ def recover(file: Path) -> None:
 @click.argument("output", type=_FILE)
 @option("--geometry", help="Take the shapes and sizes from this geometry.")
 @option("--searches", default=4, help="Make this many searches.")
-@option("--seed", type=int, help="Seed the trees.")
-@click.option("--actions", "num_actions", type=click.IntRange(min=1), default=4, help="Branching of the trees.")
-@click.option("--episode-length", type=click.IntRange(min=1), default=40, help="Mean steps.")
+@option("--seed", type=click.IntRange(-(2**63), 2**63 - 1), help="Seed the trees.")
+@click.option("--actions", "num_actions", type=click.IntRange(1, 1024), default=4, help="Branching of the trees.")
+@click.option("--episode-length", type=STEPS, default=40, help="Mean steps.")
 @click.option(
     "--transpositions",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.0,
     help="Share of nodes whose key was met before in the search.",
 )

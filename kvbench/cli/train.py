@@ -13,7 +13,7 @@ import click
 from rich.progress import TextColumn
 
 from kvbench.cli.console import cells_of, make_table, progress_bar, show
-from kvbench.cli.options import LIGHTZERO_SEED, lightzero_options, option
+from kvbench.cli.options import LIGHTZERO_SEED, STEPS, lightzero_options, option
 from kvbench.results.decode import write_json
 from kvbench.results.training import TrainingResults
 from kvbench.text import clean
@@ -39,7 +39,7 @@ def train() -> None:
     default=(LEGACY, "new"),
     help="Train on this cache; give it several times. The others are compared with the first.",
 )
-@click.option("--env-steps", type=click.IntRange(min=1), default=2000, help="Train for this many environment steps.")
+@click.option("--env-steps", type=STEPS, default=2000, help="Train for this many environment steps.")
 @click.option(
     "--validate",
     "validates",

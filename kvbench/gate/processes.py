@@ -184,7 +184,11 @@ def _environment(side: Path, seed: int) -> dict[str, str]:
 
 def _read_outcomes(path: Path) -> Measured:
     measured = Measured()
-    for case in ElementTree.parse(path).iter("testcase"):
+    try:
+        cases = list(ElementTree.parse(path).iter("testcase"))
+    except ElementTree.ParseError as error:
+        raise GateError(f"pytest's report of what it measured cannot be read ({error}): run the gate again") from None
+    for case in cases:
         name = str(case.get("name"))
         for outcome in case:
             message = str(outcome.get("message", "")).strip()

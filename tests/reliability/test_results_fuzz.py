@@ -32,6 +32,7 @@ from reliability.hostile_texts import is_shown_as_it_is
 from reliability.mutated import hostile_texts, mutated_bytes, mutated_json
 
 from kvbench.cli import main
+from kvbench.cli.caches import parse_capacity
 from kvbench.errors import KvbenchError
 from kvbench.gate.thresholds import Thresholds, ThresholdsError
 from kvbench.history.commits import Commits
@@ -295,6 +296,38 @@ def nothing_is_measured(monkeypatch):
         "kvbench.cli.profile._write", "kvbench.cli.trace.write_synthetic_trace",
     ):  # fmt: skip
         monkeypatch.setattr(name, stop)
+
+
+def test_every_number_of_a_command_line_is_bounded():
+    ranges = [
+        (path, each.opts[0], each.type)
+        for path, command in COMMANDS
+        for each in command.params
+        if each.type in (click.INT, click.FLOAT) or isinstance(each.type, click.IntRange)
+    ]
+    assert len(ranges) > 20
+    assert [each for *each, kind in ranges if getattr(kind, "max", None) is None] == []
+
+
+@pytest.mark.parametrize("text", ["1" + "0" * 9 + "1", "9" * 30, "recur=2000000000GB", "init=1,recur=" + "9" * 5000])
+def test_capacities_are_bounded(text):
+    with pytest.raises(click.BadParameter, match=r"at most|give 'default'"):
+        parse_capacity(text)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), MemoryError("Unable to allocate 8 TiB"), RuntimeError("CPU: can't allocate memory: 8 bytes\nat")],
+)
+def test_too_little_memory_is_one_line(monkeypatch, error):
+    def stop(*args, **settings):
+        raise error
+
+    monkeypatch.setattr("kvbench.cli.search._Run", stop)
+    shown = run("search", "--geometry", "cartpole", "--searches", 1)
+    assert shown.exit_code == 1
+    assert shown.stderr.count("\n") == 1
+    assert "not memory enough" in shown.stderr
 
 
 def test_command_lines(tmp_path_factory, nothing_is_measured):
