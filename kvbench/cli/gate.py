@@ -70,7 +70,7 @@ def gate(
         raise NotMeasuredError(f"the gate needs what 'pip install kvcache[bench]' brings: {error}") from None
     try:
         if summary is not None:
-            summary.open("a").close()  # tried now, and not after minutes of measuring
+            summary.open("a", encoding="utf-8").close()  # tried now, and not after minutes of measuring
         with tempfile.TemporaryDirectory(prefix="kvcache-gate-") as folder:
             fixture = GateFixture(Path.cwd(), base, Path(folder), keyword or "")
             limits = read_thresholds(fixture, thresholds, say)
@@ -82,7 +82,7 @@ def gate(
     machine = replace(Machine.describe(), threads=1)
     show(gate_table(title, report), f"{gate_text(report)}\n{machine}")
     if summary is not None:
-        with summary.open("a") as file:
+        with summary.open("a", encoding="utf-8") as file:
             file.write(gate_markdown(title, report))
     if json_file is not None:
         rows = to_builtins(report.rows)

@@ -62,7 +62,8 @@ def _one_line() -> Iterator[None]:
     except KvbenchError as error:
         raise click.ClickException(clean_lines(str(error))) from error
     except click.ClickException as error:
-        vars(error)["message"] = clean_lines(error.message)
+        of_a_line = isinstance(error, click.UsageError)  # which repeats what was typed
+        vars(error)["message"] = clean(error.message) if of_a_line else clean_lines(error.message)
         raise
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):

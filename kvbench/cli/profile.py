@@ -24,6 +24,7 @@ from kvbench.replay.summary import describe_trace
 from kvbench.results.decode import write_json
 from kvbench.results.profile import FORMAT, INDEX, SCHEMA_VERSION, ProfileIndex
 from kvbench.results.replay import Capacity
+from kvbench.text import clean
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.steps import Step
 from kvcache import CacheConfig
@@ -112,7 +113,7 @@ def _write(
             write_json(beside / INDEX, convert(content, ProfileIndex))
     except OSError as error:  # our own errors name the folder; the system's name a temporary one beside it
         system = error.strerror
-        raise click.ClickException(f"{folder}: cannot be written: {system}" if system else str(error)) from None
+        raise click.ClickException(clean(f"{folder}: cannot be written: {system}" if system else str(error))) from None
     return profiles
 
 

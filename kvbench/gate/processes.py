@@ -167,7 +167,14 @@ def _build(side: Path) -> str | None:
 def _run_merged(command: list[str], folder: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command; its ``stdout`` has what it wrote to either stream."""
     return subprocess.run(
-        command, cwd=folder, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
+        command,
+        cwd=folder,
+        check=False,
+        text=True,
+        errors="replace",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        **options,
     )
 
 

@@ -185,7 +185,7 @@ class Profiling:
             f"tracing every Python call makes Python's share look larger than it is"
         )
         graph = render_flame_graph(stacks, f"{self._name}: where a replay's time goes", note)
-        self._path("flame_graph").write_text(graph)
+        self._path("flame_graph").write_text(graph, encoding="utf-8")
 
     def _path(self, kind: str) -> Path:
         return self._place / _FILES[kind][0]

@@ -49,7 +49,11 @@ HOSTILE = {
 }  # fmt: skip
 
 # What may be in a file's name; no bytes are a lone surrogate, but for those that stand for a byte (PEP 383).
-NAMES = {kind: text for kind, text in HOSTILE.items() if "/" not in text and len(text) < 200 and "\ud800" not in text}
+NAMES = {
+    kind: text
+    for kind, text in HOSTILE.items()
+    if ".." not in text and "//" not in text and len(text) < 200 and "\ud800" not in text
+}
 
 UNSEEN = [chr(code) for code in (*range(32), 127, *range(128, 160)) if chr(code) != "\n"]
 UNSEEN += ["\u200b", "\u2028", "\u202e", "\u2067", "\ud800", "\udcff"]

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import subprocess
+from xml.etree import ElementTree
 
 import pytest
 from asv_files import write_results
@@ -20,6 +21,8 @@ from kvbench.gate.rows import Row
 from kvbench.gate.session import GateReport
 from kvbench.history.commits import read_commits
 from kvbench.judge.verdict import Verdict
+from kvbench.profile.chrome_trace import fold_stacks, format_stacks
+from kvbench.profile.flame_graph import render_flame_graph
 from kvbench.report import Inputs, build_report
 from kvbench.results.decode import write_json
 from kvbench.text import clean, in_markdown, in_spreadsheet
@@ -33,7 +36,7 @@ each_text = pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 each_page = pytest.mark.parametrize(
     "text", [TOGETHER, *(pytest.param(text, id=kind, marks=pytest.mark.slow) for kind, text in HOSTILE.items())]
 )
-FEW = ("tag", "environment", "newline", "byte", "equals")
+FEW = ("tag", "closing-tag", "environment", "newline", "byte", "equals")
 
 
 def run(*arguments):
@@ -92,7 +95,7 @@ class TestNames:
     )
     def test_a_trace_from_its_making_to_its_pages(self, tmp_path, name):
         folder = tmp_path / f"d{name}"
-        folder.mkdir()
+        folder.mkdir(parents=True)
         trace = folder / f"t{name}.parquet"
         made = run("trace", "synthesize", trace, "--geometry", "cartpole", "--searches", 1)
         if name == NAMES["byte"]:
@@ -104,7 +107,7 @@ class TestNames:
         json.loads(run("trace", "show", trace).stdout)
         replayed = run("replay", trace, "--repetitions", 0, "--backend", "new", "--json", folder / f"r{name}.json")
         assert replayed.exit_code == 0
-        assert unfolded(f"t{clean(name)}.parquet") in unfolded(replayed.stdout)
+        assert unfolded(clean(trace.name)) in unfolded(replayed.stdout)
         assert unfolded(f"r{clean(name)}.json") in unfolded(replayed.stderr)
         content = json.loads((folder / f"r{name}.json").read_text())
         assert content["replays"][0]["trace"]["file"] == trace.name
@@ -248,6 +251,29 @@ class TestGate:
         assert in_markdown("a_b") == "a_b"
         assert in_markdown("operation[lookup]") == "operation[lookup]"
         assert in_markdown("[x](y) _z_ <b> `c` a|b") == r"[x]\(y) \_z\_ \<b\> \`c\` a\|b"
+
+
+class TestProfiles:
+    @each_text
+    def test_frames(self, text):
+        call = {"ph": "X", "pid": 1, "tid": 1, "ts": 0.0, "dur": 9.0, "cat": "user_annotation", "name": "store"}
+        calls = [call, call | {"cat": "python_function", "name": f"{text}.py(1): f", "ts": 1.0, "dur": 2.0}]
+        stacks = fold_stacks(calls, ["store"])
+        assert len(format_stacks(stacks).splitlines()) == len(stacks)
+        drawn = render_flame_graph(stacks, clean(text), "")
+        ElementTree.fromstring(drawn)
+        assert is_shown_as_it_is(drawn)
+
+    @pytest.mark.slow
+    def test_names(self, tmp_path):
+        for name in ("a[/red]", "job[py311]", "=é$x$"):
+            folder = tmp_path / name
+            folder.mkdir(parents=True)
+            run("trace", "synthesize", folder / "t.parquet", "--geometry", "cartpole", "--searches", 1)
+            shown = run("profile", folder / "t.parquet", "--searches", 1, "--backend", "new", "--output", folder / "p")
+            assert shown.exit_code == 0
+            assert f"{clean(name)}/p/profile.json: all of these" in shown.stdout
+            run("report", "--profile", folder / "p", "--output", folder / "html")
 
 
 class TestBars:
