@@ -42,37 +42,51 @@ def parse_json(content: bytes | str, constant: Callable[[str], Any] | None = Non
     Raises ValueError, in one line: it is not JSON, or out of bounds.
     """
 
-    def refused(place: type[Any], fault: str) -> Any:
-        if keeps_rest:
-            return place()
-        raise ValueError(fault)
-
-    def whole(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in pairs:
-            name = clean(key)
-            found[name] = refused(TwoValues, f"the key {name!r} is there twice") if name in found else value
-        return found
-
-    def integer(text: str) -> Any:
-        number = int(text) if len(text.lstrip("-")) <= _MOST_DIGITS else _LARGEST
-        return number if abs(number) < _LARGEST else refused(NumberOutOfRange, f"Number out of range: {text[:20]}")
-
-    def real(text: str) -> Any:
-        number = float(text)
-        return refused(NumberOutOfRange, f"Number out of range: {text[:20]}") if math.isinf(number) else number
-
+    bounds = _Bounds(keeps_rest)
     try:
         parsed = json.loads(
             content,
-            object_pairs_hook=whole,
-            parse_int=integer,
-            parse_float=real,
-            parse_constant=constant or (lambda name: refused(NotANumber, f"{name} is no number of JSON")),
+            object_pairs_hook=bounds.whole,
+            parse_int=bounds.integer,
+            parse_float=bounds.real,
+            parse_constant=constant or bounds.constant,
         )
         return _shown(parsed)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
+
+
+class _Bounds:
+    """What the parser makes of objects and numbers."""
+
+    def __init__(self, keeps_rest: bool) -> None:
+        self._keeps_rest = keeps_rest
+
+    def whole(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            name = clean(key)
+            found[name] = self._refused(TwoValues, f"the key {name!r} is there twice") if name in found else value
+        return found
+
+    def integer(self, text: str) -> Any:
+        number = int(text) if len(text.lstrip("-")) <= _MOST_DIGITS else _LARGEST
+        return number if abs(number) < _LARGEST else self._out_of_range(text)
+
+    def real(self, text: str) -> Any:
+        number = float(text)
+        return self._out_of_range(text) if math.isinf(number) else number
+
+    def constant(self, name: str) -> Any:
+        return self._refused(NotANumber, f"{name} is no number of JSON")
+
+    def _out_of_range(self, text: str) -> Any:
+        return self._refused(NumberOutOfRange, f"Number out of range: {text[:20]}")
+
+    def _refused(self, place: type[Any], fault: str) -> Any:
+        if self._keeps_rest:
+            return place()
+        raise ValueError(fault)
 
 
 def parse_toml(text: str) -> dict[str, Any]:

@@ -72,11 +72,11 @@ def _one_line() -> Iterator[None]:
         fault = "there is not memory enough: ask for fewer environments, simulations or slots"
         raise click.ClickException(clean(f"{fault} ({said})" if said else fault)) from error
     except UnicodeEncodeError as error:  # a file's name, as all other text is clean
-        raise click.ClickException(clean_lines(f"{error.object}: a name that is not UTF-8: choose another")) from error
+        raise click.ClickException(clean(f"{error.object}: a name that is not UTF-8: choose another")) from error
     except OSError as error:
         if error.errno == errno.EPIPE:  # whoever read our output has gone: click ends quietly
             raise
-        raise click.ClickException(clean_lines(str(error))) from error
+        raise click.ClickException(clean(str(error))) from error
 
 
 def _print_version(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
