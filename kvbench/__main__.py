@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from types import FrameType
 
 __all__ = ["main"]
@@ -47,6 +48,9 @@ def _stopped_by_signals() -> Iterator[None]:
 
 def main() -> None:
     """Run the command line. Ends with one line where a package is missing that ``kvcache`` alone does not need."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # no text is lost where a console lacks its letters
     try:
         with _stopped_by_signals():
             from kvbench.cli import main as command

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kvbench.text import clean
+
 __all__ = ["FileError", "KvbenchError"]
 
 
@@ -15,4 +17,4 @@ class FileError(KvbenchError):
     """A file or folder that cannot be used: which one, and what is wrong with it."""
 
     def __init__(self, path: str | Path, fault: str) -> None:
-        super().__init__(f"{path}: {fault}")
+        super().__init__(clean(f"{path}: {fault}"))

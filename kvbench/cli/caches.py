@@ -18,7 +18,8 @@ __all__ = ["DTYPES", "CacheSettings", "cache_config", "parse_capacity", "read_re
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_PART = re.compile(rf"(?:(init|recur)=)?(0*[1-9]\d*)({'|'.join(_UNITS)})?", re.ASCII)
+_MOST_SLOTS, _MOST_BYTES, _MOST_DIGITS = 10**9, 1 << 60, 20  # more are in no machine
+_PART = re.compile(rf"(?:(init|recur)=)?(0*[1-9]\d{{0,{_MOST_DIGITS - 1}}})({'|'.join(_UNITS)})?", re.ASCII)
 
 
 class CacheSettings(TypedDict):
@@ -52,8 +53,11 @@ def parse_capacity(text: str) -> Capacity:
                 "number of slots or, with a unit, of bytes: '50MB'"
             )
         pool, number, unit = found.groups()
+        size, most = int(number) * _UNITS.get(unit, 1), _MOST_BYTES if unit else _MOST_SLOTS
+        if size > most:
+            raise click.BadParameter(f"{text!r}: a pool has at most {most:,} {'bytes' if unit else 'slots'}")
         for each in [pool] if pool else sizes:
-            sizes[each] = {f"{each}_bytes": int(number) * _UNITS[unit]} if unit else {each: int(number)}
+            sizes[each] = {f"{each}_bytes" if unit else each: size}
     return Capacity(text, **sizes["init"], **sizes["recur"])
 
 

@@ -1,33 +1,72 @@
 """The two consoles: results on standard output, progress and remarks on standard error."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["STDERR", "STDOUT", "cells_of", "make_table"]
+from kvbench.text import clean, clean_lines
+
+__all__ = ["STDERR", "STDOUT", "cells_of", "make_table", "plain", "progress_bar", "say", "show"]
 
 WIDTH_OF_FILES = 120
 _UNKNOWN = "-"
 
-# What is printed is shown as it is: names of operations and benchmarks hold brackets and colons.
-_PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
 # A table that goes to a file or a pipe is as wide as it needs; one on a terminal is as wide as that.
 _WIDTH = None if Console().is_terminal else WIDTH_OF_FILES
+_PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
 STDOUT = Console(width=_WIDTH, soft_wrap=True, **_PLAIN)
 STDERR = Console(stderr=True, **_PLAIN)
 
 
+def plain(text: str) -> Text:
+    """Text that is shown as it is, in one line: names of operations, files and benchmarks hold brackets and worse."""
+    return Text(clean(text))
+
+
+def _lines(text: str) -> Text:
+    """The same of a text of ours that has lines."""
+    return Text(clean_lines(text))
+
+
+def say(text: str) -> None:
+    """Print a remark on standard error."""
+    STDERR.print(plain(text), soft_wrap=True)
+
+
+def show(*parts: RenderableType) -> None:
+    """Print results on standard output, texts in their lines."""
+    STDOUT.print(*(_lines(part) if isinstance(part, str) else part for part in parts))
+
+
+class _PlainTable(Table):
+    """A table whose cells are shown as they are."""
+
+    def add_row(self, *cells: RenderableType | None, **settings: Any) -> None:
+        super().add_row(*(_lines(cell) if isinstance(cell, str) else cell for cell in cells), **settings)
+
+
 def make_table(title: str, labels: Iterable[str], numbers: Iterable[str], min_width: int | None = None) -> Table:
     """A table with columns of labels (``min_width`` characters wide or more), then columns of numbers."""
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    shown = _lines(title) if title else None
+    table = _PlainTable(title=shown, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for heading in labels:
-        table.add_column(heading, overflow="fold", min_width=min_width)
+        table.add_column(plain(heading), overflow="fold", min_width=min_width)
     for heading in numbers:
-        table.add_column(heading, justify="right")
+        table.add_column(plain(heading), justify="right")
     return table
+
+
+def progress_bar(*more: str | ProgressColumn, **settings: Any) -> Progress:
+    """Bars on standard error that leave nothing behind, each with its description as it is; ``more`` is behind them."""
+    columns = [TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), *more]
+    return Progress(*columns, TimeElapsedColumn(), console=STDERR, transient=True, **settings)
 
 
 def cells_of(values: Iterable[Any], form: str) -> list[str]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 from msgspec import to_builtins
 
-from kvbench.cli.console import STDERR, STDOUT
-from kvbench.cli.options import FILE, option
+from kvbench.cli.console import say, show
+from kvbench.cli.options import FILE, FiniteRange, option
 from kvbench.errors import KvbenchError
 from kvbench.files import append_whole, temporary_folder
 from kvbench.measure.machine import Machine
@@ -36,7 +36,7 @@ class NotMeasuredError(click.ClickException):
 @click.command()
 @click.pass_context
 @click.option("--base", default="origin/main", help="Revision to compare the working tree with.")
-@click.option("--budget", type=click.FloatRange(min=0), default=300, help="Seconds for measuring.")
+@click.option("--budget", type=FiniteRange(min=0), default=300, help="Seconds for measuring.")
 @click.option("--keyword", "-k", help="Only these benchmarks, as pytest's -k has it, e.g. 'store and pong'.")
 @click.option("--no-times", is_flag=True, help="Compare deterministic metrics only.")
 @click.option(
@@ -83,7 +83,7 @@ def gate(
             append_whole(summary, "")  # tried now, and not after minutes of measuring
         with temporary_folder("kvcache-gate") as folder:
             fixture = GateFixture(find_checkout(Path.cwd()), base, folder, keyword or "", pass_env)
-            limits = read_thresholds(fixture, thresholds, STDERR.print)
+            limits = read_thresholds(fixture, thresholds, say)
             report = run_gate(fixture.measure, limits, budget=budget, with_times=not no_times, progress=_say_how_far)
     except (KvbenchError, OSError) as error:
         raise NotMeasuredError(str(error)) from None
@@ -108,7 +108,7 @@ def _show(title: str, fixture: GateFixture, report: GateReport, summary: Path | 
 
     # The measuring processes have one thread each, whatever this one has.
     machine = replace(Machine.describe(), threads=1)
-    STDOUT.print(gate_table(title, report), f"{gate_text(report)}\n{machine}; {_compiled(fixture.compiled)}")
+    show(gate_table(title, report), f"{gate_text(report)}\n{machine}; {_compiled(fixture.compiled)}")
     content = GateResults(
         base=fixture.commit, machine=machine.to_dict(), compiled=fixture.compiled, pairs=report.pairs,
         seconds=report.seconds, rows=to_builtins(report.rows),
@@ -131,4 +131,4 @@ def _compiled(sides: Mapping[str, Sequence[str]]) -> str:
 
 
 def _say_how_far(pairs: int, undecided: int, seconds: float) -> None:
-    STDERR.print(f"{pairs} pairs of processes, {seconds:.0f} s: {undecided} benchmarks to decide")
+    say(f"{pairs} pairs of processes, {seconds:.0f} s: {undecided} benchmarks to decide")

@@ -10,6 +10,7 @@ from kvbench.cli.console import make_table
 from kvbench.gate.rows import Row
 from kvbench.gate.session import GateReport
 from kvbench.judge.verdict import Verdict
+from kvbench.text import in_markdown
 
 __all__ = ["gate_markdown", "gate_table", "gate_text"]
 
@@ -33,11 +34,11 @@ def gate_table(title: str, report: GateReport) -> Table | str:
 
 def gate_markdown(title: str, report: GateReport) -> str:
     """The same for GitHub."""
-    lines = [f"### {title}: {_overall(report)}", ""]
+    lines = [f"### {in_markdown(title)}: {_overall(report)}", ""]
     if _shown(report):
         lines += [f"| {' | '.join((*LABELS, *NUMBERS, _VERDICT))} |", "|--|--|--:|--:|--:|--|"]
         for row in _shown(report):
-            cells = (each.replace("|", "\\|").replace("\n", " ") for each in _cells(row))
+            cells = (in_markdown(each.replace("\n", " ")) for each in _cells(row))
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join([*lines, gate_text(report)]) + "\n\n"

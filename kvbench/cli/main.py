@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import importlib
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from kvbench.errors import KvbenchError
+from kvbench.text import clean, clean_lines
 
 __all__ = ["COMMANDS", "main"]
 
@@ -46,18 +49,42 @@ class _LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def make_context(self, *args: Any, **settings: Any) -> click.Context:
+        with _one_line():
+            return super().make_context(*args, **settings)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _one_line():
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            click.echo(f"Interrupted: {error.args[0] if error.args else 'no file is half written'}", err=True)
-            ctx.exit(128 + getattr(error, "signal", signal.SIGINT))
-        except KvbenchError as error:
-            raise click.ClickException(str(error)) from error
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # whoever read our output has gone: click ends quietly
-                raise
-            raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """What ends a command is printed without a traceback, and without what a terminal would obey."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        said = error.args[0] if error.args else "no file is half written"
+        click.echo(clean(f"Interrupted: {said}"), err=True)
+        raise SystemExit(128 + getattr(error, "signal", signal.SIGINT)) from None
+    except KvbenchError as error:
+        raise click.ClickException(clean_lines(str(error))) from error
+    except click.ClickException as error:
+        of_a_line = isinstance(error, click.UsageError)  # which repeats what was typed
+        vars(error)["message"] = clean(error.message) if of_a_line else clean_lines(error.message)
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise  # torch has no better name for it
+        said = str(error).partition("\n")[0]
+        fault = "there is not memory enough: ask for fewer environments, simulations or slots"
+        raise click.ClickException(clean(f"{fault} ({said})" if said else fault)) from error
+    except UnicodeEncodeError as error:  # a file's name, as all other text is clean
+        raise click.ClickException(clean(f"{error.object}: a name that is not UTF-8: choose another")) from error
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # whoever read our output has gone: click ends quietly
+            raise
+        raise click.ClickException(clean(str(error))) from error
 
 
 def _print_version(ctx: click.Context, param: click.Parameter, asked: bool) -> None:

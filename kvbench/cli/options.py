@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,10 @@ from kvbench.record.lightzero_config import ENVIRONMENTS, parse_settings
 from kvcache import BACKENDS, GEOMETRIES, POSITIONS, EvictionStrategy
 from kvcache.world_model import LARGEST_SEED
 
-__all__ = ["FILE", "LIGHTZERO_SEED", "lightzero_options", "model_options", "option"]
+__all__ = [
+    "COUNT", "FILE", "LIGHTZERO_SEED", "STEPS", "STEPS_OR_NONE", "FiniteRange", "lightzero_options", "model_options",
+    "option",
+]  # fmt: skip
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -42,14 +46,26 @@ def _writable(context: click.Context, parameter: click.Parameter, path: Path | N
     return path
 
 
-_COUNT = click.IntRange(min=1)
+_MOST = 10**6  # of anything that memory is allocated for; a typing error asks for more
+_LONGEST = 10**9  # of what only takes time
+
+
+class FiniteRange(click.FloatRange):
+    """Numbers of a range; NaN is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        return found if math.isfinite(found) else self.fail(f"{value!r} is not a finite number.", param, ctx)
+
+
+COUNT, STEPS, STEPS_OR_NONE = click.IntRange(1, _MOST), click.IntRange(1, _LONGEST), click.IntRange(0, _LONGEST)
 LIGHTZERO_SEED = click.IntRange(min=0, max=2**32 - 1)  # NumPy's and Python's generators take no larger one
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--backend": {"type": click.Choice(list(BACKENDS)), "multiple": True, "default": ("legacy", "new")},
     "--capacity": {"type": parse_capacity, "metavar": "SLOTS", "default": "default"},
     "--device": {"type": click.Choice(["cpu", "cuda"]), "default": "cpu", "help": "Run on this device."},
     "--dtype": {"type": click.Choice(list(DTYPES)), "default": "float32", "help": "Store contexts in this type."},
-    "--env-num": {"type": _COUNT, "help": "Search in this many environments; by default the geometry's."},
+    "--env-num": {"type": COUNT, "help": "Search in this many environments; by default the geometry's."},
     "--eviction": {
         "type": click.Choice([each.value for each in EvictionStrategy]),
         "default": "fifo",
@@ -62,14 +78,14 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
     "--json": {"type": FILE, "callback": _writable, "help": "Write all numbers to this file."},
     "--positions": {"type": click.Choice(POSITIONS), "help": "Use these positions instead of the geometry's own."},
-    "--searches": {"type": _COUNT, "default": 20, "help": "Run this many searches."},
+    "--searches": {"type": STEPS, "default": 20, "help": "Run this many searches."},
     "--seed": {
         "type": click.IntRange(min=0, max=LARGEST_SEED),
         "default": 0,
         "help": "Seed the weights, the play and the noise.",
     },
-    "--simulations": {"type": _COUNT, "help": "Run this many simulations a search; by default the geometry's."},
-    "--threads": {"type": _COUNT, "default": 1, "help": "Let torch use this many threads."},
+    "--simulations": {"type": COUNT, "help": "Run this many simulations a search; by default the geometry's."},
+    "--threads": {"type": click.IntRange(1, 1024), "default": 1, "help": "Let torch use this many threads."},
 }
 
 

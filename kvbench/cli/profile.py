@@ -14,8 +14,8 @@ from msgspec import convert
 from rich.table import Table
 
 from kvbench.cli.caches import CacheSettings, cache_config, read_replayed, recorded_or_given
-from kvbench.cli.console import STDERR, STDOUT, cells_of, make_table
-from kvbench.cli.options import option
+from kvbench.cli.console import STDERR, cells_of, make_table, plain, show
+from kvbench.cli.options import COUNT, option
 from kvbench.files import folder_whole_or_absent
 from kvbench.measure.machine import Machine
 from kvbench.profile.profiler import BackendProfile, Profiling
@@ -24,6 +24,7 @@ from kvbench.replay.summary import describe_trace
 from kvbench.results.decode import write_json
 from kvbench.results.profile import FORMAT, INDEX, SCHEMA_VERSION, ProfileIndex
 from kvbench.results.replay import Capacity
+from kvbench.text import clean
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.steps import Step
 from kvcache import CacheConfig
@@ -48,7 +49,7 @@ __all__ = ["profile"]
 @option("--eviction")
 @option("--dtype")
 @option("--threads")
-@click.option("--top", type=click.IntRange(min=1), default=12, help="Print this many operations.")
+@click.option("--top", type=COUNT, default=12, help="Print this many operations.")
 def profile(
     trace: Path,
     backends: tuple[str, ...],
@@ -88,11 +89,11 @@ def profile(
     }
     profiles = _write(folder, index, backends, steps, config)
     for each in profiles:
-        STDOUT.print(_table(each, top, with_device=device == "cuda"))
-    STDOUT.print(str(machine))
+        show(_table(each, top, with_device=device == "cuda"))
+    show(str(machine))
     for file in (file for each in profiles for file in each.files):
-        STDOUT.print(f"{folder / file.path}: {file.opens_with}")
-    STDOUT.print(f"{folder / INDEX}: all of these")
+        show(plain(f"{folder / file.path}: {file.opens_with}"))
+    show(plain(f"{folder / INDEX}: all of these"))
 
 
 def _write(
@@ -105,14 +106,14 @@ def _write(
             for name in backends:
 
                 def say(what: str, name: str = name) -> None:
-                    status.update(f"{name}: {what}")
+                    status.update(plain(f"{name}: {what}"))
 
                 profiles.append(Profiling(name, steps, config, beside).run(say))
             content = index | {"profiles": [each.to_dict() for each in profiles]}
             write_json(beside / INDEX, convert(content, ProfileIndex))
     except OSError as error:  # our own errors name the folder; the system's name a temporary one beside it
         system = error.strerror
-        raise click.ClickException(f"{folder}: cannot be written: {system}" if system else str(error)) from None
+        raise click.ClickException(clean(f"{folder}: cannot be written: {system}" if system else str(error))) from None
     return profiles
 
 

@@ -11,9 +11,10 @@ import click
 from rich.progress import track
 
 from kvbench.cli.console import STDERR
-from kvbench.cli.options import LIGHTZERO_SEED, lightzero_options, model_options, option
+from kvbench.cli.options import LIGHTZERO_SEED, STEPS_OR_NONE, lightzero_options, model_options, option
 from kvbench.record.lightzero_run import RunSettings, record_run
 from kvbench.record.world_model import record_model
+from kvbench.text import clean, clean_lines
 from kvbench.trace.keys import FEW_DISTINCT_KEYS
 from kvbench.trace.writer import journal_path
 from kvcache import Geometry
@@ -49,7 +50,7 @@ _OUTPUT = click.option(
 @option("--seed", type=LIGHTZERO_SEED, help="Give LightZero this seed.")
 @click.option(
     "--train-steps",
-    type=click.IntRange(min=0),
+    type=STEPS_OR_NONE,
     default=12000,
     help="Train for this many environment steps first; 0 records untrained weights.",
 )
@@ -64,8 +65,9 @@ def lightzero(
     """
     with _hint_when_cut_off(output):
         run = RunSettings(config, seed, train_steps, searches, threads, settings)
-        header = record_run(run, output, progress=lambda line: click.echo(line, err=True))
-    click.echo(f"{output}: {searches} searches of {header.source['environment']}, LightZero {header.source['version']}")
+        header = record_run(run, output, progress=lambda line: click.echo(clean_lines(line), err=True))
+    recorded = f"{searches} searches of {header.source['environment']}, LightZero {header.source['version']}"
+    click.echo(clean(f"{output}: {recorded}"))
     _report_distinct_keys(header.source.get("distinct_keys"))
 
 
@@ -96,4 +98,4 @@ def synthetic_model(shape: Geometry, seed: int, output: Path, searches: int, bac
         recording = record_model(output, config, searches, seed)
         for _ in track(recording, f"record {shape.name}", total=searches, console=STDERR, transient=True):
             pass
-    click.echo(f"{output}: {searches} searches of kvcache's own world model, {shape.name}")
+    click.echo(clean(f"{output}: {searches} searches of kvcache's own world model, {shape.name}"))

@@ -13,17 +13,17 @@ from typing import Any, Unpack
 import click
 import torch
 from msgspec import convert
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kvbench.cli.caches import CacheSettings, cache_config, read_replayed, recorded_or_given
-from kvbench.cli.console import STDERR, STDOUT
-from kvbench.cli.options import option
+from kvbench.cli.console import progress_bar, say, show
+from kvbench.cli.options import STEPS_OR_NONE, option
 from kvbench.cli.replay_table import replay_table
 from kvbench.measure.machine import Machine
 from kvbench.replay.passes import Replay
 from kvbench.replay.summary import describe_trace, ratio, summarise
 from kvbench.results.decode import write_json
 from kvbench.results.replay import FORMAT, SCHEMA_VERSION, Capacity, NotMeasured, ReplayResult, ReplayResults
+from kvbench.text import clean
 from kvbench.trace.reader import TraceReader
 
 __all__ = ["replay"]
@@ -53,7 +53,7 @@ class _Settings(CacheSettings):
 @option("--dtype")
 @click.option(
     "--repetitions",
-    type=click.IntRange(min=0),
+    type=STEPS_OR_NONE,
     default=3,
     help="Timed repetitions, backends interleaved step by step; 0 checks and counts only.",
 )
@@ -81,7 +81,7 @@ def replay(
     available = [each for each in devices if each != "cuda" or torch.cuda.is_available()]
     not_measured = [NotMeasured(each, _NO_CUDA) for each in devices if each not in available]
     for each in not_measured:
-        STDERR.print(f"{each.device}: {each.reason}")
+        say(f"{each.device}: {each.reason}")
     created = datetime.now(UTC).isoformat(timespec="seconds")
     replays = list(_replay_all(traces, available, capacities, backends, settings))
     if json_file is not None:
@@ -96,7 +96,7 @@ def replay(
             "not_measured": not_measured,
         }
         write_json(json_file, convert(content, ReplayResults))
-        STDERR.print(f"all numbers: {json_file}")
+        say(f"all numbers: {json_file}")
     damaged = [each for one in replays for each in one.backends if each.outcomes.faults]
     if damaged:
         faults = "\n".join(f"  {each.name}: {each.outcomes.faults[0]}" for each in damaged)
@@ -117,7 +117,7 @@ def _replay_all(
     for (reader, steps), device, capacity in product(parts, devices, capacities):
         sized = recorded_or_given(capacity, reader.header)
         config = cache_config(reader, sized, device, settings)
-        with _progress_bar(reader.path.name) as progress:
+        with _progress_bar(clean(reader.path.name)) as progress:
             reports = Replay(steps, config, backends, progress=progress).run(settings["repetitions"])
         baseline = reports[backends[0]]
         content = {
@@ -129,15 +129,14 @@ def _replay_all(
             "baseline_over_backend": {name: ratio(baseline, report) for name, report in reports.items()},
         }
         replay = convert(content, ReplayResult)
-        STDOUT.print(replay_table(replay), f"{Machine.describe(device)}\n")
+        show(replay_table(replay), f"{Machine.describe(device)}\n")
         yield replay
 
 
 @contextmanager
 def _progress_bar(name: str) -> Iterator[Any]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     # Drawn by hand between steps: a thread that draws on its own would be in somebody's timing.
-    with Progress(*columns, console=STDERR, transient=True, auto_refresh=False) as progress:
+    with progress_bar(auto_refresh=False) as progress:
         task = progress.add_task(name)
 
         def update(what: str, done: int, total: int) -> None:

@@ -11,6 +11,7 @@ from kvbench.cli.console import cells_of, make_table
 from kvbench.metrics import COUNTERS, OUTCOMES
 from kvbench.replay.drive import OPERATIONS
 from kvbench.results.replay import DEFAULT_CAPACITIES, POOLS, STEP, BackendResult, Latency, ReplayResult
+from kvbench.text import clean
 
 __all__ = ["replay_table"]
 
@@ -46,8 +47,9 @@ def _title(replay: ReplayResult) -> str:
     trace, capacity = replay.trace, replay.capacity
     source, geometry = trace.source, trace.geometry
     kind = "synthetic" if trace.synthetic else f"{source.get('environment', '?')}, {source.get('library', '?')}"
+    traced = f"{trace.file} ({kind} {source.get('version', '')}, geometry {geometry.name})"
     return (
-        f"{trace.file} ({kind} {source.get('version', '')}, geometry {geometry.name}) on {replay.device}\n"
+        f"{clean(traced)} on {replay.device}\n"
         f"{trace.searches} searches, {trace.recurrent_steps} recurrent steps of {geometry.env_num} environments; "
         f"slots: init {capacity.init or 'default'}, recur {capacity.recur or 'default'}"
     )

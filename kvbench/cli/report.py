@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from kvbench.cli.console import STDERR
+from kvbench.cli.console import say
+from kvbench.text import clean
 
 __all__ = ["report"]
 
@@ -40,7 +41,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     show_default=False,
     help="What counts as new: after a tag or commit, or the last N commits.  [default: the last tag, else 10]",
 )
-@click.option("--histories", type=click.IntRange(min=0), help="Most figures of histories, change points first.")
+@click.option("--histories", type=click.IntRange(0, 10**9), help="Most figures of histories, change points first.")
 @click.option("--command", help="What a reader would repeat, where it is not this command line.")
 def report(output: Path, histories: int | None, command: str | None, **inputs: Any) -> None:
     """Make HTML pages of measurements; they need no network and no server.
@@ -57,5 +58,5 @@ def report(output: Path, histories: int | None, command: str | None, **inputs: A
         histories=MOST_HISTORIES if histories is None else histories,
         command=command or shlex.join(["kvbench", *sys.argv[1:]]),
     )
-    pages = build_report(given, output, lambda what: STDERR.print(f"{what} ..."))
-    click.echo(f"{pages[0]}: {len(pages)} pages")
+    pages = build_report(given, output, lambda what: say(f"{what} ..."), say)
+    click.echo(clean(f"{pages[0]}: {len(pages)} pages"))

@@ -9,9 +9,11 @@ import click
 import pandas as pd
 from rich.table import Table
 
-from kvbench.cli.console import STDERR, STDOUT, make_table
+from kvbench.cli.console import make_table, say, show
 from kvbench.files import whole_or_absent
 from kvbench.results.asv import load_durations, load_results
+from kvbench.results.decode import LeftOut
+from kvbench.text import in_spreadsheet
 
 __all__ = ["results"]
 
@@ -26,23 +28,31 @@ LABEL_WIDTH = 24
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all rows here instead.")
 @click.option("--durations", is_flag=True, help="Show instead how long asv took for each commit.")
 def results(folder: Path, csv_file: Path | None, durations: bool, machine: str | None, **texts: str | None) -> None:
-    """Show asv's results in FOLDER as a table: a row each benchmark, a column each commit."""
+    """Show asv's results in FOLDER as a table: a row each benchmark, a column each commit.
+
+    What does not fit is left out, counted and named on standard error.
+    """
+    left_out = LeftOut()
+    frame = (load_durations if durations else load_results)(folder, left_out)
+    for line in left_out.lines:
+        say(line)
     if durations:
-        STDOUT.print(_duration_table(_containing(load_durations(folder), machine=machine)))
+        show(_duration_table(_containing(frame, machine=machine)))
         return
-    chosen = _containing(load_results(folder), machine=machine, **texts)
+    chosen = _containing(frame, machine=machine, **texts)
     if csv_file is not None:
         with whole_or_absent(csv_file) as beside:
-            chosen.to_csv(beside, index=False)
-        STDERR.print(f"{len(chosen)} rows: {csv_file}")
+            written = chosen.drop(columns="cell").apply(lambda each: each.map(in_spreadsheet))
+            written.to_csv(beside, index=False)
+        say(f"{len(chosen)} rows: {csv_file}")
         return
     measured = chosen[chosen["state"] != "skipped"]
     # A machine's numbers stand together: they say nothing beside another's.
     for name, rows in measured.groupby("machine", sort=True):
-        STDOUT.print(_result_table(str(name), rows))
+        show(_result_table(str(name), rows))
     skipped = len(chosen) - len(measured)
     if skipped:
-        STDERR.print(f"{skipped} values were skipped where they would have been measured")
+        say(f"{skipped} values were skipped where they would have been measured")
 
 
 def _containing(frame: pd.DataFrame, **texts: str | None) -> pd.DataFrame:

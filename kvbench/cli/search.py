@@ -12,8 +12,8 @@ import click
 import numpy as np
 from rich.table import Column, Table
 
-from kvbench.cli.console import STDERR, STDOUT
-from kvbench.cli.options import model_options, option
+from kvbench.cli.console import say, show
+from kvbench.cli.options import COUNT, model_options, option
 from kvbench.measure.machine import Machine
 from kvbench.results.decode import write_json
 from kvbench.results.search import SearchedBackend, SearchResults
@@ -77,7 +77,7 @@ class _Run:
 )
 @click.option(
     "--recur-slots",
-    type=click.IntRange(min=1),
+    type=COUNT,
     help="Give the recurrent pool this many slots; by default one for every node.",
 )
 @click.option(
@@ -125,7 +125,7 @@ def search(
         report = run.cache.report
         if report is not None and report.stale_hits > LOGGED_STALE_HITS:
             found = f"{report.stale_hits} stale hits of legacy"
-            STDERR.print(f"{run.name}: {found}; the first {LOGGED_STALE_HITS} were logged")
+            say(f"{run.name}: {found}; the first {LOGGED_STALE_HITS} were logged")
 
 
 def _play(runs: Sequence[_Run], searches: int, seed: int, config: SearchConfig) -> None:
@@ -183,4 +183,4 @@ def _print(numbers: SearchResults) -> None:
             for each in numbers.backends
         )
         table.add_row(label, *cells)
-    STDOUT.print(table)
+    show(table)

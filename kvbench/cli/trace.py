@@ -11,8 +11,9 @@ import click
 from rich.progress import track
 
 from kvbench.cli.console import STDERR
-from kvbench.cli.options import option
+from kvbench.cli.options import STEPS, FiniteRange, option
 from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
+from kvbench.text import clean
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.writer import recover_trace
 from kvcache import GEOMETRIES
@@ -40,7 +41,7 @@ def show(file: Path) -> None:
 def check(files: tuple[Path, ...]) -> None:
     """Read every event of the traces and check the rules of the format."""
     for file in files:
-        click.echo(f"{file}: {TraceReader(file).check()} events, sound")
+        click.echo(clean(f"{file}: {TraceReader(file).check()} events, sound"))
 
 
 @trace.command()
@@ -49,19 +50,20 @@ def recover(file: Path) -> None:
     """Make FILE of the journal that a killed recorder left beside it (FILE.journal)."""
     was_whole = file.exists()
     events = recover_trace(file)
-    click.echo(f"{file}: {events} events {'were there already; the journal is removed' if was_whole else 'recovered'}")
+    done = "were there already; the journal is removed" if was_whole else "recovered"
+    click.echo(clean(f"{file}: {events} events {done}"))
 
 
 @trace.command()
 @click.argument("output", type=_FILE)
 @option("--geometry", help="Take the shapes and sizes from this geometry.")
 @option("--searches", default=4, help="Make this many searches.")
-@option("--seed", type=int, help="Seed the trees.")
-@click.option("--actions", "num_actions", type=click.IntRange(min=1), default=4, help="Branching of the trees.")
-@click.option("--episode-length", type=click.IntRange(min=1), default=40, help="Mean steps.")
+@option("--seed", type=click.IntRange(-(2**63), 2**63 - 1), help="Seed the trees.")
+@click.option("--actions", "num_actions", type=click.IntRange(1, 1024), default=4, help="Branching of the trees.")
+@click.option("--episode-length", type=STEPS, default=40, help="Mean steps.")
 @click.option(
     "--transpositions",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.0,
     help="Share of nodes whose key was met before in the search.",
 )
@@ -70,4 +72,4 @@ def synthesize(output: Path, geometry: str, searches: int, seed: int, **trees: A
     search = SyntheticSearch(GEOMETRIES[geometry], searches, seed, **trees)
     for _ in track(write_synthetic_trace(output, search), "searching", searches, console=STDERR, transient=True):
         pass
-    click.echo(f"{output}: {TraceReader(output).rows} events, synthetic, {geometry}, seed {seed}")
+    click.echo(clean(f"{output}: {TraceReader(output).rows} events, synthetic, {geometry}, seed {seed}"))

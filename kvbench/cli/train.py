@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TextColumn
 
-from kvbench.cli.console import STDERR, STDOUT, cells_of, make_table
-from kvbench.cli.options import LIGHTZERO_SEED, lightzero_options, option
+from kvbench.cli.console import cells_of, make_table, progress_bar, show
+from kvbench.cli.options import LIGHTZERO_SEED, STEPS, lightzero_options, option
 from kvbench.files import temporary_folder
 from kvbench.results.decode import write_json
 from kvbench.results.training import TrainingResults
+from kvbench.text import clean
 from kvbench.training import run
 from kvbench.training.backends import LEGACY, TRAINED
 from kvbench.training.run import TrainingSettings
@@ -38,7 +39,7 @@ def train() -> None:
     default=(LEGACY, "new"),
     help="Train on this cache; give it several times. The others are compared with the first.",
 )
-@click.option("--env-steps", type=click.IntRange(min=1), default=2000, help="Train for this many environment steps.")
+@click.option("--env-steps", type=STEPS, default=2000, help="Train for this many environment steps.")
 @click.option(
     "--validate",
     "validates",
@@ -74,20 +75,13 @@ def lightzero(output: Path | None, json_path: Path | None, **given: Any) -> None
         write_json(json_path, results)
     _print(results)
     if output is not None:
-        click.echo(f"{_write_page(results, output)}: curves of all runs")
+        click.echo(clean(f"{_write_page(results, output)}: curves of all runs"))
 
 
 @contextmanager
 def _bars(settings: TrainingSettings) -> Iterator[run.Progress]:
     """A bar for each backend, which begins when its run does."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("steps"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=STDERR, transient=True) as bars:
+    with progress_bar(TextColumn("steps")) as bars:
         tasks = {name: bars.add_task(name, total=settings.env_steps, start=False) for name in settings.backends}
 
         def progress(name: str, counts: dict[str, int]) -> None:
@@ -106,9 +100,9 @@ def _print(results: TrainingResults) -> None:
     table = make_table(title, [""], [each.name for each in results.backends])
     for row in rows_of(results):
         table.add_row(row.label, *cells_of(row.values, row.form))
-    STDOUT.print(table)
+    show(table)
     for sentence in verdicts(results):
-        STDOUT.print(sentence)
+        show(sentence)
 
 
 def _write_page(results: TrainingResults, folder: Path) -> Path:

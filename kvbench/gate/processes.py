@@ -79,7 +79,7 @@ class GateFixture:
     def file_of_base(self, path: Path) -> str | None:
         """The text of a file as the base has it; None where it has none."""
         done = run_git(self.checkout, "show", f"{self.commit}:./{path.as_posix()}")
-        return done.stdout.decode() if done.returncode == 0 else None
+        return done.stdout.decode(errors="replace") if done.returncode == 0 else None
 
     def measure(self, side: str, seed: int, what: str, places: Iterable[str] = ()) -> Measured:
         """Measure ``both``, ``metrics`` or ``times`` of one side in a new process, with a hash seed.
@@ -141,7 +141,11 @@ class GateFixture:
 
 def _read_outcomes(path: Path) -> Measured:
     measured = Measured()
-    for case in ElementTree.parse(path).iter("testcase"):
+    try:
+        cases = list(ElementTree.parse(path).iter("testcase"))
+    except ElementTree.ParseError as error:
+        raise GateError(f"pytest's report of what it measured cannot be read ({error}): run the gate again") from None
+    for case in cases:
         name = str(case.get("name"))
         for outcome in case:
             message = str(outcome.get("message", "")).strip()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tomllib
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,6 +16,7 @@ from kvbench.errors import KvbenchError
 from kvbench.files import read_regular
 from kvbench.gate.processes import GateFixture
 from kvbench.metrics import METRICS, direction_of
+from kvbench.parse import parse_toml
 
 __all__ = ["TIME", "Limit", "Meant", "Thresholds", "ThresholdsError", "read_thresholds"]
 
@@ -100,8 +100,8 @@ class Thresholds(Struct, frozen=True):
         Raises ThresholdsError: it is no TOML, lacks something, or has something that it should not.
         """
         try:
-            content = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+            content = parse_toml(text)
+        except ValueError as error:
             raise ThresholdsError(f"{name}: not TOML: {error}") from None
         file = _convert(content, _File, name)
         time = _convert(file.time, Limit, f"{name}: [time]")

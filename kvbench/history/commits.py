@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from kvbench.text import clean
 __all__ = ["Commit", "Commits", "HistoryError", "read_commits"]
 
 DEFAULT_NUMBER = 10  # of commits that count as new where nothing was tagged
+_MOST_DIGITS = 12  # of a number of commits
 _FIELDS = "%H%x00%an%x00%s"  # no text of a commit holds a NUL
 
 
@@ -68,26 +70,29 @@ def read_commits(repository: str | Path, since: str = "") -> Commits:
 
     Raises HistoryError: ``since`` is no revision of the repository, and no number of commits from 1 on.
     """
-    if since.isdecimal() and not int(since):
-        raise HistoryError(repository, "the last 0 commits are none: --since wants a number from 1 on, or a revision")
-    log = _git(repository, "log", "-z", "--topo-order", "--reverse", "--no-show-signature", f"--format={_FIELDS}")
+    if since.isdecimal() and (len(since) > _MOST_DIGITS or not int(since)):
+        fault = f"the last {since[:_MOST_DIGITS]} commits are none: --since wants a number from 1 on, or a revision"
+        raise HistoryError(repository, fault)
+    options = ["-z", "--topo-order", "--reverse", "--no-show-signature", "--encoding=UTF-8", f"--format={_FIELDS}"]
+    log = _git(repository, "log", *options)
     if log is None:
         if since and not since.isdecimal():
             raise HistoryError(repository, f"no git repository: there is no {since!r} in it")
         return Commits()
-    texts = log.split("\0")
-    known = tuple(map(Commit, texts[::3], map(clean, texts[1::3]), map(clean, texts[2::3])))
-    tag = "" if since.isdecimal() else since or (_git(repository, "describe", "--tags", "--abbrev=0") or "").strip()
+    texts = [clean(_decoded(each)) for each in log.split(b"\0")]
+    known = tuple(map(Commit, texts[::3], texts[1::3], texts[2::3]))
+    last = b"" if since else _git(repository, "describe", "--tags", "--abbrev=0") or b""
+    tag = "" if since.isdecimal() else since or os.fsdecode(last.strip())
     return _since(repository, known, tag) if tag else _last(known, int(since or DEFAULT_NUMBER))
 
 
 def _since(repository: str | Path, known: tuple[Commit, ...], tag: str) -> Commits:
     name = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{tag}^{{commit}}")
     # What is no ancestor of HEAD has commits of its own, which say nothing of those that HEAD has and it lacks.
-    new = None if name is None else _git(repository, "rev-list", f"{name.strip()}..HEAD")
+    new = None if name is None else _git(repository, "rev-list", f"{name.decode().strip()}..HEAD")
     if new is None:
         raise HistoryError(repository, f"{tag!r} is no tag, commit or number of commits")
-    return Commits(known, frozenset(new.split()), f"since {clean(tag)}")
+    return Commits(known, frozenset(new.decode().split()), f"since {clean(tag)}")
 
 
 def _last(known: tuple[Commit, ...], number: int) -> Commits:
@@ -97,10 +102,18 @@ def _last(known: tuple[Commit, ...], number: int) -> Commits:
     return Commits(known, new, "in the last commit" if number == 1 else f"in the last {number} commits")
 
 
-def _git(repository: str | Path, *arguments: str) -> str | None:
+def _decoded(text: bytes) -> str:
+    """A commit's text; one that is not UTF-8, and does not say what else it is, is taken for Latin-1 of Windows."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text.decode("cp1252", "replace")
+
+
+def _git(repository: str | Path, *arguments: str) -> bytes | None:
     """What git prints; None where it fails or is not there."""
     try:
         done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, check=False)
     except OSError:
         return None
-    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
+    return done.stdout if done.returncode == 0 else None

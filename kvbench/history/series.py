@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,8 @@ import pandas as pd
 
 from kvbench.history.commits import Commits
 from kvbench.results.asv import load_results
-from kvbench.text import clean, seconds_of
+from kvbench.results.decode import LeftOut
+from kvbench.text import seconds_of
 
 __all__ = ["History", "Series", "read_history"]
 
@@ -30,8 +30,8 @@ _EXACT_UNITS = r"%|evictions|(bytes|operations|allocations|synchronisations)( pe
 class Series:
     """One metric of one cell on one machine, commit by commit.
 
-    Names are as asv has them; ``params`` is ``name=value, ...``. There is a value for each of the history's commits of
-    that machine, NaN where nothing was measured; ``failed`` says which failed.
+    Names are as asv has them; ``params`` is ``name=value, ...``, and ``cell`` has the values by name. There is a value
+    for each of the history's commits of that machine, NaN where nothing was measured; ``failed`` says which failed.
     """
 
     machine: str
@@ -40,6 +40,7 @@ class Series:
     unit: str
     values: np.ndarray
     failed: np.ndarray
+    cell: dict[str, str]
 
     @property
     def is_exact(self) -> bool:
@@ -79,12 +80,6 @@ class Series:
             return ""
         return ", ".join(f"{name}={value}" for name, value in self.cell.items() if name != "backend")
 
-    @cached_property
-    def cell(self) -> dict[str, str]:
-        """Parameters by name."""
-        pairs = (part.partition("=") for part in self.params.split(", ") if part)
-        return {name: value for name, _, value in pairs}
-
 
 @dataclass(frozen=True)
 class History:
@@ -103,6 +98,12 @@ class History:
     skipped: tuple[tuple[str, str, str, int], ...] = ()
     is_empty: bool = False
 
+    def cells(self, machine: str, benchmark: str) -> dict[str, dict[str, str]]:
+        """Parameters of a benchmark on a machine, by their text."""
+        return {
+            each.params: each.cell for each in self.series if (each.machine, each.benchmark) == (machine, benchmark)
+        }
+
     def values(self, machine: str, benchmark: str) -> dict[str, np.ndarray]:
         """Values of a benchmark on a machine by parameters, one for each of its commits."""
         return {
@@ -118,14 +119,12 @@ class History:
                 yield self.commits[machine][place], values
 
 
-def read_history(folder: str | Path, commits: Commits) -> History:
+def read_history(folder: str | Path, commits: Commits, left_out: LeftOut | None = None) -> History:
     """Read asv's results. Commits are in the repository's order; unknown ones are where their dates put them.
 
-    Raises ResultsError, as ``load_results``.
+    What does not fit is left out, as ``load_results`` does. Raises ResultsError, as that.
     """
-    frame = load_results(folder)
-    for column in ("machine", "benchmark", "params", "unit"):
-        frame[column] = frame[column].map({text: clean(str(text)) for text in frame[column].unique()})
+    frame = load_results(folder, left_out)
     dates = dict(zip(frame["commit"], frame["date"], strict=True))
     order = _order(dates, commits)
     machines = {
@@ -148,7 +147,7 @@ def _order(dates: dict[str, pd.Timestamp], commits: Commits) -> dict[str, int]:
 
 def _series(frame: pd.DataFrame, machines: dict[str, list[str]]) -> Iterator[Series]:
     own = ["machine", "benchmark", "params", "unit"]
-    keys = frame[own].drop_duplicates()
+    keys = frame[[*own, "cell"]].drop_duplicates(own)
     places = {(machine, name): place for machine, names in machines.items() for place, name in enumerate(names)}
     rows = frame.groupby(own, sort=False).ngroup().to_numpy()
     columns = np.array([places[each] for each in zip(frame["machine"], frame["commit"], strict=True)], dtype=int)
@@ -159,6 +158,7 @@ def _series(frame: pd.DataFrame, machines: dict[str, list[str]]) -> Iterator[Ser
     for key, one, failures in zip(keys.to_dict("records"), values, failed, strict=True):
         if failures.any() or not np.isnan(one).all():
             number = len(machines[key["machine"]])
+            key["cell"] = dict(key["cell"])
             yield Series(**key, values=one[:number], failed=failures[:number])
 
 
@@ -166,6 +166,6 @@ def _skipped(frame: pd.DataFrame) -> list[tuple[str, str, str, int]]:
     skipped = frame[frame["state"] == "skipped"]
     if skipped.empty:
         return []
-    device = skipped["params"].str.extract(r"(?:^|, )device=([^,]*)", expand=False).fillna("")
+    device = skipped["cell"].map(lambda cell: dict(cell).get("device", "")).rename("device")
     counts = skipped.groupby(["machine", "benchmark", device]).size()
     return [(str(a), str(b), str(c), int(number)) for (a, b, c), number in counts.items()]

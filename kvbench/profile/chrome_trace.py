@@ -5,10 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+
+from kvbench.text import clean
 
 __all__ = ["Event", "Stack", "Stacks", "fold_stacks", "format_stacks", "read_chrome_trace"]
 
@@ -36,7 +39,7 @@ def read_chrome_trace(path: str | Path) -> list[Event]:
     try:
         content = json.loads(gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data)
         events: list[Event] = content["traceEvents"]
-    except (ValueError, KeyError, TypeError, EOFError) as error:
+    except (ValueError, KeyError, TypeError, EOFError, RecursionError, zlib.error) as error:
         raise ValueError(f"{path}: not a trace in Chrome's format: {error!r}") from None
     return events
 
@@ -84,7 +87,7 @@ def _fold_thread(calls: list[tuple[int, int, int, Event]], roots: frozenset[str]
 
 def _frame(name: str) -> str:
     """``kvcache/pool.py(98): find`` as ``find (kvcache/pool.py:98)``; addresses would keep the same calls apart."""
-    name = _ADDRESS.sub("", name).removeprefix(_HOME).replace(";", ",")
+    name = clean(_ADDRESS.sub("", name).removeprefix(_HOME).replace(";", ","))
     python = _PYTHON_FRAME.fullmatch(name)
     return f"{python['function']} ({python['file']}:{python['line']})" if python else name
 

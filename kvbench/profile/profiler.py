@@ -29,6 +29,7 @@ from kvbench.profile.ranges import INFERENCES, KINDS, MODEL, Annotate, RangedRep
 from kvbench.replay.content import Contents
 from kvbench.replay.drive import Latents
 from kvbench.results.profile import ProfiledFile
+from kvbench.text import in_spreadsheet
 from kvbench.trace.steps import Step
 from kvcache import CacheBackend, CacheConfig, make_backend
 
@@ -173,7 +174,7 @@ class Profiling:
     def _operations(self, replay: RangedReplay) -> pd.DataFrame:
         profiler, _ = self._profiled(replay, self._path("trace"))
         operations = operation_table(profiler.key_averages(), ProfilerActivity.CUDA in self._instruments.activities)
-        operations.to_csv(self._path("operations"), index=False)
+        operations.apply(lambda each: each.map(in_spreadsheet)).to_csv(self._path("operations"), index=False)
         return operations
 
     def _stacks(self, replay: RangedReplay) -> None:
@@ -189,7 +190,7 @@ class Profiling:
             f"tracing every Python call makes Python's share look larger than it is"
         )
         graph = render_flame_graph(stacks, f"{self._name}: where a replay's time goes", note)
-        self._path("flame_graph").write_text(graph)
+        self._path("flame_graph").write_text(graph, encoding="utf-8")
 
     def _path(self, kind: str) -> Path:
         return self._place / _FILES[kind][0]

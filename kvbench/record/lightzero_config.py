@@ -6,7 +6,6 @@ import copy
 import importlib
 import importlib.metadata
 import importlib.util
-import json
 import runpy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from kvbench.errors import KvbenchError
+from kvbench.parse import parse_json
 
 __all__ = [
     "ENVIRONMENTS",
@@ -183,7 +183,7 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
         if not (path and equals):
             raise ConfigError(f"{text!r} is no setting: write it as policy.batch_size=32")
         try:
-            values[path] = json.loads(value)
+            values[path] = parse_json(value, constant=float)
         except ValueError:
             values[path] = value
     return values

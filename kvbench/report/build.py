@@ -22,6 +22,7 @@ from kvbench.report.text import clean, file_name
 from kvbench.report.training import headlines as training_headlines
 from kvbench.report.training import read_training
 from kvbench.results.asv import load_machines
+from kvbench.results.decode import LeftOut
 from kvbench.results.profile import read_profile_index
 from kvcache import __version__
 
@@ -71,13 +72,19 @@ class Inputs:
     trainings: Sequence[Path] = ()
 
 
-def build_report(inputs: Inputs, output: Path, progress: Progress = lambda what: None) -> list[Path]:
+def build_report(
+    inputs: Inputs,
+    output: Path,
+    progress: Progress = lambda what: None,
+    warn: Callable[[str], None] = lambda line: None,
+) -> list[Path]:
     """Read all inputs, then write the pages.
 
     Args:
         inputs: of the report.
         output: folder of the pages; pages of an earlier report in it are replaced.
         progress: called with what is being done.
+        warn: called with a line for each file of which something was left out, since it did not fit.
 
     Returns:
         The pages, the front page first.
@@ -88,6 +95,8 @@ def build_report(inputs: Inputs, output: Path, progress: Progress = lambda what:
     """
     progress("reading")
     report = _Report(inputs, output, progress)
+    for line in report.left_out.lines:
+        warn(line)
     with report.site.writing():
         report.write()
     return [output / name for name in report.site.finish()]
@@ -110,10 +119,11 @@ class _Report:
         self.progress = progress
         self.command = clean(inputs.command)
         self.commits = read_commits(inputs.repository, inputs.since)
-        self.history = History() if inputs.results is None else read_history(inputs.results, self.commits)
-        self.machines = {} if inputs.results is None else load_machines(inputs.results)
-        self.files = [read_replays(path, name) for path, name in _named_apart(inputs.replays)]
-        self.benchmarks = [read_benchmarks(path, name) for path, name in _named_apart(inputs.benchmarks)]
+        self.left_out = left_out = LeftOut()
+        self.history = History() if inputs.results is None else read_history(inputs.results, self.commits, left_out)
+        self.machines = {} if inputs.results is None else load_machines(inputs.results, left_out)
+        self.files = [read_replays(path, name, left_out) for path, name in _named_apart(inputs.replays)]
+        self.benchmarks = [read_benchmarks(path, name, left_out) for path, name in _named_apart(inputs.benchmarks)]
         self.traces = [read_searches(path) for path, _ in _named_apart(inputs.traces)]
         self.trainings = {
             f"{file_name('training', name)}.html": read_training(path, name)
@@ -205,7 +215,7 @@ class _Report:
         sentence, changed = front.changed_table(judgement.change_points, self.commits, self.history, pages)
         given = (self.inputs.results, self.files, self.benchmarks, self.traces, self.profile, self.trainings)
         absent = [kind for kind, value in zip(_KINDS, given, strict=True) if not value]
-        not_measured = front.not_measured_table(found, self.files, self.history, absent)
+        not_measured = front.not_measured_table(found, self.files, self.history, absent, self.left_out)
         machines = front.machine_table(
             self.files, self.benchmarks, self.trainings.values(), self.machines, self.history, self.commits
         )

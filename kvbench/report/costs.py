@@ -16,6 +16,7 @@ __all__ = ["benchmark_panels", "growth_panels"]
 _GROWTH = "operations.Growth."
 _METRICS = {"time": "us", "tensor_operations": "", "bytes_reserved": ""}  # and their units, where the name says less
 _FEWEST_SIZES = 3
+_MOST_DIGITS = 15  # of a size: what is larger is no size
 _AXES = {
     "context": "context length, tokens",
     "environments": "batch size, environments",
@@ -33,8 +34,9 @@ def growth_panels(history: History) -> list[Panel]:
     for machine in history.commits:
         for metric in _METRICS:
             shown: dict[tuple[str, str], Panel] = {}
-            for commit, values in history.at(machine, f"{_GROWTH}track_{metric}"):
-                for place, by_backend in _points(values).items():
+            benchmark = f"{_GROWTH}track_{metric}"
+            for commit, values in history.at(machine, benchmark):
+                for place, by_backend in _points(values, history.cells(machine, benchmark)).items():
                     if place not in shown and any(len(each) >= _FEWEST_SIZES for each in by_backend.values()):
                         shown[place] = _growth_panel(machine, commit, metric, place, by_backend)
             panels += shown.values()
@@ -42,13 +44,15 @@ def growth_panels(history: History) -> list[Panel]:
     return sorted(panels, key=lambda panel: order.index(panel.name.split("-")[1]))
 
 
-def _points(values: dict[str, float]) -> dict[tuple[str, str], dict[str, dict[int, float]]]:
+def _points(
+    values: dict[str, float], cells: dict[str, dict[str, str]]
+) -> dict[tuple[str, str], dict[str, dict[int, float]]]:
     """Values by size, of each backend, for each axis and device."""
     points: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
     for params, value in values.items():
-        cell = dict(part.partition("=")[::2] for part in params.split(", "))
+        cell = cells[params]
         axis, _, size = cell.get("point", "").partition("=")
-        if axis in _AXES and size.isdecimal():
+        if axis in _AXES and size.isdecimal() and len(size) <= _MOST_DIGITS:
             by_backend = points.setdefault((axis, cell.get("device", "")), {})
             by_backend.setdefault(cell.get("backend", ""), {})[int(size)] = value
     return points

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,7 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     # Names come from files: a dollar sign in them begins no formula.
     "text.parse_math": False,
+    "text.usetex": False,
     "font.size": _FONT,
     "axes.linewidth": 0.6,
     "path.simplify": True,
@@ -96,7 +98,9 @@ def draw(plot: Plot, name: str) -> Drawing:
         points = _bars(axes, plot, labels) if labels else _series(axes, plot, covered)
         _dress(axes, plot)
         file, nothing = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Glyph \d+")  # the reader's own fonts show the text
+            figure.savefig(file, format="svg", transparent=True, metadata=nothing)
         placed = [_placed(axes, each, _POINTS_PER_INCH * height) for each in points]
     legend = [(each.name, _colour(each, place), each.style == "dashed") for place, each in enumerate(plot.series)]
     return Drawing(_as_part_of_a_page(file.getvalue(), name), legend, placed, any(covered))

@@ -22,6 +22,7 @@ from kvbench.report.panels import Cell, Link, Table
 from kvbench.report.regressions import change_table
 from kvbench.report.text import clean, words
 from kvbench.report.training import Training
+from kvbench.results.decode import LeftOut
 from kvbench.results.profile import ProfileIndex
 from kvbench.results.pytest_benchmark import MADE_BY
 from kvbench.results.replay import COMMIT
@@ -92,10 +93,14 @@ def _with_age(commit: str, commits: Commits) -> str:
 
 
 def not_measured_table(
-    comparisons: Sequence[Comparison], files: Iterable[ReplayFile], history: History, absent: Iterable[tuple[str, str]]
+    comparisons: Sequence[Comparison],
+    files: Iterable[ReplayFile],
+    history: History,
+    absent: Iterable[tuple[str, str]],
+    left_out: LeftOut,
 ) -> Table:
     """What has no number, and the reason; ``absent`` are kinds of input that were not given, and what makes them."""
-    rows: list[list[Cell]] = []
+    rows: list[list[Cell]] = [["results that do not fit, left out", why, path] for path, why in left_out.files]
     reasons: dict[str, str] = {}
     for file in files:
         for each in file.content.not_measured:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kvbench.report.text import clean, file_name
 from kvbench.results import pytest_benchmark, replay
-from kvbench.results.decode import read_json
+from kvbench.results.decode import LeftOut, read_rows
 from kvbench.results.pytest_benchmark import Benchmark, PytestBenchmarks
 from kvbench.results.replay import COMMIT, DEFAULT_CAPACITIES, BackendResult, ReplayResult, ReplayResults, Timeline
 
@@ -112,12 +112,18 @@ class BenchmarkFile:
         return ", ".join(part for part in (machine.cpu.brand_raw, python) if part)
 
 
-def read_replays(path: Path, name: str = "") -> ReplayFile:
-    """Read one result file, called by its own name unless one is given. Raises ResultsError, as ``read_json`` does."""
-    return ReplayFile(path, read_json(path, ReplayResults, replay.MADE_BY, prepare=clean), name or clean(path.name))
+def read_replays(path: Path, name: str = "", left_out: LeftOut | None = None) -> ReplayFile:
+    """Read one result file, called by its own name unless one is given; replays that do not fit are left out.
+
+    Raises ResultsError, as ``read_rows`` does.
+    """
+    left_out = LeftOut() if left_out is None else left_out
+    content = read_rows(path, ReplayResults, replay.MADE_BY, "replays", ReplayResult, left_out)
+    return ReplayFile(path, content, name or clean(path.name))
 
 
-def read_benchmarks(path: Path, name: str = "") -> BenchmarkFile:
+def read_benchmarks(path: Path, name: str = "", left_out: LeftOut | None = None) -> BenchmarkFile:
     """As ``read_replays``, of pytest-benchmark."""
-    content = read_json(path, PytestBenchmarks, pytest_benchmark.MADE_BY, prepare=clean)
+    left_out = LeftOut() if left_out is None else left_out
+    content = read_rows(path, PytestBenchmarks, pytest_benchmark.MADE_BY, "benchmarks", Benchmark, left_out)
     return BenchmarkFile(path, content, name or clean(path.name))

@@ -18,8 +18,9 @@ from markupsafe import Markup
 from kvbench.errors import FileError
 from kvbench.files import files_whole_or_absent, whole_or_absent
 from kvbench.report.figures import draw
-from kvbench.report.panels import Link, Panel
+from kvbench.report.panels import Cell, Link, Panel
 from kvbench.report.text import number
+from kvbench.text import in_spreadsheet
 
 __all__ = ["LARGEST_PAGE", "Group", "PageLink", "ReportError", "Site"]
 
@@ -95,7 +96,8 @@ class Site:
         drawing = None if panel.plot is None else draw(panel.plot, panel.name)
         file = f"{DATA}/{panel.name}.csv"
         table = panel.data or panel.table
-        frame = pd.DataFrame(table.rows, columns=table.headings, dtype=object)
+        rows = [[in_spreadsheet(_text(cell)) for cell in row] for row in table.rows]
+        frame = pd.DataFrame(rows, columns=[in_spreadsheet(each) for each in table.headings], dtype=object)
         # Exact numbers; what has none is an empty cell.
         self._write(file, frame.to_csv(index=False, lineterminator="\r\n"))
         self.written.append(file)
@@ -205,6 +207,10 @@ class Site:
                 begins = where[group.panels[0].name] if group.panels else _numbered(stem, len(pages))
                 contents.append(PageLink(f"{begins.partition('#')[0]}#{anchor}", group.title))
         return pages, where, contents
+
+
+def _text(cell: Cell) -> Cell:
+    return cell.text if isinstance(cell, Link) else cell
 
 
 def _numbered(stem: str, number: int) -> str:

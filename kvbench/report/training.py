@@ -138,7 +138,7 @@ def headlines(trainings: Iterable[Training]) -> list[Headline]:
 
 def read_training(path: Path, name: str = "") -> Training:
     """Read one result file, called by its own name unless one is given. Raises ResultsError, as ``read_json`` does."""
-    return Training(read_json(path, TrainingResults, MADE_BY, prepare=clean), name or clean(path.name))
+    return Training(read_json(path, TrainingResults, MADE_BY), name or clean(path.name))
 
 
 def write_training_page(path: Path) -> Path:

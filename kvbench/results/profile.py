@@ -58,7 +58,7 @@ def read_profile_index(folder: str | Path) -> ProfileIndex:
     path = folder / INDEX
     index = read_json(path, ProfileIndex, "'kvbench profile'")
     for file in (each.path for profile in index.profiles for each in profile.files):
-        if "\0" in file or not (folder / file).resolve().is_relative_to(folder.resolve()):
+        if not (folder / file).resolve().is_relative_to(folder.resolve()):
             raise ResultsError(path, f"names a file outside of the folder ({file!r}): do not use this profile")
         if not (folder / file).is_file():
             raise ResultsError(path, f"its file {file!r} is missing: make the profile again")

@@ -17,6 +17,8 @@ from typing import Any
 import pyarrow as pa
 
 from kvbench.errors import KvbenchError
+from kvbench.parse import parse_json
+from kvbench.text import clean
 from kvcache import Geometry, __version__
 
 __all__ = [
@@ -75,7 +77,7 @@ class TraceError(KvbenchError):
 
     def __init__(self, path: str | Path, fault: str, row: int | None = None) -> None:
         self.path, self.row = Path(path), row
-        super().__init__(f"{path}: {fault}" if row is None else f"{path}: row {row}: {fault}")
+        super().__init__(clean(f"{path}: {fault}" if row is None else f"{path}: row {row}: {fault}"))
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,9 @@ class TraceHeader:
     def from_json(cls, text: bytes | str) -> TraceHeader:
         """Raises ValueError, saying what is wrong, for text that is no header of this schema version."""
         try:
-            values = json.loads(text)
-        except ValueError:
-            raise ValueError("the header is not JSON") from None
+            values = parse_json(text, constant=str)
+        except ValueError as error:
+            raise ValueError(f"the header is not JSON, or out of bounds: {error}") from None
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
             raise ValueError(f"the header does not say that this is a {FORMAT}")
         version = values.get("schema_version")

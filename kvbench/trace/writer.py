@@ -50,6 +50,7 @@ def journal_path(path: str | Path) -> Path:
 def check_new(path: str | Path) -> None:
     """Raise the OSError that a recorder of the trace ``path`` would raise: it never overwrites one, nor a journal."""
     path, journal = Path(path), journal_path(path)
+    str(path).encode()  # Arrow opens no other
     if path.exists():
         left = f"; 'kvbench trace recover {path}' removes its journal" if journal.exists() else ""
         raise FileExistsError(f"{path} exists: choose another name, traces are not overwritten{left}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,13 +19,13 @@ def commit_name(number: int) -> str:
 
 def write_results(
     folder: Path,
-    values: Mapping[tuple[str, str], Sequence[float | None]],
+    values: Mapping[tuple[str, str | tuple[str, ...]], Sequence[float | None]],
     *,
     commits: Sequence[str] = (),
     units: Mapping[str, str] | None = None,
     machine: str = "vm",
     dates: Sequence[int] = (),
-    param: str = "backend",
+    param: str | tuple[str, ...] = "backend",
 ) -> Path:
     """Write asv's files: ``values`` by benchmark and backend, one for each commit; None is a failure.
 
@@ -32,15 +33,19 @@ def write_results(
         commits: full hashes; made up where there are none.
         units: of benchmarks; microseconds where nothing is said.
         dates: of commits, ms; a day apart where there are none.
-        param: the benchmarks' parameter, whose values stand where the backend does.
+        param: the benchmarks' parameter, whose values stand where the backend does; or several, with tuples of values.
     """
     number = max(map(len, values.values()))
     names = commits or [commit_name(each) for each in range(number)]
-    backends: dict[str, list[str]] = {}
-    for benchmark, backend in values:
-        backends.setdefault(benchmark, []).append(backend)
+    names_of_params = [param] if isinstance(param, str) else list(param)
+    params: dict[str, list[list[str]]] = {}
+    for benchmark, cell in values:
+        lists = params.setdefault(benchmark, [[] for _ in names_of_params])
+        for known, each in zip(lists, [cell] if isinstance(cell, str) else cell, strict=True):
+            if each not in known:
+                known.append(each)
     described = {
-        name: {"param_names": [param], "unit": (units or {}).get(name, "us"), "version": "1"} for name in backends
+        name: {"param_names": names_of_params, "unit": (units or {}).get(name, "us"), "version": "1"} for name in params
     }
     (folder / machine).mkdir(parents=True, exist_ok=True)
     (folder / "benchmarks.json").write_text(json.dumps({"version": 2, **described}))
@@ -48,9 +53,13 @@ def write_results(
     for place, name in enumerate(names):
         results = {
             benchmark: [
-                [values[benchmark, each][place] for each in found], [[f"'{each}'" for each in found]], "1", 0, 0.1,
+                [
+                    values[benchmark, cell[0] if isinstance(param, str) else cell][place]
+                    for cell in itertools.product(*found)
+                ],
+                [[f"'{each}'" for each in known] for known in found], "1", 0, 0.1,
             ]
-            for benchmark, found in backends.items()
+            for benchmark, found in params.items()
         }  # fmt: skip
         content = {
             "version": 2, "commit_hash": name, "date": dates[place] if dates else START + place * DAY,

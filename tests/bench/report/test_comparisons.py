@@ -126,13 +126,14 @@ def from_asv(folder, commits):
         for place, backend in enumerate(("legacy", "new:paged")):
             rows = [pair[place] or [float("nan")] * len(NAMES) for pair in measured]
             for name, numbers in zip(NAMES, zip(*rows, strict=True), strict=True):
-                values[f"replays.Replays.track_{name}", f"{trace}, backend={backend}, device=cpu"] = list(numbers)
+                values[f"replays.Replays.track_{name}", (trace, backend, "cpu")] = list(numbers)
     units = {
         f"replays.Replays.track_{name}": unit
         for name, unit in zip(NAMES, ("ratio", "bytes", "%", "%", "%"), strict=True)
     }
+    params = ("trace", "backend", "device")
     return from_history(
-        read_history(write_results(folder, values, commits=COMMITS, units=units, param="trace"), Commits())
+        read_history(write_results(folder, values, commits=COMMITS, units=units, param=params), Commits())
     )
 
 

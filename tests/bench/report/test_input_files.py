@@ -8,7 +8,7 @@ import pytest
 from replay_files import replay, synthetic
 
 from kvbench.report.input_files import read_benchmarks, read_replays
-from kvbench.results.decode import ResultsError
+from kvbench.results.decode import LeftOut, ResultsError
 from kvbench.results.pytest_benchmark import STATISTICS
 from kvbench.results.replay import Capacity
 
@@ -174,6 +174,11 @@ class TestBenchmarks:
         with pytest.raises(ResultsError, match="give what 'kvbench replay"):
             read_replays(write(tmp_path, self.CONTENT))
 
-    def test_a_statistic_is_missing(self, tmp_path):
-        with pytest.raises(ResultsError, match=r"missing required field q1 \(at \$\.benchmarks\[0\]\.stats\)"):
-            read_benchmarks(write(tmp_path, changed(self.CONTENT, "benchmarks", 0, "stats", "q1")))
+    def test_a_benchmark_without_a_statistic_is_left_out(self, tmp_path):
+        left_out = LeftOut()
+        file = read_benchmarks(
+            write(tmp_path, changed(self.CONTENT, "benchmarks", 0, "stats", "q1")), left_out=left_out
+        )
+        assert [each.name for each in file.content.benchmarks] == ["counted"]
+        fault = "Object missing required field q1 (at $.benchmarks[0].stats)"
+        assert left_out.lines == [f"1 result left out: {tmp_path / 'replay.json'}: {fault}"]

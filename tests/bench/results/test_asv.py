@@ -16,12 +16,12 @@ from kvbench.results.decode import ResultsError
 NAME = "replays.Replays.track_allocations"
 
 
-def write(folder, commit="c" * 40, date=1_795_239_623_000, values=(36.0, None, math.nan, 4.0), version="1", **changes):
+def write(folder, commit="c" * 40, date=1_795_239_623_000, values=(36.0, None, math.nan, 4.0), of="1", **changes):
     (folder / "vm").mkdir(parents=True, exist_ok=True)
     (folder / "vm" / "machine.json").write_text("{}")
     benchmark = {"param_names": ["trace", "backend"], "unit": "allocations per step", "version": "1"}
     (folder / "benchmarks.json").write_text(json.dumps({"version": 2, NAME: benchmark}))
-    cell = [None if values is None else list(values), [["'a'", "'b'"], ["'legacy'", "'new'"]], version]
+    cell = [None if values is None else list(values), [["'a'", "'b'"], ["'legacy'", "'new'"]], of]
     content = {
         "version": 2, "commit_hash": commit, "date": date, "params": {"machine": "vm"},
         "result_columns": ["result", "params", "version", "started_at", "samples"], "results": {NAME: cell},
@@ -53,7 +53,7 @@ def test_rows_stand_in_the_order_of_the_commits(tmp_path):
 
 
 def test_another_version_of_a_benchmark_is_another_benchmark(tmp_path):
-    assert load_results(write(tmp_path, version="0")).empty
+    assert load_results(write(tmp_path, of="0")).empty
 
 
 @pytest.mark.parametrize(
@@ -63,13 +63,16 @@ def test_another_version_of_a_benchmark_is_another_benchmark(tmp_path):
         (lambda folder: (folder / "benchmarks.json").write_text("nothing"), "not JSON, or cut off"),
         (lambda folder: write(folder, results=5), "got int (at $.results)"),
         (lambda folder: write(folder, values=(1.0,)), "other values than parameters"),
-        (lambda folder: (folder / "vm" / "x.json").write_text('{"version": 1}'), "Invalid enum value 1 (at $.version)"),
-        (lambda folder: (folder / "vm" / "x.json").write_text("[" * 100_000), "not JSON, or cut off"),
+        (lambda folder: write(folder, version=1), "of asv's version 1: run 'asv update'"),
+        (lambda folder: (folder / "benchmarks.json").write_text('{"version": 1}'), "version 1: run 'asv update'"),
+        (lambda folder: write(folder, version=3), "not asv's version 2"),
+        (lambda folder: (folder / "vm" / "cccccccc-env.json").write_text("[" * 100_000), "not JSON, or cut off"),
         (lambda folder: write(folder, date="x"), "Expected int, got str (at $.date)"),
         (lambda folder: write(folder, date=10**30), "(at $.date)"),
         (lambda folder: write(folder, commit_hash=["c"]), "got array (at $.commit_hash)"),
         (lambda folder: write(folder, env_name=7), "got int (at $.env_name)"),
-        (lambda folder: write(folder, values=(1.0, 10**400, 1.0, 1.0)), "Number out of range"),
+        (lambda folder: write(folder, values=(10**400,) * 4), "NumberOutOfRange"),
+        (lambda folder: write(folder, commit_hash="$(touch x)"), "(at $.commit_hash)"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path, spoil, fault):
