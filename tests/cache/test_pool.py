@@ -305,6 +305,14 @@ class TestPriorityAtCapacity:
         pool.set("d", "d", 2.0)
         assert set(pool) == {"b", "c", "d"}
 
+    def test_a_raised_key_is_no_longer_the_lowest(self):
+        pool = pool_of_anything(2, "priority")
+        pool.set("a", 1, priority=1.0)
+        pool.set("b", 2, priority=2.0)
+        pool.set_priority("a", 3.0)
+        pool.set("c", 3, priority=9.0)
+        assert set(pool) == {"a", "c"}
+
     def test_a_key_that_comes_back_is_new(self):
         pool = pool_of_anything(2, "priority")
         pool.set("a", 1, 1.0)
