@@ -6,7 +6,7 @@ from conformance import ENVS, GEOMETRY, Twins, entry, live, same_bits
 
 from kvcache.backend import EMPTY, MISS, Scope
 from kvcache.config import CacheConfig
-from kvcache.legacy import LEGACY, LEGACY_0_2_0, LegacyCache, RecurrentMissError
+from kvcache.legacy import LEGACY, LEGACY_0_2_0, LEGACY_MAIN, LegacyCache, RecurrentMissError
 from kvcache.legacy_pool import LegacyPool
 
 VARIANTS = [LEGACY, LEGACY_0_2_0]
@@ -266,3 +266,40 @@ def test_a_negative_environment_is_no_other_one(variant):
     backend.assemble()
     with pytest.raises(ValueError, match=r"environments are numbered from 0, got \[-1\]"):
         backend.store([-1], [1], Scope.ROOT)
+
+
+def test_the_variants_are_told_apart_by_their_names():
+    assert [cache(each).name for each in (LEGACY, LEGACY_0_2_0, LEGACY_MAIN)] == [
+        "legacy", "legacy-0.2.0", "legacy-main",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("scope", Scope)
+def test_main_evicts_on_writes_of_both_scopes_and_a_miss_is_no_error(scope):
+    backend = cache(LEGACY_MAIN, init_pool_size=3, recur_pool_size=3)
+    for key in (1, 2, 3, 4):
+        store(backend, key, 10 * key, scope)
+    pool = backend.recur_pool if scope is Scope.NODE else backend.init_pools[0]
+    assert list(pool.index) == [2, 3, 4]
+    assert pool.stats.evictions == 1
+    assert backend.lookup([0, 0], [1, 2], scope) == [MISS, 2]
+
+
+def test_a_lookup_that_finds_nothing_counts_as_one_miss():
+    pool = LegacyPool(1, evicts=True)
+    pool.get(1)
+    assert (pool.stats.hits, pool.stats.misses) == (0, 1)
+    pool.set(1, entry(1))
+    pool.get(1)
+    assert (pool.stats.hits, pool.stats.misses) == (1, 1)
+
+
+@pytest.mark.parametrize("variant", [LEGACY, LEGACY_0_2_0, LEGACY_MAIN], ids=lambda each: each.name)
+def test_slots_and_batches_have_the_configured_element_type(variant):
+    backend = cache(variant, dtype=torch.float64)
+    assert backend.stats_enabled is True
+    store(backend, 1, 10)
+    backend.lookup([0], [1], Scope.ROOT)
+    backend.assemble()
+    tensors = [*backend.keys_values_wm.layer_tensors(), *backend.init_pools[0].slots[0].layer_tensors()]
+    assert {each.dtype for each in tensors} == {torch.float64}

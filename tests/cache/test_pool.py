@@ -7,15 +7,16 @@ from pathlib import Path
 import cachetools
 import pytest
 import torch
-from conformance import HEAD_DIM, HEADS, TOKENS, entry, live, same_bits
+from conformance import HEAD_DIM, HEADS, LAYERS, TOKENS, entry, live, same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from kvcache.batch import Found
 from kvcache.eviction import DEFAULT_PRIORITY, EvictionStrategy
 from kvcache.pool import KVCachePool
 from kvcache.stats import CacheStats
-from kvcache.storage import STORAGES
+from kvcache.storage import STORAGES, EntrySpec, PagedStorage
 
 libcachesim = pytest.importorskip("libcachesim", reason="libcachesim has no wheel for this Python")
 
@@ -304,6 +305,14 @@ class TestPriorityAtCapacity:
         pool.set("d", "d", 2.0)
         assert set(pool) == {"b", "c", "d"}
 
+    def test_a_raised_key_is_no_longer_the_lowest(self):
+        pool = pool_of_anything(2, "priority")
+        pool.set("a", 1, priority=1.0)
+        pool.set("b", 2, priority=2.0)
+        pool.set_priority("a", 3.0)
+        pool.set("c", 3, priority=9.0)
+        assert set(pool) == {"a", "c"}
+
     def test_a_key_that_comes_back_is_new(self):
         pool = pool_of_anything(2, "priority")
         pool.set("a", 1, 1.0)
@@ -518,3 +527,89 @@ def test_an_entry_whose_layers_differ_evicts_nothing_and_is_refused(odd):
         pool.set("other", other)
     assert list(pool) == ["kept"]
     assert same_bits(live(pool.get("kept")), live(entry(1)))
+
+
+# Where memory is limited.
+
+SPEC = EntrySpec((LAYERS, 2, HEADS, TOKENS, HEAD_DIM), torch.float32, torch.device("cpu"))
+
+
+def pool_of_pages(limit, size=4, strategy="fifo"):
+    return KVCachePool(size, strategy, storage=PagedStorage(size, SPEC, page_limit=limit))
+
+
+def test_a_pool_refuses_what_its_spec_does_not_allow():
+    pool = KVCachePool(1, spec=SPEC)
+    with pytest.raises(ValueError, match="this pool holds entries of"):
+        pool.set("longer", entry(1, tokens=TOKENS + 1))
+    pool.set("right", entry(2))
+    assert same_bits(live(pool.get("right")), live(entry(2)))
+
+
+@pytest.mark.parametrize("by", ["set", "save_tokens"])
+def test_entries_are_evicted_for_the_tokens_of_a_new_one_and_no_more(by):
+    pool = pool_of_pages(limit=6)
+    for key, size in (("a", 2), ("b", 2), ("c", 2), ("d", 3)):
+        if by == "set":
+            pool.set(key, entry(1, size=size))
+        else:
+            pool.save_tokens(key, entry(1).block[0], 0, size, None)
+    assert set(pool) == {"c", "d"}
+    assert pool.stats.evictions == 2
+    assert all(same_bits(live(pool.get(key)), live(entry(1, size=size))) for key, size in (("c", 2), ("d", 3)))
+
+
+def test_an_entry_that_is_written_again_makes_room_for_itself_first():
+    pool = pool_of_pages(limit=6)
+    pool.set("b", entry(1, size=2))
+    pool.set("a", entry(2, size=4))
+    pool.set("a", entry(3, size=4))
+    assert set(pool) == {"a", "b"}
+    assert same_bits(live(pool.get("a")), live(entry(3)))
+
+
+def test_a_claim_of_no_tokens_evicts_nothing_from_full_memory():
+    pool = pool_of_pages(limit=4)
+    pool.set("a", entry(1, size=4))
+    pool.claim("b")
+    assert set(pool) == {"a", "b"}
+
+
+def test_an_entry_larger_than_the_limit_evicts_all_others():
+    pool = pool_of_pages(limit=3)
+    pool.set("a", entry(1, size=2))
+    pool.set("b", entry(2, size=4))
+    assert list(pool) == ["b"]
+    assert not pool_of_pages(limit=3).evict_for(4)
+
+
+def test_only_a_pool_with_a_limit_evicts_for_tokens():
+    pool = KVCachePool(2)
+    pool.set("a", entry(1))
+    assert not pool.evict_for(100)
+    limited = pool_of_pages(limit=5)
+    limited.set("a", entry(1, size=4))
+    assert not limited.evict_for(1)
+    assert limited.evict_for(2)
+    assert len(limited) == 0
+
+
+CHANGES = {
+    "set": lambda pool: pool.set("a", entry(2, size=2)),
+    "clear": lambda pool: pool.clear(),
+    "reset": lambda pool: pool.reset(),
+    "evict_for": lambda pool: pool.evict_for(100),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("before", [1, 2, 3])
+def test_after_any_change_a_row_found_before_is_out_of_date(change, before):
+    pool = pool_of_pages(limit=50)
+    pool.storage.lacks_room = lambda tokens: tokens == 100
+    for _ in range(before):
+        slot = pool.set("a", entry(1, size=2))
+    found = Found(pool, slot, pool.writes)
+    assert found.is_current
+    change(pool)
+    assert not found.is_current

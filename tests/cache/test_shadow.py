@@ -8,8 +8,9 @@ import pytest
 import torch
 from conformance import GEOMETRY, entry
 
-from kvcache.backend import MISS, Scope
+from kvcache.backend import EMPTY, MISS, Scope
 from kvcache.config import CacheConfig
+from kvcache.legacy import RecurrentMissError
 from kvcache.registry import make_backend
 from kvcache.shadow import LOGGED_STALE_HITS, CacheMismatchError, ShadowCache
 
@@ -199,3 +200,95 @@ def test_beside_infinity_another_difference_is_still_one(names, bad):
     new.set_init_cache(0, 5, content)
     with pytest.raises(CacheMismatchError, match="environment 0, layer 1"):
         infer(cache, Scope.ROOT, [(env, 5, 6) for env in range(3)])
+
+
+def test_it_is_named_after_both():
+    assert shadowed(("legacy", "new:slab")).name == "legacy shadowed by new:slab"
+
+
+@pytest.mark.parametrize("names", [("legacy-0.2.0", "new"), ("new", "legacy-0.2.0")])
+def test_a_recurrent_miss_that_is_an_error_in_one_of_them_is_a_miss(names):
+    cache = shadowed(names)
+    infer(cache, Scope.ROOT, [(env, None, 5) for env in range(3)])
+    if names[0] == "new":
+        sizes = cache.lookup([0, 1], [5, 6], Scope.NODE)
+        assert sizes == [2, MISS]
+    else:
+        with pytest.raises(RecurrentMissError):
+            cache.lookup([0, 1], [5, 6], Scope.NODE)
+    cache.supply(1, entry(7, 1, tokens=GEOMETRY.context_length))
+    assert cache.assemble() == [2, 1]
+    # What 0.2.0 found in the other row is unknown where its lookup ended in the error.
+    only_shadow = 1 if names[0] == "legacy-0.2.0" else 0
+    report = cache.report
+    assert (report.lookups, report.compared, report.only_primary) == (2, 1 - only_shadow, 0)
+    assert report.only_shadow == only_shadow
+
+
+@pairs
+def test_empty_contexts_that_the_model_replaces_are_compared_by_size(names):
+    """At context_length 3 a slid window is empty, and LightZero's model fills it."""
+    config = CacheConfig(replace(GEOMETRY, context_length=3, positions="rotary"))
+    cache = ShadowCache(*(make_backend(name, config) for name in names))
+    for batch in range(3):
+        sizes = cache.lookup([0, 1, 2], [batch or None] * 3, Scope.ROOT)
+        assert sizes == [EMPTY] * 3
+        if batch != 1:
+            for row in range(3):
+                cache.supply(row, entry(row, 1, tokens=3))
+        cache.assemble()
+        for layer in cache.keys_values_wm:
+            layer.update(torch.ones(3, 2, 2, 3), torch.ones(3, 2, 2, 3))
+        cache.store([0, 1, 2], [batch + 1] * 3, Scope.ROOT)
+    assert (cache.report.lookups, cache.report.compared) == (6, 6)
+
+
+@pairs
+def test_without_corrections_no_difference_is_explained_by_rounding(names):
+    cache = shadowed(names, "rotary")
+    infer(cache, Scope.ROOT, [(env, None, 5) for env in range(3)])
+    new = cache.primary if cache.primary.name != "legacy" else cache.shadow
+    content = new.hierarchical_get(0, 5)
+    content.block[0, 0, 0, 0, 0, 0] += 1e-7
+    new.set_init_cache(0, 5, content)
+    with pytest.raises(CacheMismatchError, match="environment 0, layer 0"):
+        infer(cache, Scope.ROOT, [(env, 5, 6) for env in range(3)])
+
+
+@pairs
+def test_infinite_elements_explain_no_rounding(names):
+    """The other elements are small, and so is the rounding that they explain."""
+    cache = shadowed(names)
+    cache.lookup([0], [None], Scope.ROOT)
+    cache.assemble()
+    for layer in cache.keys_values_wm:
+        tokens = torch.full((1, 2, 2, 3), 1e-3)
+        tokens[..., 0] = torch.inf
+        layer.update(tokens, tokens)
+    cache.store([0], [5], Scope.ROOT)
+    new = cache.primary if cache.primary.name != "legacy" else cache.shadow
+    content = new.hierarchical_get(0, 5)
+    content.block[0, 0, 0, 0, 0, 1] += 1e-7
+    new.set_init_cache(0, 5, content)
+    with pytest.raises(CacheMismatchError, match="environment 0, layer 0"):
+        infer(cache, Scope.ROOT, [(0, 5, 6)])
+
+
+def test_both_store_with_the_priorities():
+    cache = shadowed(("new:slab", "new:private"), eviction_strategy="priority", init_pool_size=2)
+    for key, priority in ((5, 3.0), (6, 1.0), (7, 2.0)):
+        cache.lookup([0], [None], Scope.ROOT)
+        cache.assemble()
+        for layer in cache.keys_values_wm:
+            layer.update(torch.ones(1, 2, 2, 3), torch.ones(1, 2, 2, 3))
+        cache.store([0], [key], Scope.ROOT, [priority])
+    for each in (cache.primary, cache.shadow):
+        assert set(each.init_pools[0]) == {5, 7}
+
+
+def test_one_environment_is_cleared_in_both():
+    cache = shadowed(("new:slab", "new:private"))
+    infer(cache, Scope.ROOT, [(env, None, 5) for env in range(3)])
+    cache.clear_init_caches([1])
+    for each in (cache.primary, cache.shadow):
+        assert [len(pool) for pool in each.init_pools] == [1, 0, 1]

@@ -107,3 +107,25 @@ def test_every_value_is_exact_in_short_dtypes(dtype):
     assert values.dtype == np.int8
     assert int(values.max()) - int(values.min()) > 150  # no part of the range was cut off
     assert np.array_equal(torch.from_numpy(values).to(dtype).float().numpy(), values)
+
+
+def test_contents_are_the_same_everywhere():
+    """Replays of one trace on two machines are compared by what they find."""
+    assert (extend_context(7, 3), generated_context(3)) == (17670481865470212032, 12773366489153039575)
+    assert (latent_of(12345, 3) * 2**24).tolist() == [2232706, 3436252, 2005591]
+    contents = Contents(TINY)
+    assert contents.token(7, 1)[0, 0].tolist() == [[45, 6, 25, -57, -29, 38, 10, 59], [-55, 7, 49, 51, 35, 26, 23, -28]]
+    assert contents.positions[2, 0, 0].tolist() == [
+        [31, 6, 11, 2, -11, 26, 5, -32],
+        [-10, 12, 23, -32, -20, 1, 16, -18],
+    ]
+
+
+def test_few_tokens_are_remembered_at_once():
+    """However long the replay, they need little memory."""
+    assert Contents(TINY).token.cache_info().maxsize == 4096
+
+
+def test_a_shape_that_is_no_multiple_of_eight_elements_is_filled():
+    contents = Contents(Geometry("odd", 1, 1, 3, 8, 2, 6, "absolute"))
+    assert contents.sequence([(5, 0), (5, 1)]).shape == (2, 1, 2, 1, 3)
