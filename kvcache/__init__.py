@@ -21,6 +21,7 @@ from kvcache.registry import BACKENDS, make_backend
 from kvcache.shadow import LOGGED_STALE_HITS, CacheMismatchError, ShadowCache, ShadowReport
 from kvcache.stats import CacheStats
 from kvcache.storage import STORAGES
+from kvcache.threads import ThreadError
 
 __all__ = [
     "AUTO",
@@ -55,6 +56,7 @@ __all__ = [
     "Scope",
     "ShadowCache",
     "ShadowReport",
+    "ThreadError",
     "__version__",
     "build_info",
     "hash_state",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch import Tensor
 from kvcache.config import CacheConfig
 from kvcache.keys_values import KeysValues, zeros
 from kvcache.stats import CacheStats
+from kvcache.threads import OneThread
 
 if TYPE_CHECKING:
     from kvcache.shadow import ShadowReport
@@ -61,6 +64,9 @@ class CacheBackend(ABC):
     and ``store``. Nothing is stored or cleared between a ``lookup`` and its ``assemble``. A backend never calls the
     model.
 
+    A cache belongs to the thread that first looks something up or stores it. Calls of another one raise
+    ``ThreadError``. With ``CacheConfig.thread_safe`` all threads may call it (see ``exclusive``).
+
     Attributes:
         name: the name it was built under.
         config: what it was built from.
@@ -88,6 +94,31 @@ class CacheBackend(ABC):
     keys_values_wm_list: list[KeysValues | None]
     keys_values_wm_size_list: list[int]
     position_shift: Tensor | None = None
+
+    @cached_property
+    def thread(self) -> OneThread:
+        """The thread that the cache belongs to."""
+        return OneThread()
+
+    def release_thread(self) -> None:
+        """Let another thread have the cache: the next one that uses it.
+
+        Raises:
+            ThreadError: the cache belongs to another thread than the calling one, and that thread has not ended.
+        """
+        self.thread.release()
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """``with cache.exclusive():`` around one inference, or whatever else consists of several calls.
+
+        With ``CacheConfig.thread_safe`` other threads wait meanwhile. A cache of one thread only checks which one
+        that is. In ``with`` blocks the same thread may enter again.
+        """
+        self.thread.check()
+        return nullcontext()
+
+    def renew_batch(self) -> None:  # noqa: B027 - a batch may have no memory of its own
+        """Give the next batch other memory: another thread may still write to the present one's."""
 
     @abstractmethod
     def hash_states(self, latents: Tensor | np.ndarray) -> Sequence[int]:

@@ -29,6 +29,7 @@ from kvcache.keys_values import KeysValues
 from kvcache.legacy_pool import LegacyPool, empty_entry
 from kvcache.stats import CacheStats
 from kvcache.storage.base import check_entry
+from kvcache.threads import make_thread_safe
 
 __all__ = ["LEGACY", "LEGACY_0_2_0", "LEGACY_MAIN", "LegacyCache", "LegacyVariant", "RecurrentMissError"]
 
@@ -94,9 +95,13 @@ class LegacyCache(CacheBackend):
         self.recur_pool = LegacyPool(config.recur_entries, variant.evicts_on_recur)
         self.wm_pool = LegacyPool(geometry.env_num, evicts=False)
         self.hierarchy_stats = CacheStats()
-        self.keys_values_wm = self._empty_batch(geometry.env_num)
+        self._batch = self._empty_batch(geometry.env_num)
         self.keys_values_wm_list = []
         self.keys_values_wm_size_list: list[int] = []
+        for pool in (*self.init_pools, self.recur_pool, self.wm_pool):
+            pool.thread = self.thread
+        if config.thread_safe:
+            make_thread_safe(self)
 
     def _empty_batch(self, rows: int) -> KeysValues:
         geometry = self.config.geometry
@@ -110,11 +115,24 @@ class LegacyCache(CacheBackend):
             self.config.dtype,
         )
 
+    @property
+    def keys_values_wm(self) -> KeysValues:
+        """As in ``CacheBackend``."""
+        return self._batch
+
+    @keys_values_wm.setter
+    def keys_values_wm(self, batch: KeysValues) -> None:
+        self._batch = batch
+
+    def renew_batch(self) -> None:
+        self._batch = self._empty_batch(self.config.geometry.env_num)
+
     def hash_states(self, latents: Tensor | np.ndarray) -> Sequence[int]:
         """Row by row, as the legacy code does: on a GPU one transfer and one synchronisation each."""
         return [hash_state(latents[row]) for row in range(len(latents))]
 
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
+        self.thread.take()
         check_rows(scope, len(envs), keys=keys)
         rows: list[KeysValues | None] = []
         sizes = []
@@ -158,12 +176,14 @@ class LegacyCache(CacheBackend):
         return None
 
     def supply(self, row: int, keys_values: KeysValues) -> None:
+        self.thread.check()
         check_row(row, len(self.keys_values_wm_list))
         check_entry(keys_values)
         self.keys_values_wm_list[row] = keys_values
         self.keys_values_wm_size_list[row] = keys_values.size
 
     def assemble(self) -> list[int]:
+        self.thread.check()
         sizes = self.keys_values_wm_size_list
         if not sizes:
             raise OrderError("there is no batch to assemble: call lookup with one row or more first")
@@ -187,6 +207,7 @@ class LegacyCache(CacheBackend):
     def store(
         self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None = None
     ) -> None:
+        self.thread.check()
         geometry = self.config.geometry
         if not geometry.keeps_past:
             return
@@ -222,7 +243,7 @@ class LegacyCache(CacheBackend):
 
     @property
     def batch_bytes(self) -> int:
-        return sum(cache.nbytes for cache in self.keys_values_wm.layer_tensors())
+        return sum(cache.nbytes for cache in self._batch.layer_tensors())
 
 
 def _pad_front(cache: Tensor, padding: int) -> Tensor:

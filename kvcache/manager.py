@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from kvcache.pool import KVCachePool
 from kvcache.stats import CacheStats
 from kvcache.storage import Storage
 from kvcache.storage.base import check_entry
+from kvcache.threads import make_thread_safe
 
 __all__ = ["KVCacheManager"]
 
@@ -43,6 +43,7 @@ class KVCacheManager(CacheBackend):
         enable_stats: whether queries and evictions are counted.
         storage: of the pools, instead of the configuration's.
         eviction_strategy: of the pools, instead of the configuration's.
+        thread_safe: whether all threads may call it, instead of the configuration's.
 
     Raises:
         ValueError: a size in ``config`` is out of range, or a strategy or storage has an unknown name.
@@ -60,27 +61,17 @@ class KVCacheManager(CacheBackend):
         enable_stats: bool = True,
         storage: str | None = None,
         eviction_strategy: EvictionStrategy | str | None = None,
+        thread_safe: bool | None = None,
     ) -> None:
-        if not isinstance(config, CacheConfig):
-            if env_num is None:
-                raise ValueError("KVCacheManager needs env_num, the number of environments of one batch")
-            config = CacheConfig.from_object(config, env_num)
-        elif env_num not in (None, config.geometry.env_num):
-            raise ValueError(f"env_num is {env_num}, but the configuration is for {config.geometry.env_num}")
-        if storage is not None:
-            # The configuration's resident batch goes with its storage: another storage may have none.
-            resident = config.resident_batch and storage == config.storage
-            config = replace(config, storage=storage, resident_batch=resident)
-        if eviction_strategy is not None:
-            config = replace(config, eviction_strategy=EvictionStrategy.parse(eviction_strategy).value)
-        self.config: CacheConfig = config
+        settings = {"storage": storage, "eviction_strategy": eviction_strategy, "thread_safe": thread_safe}
+        self.config = config = CacheConfig.of(config, env_num, **settings)
         self.geometry: Geometry = config.geometry
         self.env_num = config.geometry.env_num
         self.stats_enabled = enable_stats
         self.hierarchy_stats = CacheStats()
         layout = make_layout(config)
         self._batch = layout.batch
-        self._integrity = Integrity()
+        self.thread = self._integrity = Integrity()
         self.init_pools = [
             self._pool(f"init/env_{env}", layout.init_storage(), layout.init_pool_size) for env in range(self.env_num)
         ]
@@ -89,6 +80,8 @@ class KVCacheManager(CacheBackend):
         self.keys_values_wm_size_list = []
         self._rows: list[Row] = []
         self._stage = _NOTHING
+        if config.thread_safe:
+            make_thread_safe(self)
 
     def _pool(self, name: str, storage: Storage, size: int) -> KVCachePool:
         pool = KVCachePool(size, self.config.eviction_strategy, self.stats_enabled, name, storage=storage)
@@ -103,6 +96,7 @@ class KVCacheManager(CacheBackend):
     @property
     def keys_values_wm_list(self) -> list[KeysValues | None]:  # type: ignore[override]
         """As in ``CacheBackend``. The copies are made when this is read: ``assemble`` does not use it."""
+        self._integrity.check()
         return [self._context(row) for row in range(len(self._rows))]
 
     def _context(self, row: int) -> KeysValues | None:
@@ -124,6 +118,7 @@ class KVCacheManager(CacheBackend):
         if self._batch.set_position_shift(shift):
             for pool in (*self.init_pools, self.recur_pool, self.wm_pool):
                 pool.empty()
+            self._stage = _NOTHING  # the batch too is of other weights
         self._integrity.end()
 
     # Entry by entry: copies both ways.
@@ -158,7 +153,7 @@ class KVCacheManager(CacheBackend):
         Counts one query of the hierarchy, and one of each pool that is searched. ValueError for an ``env_id`` out of
         range.
         """
-        self._integrity.check()
+        self._integrity.take()
         found = self._find(env_id, cache_key, Scope.NODE)
         self._count(found is not None, found is None)
         return None if found is None else found.read()
@@ -187,10 +182,9 @@ class KVCacheManager(CacheBackend):
         return hash_states(latents)
 
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
+        self._integrity.take()
         if type(scope) is not Scope or len(envs) != len(keys):
             check_rows(scope, len(envs), keys=keys)
-        if self._integrity.changing:
-            self._integrity.repair()
         self._stage = _NOTHING
         rows: list[Row] = []
         sizes = []
@@ -217,6 +211,7 @@ class KVCacheManager(CacheBackend):
         return sizes.copy()
 
     def supply(self, row: int, keys_values: KeysValues) -> None:
+        self._integrity.check()
         check_row(row, len(self._rows))
         check_entry(keys_values)
         given, wanted = keys_values.entry_shape, self.keys_values_wm.entry_shape
@@ -230,6 +225,7 @@ class KVCacheManager(CacheBackend):
         self.keys_values_wm_size_list[row] = keys_values.size
 
     def assemble(self) -> list[int]:
+        self._integrity.check()
         sizes = self.keys_values_wm_size_list
         if self._stage == _NOTHING or not sizes:
             raise OrderError("there is no batch to assemble: call lookup with one row or more first")
@@ -246,6 +242,7 @@ class KVCacheManager(CacheBackend):
     def store(
         self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None = None
     ) -> None:
+        self._integrity.take()
         if not self.geometry.keeps_past:
             return
         if self._stage != _ASSEMBLED:
@@ -273,6 +270,9 @@ class KVCacheManager(CacheBackend):
             if priority is not None:
                 pool.check_priority(priority)
         return Destinations(pools, keys, priorities)
+
+    def renew_batch(self) -> None:
+        self._batch.renew()
 
     def row_start(self, row: int) -> int:
         return self._batch.start(self.keys_values_wm_size_list[row], max(self.keys_values_wm_size_list))

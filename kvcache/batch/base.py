@@ -77,6 +77,10 @@ class Batch(ABC):
         """Make ``keys_values`` a batch cache of that many rows."""
 
     @abstractmethod
+    def renew(self) -> None:
+        """Let ``begin`` make a batch cache in memory of its own: somebody may still write to the present one."""
+
+    @abstractmethod
     def assemble(self, rows: Sequence[Row], sizes: Sequence[int]) -> None:
         """Put rows of those sizes into ``keys_values``. Every ``Found`` among them is current."""
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kvcache.backend import EMPTY, MISS, Scope
 from kvcache.keys_values import KeysValues
+from kvcache.threads import exclusively
 from kvcache.world_model.config import WorldModelConfig
 from kvcache.world_model.inputs import environments, whole_numbers
 from kvcache.world_model.predictor import Predictor
@@ -47,6 +48,7 @@ class CachedPredictor(Predictor):
         finally:
             self.weights_changed()  # torch copies the fitting weights before it raises for missing ones
 
+    @exclusively
     def weights_changed(self) -> None:
         """Forget what was computed with other weights: contexts, and corrections of positions.
 
@@ -147,6 +149,7 @@ class CachedPredictor(Predictor):
             keys = self.cache.hash_states(latent_state)
             self.cache.store(self._envs, keys, Scope.ROOT if is_init_infer else Scope.NODE)
 
+    @exclusively
     def clear_caches(self) -> None:
         """Forget all contexts, and the batch."""
         if self._weights.differ():

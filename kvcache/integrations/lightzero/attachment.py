@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = ["Attachment", "own_keys_values"]
 _log = logging.getLogger("kvcache.lightzero")
 
 _LOGGED_EVERY = 100  # searches
+_BUILDING = threading.Lock()
 
 
 class Attachment:
@@ -54,7 +56,8 @@ class Attachment:
     @property
     def backend(self) -> CacheBackend:
         if self._backend is None:
-            self._backend = self._build()
+            with _BUILDING:
+                self._backend = self._backend or self._build()
         return self._backend
 
     def _build(self) -> CacheBackend:
