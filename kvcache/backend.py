@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from kvcache.config import CacheConfig
+from kvcache.geometry import check_row, is_whole
 from kvcache.keys_values import KeysValues, zeros
 from kvcache.stats import CacheStats
 from kvcache.threads import OneThread
@@ -203,6 +204,7 @@ class CacheBackend(ABC):
     def row_start(self, row: int) -> int:
         """Where the tokens of a row begin in ``keys_values_wm``; the positions before and behind them are zero."""
         sizes = self.keys_values_wm_size_list
+        check_row(row, len(sizes))
         return max(sizes) - sizes[row]
 
     def row_context(self, row: int) -> KeysValues:
@@ -224,10 +226,11 @@ class CacheBackend(ABC):
             ValueError: there is no such environment. Nothing is cleared then.
         """
         known = range(len(self.init_pools))
-        unknown = [] if envs is None else [env for env in envs if env not in known]
+        chosen = list(known if envs is None else envs)  # an iterator can be read once
+        unknown = [env for env in chosen if not is_whole(env) or env not in known]
         if unknown:
             raise ValueError(f"there are environments 0..{len(known) - 1}, got {unknown}")
-        for env in known if envs is None else envs:
+        for env in chosen:
             self.init_pools[env].clear()
 
     def clear_all(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 
 from kvcache.eviction import EvictionStrategy
@@ -70,6 +71,11 @@ class CacheConfig:
             if not is_whole(size) or size < 1:
                 raise ValueError(f"{name} must be a positive integer or None, got {size!r}")
             object.__setattr__(self, name, int(size))  # NumPy's integers too
+        for name in ("resident_batch", "exact", "checks_entries", "thread_safe"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):  # "False" is true
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if not isinstance(self.dtype, torch.dtype):
+            raise ValueError(f"dtype must be a torch.dtype, such as torch.float32, got {self.dtype!r}")
         for pool in ("init", "recur"):
             size, limit = getattr(self, f"{pool}_pool_size"), getattr(self, f"{pool}_pool_bytes")
             if size is not None and limit is not None:

@@ -22,8 +22,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
-from kvcache.checks import OrderError, check_row, check_rows, check_supplied
+from kvcache.checks import (
+    OrderError,
+    check_environments,
+    check_hashable,
+    check_position_shift,
+    check_rows,
+    check_supplied,
+)
 from kvcache.config import CacheConfig
+from kvcache.geometry import check_row
 from kvcache.hashing import hash_state
 from kvcache.keys_values import KeysValues
 from kvcache.legacy_pool import LegacyPool, empty_entry
@@ -96,6 +104,7 @@ class LegacyCache(CacheBackend):
         self.wm_pool = LegacyPool(geometry.env_num, evicts=False)
         self.hierarchy_stats = CacheStats()
         self._batch = self._empty_batch(geometry.env_num)
+        self._shift: Tensor | None = None
         self.keys_values_wm_list = []
         self.keys_values_wm_size_list: list[int] = []
         for pool in (*self.init_pools, self.recur_pool, self.wm_pool):
@@ -124,6 +133,17 @@ class LegacyCache(CacheBackend):
     def keys_values_wm(self, batch: KeysValues) -> None:
         self._batch = batch
 
+    @property
+    def position_shift(self) -> Tensor | None:
+        """As in ``CacheBackend``."""
+        return self._shift
+
+    @position_shift.setter
+    def position_shift(self, shift: Tensor | None) -> None:
+        self.thread.check()
+        check_position_shift(self.config.geometry, shift)
+        self._shift = shift
+
     def renew_batch(self) -> None:
         self._batch = self._empty_batch(self.config.geometry.env_num)
 
@@ -134,6 +154,7 @@ class LegacyCache(CacheBackend):
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
         self.thread.take()
         check_rows(scope, len(envs), keys=keys)
+        check_environments(envs, len(self.init_pools))
         rows: list[KeysValues | None] = []
         sizes = []
         missed = []
@@ -213,6 +234,8 @@ class LegacyCache(CacheBackend):
             return
         sizes = self.keys_values_wm_size_list
         check_rows(scope, len(sizes), envs=envs, keys=keys)
+        check_environments(envs, len(self.init_pools))
+        check_hashable(keys)
         longest = max(sizes)
         appended = self.keys_values_wm.size - longest
         for row, (env, key, size) in enumerate(zip(envs, keys, sizes, strict=True)):

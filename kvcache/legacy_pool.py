@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from kvcache.geometry import is_whole
 from kvcache.keys_values import KeysValues, memory
 from kvcache.stats import CacheStats
 from kvcache.threads import OneThread
@@ -27,7 +28,7 @@ class LegacyPool:
     """
 
     def __init__(self, pool_size: int, evicts: bool, *, copies: bool = True) -> None:
-        if pool_size <= 0:
+        if not is_whole(pool_size) or pool_size <= 0:
             raise ValueError(f"a legacy pool needs a positive number of slots, got {pool_size!r}")
         self.pool_size = pool_size
         self.evicts = evicts
@@ -74,6 +75,7 @@ class LegacyPool:
     def set(self, key: int, value: Any, priority: float | None = None) -> None:
         """Store ``value`` in the next slot of the circle. The priority has no effect."""
         self.thread.take()
+        hash(key)  # a key without one would be found out after the slot was written
         owner = self.owners[self.position]
         if owner is not None and owner != key and owner in self.index:
             if self.evicts:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from kvcache import checks
 from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
 from kvcache.batch import Destinations, Found, Row
-from kvcache.checks import OrderError, check_hashable, check_row, check_rows, check_supplied
 from kvcache.config import CacheConfig
 from kvcache.eviction import EvictionStrategy
-from kvcache.geometry import Geometry, is_whole
+from kvcache.geometry import Geometry, check_row, is_whole
 from kvcache.hashing import hash_states
 from kvcache.integrity import Integrity
 from kvcache.keys_values import KeysValues
@@ -78,6 +78,7 @@ class KVCacheManager(CacheBackend):
         self.recur_pool = self._pool("recur", layout.recur_storage(), layout.recur_pool_size)
         self.wm_pool = self._pool("wm", layout.wm_storage(), self.env_num)
         self.keys_values_wm_size_list = []
+        self._known = frozenset(range(self.env_num))
         self._rows: list[Row] = []
         self._stage = _NOTHING
         if config.thread_safe:
@@ -113,7 +114,7 @@ class KVCacheManager(CacheBackend):
 
     @position_shift.setter
     def position_shift(self, shift: Tensor | None) -> None:
-        self._batch.check_position_shift(shift)
+        checks.check_position_shift(self.geometry, shift)
         self._integrity.begin()
         if self._batch.set_position_shift(shift):
             for pool in (*self.init_pools, self.recur_pool, self.wm_pool):
@@ -155,7 +156,8 @@ class KVCacheManager(CacheBackend):
         """
         self._integrity.take()
         found = self._find(env_id, cache_key, Scope.NODE)
-        self._count(found is not None, found is None)
+        if self.stats_enabled:
+            self.hierarchy_stats.count(found is not None, found is None)
         return None if found is None else found.read()
 
     def _init_pool(self, env_id: int) -> KVCachePool:
@@ -172,10 +174,6 @@ class KVCacheManager(CacheBackend):
             slot = pool.find(key)
         return None if slot is None else Found(pool, slot, pool.writes)
 
-    def _count(self, hits: int, misses: int) -> None:
-        if self.stats_enabled:
-            self.hierarchy_stats.count(hits, misses)
-
     # Batch by batch.
 
     def hash_states(self, latents: Tensor | np.ndarray) -> Sequence[int]:
@@ -184,7 +182,7 @@ class KVCacheManager(CacheBackend):
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
         self._integrity.take()
         if type(scope) is not Scope or len(envs) != len(keys):
-            check_rows(scope, len(envs), keys=keys)
+            checks.check_rows(scope, len(envs), keys=keys)
         self._stage = _NOTHING
         rows: list[Row] = []
         sizes = []
@@ -203,8 +201,8 @@ class KVCacheManager(CacheBackend):
                     hits += 1
             rows.append(found)
             sizes.append(size)
-        if scope is Scope.NODE:
-            self._count(hits, misses)
+        if scope is Scope.NODE and self.stats_enabled:
+            self.hierarchy_stats.count(hits, misses)
         self._rows = rows
         self.keys_values_wm_size_list = sizes
         self._stage = _LOOKED_UP
@@ -214,13 +212,9 @@ class KVCacheManager(CacheBackend):
         self._integrity.check()
         check_row(row, len(self._rows))
         check_entry(keys_values)
-        given, wanted = keys_values.entry_shape, self.keys_values_wm.entry_shape
-        if (given[:3], given[4]) != (wanted[:3], wanted[4]):  # a copy would broadcast
-            raise ValueError(f"a context of {given} does not fit a row of {wanted}")
-        if keys_values.size > wanted[3]:
-            raise ValueError(f"a context of {keys_values.size} tokens does not fit one of {wanted[3]}")
+        checks.check_context(keys_values.entry_shape, keys_values.size, self.keys_values_wm.entry_shape)
         if self._stage == _ASSEMBLED:
-            raise OrderError("this batch is assembled already: call lookup for the next one, then supply")
+            raise checks.OrderError("this batch is assembled already: call lookup for the next one, then supply")
         self._rows[row] = keys_values
         self.keys_values_wm_size_list[row] = keys_values.size
 
@@ -228,11 +222,11 @@ class KVCacheManager(CacheBackend):
         self._integrity.check()
         sizes = self.keys_values_wm_size_list
         if self._stage == _NOTHING or not sizes:
-            raise OrderError("there is no batch to assemble: call lookup with one row or more first")
-        check_supplied(sizes)
+            raise checks.OrderError("there is no batch to assemble: call lookup with one row or more first")
+        checks.check_supplied(sizes)
         for row in self._rows:
             if type(row) is Found and not row.is_current:
-                raise OrderError(f"{row.pool!r} was written to between lookup and assemble: call lookup again")
+                raise checks.OrderError(f"{row.pool!r} was written to between lookup and assemble: call lookup again")
         self._stage = _NOTHING
         self._batch.begin(len(sizes))
         self._batch.assemble(self._rows, sizes)
@@ -246,7 +240,7 @@ class KVCacheManager(CacheBackend):
         if not self.geometry.keeps_past:
             return
         if self._stage != _ASSEMBLED:
-            raise OrderError("the batch is not assembled: call lookup and assemble, then store")
+            raise checks.OrderError("the batch is not assembled: call lookup and assemble, then store")
         sizes = self.keys_values_wm_size_list
         to = self._destinations(envs, keys, scope, priorities)
         self._batch.check(sizes, to.pools)
@@ -260,12 +254,14 @@ class KVCacheManager(CacheBackend):
         """Where each row of the batch goes. Raises TypeError and ValueError for what cannot be stored."""
         rows = len(self.keys_values_wm_size_list)
         if type(scope) is not Scope or not len(envs) == len(keys) == rows:
-            check_rows(scope, rows, envs=envs, keys=keys)
-        check_hashable(keys)
+            checks.check_rows(scope, rows, envs=envs, keys=keys)
+        checks.check_hashable(keys)
+        if not self._known.issuperset(envs):
+            checks.check_environments(envs, self.env_num)
         pools = [self.recur_pool] * rows if scope is Scope.NODE else [self._init_pool(env) for env in envs]
         if priorities is None:
             return Destinations(pools, keys, [None] * rows)
-        check_rows(scope, rows, priorities=priorities)
+        checks.check_rows(scope, rows, priorities=priorities)
         for pool, priority in zip(pools, priorities, strict=True):
             if priority is not None:
                 pool.check_priority(priority)
@@ -275,6 +271,7 @@ class KVCacheManager(CacheBackend):
         self._batch.renew()
 
     def row_start(self, row: int) -> int:
+        check_row(row, len(self.keys_values_wm_size_list))
         return self._batch.start(self.keys_values_wm_size_list[row], max(self.keys_values_wm_size_list))
 
     # Both.

@@ -109,15 +109,6 @@ class Batch(ABC):
         """Where in the batch a row of ``size`` tokens begins."""
         return longest - size
 
-    def check_position_shift(self, shift: Tensor | None) -> None:
-        """Raise ValueError for another shape than ``[L, 2, H, context_length - 3, D]``."""
-        geometry = self.geometry
-        wanted = geometry.num_layers, 2, geometry.num_heads, geometry.slid_size, geometry.head_dim
-        if shift is not None and tuple(shift.shape) != wanted:
-            raise ValueError(
-                f"a position shift of this geometry is [L, 2, H, T - 3, D] = {list(wanted)}, got {list(shift.shape)}"
-            )
-
     def set_position_shift(self, shift: Tensor | None) -> bool:
         """Set the correction by which windows slide, as in ``CacheBackend.position_shift``.
 
