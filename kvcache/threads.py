@@ -40,11 +40,11 @@ class OneThread:
         ident: of the thread, as in ``threading.get_ident``; None until there is one.
     """
 
-    __slots__ = ("_thread", "ident")
+    __slots__ = ("_owner", "ident")
 
     def __init__(self) -> None:
         self.ident: int | None = None
-        self._thread: threading.Thread | None = None
+        self._owner: dict[str, threading.Thread] = {}  # one at most: its ``setdefault`` needs no lock
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), ()
@@ -61,25 +61,29 @@ class OneThread:
 
     def release(self) -> None:
         """Let the next thread have the cache. ThreadError where another thread has it and has not ended."""
-        if self._thread is None or self._thread.is_alive():
+        owner = self._owner.get("thread")
+        if owner is not None and owner.is_alive():
             self.check()
-        self.ident = self._thread = None
+        self.ident = None
+        self._owner.clear()
+
+    def assign(self, thread: threading.Thread) -> None:
+        """Give the cache to the calling thread, which has its lock."""
+        self._owner["thread"], self.ident = thread, get_ident()
 
     def _take(self) -> None:
-        with _TAKING:
-            self._refuse()
-            self.ident, self._thread = get_ident(), threading.current_thread()
+        self._owner.setdefault("thread", threading.current_thread())
+        self._refuse()
+        self.ident = get_ident()
 
     def _refuse(self) -> None:
-        if self.ident is not None:
+        owner, caller = self._owner.get("thread"), threading.current_thread()
+        if owner not in (None, caller):
             raise ThreadError(
-                f"this cache belongs to thread {_name(self._thread)}, which used it first, and thread "
-                f"{_name(threading.current_thread())} called it: build one cache for each thread, or build it with "
-                "thread_safe=True; release_thread(), called by its thread, gives it to another one"
+                f"this cache belongs to thread {_name(owner)}, which used it first, and thread {_name(caller)} called "
+                "it: build one cache for each thread, or build it with thread_safe=True; release_thread(), called by "
+                "its thread, gives it to another one"
             )
-
-
-_TAKING = threading.Lock()
 
 
 def _name(thread: threading.Thread | None) -> str:
@@ -113,7 +117,7 @@ class Turns:
                 f"{_name(threading.current_thread())} waits for it: leave exclusive() after each inference"
             )
         self._holder = threading.current_thread()
-        self._thread.ident, self._thread._thread = get_ident(), self._holder
+        self._thread.assign(self._holder)
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()

@@ -34,11 +34,23 @@ class History:
     def __init__(self, cache):
         self.cache = cache
         self.contents = {NODE: {}, ROOT: {}}
+        # What a store that was cut off would have put there: it may have ended just before, wholly.
+        self.possible = {NODE: {}, ROOT: {}}
 
     def candidates(self, env, key, scope):
         """What may be found under a key: its own entry, or the recurrent one where its own was evicted."""
         places = [(ROOT, (env, key)), *([(NODE, (0, key))] if scope is NODE else [])]
-        return [self.contents[pool][place] for pool, place in places if place in self.contents[pool]]
+        return [each[pool][place] for pool, place in places for each in (self.contents, self.possible)
+                if place in each[pool]]  # fmt: skip
+
+    def store(self, call, new):
+        """Make a call that stores ``new``: contents by scope and place."""
+        for (scope, place), tokens in new.items():
+            self.possible[scope][place] = tokens
+        call()
+        for (scope, place), tokens in new.items():
+            self.contents[scope][place] = tokens
+            del self.possible[scope][place]
 
     def infer(self, rows, scope):
         """``rows``: environment, parent's key or None, new key. Checks what is found."""
@@ -56,9 +68,13 @@ class History:
             contexts.append(candidates)
         contexts = self.found(cache.assemble(), contexts)
         self.append(keys)
-        cache.store(envs, keys, scope)  # where this is interrupted, only what was there before may be found
-        for env, key, context in zip(envs, keys, contexts, strict=True):
-            self.contents[scope][env if scope is ROOT else 0, key] = self.grown(context, key)
+        self.store(
+            lambda: cache.store(envs, keys, scope),
+            {
+                (scope, (env if scope is ROOT else 0, key)): self.grown(context, key)
+                for env, key, context in zip(envs, keys, contexts, strict=True)
+            },
+        )
 
     def append(self, keys):
         """As the model does: two tokens for each row."""
@@ -171,6 +187,7 @@ def anything(history, choose):
             for scope, cleared in ((NODE, "clear_init_caches"), (ROOT, "clear_recur_cache")):
                 if name != cleared:
                     history.contents[scope].clear()
+                    history.possible[scope].clear()
 
         return clear
     if what == "shift":
@@ -179,8 +196,9 @@ def anything(history, choose):
     env, key = choose.randrange(2), choose.randrange(1, 8)
 
     def store_one():
-        getattr(cache, "_backend", cache).set_init_cache(env, key, history.supplied([token(key, 0), token(key, 1)]))
-        history.contents[ROOT][env, key] = [token(key, 0), token(key, 1)]
+        tokens = [token(key, 0), token(key, 1)]
+        manager, kv = getattr(cache, "_backend", cache), history.supplied(tokens)
+        history.store(lambda: manager.set_init_cache(env, key, kv), {(ROOT, (env, key)): tokens})
 
     return store_one
 

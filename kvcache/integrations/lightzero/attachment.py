@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,7 +21,6 @@ __all__ = ["Attachment", "own_keys_values"]
 _log = logging.getLogger("kvcache.lightzero")
 
 _LOGGED_EVERY = 100  # searches
-_BUILDING = threading.Lock()
 
 
 class Attachment:
@@ -37,11 +35,12 @@ class Attachment:
         position_shift_of: LightZero's object from which the backend's position shift was taken.
     """
 
+    _backend: CacheBackend
+
     def __init__(self, settings: Settings, legacy: LegacyVariant) -> None:
         self.settings, self.legacy = settings, legacy
         self.searches = 0
         self.position_shift_of: Any = None
-        self._backend: CacheBackend | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Attachment:
         return Attachment(self.settings, self.legacy)
@@ -51,13 +50,12 @@ class Attachment:
 
     @property
     def is_built(self) -> bool:
-        return self._backend is not None
+        return "_backend" in self.__dict__
 
     @property
     def backend(self) -> CacheBackend:
-        if self._backend is None:
-            with _BUILDING:
-                self._backend = self._backend or self._build()
+        if not self.is_built:
+            self.__dict__.setdefault("_backend", self._build())  # of two threads that build one at once, one is kept
         return self._backend
 
     def _build(self) -> CacheBackend:
