@@ -1,6 +1,7 @@
 """What pyproject.toml cannot say: the compiled parts, left out with a warning where no compiler is, and the commit."""
 
 import subprocess
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -8,6 +9,14 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 COMPILED = ("kvcache.kernels._cpu_kernels", "kvcache.storage._page_arrays", "kvbench.record._fixed_tree")
+
+
+if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    # A cache belongs to one thread, and which one is checked under the lock that this Python does not have.
+    raise SystemExit(
+        "kvcache does not run on free-threaded Python (python3.13t, python3.14t): install it with the ordinary build "
+        "of the same version, or give each process a cache of its own"
+    )
 
 
 class BuildModules(build_py):

@@ -22,6 +22,7 @@ from kvcache.registry import BACKENDS, make_backend
 from kvcache.shadow import LOGGED_STALE_HITS, CacheMismatchError, ShadowCache, ShadowReport
 from kvcache.stats import CacheStats
 from kvcache.storage import STORAGES
+from kvcache.threads import ThreadError
 
 __all__ = [
     "AUTO",
@@ -56,6 +57,7 @@ __all__ = [
     "Scope",
     "ShadowCache",
     "ShadowReport",
+    "ThreadError",
     "VerifiedKey",
     "__version__",
     "build_info",

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from torch import Tensor
 
 from kvcache.config import CacheConfig
+from kvcache.geometry import check_row, is_whole
 from kvcache.keys import KeyVerifier
 from kvcache.keys_values import KeysValues, zeros
 from kvcache.stats import CacheStats
+from kvcache.threads import OneThread
 
 if TYPE_CHECKING:
     from kvcache.shadow import ShadowReport
@@ -62,6 +66,9 @@ class CacheBackend(ABC):
     and ``store``. Nothing is stored or cleared between a ``lookup`` and its ``assemble``. A backend never calls the
     model.
 
+    A cache belongs to the thread that first looks something up or stores it. Calls of another one raise
+    ``ThreadError``. With ``CacheConfig.thread_safe`` all threads may call it (see ``exclusive``).
+
     Attributes:
         name: the name it was built under.
         config: what it was built from.
@@ -91,6 +98,31 @@ class CacheBackend(ABC):
     keys_values_wm_size_list: list[int]
     position_shift: Tensor | None = None
     verifier: KeyVerifier | None = None
+
+    @cached_property
+    def thread(self) -> OneThread:
+        """The thread that the cache belongs to."""
+        return OneThread()
+
+    def release_thread(self) -> None:
+        """Let another thread have the cache: the next one that uses it.
+
+        Raises:
+            ThreadError: the cache belongs to another thread than the calling one, and that thread has not ended.
+        """
+        self.thread.release()
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """``with cache.exclusive():`` around one inference, or whatever else consists of several calls.
+
+        With ``CacheConfig.thread_safe`` other threads wait meanwhile. A cache of one thread only checks which one
+        that is. In ``with`` blocks the same thread may enter again.
+        """
+        self.thread.check()
+        return nullcontext()
+
+    def renew_batch(self) -> None:  # noqa: B027 - a batch may have no memory of its own
+        """Give the next batch other memory: another thread may still write to the present one's."""
 
     @abstractmethod
     def hash_states(self, latents: Tensor | np.ndarray) -> Sequence[int]:
@@ -180,6 +212,7 @@ class CacheBackend(ABC):
     def row_start(self, row: int) -> int:
         """Where the tokens of a row begin in ``keys_values_wm``; the positions before and behind them are zero."""
         sizes = self.keys_values_wm_size_list
+        check_row(row, len(sizes))
         return max(sizes) - sizes[row]
 
     def row_context(self, row: int) -> KeysValues:
@@ -201,10 +234,11 @@ class CacheBackend(ABC):
             ValueError: there is no such environment. Nothing is cleared then.
         """
         known = range(len(self.init_pools))
-        unknown = [] if envs is None else [env for env in envs if env not in known]
+        chosen = list(known if envs is None else envs)  # an iterator can be read once
+        unknown = [env for env in chosen if not is_whole(env) or env not in known]
         if unknown:
             raise ValueError(f"there are environments 0..{len(known) - 1}, got {unknown}")
-        for env in known if envs is None else envs:
+        for env in chosen:
             self.init_pools[env].clear()
 
     def clear_all(self) -> None:

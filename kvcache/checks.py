@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kvcache.backend import MISS, Scope
-from kvcache.geometry import is_whole
+from torch import Tensor
 
-__all__ = ["OrderError", "check_environments", "check_hashable", "check_row", "check_rows", "check_supplied"]
+from kvcache.backend import MISS, Scope
+from kvcache.geometry import Geometry, is_whole
+
+__all__ = [
+    "OrderError",
+    "check_context",
+    "check_environments",
+    "check_hashable",
+    "check_position_shift",
+    "check_rows",
+    "check_supplied",
+]
 
 
 class OrderError(RuntimeError):
@@ -18,9 +28,11 @@ class OrderError(RuntimeError):
 def check_hashable(keys: Sequence[Any]) -> None:
     """Raise TypeError unless all keys can be keys."""
     try:
-        set(keys)
+        distinct = set(keys)
     except TypeError as error:
         raise TypeError(f"every key must be hashable: {error}") from None
+    if None in distinct:
+        raise TypeError("None is no key: a lookup takes it for a row that begins empty")
 
 
 def check_rows(scope: Scope, rows: int, **columns: Sequence[Any]) -> None:
@@ -34,16 +46,32 @@ def check_rows(scope: Scope, rows: int, **columns: Sequence[Any]) -> None:
             )
 
 
-def check_environments(envs: Sequence[int]) -> None:
-    """Raise ValueError for a negative number: as an index it would be another environment's."""
-    if min(envs, default=0) < 0:
-        raise ValueError(f"environments are numbered from 0, got {list(envs)}")
+def check_environments(envs: Sequence[int], count: int) -> None:
+    """Raise ValueError unless all environments are there: a negative number would be another one."""
+    unknown = [env for env in envs if not is_whole(env) or not 0 <= env < count]
+    if unknown:
+        raise ValueError(f"there are environments 0..{count - 1}, got {unknown}")
 
 
-def check_row(row: int, rows: int) -> None:
-    """Raise IndexError unless the batch has that row: a negative one would be another."""
-    if not is_whole(row) or not 0 <= row < rows:
-        raise IndexError(f"the batch has rows 0..{rows - 1}, got {row!r}")
+def check_position_shift(geometry: Geometry, shift: Any) -> None:
+    """Raise TypeError or ValueError unless it is None or a tensor ``[L, 2, H, context_length - 3, D]``."""
+    if shift is None:
+        return
+    if not isinstance(shift, Tensor):
+        raise TypeError(f"a position shift is a tensor or None, got {type(shift).__name__}")
+    wanted = geometry.num_layers, 2, geometry.num_heads, geometry.slid_size, geometry.head_dim
+    if tuple(shift.shape) != wanted:
+        raise ValueError(
+            f"a position shift of this geometry is [L, 2, H, T - 3, D] = {list(wanted)}, got {list(shift.shape)}"
+        )
+
+
+def check_context(given: tuple[int, ...], size: int, wanted: tuple[int, ...]) -> None:
+    """Raise ValueError unless a context of ``size`` tokens fits a row: both shapes are ``(L, 2, H, T_max, D)``."""
+    if (given[:3], given[4]) != (wanted[:3], wanted[4]):  # a copy would broadcast
+        raise ValueError(f"a context of {given} does not fit a row of {wanted}")
+    if size > wanted[3]:
+        raise ValueError(f"a context of {size} tokens does not fit one of {wanted[3]}")
 
 
 def check_supplied(sizes: Sequence[int]) -> None:

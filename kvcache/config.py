@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 
+from kvcache.eviction import EvictionStrategy
 from kvcache.geometry import Geometry, is_whole
 
 __all__ = ["CacheConfig"]
@@ -41,6 +43,8 @@ class CacheConfig:
             and never take each other's entries (see ``kvcache.keys``). ``collisions`` of the backend counts them.
         checks_entries: whether every entry must have the geometry's shape. If not, a pool's first entry decides; with
             shared memory (slab, paged) the first entry of any pool does.
+        thread_safe: whether all threads may call the cache, one at a time (see ``CacheBackend.exclusive``). If not,
+            calls of a second thread raise ``ThreadError``.
 
     Raises:
         ValueError: a pool size is not a positive integer, is given twice, or is too small for one entry; or
@@ -61,6 +65,7 @@ class CacheConfig:
     dtype: torch.dtype = torch.float32
     checks_entries: bool = True
     verify_keys: bool = False
+    thread_safe: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.verify_keys, bool):
@@ -72,6 +77,11 @@ class CacheConfig:
             if not is_whole(size) or size < 1:
                 raise ValueError(f"{name} must be a positive integer or None, got {size!r}")
             object.__setattr__(self, name, int(size))  # NumPy's integers too
+        for name in ("resident_batch", "exact", "checks_entries", "thread_safe"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):  # "False" is true
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if not isinstance(self.dtype, torch.dtype):
+            raise ValueError(f"dtype must be a torch.dtype, such as torch.float32, got {self.dtype!r}")
         for pool in ("init", "recur"):
             size, limit = getattr(self, f"{pool}_pool_size"), getattr(self, f"{pool}_pool_bytes")
             if size is not None and limit is not None:
@@ -114,14 +124,42 @@ class CacheConfig:
         return self.geometry.num_simulations * self.geometry.env_num
 
     @classmethod
+    def of(cls, config: Any, env_num: int | None, **settings: Any) -> CacheConfig:
+        """A manager's configuration.
+
+        Args:
+            config: a configuration, or what ``from_object`` reads.
+            env_num: environments of one batch; optional with a configuration, which has it.
+            settings: fields to be replaced, where they are not None.
+
+        Raises:
+            ValueError: ``env_num`` is missing or another one than the configuration's; a value is out of range.
+        """
+        if not isinstance(config, CacheConfig):
+            if env_num is None:
+                raise ValueError("KVCacheManager needs env_num, the number of environments of one batch")
+            read = cls.from_object(config, env_num)
+        else:
+            read = config
+            if env_num not in (None, read.geometry.env_num):
+                raise ValueError(f"env_num is {env_num}, but the configuration is for {read.geometry.env_num}")
+        given = {name: value for name, value in settings.items() if value is not None}
+        if given.get("storage", read.storage) != read.storage:
+            # The configuration's resident batch goes with its storage: another storage may have none.
+            given["resident_batch"] = False
+        if "eviction_strategy" in given:
+            given["eviction_strategy"] = EvictionStrategy.parse(given["eviction_strategy"]).value
+        return replace(read, **given)
+
+    @classmethod
     def from_object(cls, config: Any, env_num: int) -> CacheConfig:
         """Read a world model's configuration: a dict or any object with attributes; a missing one takes its default.
 
         Attributes read: ``num_layers``, ``num_heads``, ``embed_dim``, ``context_length``, ``num_simulations``,
         ``rotary_emb``, ``game_segment_length``, ``init_pool_size``, ``recur_pool_size``, ``init_pool_bytes``,
         ``recur_pool_bytes``, ``eviction_strategy``, ``cache_storage``, ``cache_resident_batch``,
-        ``cache_exact_layout``, ``verify_keys``, ``device`` and ``dtype``. Shapes default to UniZero's (LightZero 0.2.0,
-        ``policy/unizero.py``). Where one is missing, entries may have any shape.
+        ``cache_exact_layout``, ``cache_thread_safe``, ``verify_keys``, ``device`` and ``dtype``. Shapes default to
+        UniZero's (LightZero 0.2.0, ``policy/unizero.py``). Where one is missing, entries may have any shape.
 
         Raises:
             ValueError: a value is out of range, named.
@@ -139,6 +177,7 @@ class CacheConfig:
             storage=_attribute(config, "cache_storage", cls.storage),
             resident_batch=_attribute(config, "cache_resident_batch", cls.resident_batch),
             exact=_attribute(config, "cache_exact_layout", cls.exact),
+            thread_safe=_attribute(config, "cache_thread_safe", cls.thread_safe),
             checks_entries=all(getattr(config, name, None) is not None for name in shape[:-1]),
             **{name: _attribute(config, name, getattr(cls, name)) for name in others},
         )

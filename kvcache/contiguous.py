@@ -40,6 +40,10 @@ class ContiguousCache(DelegatingCache):
     def keys_values_wm(self) -> KeysValues:  # type: ignore[override]  # it is never assigned here
         return self._batch
 
+    def renew_batch(self) -> None:
+        self._batches.clear()
+        super().renew_batch()
+
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
         return self._backend.lookup(envs, keys, scope)
 
@@ -67,6 +71,7 @@ class ContiguousCache(DelegatingCache):
     def store(
         self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None = None
     ) -> None:
+        self.thread.check()
         strided = self._backend.keys_values_wm
         if self._batch.holds_block:
             strided.extend(self._batch, strided.size)

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from kvcache.backend import CacheBackend, Scope
+from kvcache.threads import join_threads
 
 __all__ = ["DelegatingCache"]
 
@@ -37,6 +38,7 @@ class DelegatingCache(CacheBackend):
         self.name, self.config, self.stats_enabled = backend.name, backend.config, backend.stats_enabled
         self.init_pools, self.recur_pool, self.wm_pool = backend.init_pools, backend.recur_pool, backend.wm_pool
         self.hierarchy_stats = backend.hierarchy_stats
+        join_threads(self, backend)
 
     keys_values_wm = _passed_on("keys_values_wm")
     keys_values_wm_list = _passed_on("keys_values_wm_list")
@@ -46,6 +48,12 @@ class DelegatingCache(CacheBackend):
     stale_hits = _passed_on("stale_hits")
     collisions = _passed_on("collisions")
     batch_bytes = _passed_on("batch_bytes")
+
+    def release_thread(self) -> None:
+        self._backend.release_thread()
+
+    def renew_batch(self) -> None:
+        self._backend.renew_batch()
 
     def hash_states(self, latents: Tensor | np.ndarray) -> Sequence[int]:
         return self._backend.hash_states(latents)

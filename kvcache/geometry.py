@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["GEOMETRIES", "Geometry", "is_whole"]
+__all__ = ["GEOMETRIES", "Geometry", "check_row", "is_whole"]
 
 POSITIONS = ("rotary", "absolute")
 
@@ -24,6 +24,12 @@ LONGEST_CONTEXT_WITHOUT_PAST = 2
 def is_whole(value: Any) -> bool:
     """Whether a value is an integer, Python's or NumPy's."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def check_row(row: int, rows: int) -> None:
+    """Raise IndexError unless a batch has that row: a negative one would be another."""
+    if not is_whole(row) or not 0 <= row < rows:
+        raise IndexError(f"the batch has rows 0..{rows - 1}, got {row!r}")
 
 
 @dataclass(frozen=True)

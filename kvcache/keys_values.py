@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kvcache.journal import Journal
-from kvcache.memory import memory, sample_mask, zeros
+from kvcache.memory import check_sizes, check_tokens, memory, sample_mask, zeros
 
 __all__ = ["Cache", "Journal", "KVCache", "KeysValues", "memory", "zeros"]
 
@@ -29,7 +29,7 @@ class Cache:
     __slots__ = ("_cache", "_journal", "_noted", "_size")
 
     def __init__(self, cache: Tensor, size: int = 0, journal: Journal | None = None) -> None:
-        assert cache.ndim == 4, f"a cache is [B, H, T_max, D], got {tuple(cache.shape)}"
+        check_tokens(cache, "B, H, T_max, D", size)
         self._cache = cache
         self._size = size
         self._journal = journal
@@ -160,11 +160,7 @@ class KeysValues:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        if min(num_samples, num_heads, max_tokens, embed_dim, num_layers) < 1 or embed_dim % num_heads:
-            raise ValueError(
-                "KeysValues needs positive sizes and an embed_dim that num_heads divides, got "
-                f"{num_samples=}, {num_heads=}, {max_tokens=}, {embed_dim=}, {num_layers=}"
-            )
+        check_sizes(num_samples, num_heads, max_tokens, embed_dim, num_layers)
         shape = (num_samples, num_layers, 2, num_heads, max_tokens, embed_dim // num_heads)
         self._adopt(zeros(shape, device, dtype), 0)
 
@@ -197,7 +193,7 @@ class KeysValues:
         return KeysValues.from_layers, ([(each._k_cache._cache, each._v_cache._cache) for each in self], self.size)
 
     def _adopt(self, block: Tensor, size: int, journal: Journal | None = None) -> None:
-        assert block.ndim == 6, f"a block is [B, L, 2, H, T, D], got {tuple(block.shape)}"
+        check_tokens(block, "B, L, 2, H, T, D", size)
         self._block: Tensor | None = block
         pairs = [layer.unbind(1) for layer in block.unbind(1)]  # several times as fast as indexing layer by layer
         self._views: tuple[Tensor, ...] = tuple(view for pair in pairs for view in pair)
@@ -224,6 +220,7 @@ class KeysValues:
 
     @size.setter
     def size(self, size: int) -> None:
+        check_tokens(self._caches[0]._cache, "B, H, T_max, D", size)
         for cache in self._caches:
             cache._size = size
 

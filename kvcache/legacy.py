@@ -22,14 +22,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
-from kvcache.checks import OrderError, check_environments, check_row, check_rows, check_supplied
+from kvcache.checks import (
+    OrderError,
+    check_environments,
+    check_hashable,
+    check_position_shift,
+    check_rows,
+    check_supplied,
+)
 from kvcache.config import CacheConfig
+from kvcache.geometry import check_row
 from kvcache.hashing import hash_state
 from kvcache.keys import KeyVerifier
 from kvcache.keys_values import KeysValues
 from kvcache.legacy_pool import LegacyPool, empty_entry
 from kvcache.stats import CacheStats
 from kvcache.storage.base import check_entry
+from kvcache.threads import make_thread_safe
 
 __all__ = ["LEGACY", "LEGACY_0_2_0", "LEGACY_MAIN", "LegacyCache", "LegacyVariant", "RecurrentMissError"]
 
@@ -96,9 +105,14 @@ class LegacyCache(CacheBackend):
         self.wm_pool = LegacyPool(geometry.env_num, evicts=False)
         self.hierarchy_stats = CacheStats()
         self.verifier = KeyVerifier() if config.verify_keys else None
-        self.keys_values_wm = self._empty_batch(geometry.env_num)
+        self._batch = self._empty_batch(geometry.env_num)
+        self._shift: Tensor | None = None
         self.keys_values_wm_list = []
         self.keys_values_wm_size_list: list[int] = []
+        for pool in (*self.init_pools, self.recur_pool, self.wm_pool):
+            pool.thread = self.thread
+        if config.thread_safe:
+            make_thread_safe(self)
 
     def _empty_batch(self, rows: int) -> KeysValues:
         geometry = self.config.geometry
@@ -112,14 +126,38 @@ class LegacyCache(CacheBackend):
             self.config.dtype,
         )
 
+    @property
+    def keys_values_wm(self) -> KeysValues:
+        """As in ``CacheBackend``."""
+        return self._batch
+
+    @keys_values_wm.setter
+    def keys_values_wm(self, batch: KeysValues) -> None:
+        self._batch = batch
+
+    @property
+    def position_shift(self) -> Tensor | None:
+        """As in ``CacheBackend``."""
+        return self._shift
+
+    @position_shift.setter
+    def position_shift(self, shift: Tensor | None) -> None:
+        self.thread.check()
+        check_position_shift(self.config.geometry, shift)
+        self._shift = shift
+
+    def renew_batch(self) -> None:
+        self._batch = self._empty_batch(self.config.geometry.env_num)
+
     def hash_states(self, latents: Tensor | np.ndarray) -> Sequence[int]:
         """Row by row, as the legacy code does: on a GPU one transfer and one synchronisation each."""
         keys = [hash_state(latents[row]) for row in range(len(latents))]
         return keys if self.verifier is None else self.verifier.verified(keys, latents)
 
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
+        self.thread.take()
         check_rows(scope, len(envs), keys=keys)
-        check_environments(envs)
+        check_environments(envs, len(self.init_pools))
         rows: list[KeysValues | None] = []
         sizes = []
         missed = []
@@ -162,12 +200,14 @@ class LegacyCache(CacheBackend):
         return None
 
     def supply(self, row: int, keys_values: KeysValues) -> None:
+        self.thread.check()
         check_row(row, len(self.keys_values_wm_list))
         check_entry(keys_values)
         self.keys_values_wm_list[row] = keys_values
         self.keys_values_wm_size_list[row] = keys_values.size
 
     def assemble(self) -> list[int]:
+        self.thread.check()
         sizes = self.keys_values_wm_size_list
         if not sizes:
             raise OrderError("there is no batch to assemble: call lookup with one row or more first")
@@ -191,12 +231,14 @@ class LegacyCache(CacheBackend):
     def store(
         self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None = None
     ) -> None:
+        self.thread.check()
         geometry = self.config.geometry
         if not geometry.keeps_past:
             return
         sizes = self.keys_values_wm_size_list
         check_rows(scope, len(sizes), envs=envs, keys=keys)
-        check_environments(envs)
+        check_environments(envs, len(self.init_pools))
+        check_hashable(keys)
         longest = max(sizes)
         appended = self.keys_values_wm.size - longest
         for row, (env, key, size) in enumerate(zip(envs, keys, sizes, strict=True)):
@@ -227,7 +269,7 @@ class LegacyCache(CacheBackend):
 
     @property
     def batch_bytes(self) -> int:
-        return sum(cache.nbytes for cache in self.keys_values_wm.layer_tensors())
+        return sum(cache.nbytes for cache in self._batch.layer_tensors())
 
 
 def _pad_front(cache: Tensor, padding: int) -> Tensor:

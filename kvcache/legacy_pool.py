@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 
+from kvcache.geometry import is_whole
 from kvcache.keys_values import KeysValues, memory
 from kvcache.stats import CacheStats
+from kvcache.threads import OneThread
 
 __all__ = ["LegacyPool", "empty_entry"]
 
@@ -26,7 +28,7 @@ class LegacyPool:
     """
 
     def __init__(self, pool_size: int, evicts: bool, *, copies: bool = True) -> None:
-        if pool_size <= 0:
+        if not is_whole(pool_size) or pool_size <= 0:
             raise ValueError(f"a legacy pool needs a positive number of slots, got {pool_size!r}")
         self.pool_size = pool_size
         self.evicts = evicts
@@ -36,9 +38,11 @@ class LegacyPool:
         self.owners: list[int | None] = [None] * pool_size
         self.position = 0
         self.stats = CacheStats()
+        self.thread = OneThread()
 
     def get(self, key: int) -> Any | None:
         """The present content of the slot that the dict names for ``key``: after an overwrite, another key's."""
+        self.thread.take()
         slot = self.index.get(key)
         if slot is None:
             self.stats.count(0, 1)
@@ -48,6 +52,7 @@ class LegacyPool:
 
     def owner(self, key: int) -> int | None:
         """The key whose content is in the slot that the dict names for ``key``; None where it names none."""
+        self.thread.check()
         slot = self.index.get(key)
         return None if slot is None else self.owners[slot]
 
@@ -69,6 +74,8 @@ class LegacyPool:
 
     def set(self, key: int, value: Any, priority: float | None = None) -> None:
         """Store ``value`` in the next slot of the circle. The priority has no effect."""
+        self.thread.take()
+        hash(key)  # a key without one would be found out after the slot was written
         owner = self.owners[self.position]
         if owner is not None and owner != key and owner in self.index:
             if self.evicts:
@@ -88,6 +95,7 @@ class LegacyPool:
 
     def clear(self) -> None:
         """Remove the keys; slots and the write position stay as they are."""
+        self.thread.check()
         self.index.clear()
 
     @property

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from kvcache import checks
 from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
 from kvcache.batch import Destinations, Found, Row
-from kvcache.checks import OrderError, check_hashable, check_row, check_rows, check_supplied
 from kvcache.config import CacheConfig
 from kvcache.eviction import EvictionStrategy
-from kvcache.geometry import Geometry, is_whole
+from kvcache.geometry import Geometry, check_row, is_whole
 from kvcache.hashing import hash_states, on_host
 from kvcache.integrity import Integrity
 from kvcache.keys import KeyVerifier
@@ -24,6 +23,7 @@ from kvcache.pool import KVCachePool
 from kvcache.stats import CacheStats
 from kvcache.storage import Storage
 from kvcache.storage.base import check_entry
+from kvcache.threads import make_thread_safe
 
 __all__ = ["KVCacheManager"]
 
@@ -44,6 +44,7 @@ class KVCacheManager(CacheBackend):
         enable_stats: whether queries and evictions are counted.
         storage: of the pools, instead of the configuration's.
         eviction_strategy: of the pools, instead of the configuration's.
+        thread_safe: whether all threads may call it, instead of the configuration's.
 
     Raises:
         ValueError: a size in ``config`` is out of range, or a strategy or storage has an unknown name.
@@ -61,20 +62,10 @@ class KVCacheManager(CacheBackend):
         enable_stats: bool = True,
         storage: str | None = None,
         eviction_strategy: EvictionStrategy | str | None = None,
+        thread_safe: bool | None = None,
     ) -> None:
-        if not isinstance(config, CacheConfig):
-            if env_num is None:
-                raise ValueError("KVCacheManager needs env_num, the number of environments of one batch")
-            config = CacheConfig.from_object(config, env_num)
-        elif env_num not in (None, config.geometry.env_num):
-            raise ValueError(f"env_num is {env_num}, but the configuration is for {config.geometry.env_num}")
-        if storage is not None:
-            # The configuration's resident batch goes with its storage: another storage may have none.
-            resident = config.resident_batch and storage == config.storage
-            config = replace(config, storage=storage, resident_batch=resident)
-        if eviction_strategy is not None:
-            config = replace(config, eviction_strategy=EvictionStrategy.parse(eviction_strategy).value)
-        self.config: CacheConfig = config
+        settings = {"storage": storage, "eviction_strategy": eviction_strategy, "thread_safe": thread_safe}
+        self.config = config = CacheConfig.of(config, env_num, **settings)
         self.geometry: Geometry = config.geometry
         self.env_num = config.geometry.env_num
         self.stats_enabled = enable_stats
@@ -82,15 +73,18 @@ class KVCacheManager(CacheBackend):
         self.verifier = KeyVerifier() if config.verify_keys else None
         layout = make_layout(config)
         self._batch = layout.batch
-        self._integrity = Integrity()
+        self.thread = self._integrity = Integrity()
         self.init_pools = [
             self._pool(f"init/env_{env}", layout.init_storage(), layout.init_pool_size) for env in range(self.env_num)
         ]
         self.recur_pool = self._pool("recur", layout.recur_storage(), layout.recur_pool_size)
         self.wm_pool = self._pool("wm", layout.wm_storage(), self.env_num)
         self.keys_values_wm_size_list = []
+        self._known = frozenset(range(self.env_num))
         self._rows: list[Row] = []
         self._stage = _NOTHING
+        if config.thread_safe:
+            make_thread_safe(self)
 
     def _pool(self, name: str, storage: Storage, size: int) -> KVCachePool:
         pool = KVCachePool(size, self.config.eviction_strategy, self.stats_enabled, name, storage=storage)
@@ -105,6 +99,7 @@ class KVCacheManager(CacheBackend):
     @property
     def keys_values_wm_list(self) -> list[KeysValues | None]:  # type: ignore[override]
         """As in ``CacheBackend``. The copies are made when this is read: ``assemble`` does not use it."""
+        self._integrity.check()
         return [self._context(row) for row in range(len(self._rows))]
 
     def _context(self, row: int) -> KeysValues | None:
@@ -121,11 +116,12 @@ class KVCacheManager(CacheBackend):
 
     @position_shift.setter
     def position_shift(self, shift: Tensor | None) -> None:
-        self._batch.check_position_shift(shift)
+        checks.check_position_shift(self.geometry, shift)
         self._integrity.begin()
         if self._batch.set_position_shift(shift):
             for pool in (*self.init_pools, self.recur_pool, self.wm_pool):
                 pool.empty()
+            self._stage = _NOTHING  # the batch too is of other weights
         self._integrity.end()
 
     # Entry by entry: copies both ways.
@@ -160,9 +156,10 @@ class KVCacheManager(CacheBackend):
         Counts one query of the hierarchy, and one of each pool that is searched. ValueError for an ``env_id`` out of
         range.
         """
-        self._integrity.check()
+        self._integrity.take()
         found = self._find(env_id, cache_key, Scope.NODE)
-        self._count(found is not None, found is None)
+        if self.stats_enabled:
+            self.hierarchy_stats.count(found is not None, found is None)
         return None if found is None else found.read()
 
     def _init_pool(self, env_id: int) -> KVCachePool:
@@ -179,10 +176,6 @@ class KVCacheManager(CacheBackend):
             slot = pool.find(key)
         return None if slot is None else Found(pool, slot, pool.writes)
 
-    def _count(self, hits: int, misses: int) -> None:
-        if self.stats_enabled:
-            self.hierarchy_stats.count(hits, misses)
-
     # Batch by batch.
 
     def hash_states(self, latents: Tensor | np.ndarray) -> Sequence[int]:
@@ -192,10 +185,9 @@ class KVCacheManager(CacheBackend):
         return self.verifier.verified(hash_states(latents), latents)
 
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
+        self._integrity.take()
         if type(scope) is not Scope or len(envs) != len(keys):
-            check_rows(scope, len(envs), keys=keys)
-        if self._integrity.changing:
-            self._integrity.repair()
+            checks.check_rows(scope, len(envs), keys=keys)
         self._stage = _NOTHING
         rows: list[Row] = []
         sizes = []
@@ -214,34 +206,32 @@ class KVCacheManager(CacheBackend):
                     hits += 1
             rows.append(found)
             sizes.append(size)
-        if scope is Scope.NODE:
-            self._count(hits, misses)
+        if scope is Scope.NODE and self.stats_enabled:
+            self.hierarchy_stats.count(hits, misses)
         self._rows = rows
         self.keys_values_wm_size_list = sizes
         self._stage = _LOOKED_UP
         return sizes.copy()
 
     def supply(self, row: int, keys_values: KeysValues) -> None:
+        self._integrity.check()
         check_row(row, len(self._rows))
         check_entry(keys_values)
-        given, wanted = keys_values.entry_shape, self.keys_values_wm.entry_shape
-        if (given[:3], given[4]) != (wanted[:3], wanted[4]):  # a copy would broadcast
-            raise ValueError(f"a context of {given} does not fit a row of {wanted}")
-        if keys_values.size > wanted[3]:
-            raise ValueError(f"a context of {keys_values.size} tokens does not fit one of {wanted[3]}")
+        checks.check_context(keys_values.entry_shape, keys_values.size, self.keys_values_wm.entry_shape)
         if self._stage == _ASSEMBLED:
-            raise OrderError("this batch is assembled already: call lookup for the next one, then supply")
+            raise checks.OrderError("this batch is assembled already: call lookup for the next one, then supply")
         self._rows[row] = keys_values
         self.keys_values_wm_size_list[row] = keys_values.size
 
     def assemble(self) -> list[int]:
+        self._integrity.check()
         sizes = self.keys_values_wm_size_list
         if self._stage == _NOTHING or not sizes:
-            raise OrderError("there is no batch to assemble: call lookup with one row or more first")
-        check_supplied(sizes)
+            raise checks.OrderError("there is no batch to assemble: call lookup with one row or more first")
+        checks.check_supplied(sizes)
         for row in self._rows:
             if type(row) is Found and not row.is_current:
-                raise OrderError(f"{row.pool!r} was written to between lookup and assemble: call lookup again")
+                raise checks.OrderError(f"{row.pool!r} was written to between lookup and assemble: call lookup again")
         self._stage = _NOTHING
         self._batch.begin(len(sizes))
         self._batch.assemble(self._rows, sizes)
@@ -251,10 +241,11 @@ class KVCacheManager(CacheBackend):
     def store(
         self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None = None
     ) -> None:
+        self._integrity.take()
         if not self.geometry.keeps_past:
             return
         if self._stage != _ASSEMBLED:
-            raise OrderError("the batch is not assembled: call lookup and assemble, then store")
+            raise checks.OrderError("the batch is not assembled: call lookup and assemble, then store")
         sizes = self.keys_values_wm_size_list
         to = self._destinations(envs, keys, scope, priorities)
         self._batch.check(sizes, to.pools)
@@ -268,18 +259,24 @@ class KVCacheManager(CacheBackend):
         """Where each row of the batch goes. Raises TypeError and ValueError for what cannot be stored."""
         rows = len(self.keys_values_wm_size_list)
         if type(scope) is not Scope or not len(envs) == len(keys) == rows:
-            check_rows(scope, rows, envs=envs, keys=keys)
-        check_hashable(keys)
+            checks.check_rows(scope, rows, envs=envs, keys=keys)
+        checks.check_hashable(keys)
+        if not self._known.issuperset(envs):
+            checks.check_environments(envs, self.env_num)
         pools = [self.recur_pool] * rows if scope is Scope.NODE else [self._init_pool(env) for env in envs]
         if priorities is None:
             return Destinations(pools, keys, [None] * rows)
-        check_rows(scope, rows, priorities=priorities)
+        checks.check_rows(scope, rows, priorities=priorities)
         for pool, priority in zip(pools, priorities, strict=True):
             if priority is not None:
                 pool.check_priority(priority)
         return Destinations(pools, keys, priorities)
 
+    def renew_batch(self) -> None:
+        self._batch.renew()
+
     def row_start(self, row: int) -> int:
+        check_row(row, len(self.keys_values_wm_size_list))
         return self._batch.start(self.keys_values_wm_size_list[row], max(self.keys_values_wm_size_list))
 
     # Both.

@@ -47,26 +47,33 @@ class ObservedCache(DelegatingCache):
         return cast(Sequence[int], self._observer("hash_states", self._backend.hash_states, latents))
 
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
+        self.thread.take()
         return cast(list[int], self._observer("lookup", self._backend.lookup, envs, keys, scope))
 
     def supply(self, row: int, keys_values: KeysValues) -> None:
+        self.thread.check()
         self._observer("supply", self._backend.supply, row, keys_values)
 
     def assemble(self) -> list[int]:
+        self.thread.check()
         return cast(list[int], self._observer("assemble", self._backend.assemble))
 
     def store(
         self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None = None
     ) -> None:
+        self.thread.check()
         self._observer("store", self._backend.store, envs, keys, scope, priorities)
 
     def clear_recur_cache(self) -> None:
+        self.thread.check()
         self._observer("clear_recur_cache", self._backend.clear_recur_cache)
 
     def clear_init_caches(self, envs: Sequence[int] | None = None) -> None:
+        self.thread.check()
         self._observer("clear_init_caches", self._backend.clear_init_caches, envs)
 
     def clear_all(self) -> None:
+        self.thread.check()
         self._observer("clear_all", self._backend.clear_all)
 
     def reset_stats(self) -> None:

@@ -72,7 +72,7 @@ class KVCachePool:
 
     def get(self, key: Hashable) -> Any | None:
         """The value stored under ``key``, or None. Counts one query."""
-        self.integrity.check()
+        self.integrity.take()
         slot = self.find(key)
         return None if slot is None else self.storage.read(slot)
 
@@ -91,6 +91,7 @@ class KVCachePool:
             TypeError, ValueError: the value, key or priority cannot be stored. The pool is unchanged then. After any
                 other error the next call empties the pool (see ``Integrity``).
         """
+        self.integrity.take()
         self.storage.check(value)
         self.check(key, priority)
         self.integrity.begin()
@@ -175,7 +176,7 @@ class KVCachePool:
 
     def __iter__(self) -> Iterator[Hashable]:
         """The stored keys, in any order."""
-        return iter(self._keys())
+        return iter(list(self._keys()))
 
     def __repr__(self) -> str:
         return (
@@ -186,11 +187,13 @@ class KVCachePool:
     @property
     def slots_allocated(self) -> int:
         """Allocations of memory for a slot since the pool was made."""
+        self.integrity.check()
         return self.storage.slots_allocated
 
     @property
     def bytes_reserved(self) -> int:
         """Bytes of tensor memory that the pool holds."""
+        self.integrity.check()
         return self.storage.bytes_reserved
 
     def claim(self, key: Hashable, priority: float | None = None, tokens: int = 0) -> int:

@@ -52,9 +52,12 @@ def make_backend(name: str, config: CacheConfig) -> CacheBackend:
 
     Raises:
         ValueError: no backend has that name (the message lists those there are), or the configuration is bad.
+        TypeError: ``config`` is no ``CacheConfig``.
     """
     try:
         factory = BACKENDS[name]
     except KeyError:
         raise ValueError(f"unknown backend {name!r}: choose one of {', '.join(BACKENDS)}") from None
+    if not isinstance(config, CacheConfig):
+        raise TypeError(f"config must be a CacheConfig, such as CacheConfig.from_object makes, got {config!r}")
     return factory(config)

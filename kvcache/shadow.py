@@ -93,7 +93,12 @@ class ShadowCache(DelegatingCache):
     def position_shift(self, shift: Tensor | None) -> None:
         self.primary.position_shift = self.shadow.position_shift = shift
 
+    def release_thread(self) -> None:
+        self.primary.release_thread()
+        self.shadow.release_thread()
+
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
+        self.thread.take()
         self._asked = list(zip(envs, keys, strict=True))
         self._supplied.clear()
         self._stale = {
@@ -205,6 +210,7 @@ class ShadowCache(DelegatingCache):
     def store(
         self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None = None
     ) -> None:
+        self.thread.check()
         longest = max(self.keys_values_wm_size_list)
         self.shadow.keys_values_wm.extend(self.primary.keys_values_wm, longest)
         self.primary.store(envs, keys, scope, priorities)
@@ -223,6 +229,7 @@ class ShadowCache(DelegatingCache):
         self.shadow.clear_all()
 
     def reset_stats(self) -> None:
+        self.thread.check()
         self.primary.reset_stats()
         self.shadow.reset_stats()
         self._report = ShadowReport()

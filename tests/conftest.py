@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-pytest.register_assert_rewrite("conformance")
+pytest.register_assert_rewrite("conformance", "histories", "invariants")
 pytest_plugins = ["required"]
 
 torch.set_num_threads(1)

@@ -5,6 +5,10 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#ifdef Py_GIL_DISABLED
+#error "kvcache does not run on free-threaded Python: see setup.py"
+#endif
+
 __attribute__((visibility("default"))) void _Z26get_time_and_set_rand_seedv(void) {}
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_fixed_tree", NULL, -1, NULL};

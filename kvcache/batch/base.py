@@ -77,6 +77,10 @@ class Batch(ABC):
         """Make ``keys_values`` a batch cache of that many rows."""
 
     @abstractmethod
+    def renew(self) -> None:
+        """Let ``begin`` make a batch cache in memory of its own: somebody may still write to the present one."""
+
+    @abstractmethod
     def assemble(self, rows: Sequence[Row], sizes: Sequence[int]) -> None:
         """Put rows of those sizes into ``keys_values``. Every ``Found`` among them is current."""
 
@@ -104,15 +108,6 @@ class Batch(ABC):
     def start(self, size: int, longest: int) -> int:
         """Where in the batch a row of ``size`` tokens begins."""
         return longest - size
-
-    def check_position_shift(self, shift: Tensor | None) -> None:
-        """Raise ValueError for another shape than ``[L, 2, H, context_length - 3, D]``."""
-        geometry = self.geometry
-        wanted = geometry.num_layers, 2, geometry.num_heads, geometry.slid_size, geometry.head_dim
-        if shift is not None and tuple(shift.shape) != wanted:
-            raise ValueError(
-                f"a position shift of this geometry is [L, 2, H, T - 3, D] = {list(wanted)}, got {list(shift.shape)}"
-            )
 
     def set_position_shift(self, shift: Tensor | None) -> bool:
         """Set the correction by which windows slide, as in ``CacheBackend.position_shift``.

@@ -46,6 +46,10 @@ class RowBatch(Batch):
             made = self._batches[rows] = KeysValues.from_block(block), block
         self.keys_values, _ = made
 
+    def renew(self) -> None:
+        self._memory = self._allocate(self.geometry.env_num)
+        self._batches.clear()
+
     def __getstate__(self) -> dict[str, Any]:
         """For copies, without the views: a copy makes views of its own memory."""
         return {name: value for name, value in self.__dict__.items() if name != "_batches"}

@@ -80,6 +80,10 @@ class TokenBatch(Batch):
             made = self._batches[rows] = KeysValues.from_block(block, journal=journal), buffer, block, journal
         self.keys_values, self._buffer, self._viewed, self._journal = made
 
+    def renew(self) -> None:
+        self._flat = self._allocate(self.geometry.env_num)
+        self._batches.clear()
+
     def __getstate__(self) -> dict[str, Any]:
         """For copies, without the views: a copy makes views of its own memory."""
         self._adopt_given_tensors()

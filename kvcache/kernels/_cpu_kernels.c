@@ -9,6 +9,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifdef Py_GIL_DISABLED
+#error "kvcache does not run on free-threaded Python: see setup.py"
+#endif
+
 enum { NULL_PAGE = 1 }; /* as in kvcache/kernels/base.py; a test compares them */
 
 /* All arguments are ints: addresses, counts and bytes. */
@@ -22,6 +26,14 @@ static int take_in(const char *name, PyObject *const *args, Py_ssize_t given, Py
         if (numbers[i] == -1 && PyErr_Occurred()) return -1;
     }
     return 0;
+}
+
+/* Rows of so many bytes are in memory: their number of bytes is one of a pointer's differences. */
+static int are_in_memory(int64_t rows, int64_t row_bytes) {
+    if (rows >= 0 && row_bytes >= 0 && (!row_bytes || rows <= PTRDIFF_MAX / row_bytes)) return 0;
+    PyErr_Format(PyExc_ValueError, "there is no memory of %lld rows of %lld bytes", (long long)rows,
+                 (long long)row_bytes);
+    return -1;
 }
 
 static int are_rows(const int64_t *index, int64_t count, int64_t rows) {
@@ -42,7 +54,7 @@ static PyObject *gather(PyObject *self, PyObject *const *args, Py_ssize_t given)
     const int64_t *index = (const int64_t *)(intptr_t)n[2];
     char *out = (char *)(intptr_t)n[4];
     int64_t rows = n[1], count = n[3], bytes = n[5];
-    if (are_rows(index, count, rows)) return NULL;
+    if (are_in_memory(rows, bytes) || are_in_memory(count, bytes) || are_rows(index, count, rows)) return NULL;
     for (int64_t i = 0; i < count; i++) memcpy(out + i * bytes, pool + index[i] * bytes, (size_t)bytes);
     Py_RETURN_NONE;
 }
@@ -62,6 +74,10 @@ static PyObject *gather_shifted(PyObject *self, PyObject *const *args, Py_ssize_
     const int64_t *shift_index = (const int64_t *)(intptr_t)n[8];
     int64_t rows = n[1], count = n[3], width = n[5], shift_rows = n[7], sharing = n[9];
     if (count && sharing < 1) return PyErr_Format(PyExc_ValueError, "sharing must be positive");
+    if (width < 0 || width > PTRDIFF_MAX / (int64_t)sizeof(float))
+        return PyErr_Format(PyExc_ValueError, "there is no memory of rows of %lld numbers", (long long)width);
+    int64_t bytes = width * (int64_t)sizeof(float);
+    if (are_in_memory(rows, bytes) || are_in_memory(count, bytes) || are_in_memory(shift_rows, bytes)) return NULL;
     if (are_rows(index, count, rows) || (count && are_rows(shift_index, (count - 1) / sharing + 1, shift_rows)))
         return NULL;
     for (int64_t i = 0; i < count; i++)
@@ -77,7 +93,7 @@ static PyObject *scatter(PyObject *self, PyObject *const *args, Py_ssize_t given
     const int64_t *index = (const int64_t *)(intptr_t)n[2];
     const char *source = (const char *)(intptr_t)n[4];
     int64_t rows = n[1], count = n[3], bytes = n[5];
-    if (are_rows(index, count, rows)) return NULL;
+    if (are_in_memory(rows, bytes) || are_in_memory(count, bytes) || are_rows(index, count, rows)) return NULL;
     for (int64_t i = 0; i < count; i++)
         if (index[i] != NULL_PAGE) memcpy(pool + index[i] * bytes, source + i * bytes, (size_t)bytes);
     Py_RETURN_NONE;

@@ -32,16 +32,14 @@ class TritonKernels(Kernels):
             shifts = shift_index = None
         elif shift_index.shape != index.shape:
             sharing = index.shape[1]
-        assert all(each is None or each.is_contiguous() for each in (pool, index, out, shifts, shift_index)), (
-            "kernels take addresses, not strides"
-        )
+        _check(pool, index, out, shifts, shift_index)
         grid, block = _grid(index, width)
         with torch.cuda.device_of(pool):  # type: ignore[no-untyped-call]  # Triton launches on the current device
             _gather[grid](pool, index, out, shifts, shift_index, width, sharing, block)
         notify_observers(out, out)
 
     def scatter(self, pool: Tensor, index: Tensor, source: Tensor) -> None:
-        assert all(each.is_contiguous() for each in (pool, index, source)), "kernels take addresses, not strides"
+        _check(pool, index, source)
         width = pool.shape[1]
         grid, block = _grid(index, width)
         with torch.cuda.device_of(pool):  # type: ignore[no-untyped-call]  # Triton launches on the current device
@@ -51,6 +49,12 @@ class TritonKernels(Kernels):
     @property
     def nbytes(self) -> int:
         return 0
+
+
+def _check(*tensors: Tensor | None) -> None:
+    """Raise ValueError unless kernels can take the tensors' addresses."""
+    if not all(each is None or each.is_contiguous() for each in tensors):
+        raise ValueError("kernels take addresses of contiguous tensors, not strides")
 
 
 def _grid(index: Tensor, width: int) -> tuple[tuple[int, int], int]:

@@ -10,6 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef Py_GIL_DISABLED
+#error "kvcache does not run on free-threaded Python: see setup.py"
+#endif
+
 enum { ZERO_PAGE = 0, NULL_PAGE = 1 }; /* as in kvcache/kernels/base.py; a test compares them */
 
 enum { MOST_ARRAYS = 8, FEW_PAGES = 32, MOST_SPREAD = 16 };
@@ -67,6 +71,9 @@ static int item(PyObject *sequence, Py_ssize_t i, int64_t *number) {
     return to_number(found, number);
 }
 
+/* The columns' own numbers are the caller's too: one that overflows wraps, as in NumPy. */
+static void add(int64_t *number, int64_t by) { *number = (int64_t)((uint64_t)*number + (uint64_t)by); }
+
 static int has_length(const char *what, PyObject *sequence, Py_ssize_t length) {
     if (!PyList_Check(sequence) && !PyTuple_Check(sequence))
         return fail(PyExc_TypeError, "%s must be a list or tuple", what);
@@ -109,7 +116,8 @@ static PyObject *inherit(PyObject *self, PyObject *const *args, Py_ssize_t given
         int64_t parent, at, count, size;
         if (item(parents, row, &parent) || item(first, row, &at) || item(counts, row, &count) ||
             is_index("parent", parent, tables.rows) || item(sizes, parent, &size) ||
-            is_index("count", count, longest + 1)) goto done;
+            is_index("first", at, longest + 1) || is_index("count", count, longest + 1) ||
+            is_index("size", size, longest + 1)) goto done;
         int64_t advance = at + count - size, fresh = advance < 0 ? 0 : advance > count ? count : advance;
         int64_t begin = longest - count > -advance ? longest - count : -advance;
         int64_t end = advance > 0 ? longest - advance : longest;
@@ -123,7 +131,7 @@ static PyObject *inherit(PyObject *self, PyObject *const *args, Py_ssize_t given
         PyList_SET_ITEM(new, row, number);
     }
     for (Py_ssize_t place = 0; place < rows * inherited.columns; place++)
-        if (inherited.at[place] != ZERO_PAGE) references.at[inherited.at[place]]++;
+        if (inherited.at[place] != ZERO_PAGE) add(&references.at[inherited.at[place]], 1);
     result = Py_NewRef(new);
 done:
     Py_XDECREF(new);
@@ -173,10 +181,12 @@ static PyObject *release(PyObject *self, PyObject *const *args, Py_ssize_t given
     Py_ssize_t end = begin;
     for (Py_ssize_t i = 0; i < pages.rows; i++) {
         int64_t page = pages.at[i];
-        if (page == ZERO_PAGE || --references.at[page]) continue;
+        if (page == ZERO_PAGE) continue;
+        add(&references.at[page], -1);
+        if (references.at[page]) continue;
         if (end == free_pages.rows && fail(PyExc_IndexError, "more pages are free than there are")) goto done;
         free_pages.at[end++] = page;
-        charges.at[owners.at[page]]--;
+        add(&charges.at[owners.at[page]], -1);
     }
     sort_pages(free_pages.at + begin, end - begin);
     result = PyLong_FromSsize_t(end);
@@ -208,6 +218,7 @@ static PyObject *place(PyObject *self, PyObject *const *args, Py_ssize_t given) 
     }
     if (needed > free_count && fail(PyExc_IndexError, "%zd pages are needed, %zd are free", needed,
                                     (Py_ssize_t)free_count)) goto done;
+    if (is_index("serial", serial, INT64_MAX - needed)) goto done;
     Py_ssize_t length = references.rows;
     length = serials.rows < length ? serials.rows : length;
     length = owners.rows < length ? owners.rows : length;
@@ -225,7 +236,7 @@ static PyObject *place(PyObject *self, PyObject *const *args, Py_ssize_t given) 
                 references.at[page] = 1;
                 serials.at[page] = serial++;
                 owners.at[page] = owner;
-                charges.at[owner]++;
+                add(&charges.at[owner], 1);
                 inherited.at[row * inherited.columns + longest - most + line] = page;
             }
             targets.at[line * rows + row] = page;

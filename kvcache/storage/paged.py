@@ -148,9 +148,15 @@ class Pages(TokenMemory):
     def _lengthen(self) -> None:
         """Make the columns as long as the memory."""
         assert self.rows is not None
-        if len(self.rows) > len(self.references):
-            for name in ("references", "serials", "_owners", "_free"):
-                setattr(self, name, _lengthened(getattr(self, name), len(self.rows)))
+        for name in (
+            "references",
+            "serials",
+            "_owners",
+            "_free",
+        ):  # each by itself: one may be longer already
+            column = getattr(self, name)
+            if len(self.rows) > len(column):
+                setattr(self, name, _lengthened(column, len(self.rows)))
 
 
 def _lengthened(column: np.ndarray, length: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from torch import Tensor
 from kvcache.backend import EMPTY, MISS, Scope
 from kvcache.chain import Chain
 from kvcache.keys_values import KeysValues
+from kvcache.threads import exclusively
 from kvcache.world_model.config import WorldModelConfig
 from kvcache.world_model.inputs import environments, whole_numbers
 from kvcache.world_model.predictor import Predictor
@@ -52,6 +53,7 @@ class CachedPredictor(Predictor):
         finally:
             self.weights_changed()  # torch copies the fitting weights before it raises for missing ones
 
+    @exclusively
     def weights_changed(self) -> None:
         """Forget what was computed with other weights: contexts, and corrections of positions.
 
@@ -160,6 +162,7 @@ class CachedPredictor(Predictor):
                 keys = self._stored = self._chained(self._chain, keys, is_init_infer)
             self.cache.store(self._envs, keys, scope)
 
+    @exclusively
     def clear_caches(self) -> None:
         """Forget all contexts, and the batch."""
         if self._weights.differ():

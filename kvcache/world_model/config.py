@@ -43,6 +43,7 @@ class WorldModelConfig:
         enable_cache_logging: whether a line is logged after every ``cache_log_interval`` searches, by the logger
             ``kvcache.world_model``: rates of the lookups below the roots, and bytes.
         cache_log_interval: searches from one line to the next.
+        cache_thread_safe: as in ``CacheConfig.thread_safe``: an inference has the cache to itself.
         init_pool_size: as in ``CacheConfig``.
         recur_pool_size: as in ``CacheConfig``.
         verify_keys: as in ``CacheConfig``.
@@ -71,6 +72,7 @@ class WorldModelConfig:
     cache_validation_mode: bool = False
     enable_cache_logging: bool = False
     cache_log_interval: int = 100
+    cache_thread_safe: bool = False
     init_pool_size: int | None = None
     recur_pool_size: int | None = None
     verify_keys: bool = False
@@ -129,6 +131,7 @@ class WorldModelConfig:
             storage=self.cache_storage,
             resident_batch=self.cache_resident_batch,
             verify_keys=self.verify_keys,
+            thread_safe=self.cache_thread_safe,
             device=self.device,
             dtype=self.dtype,
         )

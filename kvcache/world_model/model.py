@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kvcache.backend import Scope
 from kvcache.geometry import TOKENS_PER_STEP
+from kvcache.threads import exclusively
 from kvcache.world_model.cached import CachedPredictor
 from kvcache.world_model.config import WorldModelConfig
 from kvcache.world_model.inference import Inference, InferenceRequest, in_order
@@ -43,6 +44,7 @@ class WorldModel(CachedPredictor):
         self.inference_observers: list[Callable[[InferenceRequest], None]] = []
         self._searches = 0
 
+    @exclusively
     @torch.inference_mode()
     def forward_initial_inference(
         self,
@@ -130,6 +132,7 @@ class WorldModel(CachedPredictor):
             for observer in self.inference_observers:
                 observer(request)
 
+    @exclusively
     @torch.inference_mode()
     def forward_recurrent_inference(
         self,

@@ -39,6 +39,7 @@ class Attachment:
     """
 
     traversals = Traversals()
+    _backend: CacheBackend
 
     def __init__(self, settings: Settings, legacy: LegacyVariant) -> None:
         self.settings, self.legacy = settings, legacy
@@ -46,7 +47,6 @@ class Attachment:
         self.chain = SearchChain(self.traversals, rotary) if settings.chains else None
         self.searches = 0
         self.position_shift_of: Any = None
-        self._backend: CacheBackend | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Attachment:
         return Attachment(self.settings, self.legacy)
@@ -56,12 +56,12 @@ class Attachment:
 
     @property
     def is_built(self) -> bool:
-        return self._backend is not None
+        return "_backend" in self.__dict__
 
     @property
     def backend(self) -> CacheBackend:
-        if self._backend is None:
-            self._backend = self._build()
+        if not self.is_built:
+            self.__dict__.setdefault("_backend", self._build())  # of two threads that build one at once, one is kept
         return self._backend
 
     def _build(self) -> CacheBackend:

@@ -14,6 +14,7 @@ from kvcache.integrations.lightzero.adapter import Adapter, Replacement
 from kvcache.integrations.lightzero.attachment import Attachment
 from kvcache.integrations.lightzero.guard import UnsupportedLightZeroError, check_class, check_source, installed_version
 from kvcache.integrations.lightzero.main_2026_08 import Main202608
+from kvcache.integrations.lightzero.methods import WHOLE
 from kvcache.integrations.lightzero.release_0_2_0 import Release020
 from kvcache.integrations.lightzero.settings import Settings
 
@@ -36,7 +37,7 @@ class _Installation:
         self.world_model, self.adapter = world_model, adapter
         # A bad configuration is found before anything is changed.
         attachments = [(model, self._attachment(model, model.config)) for model in _models(world_model)]
-        replaced = {**adapter.root, **adapter.node, **adapter.clears}
+        replaced = {**WHOLE, **adapter.root, **adapter.node, **adapter.clears}
         self.originals: dict[str, Any] = {name: getattr(world_model, name) for name in ("__init__", *replaced)}
         setattr(world_model, "__init__", self._attaching(self.originals["__init__"]))  # noqa: B010
         for name, replacement in replaced.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,21 @@ import torch
 from torch import Tensor
 
 from kvcache.backend import Scope
+from kvcache.integrations.lightzero.adapter import Replacement
 from kvcache.integrations.lightzero.attachment import Attachment
 from kvcache.integrations.lightzero.guard import UnsupportedLightZeroError
 
-__all__ = ["FIRST_STEP", "RootBatch", "assemble", "check_rows", "clear", "infer_root", "new_context", "retrieve_nodes"]
+__all__ = [
+    "FIRST_STEP",
+    "WHOLE",
+    "RootBatch",
+    "assemble",
+    "check_rows",
+    "clear",
+    "infer_root",
+    "new_context",
+    "retrieve_nodes",
+]
 
 FIRST_STEP = -1  # LightZero's action of an environment whose episode begins
 
@@ -141,6 +152,19 @@ def clear(attachment: Attachment, model: Any, original: Any) -> None:
     original()
     if attachment.is_built:
         attachment.backend.clear_all()
+
+
+def _exclusively(attachment: Attachment, model: Any, original: Any, *args: Any, **kwargs: Any) -> Any:
+    """A whole inference: it has the cache to itself."""
+    with attachment.backend.exclusive():
+        return original(*args, **kwargs)
+
+
+# The inferences that the other methods are parts of.
+WHOLE: Mapping[str, Replacement] = {
+    "forward_initial_inference": _exclusively,
+    "forward_recurrent_inference": _exclusively,
+}
 
 
 def check_rows(model: Any, rows: int) -> None:

@@ -21,6 +21,7 @@ SETTINGS = {
     "cache_storage": 'where contents are kept: "paged" (default), "slab", "private" or "auto"',
     "cache_resident_batch": "whether the batch keeps its content between inferences (paged only)",
     "cache_exact_layout": "whether batches are laid out as LightZero's, so that training computes the same bits",
+    "cache_thread_safe": "whether all threads may use the model: an inference has the cache to itself",
     "cache_validation_mode": "whether LightZero's own cache runs beside it and every retrieval is compared",
     "eviction_strategy": '"fifo" (default), "lru" or "priority"',
     "init_pool_size": "entries of each environment's init pool; LightZero's own number by default",
@@ -78,7 +79,7 @@ class Settings:
             )
         if not _switch(values, "use_new_cache_manager"):
             return None
-        for name in ("cache_exact_layout", "cache_resident_batch", "verify_keys"):
+        for name in ("cache_exact_layout", "cache_resident_batch", "cache_thread_safe", "verify_keys"):
             _switch(values, name)
         cache = chosen_storage(CacheConfig.from_object(config, env_num))
         EvictionStrategy.parse(cache.eviction_strategy)

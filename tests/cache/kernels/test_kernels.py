@@ -282,7 +282,7 @@ class TestTriton:
         with triton_kernels(interpreted=True) as module:
             case = gather_case((2, 2, 6), NO_SHIFTS, torch.float32)
             case.pool = case.pool[:, ::2]
-            with pytest.raises(AssertionError, match="addresses"):
+            with pytest.raises(ValueError, match="addresses"):
                 case.gather(module.TritonKernels())
 
     @dtypes
@@ -364,6 +364,22 @@ class TestCompiledKernels:
         with pytest.raises(IndexError, match=f"row {row} is not in 0..6"):
             case.scatter(module.CpuKernels())
         assert case.same(before, "pool")
+
+    @pytest.mark.parametrize("size", [2**62, 2**63 - 1, 2**63, 2**64 - 1])
+    def test_numbers_whose_product_is_no_memory(self, module, size):
+        """Nothing is read or written: addresses are computed from these."""
+        case = gather_case((2, 3, 4), SHARED_SHIFT, torch.float32)
+        rows_of = torch.zeros(1, dtype=torch.int64)
+        pool, index, out = case.pool.data_ptr(), rows_of.data_ptr(), case.tokens.data_ptr()
+        for name in ("gather", "scatter"):
+            for rows, count, row_bytes in ((3, 1, size), (size, 1, 16), (3, size, 16)):
+                with pytest.raises(ValueError, match="there is no memory of"):
+                    getattr(module.compiled, name)(pool, rows, index, count, out, row_bytes)
+        for rows, count, width, shift_rows in ((3, 1, size, 1), (size, 1, 4, 1), (3, size, 4, 1), (3, 1, 4, size)):
+            with pytest.raises(ValueError, match="there is no memory of"):
+                module.compiled.gather_shifted(
+                    pool, rows, index, count, out, width, case.shifts.data_ptr(), shift_rows, index, 1
+                )
 
     def test_a_shift_that_is_not_there(self, module):
         case = gather_case((2, 3, 4), SHARED_SHIFT, torch.float32)

@@ -11,6 +11,7 @@ from kvcache.kernels import NULL_PAGE, ZERO_PAGE
 from kvcache.storage import page_arrays, paged
 
 PAGES, ENTRIES, LONGEST, OWNERS = 40, 7, 6, 3
+MOST = 2**63 - 1
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -182,6 +183,13 @@ class TestChecks:
             ({"first": 3}, TypeError, "first must be a list or tuple"),
             ({"parents": ["a"]}, TypeError, "integer"),
             ({"sizes": []}, IndexError, "item 1 is not in"),
+            ({"sizes": [0, MOST]}, IndexError, f"size {MOST} is not in 0..6"),
+            ({"sizes": [0, -MOST - 1]}, IndexError, f"size {-MOST - 1} is not in 0..6"),
+            ({"first": [MOST]}, IndexError, f"first {MOST} is not in 0..6"),
+            ({"first": [-MOST - 1]}, IndexError, f"first {-MOST - 1} is not in 0..6"),
+            ({"first": [MOST + 1]}, OverflowError, "int"),
+            ({"counts": [MOST]}, IndexError, f"count {MOST} is not in 0..6"),
+            ({"parents": [MOST]}, IndexError, f"parent {MOST} is not in"),
             ({"tables": np.zeros((ENTRIES, LONGEST + 1), dtype=np.int32)}, ValueError, "expected 2-dimensional int64"),
             ({"tables": np.zeros((ENTRIES, LONGEST + 1))}, ValueError, "got 2-dimensional 'd'"),
             ({"references": np.zeros((2, 2), dtype=np.int64)}, ValueError, "expected 1-dimensional"),
@@ -229,6 +237,10 @@ class TestChecks:
             ({"charges": np.zeros(0, dtype=np.int64)}, IndexError, "owner"),
             ({"targets": np.zeros((2, 3), dtype=np.int64)}, ValueError, "do not fit together"),
             ({"serial": "x"}, TypeError, "int"),
+            ({"serial": MOST - 1}, IndexError, f"serial {MOST - 1} is not in"),
+            ({"serial": -1}, IndexError, "serial -1 is not in"),
+            ({"new": [MOST]}, IndexError, f"number of new tokens {MOST} is not in 0..2"),
+            ({"free_count": MOST}, IndexError, f"free_count {MOST} is not in"),
         ],
     )
     def test_place(self, compiled, state, change, error, words):
@@ -263,6 +275,13 @@ class TestChecks:
         with pytest.raises(error, match=words):
             compiled.find_changed(*(arguments | change).values())
         assert not arguments["held"].any()
+
+    def test_counters_at_their_ends_wrap(self, compiled):
+        """As in NumPy: the columns are the caller's, and no number in them is undefined behaviour."""
+        references, charges = np.array([0, 0, -MOST - 1]), np.array([-MOST - 1])
+        columns = references, np.zeros(3, dtype=np.int64), charges, np.zeros(3, dtype=np.int64)
+        assert compiled.release(np.array([2]), *columns, 0) == 0
+        assert references[2] == MOST
 
     @pytest.mark.parametrize("name", ["inherit", "release", "place", "find_changed"])
     def test_arguments_are_counted(self, compiled, name):

@@ -1,6 +1,5 @@
 """Paged storage: tables of shared pages, and what is left of them."""
 
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +18,7 @@ from conformance import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from invariants import check_pages, pools_of
 
 from kvcache.backend import MISS, Scope
 from kvcache.config import CacheConfig
@@ -50,30 +50,6 @@ class TestPagedStorage(CopyingStorageConformance):
         assert pages.nbytes >= pages.used * pages.row_bytes
         # What is kept is free for other pools, but for what this one reserved: two tokens a slot.
         assert pool.bytes_reserved == inserts * 2 * pages.row_bytes
-
-
-def pools_of(cache):
-    return [*cache.init_pools, cache.recur_pool, cache.wm_pool]
-
-
-def check_pages(cache):
-    """Every page is free, once, or held as often as it is counted."""
-    pages = cache.recur_pool.storage.memory
-    pages._collect()
-    held = Counter()
-    for pool in pools_of(cache):
-        for key in pool:
-            held.update(pool.storage.rows_of(pool._slots[key]).tolist())
-        live = {pool._slots[key] for key in pool}
-        assert all(pool.storage.size(slot) == 0 for slot in range(pool.pool_size) if slot not in live)
-    free = pages.free.tolist()
-    assert not {ZERO_PAGE, NULL_PAGE} & (set(held) | set(free))
-    assert len(set(free)) == len(free)
-    assert sorted([*held, *free]) == list(range(2, pages.used))
-    assert {page: int(pages.references[page]) for page in held} == dict(held)
-    assert not pages.references[free].any()
-    charged = np.bincount(pages._owners[list(held)], minlength=ENVS + 2) if held else [0] * (ENVS + 2)
-    assert [pool.storage.charge for pool in pools_of(cache)] == list(charged)
 
 
 def charge(cache):

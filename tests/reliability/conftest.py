@@ -1,0 +1,33 @@
+"""The option ``--reliability=full``, and figures that are printed when the tests have ended."""
+
+import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--reliability",
+        choices=["short", "full"],
+        default="short",
+        help="how much of the reliability tests is run: a few seconds each, or all",
+    )
+
+
+@pytest.fixture
+def is_full(request):
+    """Whether all is run."""
+    return request.config.getoption("--reliability", default="short") == "full"
+
+
+@pytest.fixture
+def figure(record_property):
+    """Called with a line, prints it when the tests have ended."""
+    return lambda line: record_property("figure", line)
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = [each for kind in ("passed", "failed") for each in terminalreporter.stats.get(kind, [])]
+    lines = [value for each in reports for name, value in getattr(each, "user_properties", []) if name == "figure"]
+    if lines:
+        terminalreporter.section("reliability")
+        for line in dict.fromkeys(lines):
+            terminalreporter.write_line(line)
