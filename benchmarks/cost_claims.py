@@ -67,7 +67,7 @@ def _kernel_us(arena: torch.Tensor, geometry: Geometry, size: int, gathers: bool
     width = geometry.entry_bytes() // geometry.context_length
     pool = arena[0, : arena.shape[1] // width * width].view(torch.float32).view(-1, width // 4)
     tokens = max(1, size // width)
-    batch = torch.ones(tokens, 1, width // 4)
+    batch = torch.ones(2 * geometry.num_layers, 1, geometry.num_heads, tokens, geometry.head_dim)
     places = torch.randperm(len(pool), generator=torch.Generator().manual_seed(0))
     laps = []
     for index in places[: tokens * _LAPS].split(tokens):

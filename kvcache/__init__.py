@@ -5,7 +5,6 @@ from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
 from kvcache.build import BuildInfo, build_info
 from kvcache.checks import OrderError
 from kvcache.config import CacheConfig
-from kvcache.contiguous import ContiguousCache
 from kvcache.eviction import EvictionStrategy
 from kvcache.geometry import GEOMETRIES, POSITIONS, TOKENS_PER_STEP, Geometry
 from kvcache.hashing import hash_state, hash_states
@@ -41,7 +40,6 @@ __all__ = [
     "CacheConfig",
     "CacheMismatchError",
     "CacheStats",
-    "ContiguousCache",
     "EvictionStrategy",
     "Geometry",
     "KVCache",

@@ -35,8 +35,9 @@ class CacheConfig:
         storage: of the new backend's pools: a name from ``kvcache.storage.STORAGES``, or "auto". That is "paged", with
             a resident batch where contexts are long.
         resident_batch: whether the new backend's batch keeps its content from one inference to the next.
-        exact: whether the new backend's batches have LightZero's bits: contiguous layers, and positions corrected
-            slide by slide. It costs a copy of each batch; paged contexts that have slid share fewer pages.
+        exact: whether the new backend's batches have LightZero's bits also where windows have slid: positions are
+            corrected slide by slide, and rows padded in front. Paged contexts that have slid share fewer pages then,
+            and a batch is not resident.
         device: of the contents.
         dtype: of the contents.
         verify_keys: whether every key carries a fingerprint of its latent, so that two latents with one key are noticed

@@ -77,7 +77,7 @@ def _rows(config: CacheConfig) -> Layout:
     storage = STORAGES[config.storage]
     init, recur, wm = config.init_entries, config.recur_entries, config.geometry.env_num
     return Layout(
-        RowBatch(config.geometry, config.device, config.dtype),
+        RowBatch(config.geometry, _entry_spec(config)),
         init,
         recur,
         lambda: storage(init, spec),
@@ -104,7 +104,8 @@ def _slab(config: CacheConfig) -> Layout:
 def _paged(config: CacheConfig) -> Layout:
     spec = _entry_spec(config)
     memory = Pages(spec if config.checks_entries else None)
-    batch = ResidentBatch if config.resident_batch else TokenBatch
+    # LightZero pads rows in front; a resident batch cannot.
+    batch = ResidentBatch if config.resident_batch and not config.exact else TokenBatch
     page_bytes = config.geometry.entry_bytes(config.dtype.itemsize) // config.geometry.context_length
 
     def pages(limit: int | None) -> int | None:

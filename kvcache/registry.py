@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from kvcache.backend import CacheBackend
 from kvcache.config import CacheConfig
-from kvcache.contiguous import ContiguousCache
 from kvcache.layout import AUTO
 from kvcache.legacy import LEGACY, LEGACY_0_2_0, LegacyCache, LegacyVariant
 from kvcache.manager import KVCacheManager
@@ -22,15 +21,10 @@ def _legacy(variant: LegacyVariant) -> Factory:
     return lambda config: LegacyCache(config, variant)
 
 
-def _new(config: CacheConfig) -> CacheBackend:
-    manager = KVCacheManager(config)
-    return ContiguousCache(manager) if config.exact else manager
-
-
 def _named(storage: str, resident_batch: bool = False, exact: bool = False) -> Factory:
     def build(config: CacheConfig) -> CacheBackend:
         is_exact = exact or config.exact
-        cache = _new(replace(config, storage=storage, resident_batch=resident_batch, exact=is_exact))
+        cache = KVCacheManager(replace(config, storage=storage, resident_batch=resident_batch, exact=is_exact))
         cache.name = f"new:{storage}{'-resident' * resident_batch}{'-exact' * exact}"
         return cache
 
@@ -40,7 +34,7 @@ def _named(storage: str, resident_batch: bool = False, exact: bool = False) -> F
 BACKENDS: dict[str, Factory] = {
     "legacy": _legacy(LEGACY),
     "legacy-0.2.0": _legacy(LEGACY_0_2_0),
-    "new": _new,
+    "new": KVCacheManager,
     **{f"new:{storage}": _named(storage) for storage in (*STORAGES, AUTO)},
     "new:paged-resident": _named("paged", resident_batch=True),
     "new:paged-exact": _named("paged", exact=True),

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from kvcache.batch.buffer import BatchBuffer
 from kvcache.geometry import Geometry
 from kvcache.keys_values import KeysValues
 from kvcache.pool import KVCachePool
+from kvcache.storage import EntrySpec
 
 __all__ = ["Batch", "Destinations", "Found", "Row"]
 
@@ -61,6 +63,10 @@ class Destinations(NamedTuple):
 class Batch(ABC):
     """The memory that batches are assembled in.
 
+    Args:
+        geometry: shapes; its number of environments is the size of the first batch.
+        spec: of an entry of this geometry.
+
     Attributes:
         keys_values: the batch cache in use.
         position_shift: as in ``CacheBackend``.
@@ -68,17 +74,19 @@ class Batch(ABC):
 
     keys_values: KeysValues
 
-    def __init__(self, geometry: Geometry) -> None:
+    def __init__(self, geometry: Geometry, spec: EntrySpec) -> None:
         self.geometry = geometry
         self.position_shift: Tensor | None = None
+        self._buffer = BatchBuffer(spec, geometry.env_num)
 
-    @abstractmethod
     def begin(self, rows: int) -> None:
         """Make ``keys_values`` a batch cache of that many rows."""
+        self._view = self._buffer.view(rows)
+        self.keys_values = self._view.keys_values
 
-    @abstractmethod
     def renew(self) -> None:
         """Let ``begin`` make a batch cache in memory of its own: somebody may still write to the present one."""
+        self._buffer.renew(self.geometry.env_num)
 
     @abstractmethod
     def assemble(self, rows: Sequence[Row], sizes: Sequence[int]) -> None:

@@ -10,16 +10,14 @@ from torch import Tensor
 from kvcache.batch.base import Row
 from kvcache.batch.tokens import TokenBatch
 from kvcache.geometry import Geometry
-from kvcache.kernels import Kernels, copy_rows
+from kvcache.kernels import Kernels
 from kvcache.keys_values import KeysValues
-from kvcache.memory import memory
 from kvcache.pool import KVCachePool
 from kvcache.storage import EntrySpec, Pages
 
 __all__ = ["ResidentBatch"]
 
 _UNKNOWN = -1
-_FEW_MORE = 2  # moving a token through the scratch memory takes as long as moving two
 
 
 class ResidentBatch(TokenBatch):
@@ -41,7 +39,6 @@ class ResidentBatch(TokenBatch):
     ) -> None:
         self._holds = np.empty((0, 0), dtype=np.int64)  # [T, B]: serial numbers of the pages that are there
         self._version = 0
-        self._scratch: Tensor | None = None
         super().__init__(geometry, memory, spec, kernels, exact)
 
     def set_position_shift(self, shift: Tensor | None) -> bool:
@@ -51,13 +48,13 @@ class ResidentBatch(TokenBatch):
         return changes
 
     def begin(self, rows: int) -> None:
-        before = self._buffer
+        before = getattr(self, "_view", None)
         super().begin(rows)
-        if self._buffer is not before:
+        if self._view is not before:
             self._forget()
 
     def check(self, sizes: Sequence[int], pools: Sequence[KVCachePool]) -> None:
-        if self._journal.dropped and min(sizes) < max(sizes):
+        if self._view.journal.dropped and min(sizes) < max(sizes):
             raise ValueError(
                 f"more was appended than a context of {self._tokens} tokens has room for: the dropped tokens are not "
                 "the oldest ones of rows that are padded behind"
@@ -66,7 +63,7 @@ class ResidentBatch(TokenBatch):
 
     def _forget(self) -> None:
         """Take the whole batch as unknown: all tokens are moved at the next assembly."""
-        self._holds = np.full(tuple(self._buffer.shape[:2]), _UNKNOWN, dtype=np.int64)
+        self._holds = np.full((self._tokens, self._view.block.shape[0]), _UNKNOWN, dtype=np.int64)
 
     def start(self, size: int, longest: int) -> int:
         return 0
@@ -78,50 +75,32 @@ class ResidentBatch(TokenBatch):
         return [(first, inside), (longest, count - inside)]
 
     def assemble(self, rows: Sequence[Row], sizes: Sequence[int]) -> None:
-        if self._flat._version != self._version + self._journal.writes:
+        if self._buffer.version != self._version + self._view.journal.writes:
             self._forget()
         else:
-            self._holds[self._journal.lowest :] = _UNKNOWN
+            self._holds[self._view.journal.lowest :] = _UNKNOWN
         super().assemble(rows, sizes)
-        self._version = self._flat._version
+        self._version = self._buffer.version
 
     def _is_consecutive(self, new: int, appended: int) -> bool:
         return new <= appended  # older tokens are in front of the padding
 
     def _fill(self, entries: Sequence[int], sizes: Sequence[int], longest: int) -> None:
-        pages, width = self._memory, len(entries)
-        index = np.empty((longest, width), dtype=np.int64)
+        pages, index = self._memory, np.empty((longest, len(entries)), dtype=np.int64)
         places = np.empty(index.size, dtype=np.int64)
         try:
             count = pages.find_changed(entries, sizes, self._holds, index, places)
-            if not count:
-                return
-            moves, changed = self._moves(entries, longest), places[:count]
-            lowest = int(changed[0]) // width
-            if index.size - lowest * width <= _FEW_MORE * count:
-                # All tokens from the first changed position on are moved: some are there already, none is moved twice.
-                self._gather(index[lowest:], None if moves is None else moves[lowest:], self._buffer[lowest:longest])
-            else:
+            if count:
+                assert pages.rows is not None
+                moves, changed = self._moves(entries, longest), places[:count]
                 if moves is not None:
-                    moves = np.broadcast_to(moves, index.shape).reshape(-1, 1)[changed]
-                self._move(index.reshape(-1, 1)[changed], moves, changed)
+                    moves = np.broadcast_to(moves, index.shape).reshape(-1)[changed]
+                moved, to = pages.index(index.reshape(-1)[changed]), pages.index(changed)
+                self._kernels.move(pages.rows, moved, self._view.heads, to, self._correction(moves))
         except BaseException:
             self._forget()  # the serial numbers are written, the tokens are not
             raise
 
-    def _move(self, rows: np.ndarray, moves: np.ndarray | None, places: np.ndarray) -> None:
-        """Move pages ``[n, 1]`` to flat places ``[n]`` of the batch, with these corrections ``[n, 1]``."""
-        pages, count = self._memory, len(places)
-        if self._scratch is None or len(self._scratch) < count:
-            self._scratch = memory((2 * count, self._width), self._spec.device, self._spec.dtype)
-        moved = self._scratch[:count]
-        self._gather(rows, moves, moved.unsqueeze(1))
-        copy_rows(self._flat, pages.index(places), moved)
-
     def _supply(self, row: int, supplied: KeysValues, start: int) -> None:
         super()._supply(row, supplied, start)
         self._holds[:, row] = _UNKNOWN
-
-    @property
-    def nbytes(self) -> int:
-        return super().nbytes + (0 if self._scratch is None else self._scratch.nbytes)

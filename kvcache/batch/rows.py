@@ -5,65 +5,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
 from kvcache.batch.base import Batch, Destinations, Found, Row
 from kvcache.geometry import Geometry
-from kvcache.keys_values import KeysValues, zeros
 from kvcache.pool import KVCachePool
+from kvcache.storage import EntrySpec
 
 __all__ = ["RowBatch"]
 
 
 class RowBatch(Batch):
-    """A batch in memory of its own, ``[B, L, 2, H, T, D]``, whose rows are copied one by one.
+    """A batch whose rows are copied one by one.
 
     Args:
         geometry: shapes; its number of environments is the size of the first batch.
-        device: where the batch lives.
-        dtype: of its elements.
+        spec: of an entry of this geometry.
     """
 
-    def __init__(self, geometry: Geometry, device: Any, dtype: Any) -> None:
-        super().__init__(geometry)
-        self._options = {"device": device, "dtype": dtype}
-        self._batches: dict[int, tuple[KeysValues, Tensor]] = {}
-        self._memory = self._allocate(geometry.env_num)
+    def __init__(self, geometry: Geometry, spec: EntrySpec) -> None:
+        super().__init__(geometry, spec)
         self.begin(geometry.env_num)
 
-    def _allocate(self, rows: int) -> Tensor:
-        sizes = self.geometry
-        shape = rows, sizes.num_layers, 2, sizes.num_heads, sizes.context_length, sizes.head_dim
-        return zeros(shape, **self._options)
-
-    def begin(self, rows: int) -> None:
-        if rows > self._memory.shape[0]:
-            self._memory = self._allocate(rows)
-            self._batches.clear()
-        made = self._batches.get(rows)
-        if made is None or not made[0].is_view_of(made[1]):
-            block = self._memory[:rows]
-            made = self._batches[rows] = KeysValues.from_block(block), block
-        self.keys_values, _ = made
-
-    def renew(self) -> None:
-        self._memory = self._allocate(self.geometry.env_num)
-        self._batches.clear()
-
     def __getstate__(self) -> dict[str, Any]:
-        """For copies, without the views: a copy makes views of its own memory."""
-        return {name: value for name, value in self.__dict__.items() if name != "_batches"}
+        """For copies, without the view: a copy makes one of its own memory."""
+        return {name: value for name, value in self.__dict__.items() if name != "_view"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        before, self._batches = self.keys_values, {}
+        before = self.keys_values
         self.begin(before.num_samples)
-        self.keys_values.block.copy_(before.block)
+        self._view.block.copy_(before.block)  # a caller may have replaced its tensors
         self.keys_values.size = before.size
 
     def assemble(self, rows: Sequence[Row], sizes: Sequence[int]) -> None:
         longest, shortest = max(sizes), min(sizes)
-        memory = self._memory[: len(sizes)]
+        memory = self._view.block
         if longest > shortest:
             memory.narrow(4, 0, longest - shortest).zero_()
         for row, size, target in zip(rows, sizes, memory.unbind(0), strict=True):
@@ -92,4 +67,4 @@ class RowBatch(Batch):
 
     @property
     def nbytes(self) -> int:
-        return self._memory.nbytes
+        return self._buffer.nbytes

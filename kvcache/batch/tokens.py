@@ -11,18 +11,14 @@ from torch import Tensor
 from kvcache.batch.admission import Admission, NewEntries
 from kvcache.batch.base import Batch, Destinations, Found, Row
 from kvcache.geometry import Geometry
-from kvcache.journal import Journal
-from kvcache.kernels import NULL_PAGE, Kernels
+from kvcache.kernels import NULL_PAGE, Correction, Kernels
 from kvcache.keys_values import KeysValues
-from kvcache.memory import zeros
 from kvcache.pool import KVCachePool
 from kvcache.storage import EntrySpec, TokenMemory
 from kvcache.storage.base import check_matches
 from kvcache.storage.tokens import NULL_ENTRY
 
 __all__ = ["TokenBatch"]
-
-_VIEWS = ("_batches", "_buffer", "_viewed", "_journal")
 
 
 def _entries(rows: Sequence[Row]) -> list[int]:
@@ -31,9 +27,7 @@ def _entries(rows: Sequence[Row]) -> list[int]:
 
 
 class TokenBatch(Batch):
-    """Token-major batches ``[T, B, L, 2, H, D]``. The batch cache is a view of them; addresses never change.
-
-    Rows end at one position; zeros fill up the shorter ones in front.
+    """Batches whose rows end at one position; zeros fill up the shorter ones in front.
 
     Args:
         geometry: shapes; its number of environments is the size of the first batch.
@@ -46,17 +40,13 @@ class TokenBatch(Batch):
     def __init__(
         self, geometry: Geometry, memory: TokenMemory, spec: EntrySpec, kernels: Kernels, exact: bool = False
     ) -> None:
-        super().__init__(geometry)
+        super().__init__(geometry, spec)
         self._memory = memory
         self._spec = spec
         self._kernels = kernels
         self._exact = exact
-        self._width = 2 * geometry.num_layers * geometry.embed_dim
         self._tokens = geometry.context_length
         self._windows = [geometry.window(size) for size in range(self._tokens + 1)]
-        self._batches: dict[int, tuple[KeysValues, Tensor, Tensor, Journal]] = {}
-        self._flat = self._allocate(geometry.env_num)  # [T x B, W] of the largest batch
-        self._buffer = self._flat  # [T, B, W] of the batch in use
         self.begin(geometry.env_num)
 
     def set_position_shift(self, shift: Tensor | None) -> bool:
@@ -65,40 +55,16 @@ class TokenBatch(Batch):
             self._memory.set_position_shift(shift)
         return changes
 
-    def _allocate(self, rows: int) -> Tensor:
-        return zeros((rows * self._tokens, self._width), self._spec.device, self._spec.dtype)
-
-    def begin(self, rows: int) -> None:
-        tokens = self._tokens
-        if rows * tokens > self._flat.shape[0]:
-            self._flat = self._allocate(rows)
-            self._batches.clear()
-        made = self._batches.get(rows)
-        if made is None or not made[0].is_view_of(made[2]):
-            buffer = self._flat[: rows * tokens].view(tokens, rows, self._width)
-            block, journal = self._block(buffer), Journal()
-            made = self._batches[rows] = KeysValues.from_block(block, journal=journal), buffer, block, journal
-        self.keys_values, self._buffer, self._viewed, self._journal = made
-
-    def renew(self) -> None:
-        self._flat = self._allocate(self.geometry.env_num)
-        self._batches.clear()
-
     def __getstate__(self) -> dict[str, Any]:
-        """For copies, without the views: a copy makes views of its own memory."""
+        """For copies, without the view: a copy makes one of its own memory."""
         self._adopt_given_tensors()
-        return {name: value for name, value in self.__dict__.items() if name not in _VIEWS}
+        return {name: value for name, value in self.__dict__.items() if name != "_view"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        before, self._batches, self._buffer = self.keys_values, {}, self._flat
+        before = self.keys_values
         self.begin(before.num_samples)
         self.keys_values.size = before.size
-
-    def _block(self, buffer: Tensor) -> Tensor:
-        """``[T, B, W]`` seen as ``[B, L, 2, H, T, D]``."""
-        layers, kinds, heads, _, head_dim = self._spec.shape
-        return buffer.view(*buffer.shape[:2], layers, kinds, heads, head_dim).permute(1, 2, 3, 4, 0, 5)
 
     # Where a row's tokens are.
 
@@ -119,19 +85,21 @@ class TokenBatch(Batch):
             raise ValueError(f"an entry of {memory.spec} does not fit a batch of {self._spec}")
         if longest:
             if memory.rows is None:
-                self._buffer[:longest].zero_()
+                self._view.heads[..., :longest, :].zero_()
             else:
                 self._fill(_entries(rows), sizes, longest)
             for row, supplied in enumerate(rows):
                 if isinstance(supplied, KeysValues):
                     self._supply(row, supplied, self.start(sizes[row], longest))
         self.keys_values.size = longest
-        self._journal.clear()
+        self._view.journal.clear()
 
     def _fill(self, entries: Sequence[int], sizes: Sequence[int], longest: int) -> None:
         """Gather ``entries``, ``NULL_ENTRY`` for rows that were not found, into the batch."""
-        index = self._index(entries, sizes, longest)
-        self._gather(index, self._moves(entries, longest), self._buffer[:longest])
+        pool, index = self._memory.rows, self._index(entries, sizes, longest)
+        assert pool is not None
+        correction = self._correction(self._moves(entries, longest))
+        self._kernels.gather(pool, self._memory.index(index), self._view.heads, 0, correction)
 
     def _moves(self, entries: Sequence[int], longest: int) -> np.ndarray | None:
         """The correction of each token: ``[t, B]``, or ``[t, 1]`` where all rows have the same; None where none has."""
@@ -151,19 +119,17 @@ class TokenBatch(Batch):
                 moves[start : start + len(needed), row] = needed[:, 0]
         return moves
 
-    def _gather(self, index: np.ndarray, moves: np.ndarray | None, out: Tensor) -> None:
-        memory = self._memory
-        assert memory.rows is not None
+    def _correction(self, moves: np.ndarray | None) -> Correction | None:
+        """What is added to tokens, given the result of ``_moves``."""
         if moves is None:
-            self._kernels.gather(memory.rows, memory.index(index), out)
-        else:
-            assert memory.shifts is not None
-            self._kernels.gather(memory.rows, memory.index(index), out, memory.shifts.rows, memory.index(moves))
+            return None
+        assert self._memory.shifts is not None
+        return Correction(self._memory.shifts.rows, self._memory.index(moves))
 
     def _supply(self, row: int, supplied: KeysValues, start: int) -> None:
         """Copy in the context that the model made for a row that missed."""
         size = supplied.size
-        self._viewed[row].narrow(3, start, size).copy_(supplied.block[0].detach().narrow(3, 0, size))
+        self._view.block[row].narrow(3, start, size).copy_(supplied.block[0].detach().narrow(3, 0, size))
 
     # Storing.
 
@@ -187,7 +153,7 @@ class TokenBatch(Batch):
         appended = self.keys_values.size - max(sizes)
         windows = [self._windows[size + appended] for size in sizes]
         first, counts = [window[0] for window in windows], [window[1] for window in windows]
-        if self._journal.dropped:
+        if self._view.journal.dropped:
             parents = [NULL_ENTRY] * len(rows)
         else:
             parents = [self._parent(row, pool) for row, pool in zip(rows, pools, strict=True)]
@@ -222,7 +188,7 @@ class TokenBatch(Batch):
         if not at_the_end or not self._is_consecutive(max(entries.new), appended):
             targets = self._targets_by_position(targets, entries, sizes)
         assert memory.rows is not None
-        self._kernels.scatter(memory.rows, memory.index(targets), self._buffer[end - len(targets) : end])
+        self._kernels.scatter(memory.rows, memory.index(targets), self._view.heads, end - len(targets))
 
     def _is_consecutive(self, new: int, appended: int) -> bool:
         """Whether a row's last ``new`` tokens are consecutive in the batch, where ``appended`` were appended."""
@@ -251,11 +217,13 @@ class TokenBatch(Batch):
 
     def _adopt_given_tensors(self) -> None:
         """Copy in the content of tensors that a caller has put into the batch cache."""
-        if not self.keys_values.is_view_of(self._viewed):
+        if not self.keys_values.is_view_of(self._view.block):
             given = self.keys_values.block.detach()
-            if given.shape != self._viewed.shape:
-                raise ValueError(f"a batch of {self._viewed.shape[0]} rows was assembled, it has {given.shape[0]} now")
-            self._viewed.copy_(given)
+            if given.shape != self._view.block.shape:
+                raise ValueError(
+                    f"a batch of {self._view.block.shape[0]} rows was assembled, it has {given.shape[0]} now"
+                )
+            self._view.block.copy_(given)
 
     @property
     def shared_bytes(self) -> int:
@@ -264,4 +232,4 @@ class TokenBatch(Batch):
     @property
     def nbytes(self) -> int:
         shifts = self._memory.shifts
-        return self._flat.nbytes + self._kernels.nbytes + (0 if shifts is None else shifts.nbytes)
+        return self._buffer.nbytes + self._kernels.nbytes + (0 if shifts is None else shifts.nbytes)

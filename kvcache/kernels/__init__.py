@@ -1,15 +1,15 @@
 """How tokens get from pools into a batch and back."""
 
-from kvcache.kernels.base import NULL_PAGE, ZERO_PAGE, Kernels, kernel_observers, notify_observers
+from kvcache.kernels.base import NULL_PAGE, ZERO_PAGE, Correction, Kernels, kernel_observers, notify_observers
 from kvcache.kernels.choose import make_kernels
-from kvcache.kernels.torch import TorchKernels, copy_rows
+from kvcache.kernels.torch import TorchKernels
 
 __all__ = [
     "NULL_PAGE",
     "ZERO_PAGE",
+    "Correction",
     "Kernels",
     "TorchKernels",
-    "copy_rows",
     "kernel_observers",
     "make_kernels",
     "notify_observers",

@@ -1,8 +1,8 @@
-/* Tokens moved on a CPU: rows are copied in one pass, and the correction is added on the way.
+/* Tokens moved on a CPU in one pass: rows of a pool become tokens of a batch's heads, and are corrected on the way.
  *
- * torch needs three operations for that. Each goes through its dispatcher, and two read and write all of the memory.
+ * torch needs up to four operations for that. Each goes through its dispatcher, and reads and writes all of the memory.
  * Memory is given by the addresses of torch's tensors (cpu.py), so neither NumPy nor torch is needed to build this.
- * Row numbers are checked before anything is written.
+ * Row numbers and places are checked before anything is written.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -46,66 +46,148 @@ static int are_rows(const int64_t *index, int64_t count, int64_t rows) {
     return 0;
 }
 
-/* out[i] = pool[index[i]] */
+/* A batch [C, B, H, T, D]: the keys and values of all layers are its kinds C. A token of a row has a place,
+ * t x B + b. Tokens i = 0, 1, ... are at places[i]; without places at first x B + i. */
+typedef struct {
+    char *memory;
+    int64_t kinds, rows, heads, tokens, bytes; /* C, B, H, T; bytes of D elements */
+    const int64_t *places;
+    int64_t first;
+} Batch;
+
+enum { BATCH = 8 }; /* numbers that describe one */
+
+static Batch batch_of(const int64_t *n) {
+    Batch batch = {(char *)(intptr_t)n[0], n[1], n[2], n[3], n[4], n[5], (const int64_t *)(intptr_t)n[6], n[7]};
+    return batch;
+}
+
+/* Raises unless the batch has those places, and all of it and of the pool can be in memory. */
+static int can_move(const Batch *batch, int64_t count, int64_t pool_rows) {
+    if (are_in_memory(batch->kinds, batch->heads) || are_in_memory(batch->rows, batch->tokens)) return -1;
+    int64_t kinds_heads = batch->kinds * batch->heads, places = batch->rows * batch->tokens;
+    if (are_in_memory(kinds_heads, batch->bytes)) return -1;
+    int64_t row_bytes = kinds_heads * batch->bytes;
+    if (are_in_memory(places, row_bytes) || are_in_memory(pool_rows, row_bytes) || are_in_memory(count, row_bytes))
+        return -1;
+    if (batch->places) return are_rows(batch->places, count, places);
+    if (batch->first < 0 || batch->first > batch->tokens || count > places - batch->first * batch->rows) {
+        PyErr_Format(PyExc_IndexError, "%lld tokens of %lld rows, from %lld on, are not in 0..%lld", (long long)count,
+                     (long long)batch->rows, (long long)batch->first, (long long)batch->tokens - 1);
+        return -1;
+    }
+    return 0;
+}
+
+/* The token to be moved as number n: row by row where that is possible, so that what is written is consecutive. */
+static int64_t in_order(const Batch *batch, int64_t count, int64_t n) {
+    if (batch->places || count % batch->rows) return n;
+    int64_t tokens = count / batch->rows;
+    return n % tokens * batch->rows + n / tokens;
+}
+
+/* Where token i of a batch's first head begins; further heads are next_head behind each other. */
+static char *begin(const Batch *batch, int64_t i) {
+    int64_t place = batch->places ? batch->places[i] : batch->first * batch->rows + i;
+    return batch->memory + (place % batch->rows * batch->heads * batch->tokens + place / batch->rows) * batch->bytes;
+}
+
+static int64_t next_head(const Batch *batch) { return batch->tokens * batch->bytes; }
+
+static int64_t next_kind(const Batch *batch) { return batch->rows * batch->heads * next_head(batch); }
+
+/* batch[:, b_i, :, t_i] = pool[index[i]] */
 static PyObject *gather(PyObject *self, PyObject *const *args, Py_ssize_t given) {
-    int64_t n[6];
-    if (take_in("gather", args, given, 6, n)) return NULL;
+    int64_t n[4 + BATCH];
+    if (take_in("gather", args, given, 4 + BATCH, n)) return NULL;
     const char *pool = (const char *)(intptr_t)n[0];
     const int64_t *index = (const int64_t *)(intptr_t)n[2];
-    char *out = (char *)(intptr_t)n[4];
-    int64_t rows = n[1], count = n[3], bytes = n[5];
-    if (are_in_memory(rows, bytes) || are_in_memory(count, bytes) || are_rows(index, count, rows)) return NULL;
-    for (int64_t i = 0; i < count; i++) memcpy(out + i * bytes, pool + index[i] * bytes, (size_t)bytes);
+    int64_t rows = n[1], count = n[3];
+    Batch batch = batch_of(n + 4);
+    if (can_move(&batch, count, rows) || are_rows(index, count, rows)) return NULL;
+    for (int64_t token = 0; token < count; token++) {
+        int64_t i = in_order(&batch, count, token);
+        const char *from = pool + index[i] * batch.kinds * batch.heads * batch.bytes;
+        char *to = begin(&batch, i);
+        for (int64_t kind = 0; kind < batch.kinds; kind++, to += next_kind(&batch))
+            for (int64_t head = 0; head < batch.heads; head++, from += batch.bytes)
+                memcpy(to + head * next_head(&batch), from, (size_t)batch.bytes);
+    }
     Py_RETURN_NONE;
 }
 
-static void add(float *out, const float *row, const float *shift, int64_t width) {
-    for (int64_t i = 0; i < width; i++) out[i] = row[i] + shift[i];
-}
+/* As many copies as there are kinds of processors; which one runs is chosen when this is loaded. */
+#if defined(__x86_64__) && defined(__GLIBC__) && (defined(__clang__) ? __clang_major__ >= 14 : defined(__GNUC__))
+#define FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define FOR_EACH_PROCESSOR
+#endif
 
-/* out[i] = pool[index[i]] + shifts[shift_index[i / sharing]], of float32 */
+/* A token's heads, each D elements of some type. */
+#define ADD(TYPE)                                                                                              \
+    FOR_EACH_PROCESSOR static void add_##TYPE(const Batch *batch, char *to, const char *row, const char *shift) { \
+        const TYPE *tokens = (const TYPE *)row, *shifts = (const TYPE *)shift;                                 \
+        int64_t width = batch->bytes / (int64_t)sizeof(TYPE);                                                  \
+        for (int64_t kind = 0; kind < batch->kinds; kind++, to += next_kind(batch))                            \
+            for (int64_t head = 0; head < batch->heads; head++, tokens += width, shifts += width) {            \
+                TYPE *out = (TYPE *)(to + head * next_head(batch));                                            \
+                for (int64_t i = 0; i < width; i++) out[i] = tokens[i] + shifts[i];                            \
+            }                                                                                                  \
+    }
+ADD(float)
+ADD(double)
+
+/* batch[:, b_i, :, t_i] = pool[index[i]] + shifts[shift_index[i / sharing]], of floats or doubles */
 static PyObject *gather_shifted(PyObject *self, PyObject *const *args, Py_ssize_t given) {
-    int64_t n[10];
-    if (take_in("gather_shifted", args, given, 10, n)) return NULL;
-    const float *pool = (const float *)(intptr_t)n[0];
-    const int64_t *index = (const int64_t *)(intptr_t)n[2];
-    float *out = (float *)(intptr_t)n[4];
-    const float *shifts = (const float *)(intptr_t)n[6];
-    const int64_t *shift_index = (const int64_t *)(intptr_t)n[8];
-    int64_t rows = n[1], count = n[3], width = n[5], shift_rows = n[7], sharing = n[9];
+    int64_t n[9 + BATCH];
+    if (take_in("gather_shifted", args, given, 9 + BATCH, n)) return NULL;
+    const char *pool = (const char *)(intptr_t)n[0], *shifts = (const char *)(intptr_t)n[4];
+    const int64_t *index = (const int64_t *)(intptr_t)n[2], *shift_index = (const int64_t *)(intptr_t)n[6];
+    int64_t rows = n[1], count = n[3], shift_rows = n[5], sharing = n[7], item = n[8];
+    Batch batch = batch_of(n + 9);
     if (count && sharing < 1) return PyErr_Format(PyExc_ValueError, "sharing must be positive");
-    if (width < 0 || width > PTRDIFF_MAX / (int64_t)sizeof(float))
-        return PyErr_Format(PyExc_ValueError, "there is no memory of rows of %lld numbers", (long long)width);
-    int64_t bytes = width * (int64_t)sizeof(float);
-    if (are_in_memory(rows, bytes) || are_in_memory(count, bytes) || are_in_memory(shift_rows, bytes)) return NULL;
-    if (are_rows(index, count, rows) || (count && are_rows(shift_index, (count - 1) / sharing + 1, shift_rows)))
-        return NULL;
-    for (int64_t i = 0; i < count; i++)
-        add(out + i * width, pool + index[i] * width, shifts + shift_index[i / sharing] * width, width);
+    if (item != sizeof(float) && item != sizeof(double))
+        return PyErr_Format(PyExc_ValueError, "elements of %lld bytes cannot be added", (long long)item);
+    if (can_move(&batch, count, rows) || are_rows(index, count, rows)) return NULL;
+    if (are_in_memory(shift_rows, batch.kinds * batch.heads * batch.bytes)) return NULL;
+    if (count && are_rows(shift_index, (count - 1) / sharing + 1, shift_rows)) return NULL;
+    void (*add)(const Batch *, char *, const char *, const char *) = item == sizeof(float) ? add_float : add_double;
+    int64_t width = batch.kinds * batch.heads * batch.bytes;
+    for (int64_t token = 0; token < count; token++) {
+        int64_t i = in_order(&batch, count, token);
+        add(&batch, begin(&batch, i), pool + index[i] * width, shifts + shift_index[i / sharing] * width);
+    }
     Py_RETURN_NONE;
 }
 
-/* pool[index[i]] = source[i]; what goes to NULL_PAGE is not written */
+/* pool[index[i]] = batch[:, b_i, :, t_i]; what goes to NULL_PAGE is not written */
 static PyObject *scatter(PyObject *self, PyObject *const *args, Py_ssize_t given) {
-    int64_t n[6];
-    if (take_in("scatter", args, given, 6, n)) return NULL;
+    int64_t n[4 + BATCH];
+    if (take_in("scatter", args, given, 4 + BATCH, n)) return NULL;
     char *pool = (char *)(intptr_t)n[0];
     const int64_t *index = (const int64_t *)(intptr_t)n[2];
-    const char *source = (const char *)(intptr_t)n[4];
-    int64_t rows = n[1], count = n[3], bytes = n[5];
-    if (are_in_memory(rows, bytes) || are_in_memory(count, bytes) || are_rows(index, count, rows)) return NULL;
-    for (int64_t i = 0; i < count; i++)
-        if (index[i] != NULL_PAGE) memcpy(pool + index[i] * bytes, source + i * bytes, (size_t)bytes);
+    int64_t rows = n[1], count = n[3];
+    Batch batch = batch_of(n + 4);
+    if (can_move(&batch, count, rows) || are_rows(index, count, rows)) return NULL;
+    for (int64_t token = 0; token < count; token++) {
+        int64_t i = in_order(&batch, count, token);
+        if (index[i] == NULL_PAGE) continue;
+        char *to = pool + index[i] * batch.kinds * batch.heads * batch.bytes;
+        const char *from = begin(&batch, i);
+        for (int64_t kind = 0; kind < batch.kinds; kind++, from += next_kind(&batch))
+            for (int64_t head = 0; head < batch.heads; head++, to += batch.bytes)
+                memcpy(to, from + head * next_head(&batch), (size_t)batch.bytes);
+    }
     Py_RETURN_NONE;
 }
 
 static PyMethodDef functions[] = {
     {"gather", (PyCFunction)(void (*)(void))gather, METH_FASTCALL,
-     "gather(pool, rows, index, count, out, row_bytes)"},
+     "gather(pool, rows, index, count, *batch)"},
     {"gather_shifted", (PyCFunction)(void (*)(void))gather_shifted, METH_FASTCALL,
-     "gather_shifted(pool, rows, index, count, out, width, shifts, shift_rows, shift_index, sharing)"},
+     "gather_shifted(pool, rows, index, count, shifts, shift_rows, shift_index, sharing, item_bytes, *batch)"},
     {"scatter", (PyCFunction)(void (*)(void))scatter, METH_FASTCALL,
-     "scatter(pool, rows, index, count, source, row_bytes)"},
+     "scatter(pool, rows, index, count, *batch)"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -9,64 +9,78 @@ import torch
 from torch import Tensor
 
 import kvcache.kernels._cpu_kernels as compiled
-from kvcache.kernels.base import notify_observers
+from kvcache.kernels.base import Correction, notify_observers
 from kvcache.kernels.torch import TorchKernels
 
 __all__ = ["CpuKernels"]
 
-# torch moves larger tensors with several threads, and the time in its dispatcher does not matter there.
-_LARGEST = 1 << 22  # bytes
+_ADDED = (torch.float32, torch.float64)  # types that C adds as torch does
 
 
 class CpuKernels(TorchKernels):
-    """Compiled kernels where they are faster than torch's: for small tensors, and to correct float32 on the way."""
+    """Compiled kernels; torch's where a correction has another type than the tokens, or one that C lacks."""
 
     def gather(
-        self, pool: Tensor, index: Tensor, out: Tensor, shifts: Tensor | None = None, shift_index: Tensor | None = None
+        self, pool: Tensor, index: Tensor, batch: Tensor, first: int = 0, correction: Correction | None = None
     ) -> None:
-        rows, width = pool.shape
-        if out.nbytes > _LARGEST:
-            super().gather(pool, index, out, shifts, shift_index)
-        elif shifts is None or shift_index is None:
-            _check(pool, index, out)
-            compiled.gather(
-                pool.data_ptr(), rows, index.data_ptr(), index.numel(), out.data_ptr(), width * pool.itemsize
-            )
-            notify_observers(out, out)
-        elif pool.dtype == shifts.dtype == torch.float32:
-            _check(pool, index, out)
-            _check(shifts, shift_index)
-            if shift_index.shape not in (index.shape, (len(index), 1)) or shifts.shape[1] != width:
-                raise ValueError(f"{list(shifts.shape)}, by {list(shift_index.shape)}, correct no {list(out.shape)}")
-            sharing = 1 if shift_index.shape == index.shape else index.shape[1]
-            compiled.gather_shifted(
-                pool.data_ptr(), rows, index.data_ptr(), index.numel(), out.data_ptr(), width,
-                shifts.data_ptr(), shifts.shape[0], shift_index.data_ptr(), sharing,
-            )  # fmt: skip
-            notify_observers(out, out)
+        if _adds(pool, correction):
+            _gather(pool, index, batch, _batch(pool, index, batch, first), correction)
         else:
-            super().gather(pool, index, out, shifts, shift_index)
+            super().gather(pool, index, batch, first, correction)
 
-    def scatter(self, pool: Tensor, index: Tensor, source: Tensor) -> None:
-        if source.nbytes > _LARGEST:
-            super().scatter(pool, index, source)
-            return
-        _check(pool, index, source)
-        rows, width = pool.shape
-        compiled.scatter(
-            pool.data_ptr(), rows, index.data_ptr(), index.numel(), source.data_ptr(), width * pool.itemsize
+    def move(
+        self, pool: Tensor, index: Tensor, batch: Tensor, places: Tensor, correction: Correction | None = None
+    ) -> None:
+        if _adds(pool, correction):
+            if places.shape != index.shape:
+                raise ValueError(f"{list(index.shape)} rows cannot be moved to {list(places.shape)} places")
+            _check(places)
+            _gather(pool, index, batch, (*_batch(pool, index, batch)[:-2], places.data_ptr(), 0), correction)
+        else:
+            super().move(pool, index, batch, places, correction)
+
+    def scatter(self, pool: Tensor, index: Tensor, batch: Tensor, first: int = 0) -> None:
+        target = _batch(pool, index, batch, first)
+        compiled.scatter(pool.data_ptr(), pool.shape[0], index.data_ptr(), index.numel(), *target)
+        notify_observers(pool, index.numel() * pool.shape[1] * pool.itemsize)
+
+
+def _adds(pool: Tensor, correction: Correction | None) -> bool:
+    """Whether C can add the correction to tokens of this pool."""
+    return correction is None or (pool.dtype in _ADDED and correction.rows.dtype == pool.dtype)
+
+
+def _gather(pool: Tensor, index: Tensor, batch: Tensor, target: tuple[int, ...], correction: Correction | None) -> None:
+    rows, width = pool.shape
+    source = pool.data_ptr(), rows, index.data_ptr(), index.numel()
+    if correction is None:
+        compiled.gather(*source, *target)
+    else:
+        shifts, by = correction
+        _check(by, shifts)
+        if by.shape not in (index.shape, (len(index), 1)) or shifts.shape[1] != width:
+            raise ValueError(f"{list(shifts.shape)}, by {list(by.shape)}, correct no {list(index.shape)} of {width}")
+        sharing = 1 if by.shape == index.shape else index.shape[1]
+        added = shifts.data_ptr(), shifts.shape[0], by.data_ptr(), sharing, pool.itemsize
+        compiled.gather_shifted(*source, *added, *target)
+    notify_observers(batch, index.numel() * width * pool.itemsize)
+
+
+def _batch(pool: Tensor, index: Tensor, batch: Tensor, first: int = 0) -> tuple[int, ...]:
+    """What compiled code is told of a batch. Raises ValueError unless it may take these tensors' addresses."""
+    _check(index, pool, batch)
+    kinds, rows, heads, tokens, head_dim = batch.shape
+    is_dense = index.ndim == 2
+    if pool.dtype != batch.dtype or kinds * heads * head_dim != pool.shape[1] or (is_dense and index.shape[1] != rows):
+        raise ValueError(
+            f"{list(index.shape)} rows of {pool.dtype} {list(pool.shape)} are no {batch.dtype} {list(batch.shape)}"
         )
-        notify_observers(pool, source)
+    return batch.data_ptr(), kinds, rows, heads, tokens, head_dim * batch.itemsize, 0, first
 
 
-def _check(pool: Tensor, index: Tensor, tokens: Tensor | None = None) -> None:
-    """Raise ValueError unless the tensors are what compiled code takes their addresses for."""
-    for each in (pool, index, tokens):
-        if each is not None and not (each.is_cpu and each.is_contiguous()):
+def _check(index: Tensor, *tensors: Tensor) -> None:
+    for each in (index, *tensors):
+        if not (each.is_cpu and each.is_contiguous()):
             raise ValueError("compiled kernels take addresses of contiguous tensors on the CPU")
     if index.dtype != torch.int64:
         raise ValueError(f"row numbers are int64, got {index.dtype}")
-    if tokens is not None and (pool.dtype != tokens.dtype or tokens.shape != (*index.shape, pool.shape[1])):
-        raise ValueError(
-            f"{list(index.shape)} rows of {pool.dtype} {list(pool.shape)} are no {tokens.dtype} {list(tokens.shape)}"
-        )

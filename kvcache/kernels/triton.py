@@ -4,7 +4,7 @@ Importing this raises ``ImportError`` where Triton is not installed.
 """
 
 # Triton has no types: it compiles its own language, not Python.
-# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kvcache.kernels.base import NULL_PAGE, Kernels, notify_observers
+from kvcache.kernels.base import NULL_PAGE, Correction, Kernels, notify_observers
 
 __all__ = ["TritonKernels"]
 
@@ -25,36 +25,50 @@ class TritonKernels(Kernels):
     """Triton's kernels, on CUDA. All tensors are contiguous; what goes to ``NULL_PAGE`` is not written at all."""
 
     def gather(
-        self, pool: Tensor, index: Tensor, out: Tensor, shifts: Tensor | None = None, shift_index: Tensor | None = None
+        self, pool: Tensor, index: Tensor, batch: Tensor, first: int = 0, correction: Correction | None = None
     ) -> None:
-        width, sharing = pool.shape[1], 1
-        if shifts is None or shift_index is None:
-            shifts = shift_index = None
-        elif shift_index.shape != index.shape:
-            sharing = index.shape[1]
-        _check(pool, index, out, shifts, shift_index)
-        grid, block = _grid(index, width)
-        with torch.cuda.device_of(pool):  # type: ignore[no-untyped-call]  # Triton launches on the current device
-            _gather[grid](pool, index, out, shifts, shift_index, width, sharing, block)
-        notify_observers(out, out)
+        _launch_gather(pool, index, batch, (None, first), correction)
 
-    def scatter(self, pool: Tensor, index: Tensor, source: Tensor) -> None:
-        _check(pool, index, source)
+    def move(
+        self, pool: Tensor, index: Tensor, batch: Tensor, places: Tensor, correction: Correction | None = None
+    ) -> None:
+        _launch_gather(pool, index, batch, (places, 0), correction)
+
+    def scatter(self, pool: Tensor, index: Tensor, batch: Tensor, first: int = 0) -> None:
+        _check(pool, index, batch)
         width = pool.shape[1]
         grid, block = _grid(index, width)
-        with torch.cuda.device_of(pool):  # type: ignore[no-untyped-call]  # Triton launches on the current device
-            _scatter[grid](pool, index, source, width, block)
-        notify_observers(pool, source)
+        with torch.cuda.device_of(pool):  # Triton launches on the current device
+            _scatter[grid](pool, index, batch, first, width, *_sizes(batch), block)
+        notify_observers(pool, index.numel() * width * pool.itemsize)
 
     @property
     def nbytes(self) -> int:
         return 0
 
 
+def _launch_gather(pool, index, batch, where, correction):
+    """``where`` is places or None, and the first token."""
+    shifts, shift_index = (None, None) if correction is None else correction
+    places, first = where
+    _check(pool, index, batch, shifts, shift_index, places)
+    width = pool.shape[1]
+    sharing = index.shape[1] if shift_index is not None and shift_index.shape != index.shape else 1
+    grid, block = _grid(index, width)
+    with torch.cuda.device_of(pool):  # Triton launches on the current device
+        _gather[grid](pool, index, batch, places, first, shifts, shift_index, sharing, width, *_sizes(batch), block)
+    notify_observers(batch, index.numel() * width * pool.itemsize)
+
+
 def _check(*tensors: Tensor | None) -> None:
     """Raise ValueError unless kernels can take the tensors' addresses."""
     if not all(each is None or each.is_contiguous() for each in tensors):
         raise ValueError("kernels take addresses of contiguous tensors, not strides")
+
+
+def _sizes(batch):
+    """B, H, T, D of a batch ``[C, B, H, T, D]``."""
+    return batch.shape[1:]
 
 
 def _grid(index: Tensor, width: int) -> tuple[tuple[int, int], int]:
@@ -64,12 +78,16 @@ def _grid(index: Tensor, width: int) -> tuple[tuple[int, int], int]:
 
 
 # A pool may have more than 2**31 elements, so offsets are int64. ``sharing`` consecutive tokens use one entry of
-# ``shift_index``: B or 1. Triton would compile every kernel again for a B of 1 and for multiples of 16.
-# A kernel takes pointers and numbers only: eight arguments cannot be fewer.
+# ``shift_index``: B or 1. Triton would compile every kernel again for a number of 1 and for multiples of 16, so those
+# that change from call to call are not specialised; heads and head_dim are constants of a model.
+# A kernel takes pointers and numbers only: its arguments cannot be fewer.
 
 
-@triton.jit(do_not_specialize=["sharing"])
-def _gather(pool, index, out, shifts, shift_index, width, sharing, block: tl.constexpr):
+@triton.jit(do_not_specialize=["first", "sharing", "rows", "tokens"])
+def _gather(
+    pool, index, batch, places, first, shifts, shift_index, sharing, width, rows, heads: tl.constexpr, tokens,
+    head_dim: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * block + tl.arange(0, block)
     inside = column < width
@@ -77,18 +95,31 @@ def _gather(pool, index, out, shifts, shift_index, width, sharing, block: tl.con
     values = tl.load(pool + row * width + column, mask=inside)
     if shifts is not None:
         values = _shifted(values, shifts, tl.load(shift_index + token // sharing), column, width)
-    tl.store(out + token * width + column, values, mask=inside)
+    place = first * rows + token
+    if places is not None:
+        place = tl.load(places + token)
+    tl.store(batch + _offset(place, column, rows, heads, tokens, head_dim), values, mask=inside)
 
 
-@triton.jit
-def _scatter(pool, index, source, width, block: tl.constexpr):
+@triton.jit(do_not_specialize=["first", "rows", "tokens"])
+def _scatter(
+    pool, index, batch, first, width, rows, heads: tl.constexpr, tokens, head_dim: tl.constexpr, block: tl.constexpr
+):
     token = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * block + tl.arange(0, block)
     row = tl.load(index + token)
     # Not "&": Triton's interpreter cannot combine a condition on the row with one on its columns.
     inside = column < tl.where(row != _NULL_PAGE, width, 0)
-    values = tl.load(source + token * width + column, mask=inside)
+    values = tl.load(batch + _offset(first * rows + token, column, rows, heads, tokens, head_dim), mask=inside)
     tl.store(pool + row * width + column, values, mask=inside)
+
+
+@triton.jit
+def _offset(place, column, rows, heads, tokens, head_dim):
+    """Where a token's element is in a batch ``[C, B, H, T, D]``; ``column`` counts its elements ``[C, H, D]``."""
+    head = column // head_dim
+    kind_and_row = (head // heads) * rows + place % rows
+    return ((kind_and_row * heads + head % heads) * tokens + place // rows) * head_dim + column % head_dim
 
 
 @triton.jit

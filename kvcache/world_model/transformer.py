@@ -13,22 +13,39 @@ __all__ = ["Transformer"]
 
 _ROTARY_BASE = 10000.0
 
+Rotation = tuple[Tensor, Tensor]
 
-def rotated(x: Tensor, positions: Tensor) -> Tensor:
-    """Rotary positions (Su et al. 2021, "RoFormer"): each pair of numbers turned by an angle that grows with position.
+
+def rotation(positions: Tensor, head_dim: int, dtype: torch.dtype) -> Rotation:
+    """The angles of rotary positions (Su et al. 2021, "RoFormer"); they are the same for all heads and layers.
 
     Args:
-        x: ``[B, H, n, D]``, D even; number ``i`` of the first half makes a pair with number ``i`` of the second.
         positions: ``[B, n]``, int64, in tokens.
+        head_dim: D, even.
+        dtype: of what is turned.
+
+    Returns:
+        cosines and sines, each ``[B, 1, n, D / 2]``.
+    """
+    half = head_dim // 2
+    # In float64: a long episode's positions times the fastest frequency lose their fraction in float32.
+    frequencies = _ROTARY_BASE ** (-torch.arange(half, device=positions.device, dtype=torch.float64) / half)
+    angles = (positions.to(torch.float64)[:, None, :, None] * frequencies).remainder(2 * torch.pi).float()
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotated(x: Tensor, by: Rotation) -> Tensor:
+    """Each pair of numbers turned by an angle that grows with position.
+
+    Args:
+        x: ``[B, H, n, D]``; number ``i`` of the first half makes a pair with number ``i`` of the second.
+        by: see ``rotation``.
 
     Returns:
         ``[B, H, n, D]``, as long as ``x``.
     """
     half = x.shape[-1] // 2
-    # In float64: a long episode's positions times the fastest frequency lose their fraction in float32.
-    frequencies = _ROTARY_BASE ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
-    angles = (positions.to(torch.float64)[:, None, :, None] * frequencies).remainder(2 * torch.pi).float()
-    cosine, sine = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    cosine, sine = by
     even, odd = x[..., :half], x[..., half:]
     return torch.cat([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1)
 
@@ -39,7 +56,6 @@ class SelfAttention(nn.Module):
     def __init__(self, geometry: Geometry) -> None:
         super().__init__()
         self.num_heads = geometry.num_heads
-        self.rotary = geometry.positions == "rotary"
         self.key, self.query, self.value, self.projection = (
             nn.Linear(geometry.embed_dim, geometry.embed_dim) for _ in range(4)
         )
@@ -48,12 +64,12 @@ class SelfAttention(nn.Module):
         """``[B, n, E]`` to ``[B, H, n, D]``."""
         return x.view(*x.shape[:2], self.num_heads, x.shape[2] // self.num_heads).transpose(1, 2)
 
-    def forward(self, x: Tensor, positions: Tensor, cache: KVCache, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, turned: Rotation | None, cache: KVCache, mask: Tensor | None) -> Tensor:
         """Append the keys and values of ``x`` to ``cache`` and attend.
 
         Args:
             x: ``[B, n, E]``.
-            positions: ``[B, n]``, int64; looked at where they are rotary.
+            turned: by which rotation keys and queries are turned; None where positions are absolute.
             cache: of this layer, ``size`` tokens in it; ``size + n`` afterwards.
             mask: ``[B or 1, 1, n, size + n]``, bool: what may be attended to; None allows everything.
 
@@ -61,8 +77,8 @@ class SelfAttention(nn.Module):
             ``[B, n, E]``: what was attended to, projected.
         """
         query, key, value = self.heads(self.query(x)), self.heads(self.key(x)), self.heads(self.value(x))
-        if self.rotary:
-            query, key = rotated(query, positions), rotated(key, positions)
+        if turned is not None:
+            query, key = rotated(query, turned), rotated(key, turned)
         cache.update(key, value)
         keys, values = cache.get()
         attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
@@ -80,9 +96,9 @@ class Block(nn.Module):
         self.attention = SelfAttention(geometry)
         self.perceptron = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
-    def forward(self, x: Tensor, positions: Tensor, cache: KVCache, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, turned: Rotation | None, cache: KVCache, mask: Tensor | None) -> Tensor:
         """``[B, n, E]`` to ``[B, n, E]``; the other arguments are those of ``SelfAttention.forward``."""
-        x = x + self.attention(self.attention_norm(x), positions, cache, mask)
+        x = x + self.attention(self.attention_norm(x), turned, cache, mask)
         result: Tensor = x + self.perceptron(self.perceptron_norm(x))
         return result
 
@@ -112,11 +128,14 @@ class Transformer(nn.Module):
             cache: the contexts of all rows, padded to ``size`` tokens; ``size + n`` afterwards.
             padding: ``[B, size]``, bool: true where no token attends; with None all attend to padding too.
         """
+        turned = None
         if self.positions is not None:
             x = x + self.positions(positions)
+        else:
+            turned = rotation(positions, self.geometry.head_dim, x.dtype)
         mask = self._mask(x.shape[1], cache.size, padding, x.device)
         for block, layer in zip(self.blocks, cache, strict=True):
-            x = block(x, positions, layer, mask)
+            x = block(x, turned, layer, mask)
         result: Tensor = self.norm(x)
         return result
 

@@ -14,7 +14,6 @@ from kvcache import (
     BACKENDS,
     MISS,
     CacheConfig,
-    ContiguousCache,
     KVCacheManager,
     KVCachePool,
     ObservedCache,
@@ -58,7 +57,7 @@ def shadowed(config):
 
 
 MADE = {name: lambda config, name=name: make_backend(name, config) for name in NAMES}
-MADE |= {"observed": observed, "shadow": shadowed, "contiguous": lambda config: ContiguousCache(KVCacheManager(config))}
+MADE |= {"observed": observed, "shadow": shadowed}
 EXACT = [name for name in MADE if not name.startswith("legacy") and name != "shadow"]  # without stale hits
 
 

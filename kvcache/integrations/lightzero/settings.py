@@ -20,7 +20,7 @@ SETTINGS = {
     ),
     "cache_storage": 'where contents are kept: "paged" (default), "slab", "private" or "auto"',
     "cache_resident_batch": "whether the batch keeps its content between inferences (paged only)",
-    "cache_exact_layout": "whether batches are laid out as LightZero's, so that training computes the same bits",
+    "cache_exact_layout": "whether contents have LightZero's bits also where windows have slid",
     "cache_thread_safe": "whether all threads may use the model: an inference has the cache to itself",
     "cache_validation_mode": "whether LightZero's own cache runs beside it and every retrieval is compared",
     "eviction_strategy": '"fifo" (default), "lru" or "priority"',

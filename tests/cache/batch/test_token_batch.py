@@ -488,7 +488,7 @@ def test_a_write_through_a_view_is_found_out_too(view, inference):
     assemble_again(twins)
 
 
-@pytest.mark.parametrize("where", ["_moves", "_gather"])
+@pytest.mark.parametrize("where", ["_moves", "_correction"])
 def test_an_assemble_that_is_interrupted_is_made_up_for(where, monkeypatch):
     twins = resident_twins()
     twins.infer(Scope.ROOT, [(env, None, 2) for env in range(ENVS)])

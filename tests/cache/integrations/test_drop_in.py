@@ -295,7 +295,7 @@ class TestInstallation:
         for driver in (theirs, ours):
             driver.search()
         lightzero.install()
-        assert isinstance(lightzero.backend_of(ours.model)._backend, KVCacheManager)
+        assert isinstance(lightzero.backend_of(ours.model), KVCacheManager)
         assert lightzero.backend_of(theirs.model) is None
         world_model_of(theirs).clear_caches()
         assert largest_difference(ours.search(), theirs.search()) == 0

@@ -1,4 +1,4 @@
-"""Gather and scatter: every implementation against a reference that moves one token at a time, in float64."""
+"""Gather, move and scatter: every implementation against a reference that moves one token at a time, in float64."""
 
 import importlib.util
 import shutil
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvbench.measure.counters import Counts, OperationCounter
-from kvcache.kernels import NULL_PAGE, ZERO_PAGE, TorchKernels, make_kernels
+from kvcache.kernels import NULL_PAGE, ZERO_PAGE, Correction, TorchKernels, make_kernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FIRST = max(ZERO_PAGE, NULL_PAGE) + 1  # row that can belong to an entry
@@ -54,21 +54,51 @@ def implementation(request):
             yield module.TritonKernels
 
 
+FIRST_TOKEN, BEHIND = 1, 2  # tokens of a batch in front of those that are moved, and behind them
+
+
 @dataclass
 class Case:
-    """What kernels are given: the pool ``[N, W]``, an index ``[n, B]``, tokens ``[n, B, W]``, and shifts or none."""
+    """What kernels are given: the pool ``[N, W]``, an index ``[n, B]``, a batch ``[C, B, H, T, D]``, shifts or none."""
 
     pool: torch.Tensor
     index: torch.Tensor
-    tokens: torch.Tensor
+    batch: torch.Tensor
     shifts: torch.Tensor | None = None
     shift_index: torch.Tensor | None = None
 
+    @property
+    def tokens(self):
+        """The batch's tokens that are moved, ``[n, B, W]``."""
+        return tokens_of(self.batch)[FIRST_TOKEN : FIRST_TOKEN + len(self.index)]
+
+    @property
+    def others(self):
+        """Those that are not."""
+        all_tokens = tokens_of(self.batch)
+        return torch.cat([all_tokens[:FIRST_TOKEN], all_tokens[FIRST_TOKEN + len(self.index) :]])
+
+    @property
+    def nbytes(self):
+        return self.index.numel() * self.pool.shape[1] * self.pool.itemsize
+
+    def correction(self):
+        return None if self.shifts is None else Correction(self.shifts, self.shift_index)
+
     def gather(self, kernels):
-        kernels.gather(self.pool, self.index, self.tokens, self.shifts, self.shift_index)
+        kernels.gather(self.pool, self.index, self.batch, FIRST_TOKEN, self.correction())
+
+    def move(self, kernels, places):
+        """Only some of the tokens: their flat places within ``index``."""
+        correction = self.correction()
+        if correction is not None:
+            by = self.shift_index.expand_as(self.index).reshape(-1)[places]
+            correction = Correction(self.shifts, by)
+        index, rows = self.index.reshape(-1)[places], self.index.shape[1]
+        kernels.move(self.pool, index, self.batch, places + FIRST_TOKEN * rows, correction)
 
     def scatter(self, kernels):
-        kernels.scatter(self.pool, self.index, self.tokens)
+        kernels.scatter(self.pool, self.index, self.batch, FIRST_TOKEN)
 
     def clone(self):
         return Case(*(None if each is None else each.clone() for each in vars(self).values()))
@@ -79,6 +109,23 @@ class Case:
         return all(left is right or same_bits(left, right) for left, right in pairs)
 
 
+def tokens_of(batch):
+    """``[C, B, H, T, D]`` as tokens ``[T, B, W]``, a copy."""
+    return batch.permute(3, 1, 0, 2, 4).flatten(2).clone(memory_format=torch.contiguous_format)
+
+
+def batch_of(tokens):
+    """A batch ``[C, B, H, T, D]`` of tokens ``[n, B, W]``, with NaN in front and behind."""
+    n, rows, width = tokens.shape
+    kinds = 2 if width % 2 == 0 else 1
+    heads = next(part for part in (2, 3, 5, 1) if width // kinds % part == 0)
+    head_dim = width // kinds // heads
+    shape = kinds, rows, heads, FIRST_TOKEN + n + BEHIND, head_dim
+    batch = torch.full(shape, torch.nan, dtype=tokens.dtype, device=tokens.device)
+    batch[:, :, :, FIRST_TOKEN : FIRST_TOKEN + n] = tokens.view(n, rows, kinds, heads, head_dim).permute(2, 1, 3, 0, 4)
+    return batch
+
+
 def gather_case(shape, form, dtype, seed=0):
     """Tokens are NaN: nothing of them may remain. Rows are gathered repeatedly, the zero page among them."""
     n, B, W = shape
@@ -86,7 +133,7 @@ def gather_case(shape, form, dtype, seed=0):
     rows = rng.integers(FIRST, FIRST + 5)
     index = on_device(rng.integers(0, rows, (n, B)))
     tokens = torch.full(shape, torch.nan, dtype=dtype, device=DEVICE)
-    return Case(pool_of(rng, (rows, W), dtype), index, tokens, *shifts_of(rng, shape, form, dtype))
+    return Case(pool_of(rng, (rows, W), dtype), index, batch_of(tokens), *shifts_of(rng, shape, form, dtype))
 
 
 def scatter_case(shape, dtype, seed=0):
@@ -97,7 +144,7 @@ def scatter_case(shape, dtype, seed=0):
     index = rng.permutation(np.arange(FIRST, rows))[: n * B].reshape(n, B)
     index[rng.random((n, B)) < 0.3] = NULL_PAGE
     tokens = content(rng, shape, dtype)
-    return Case(pool_of(rng, (rows, W), dtype), on_device(index), tokens)
+    return Case(pool_of(rng, (rows, W), dtype), on_device(index), batch_of(tokens))
 
 
 def pool_of(rng, shape, dtype):
@@ -172,6 +219,24 @@ def test_gather(implementation, dtype, shape, form, seed):
     before = case.clone()
     case.gather(implementation())
     assert same_bits(case.tokens, expected_gather(before))
+    assert case.others.isnan().all()
+    assert case.same(before, "pool", "index", "shifts", "shift_index")
+
+
+@dtypes
+@settings(max_examples=40)
+@given(shape=shapes, form=st.sampled_from(FORMS), seed=st.integers(0, 2**32 - 1), data=st.data())
+def test_move(implementation, dtype, shape, form, seed, data):
+    case = gather_case(shape, form, dtype, seed)
+    wanted = tokens_of(case.batch)
+    flat = wanted[FIRST_TOKEN : FIRST_TOKEN + len(case.index)].reshape(-1, shape[2])
+    places = data.draw(st.lists(st.integers(0, max(0, len(flat) - 1)), unique=True, max_size=len(flat)))
+    places = torch.tensor(places, dtype=torch.int64, device=DEVICE)
+    flat[places] = expected_gather(case).reshape(-1, shape[2])[places]
+    before = case.clone()
+    case.move(implementation(), places)
+    assert same_bits(case.tokens.reshape(-1, shape[2]), flat)
+    assert case.others.isnan().all()
     assert case.same(before, "pool", "index", "shifts", "shift_index")
 
 
@@ -184,17 +249,7 @@ def test_scatter(implementation, dtype, shape, seed):
     case.scatter(implementation())
     assert same_bits(kept(case.pool), kept(expected_scatter(before)))
     assert not case.pool[ZERO_PAGE].any()
-    assert case.same(before, "index", "tokens")
-
-
-@forms
-def test_what_lies_behind_the_tokens_is_left_alone(implementation, form):
-    case = gather_case((3, 2, 5), form, torch.float32)
-    buffer = torch.full((4, 2, 5), torch.nan, device=DEVICE)
-    case.tokens = buffer[:3]
-    case.gather(implementation())
-    assert same_bits(buffer[:3], expected_gather(case))
-    assert buffer[3:].isnan().all()
+    assert case.same(before, "index", "batch")
 
 
 def test_batches_of_all_sizes_can_take_turns(implementation):
@@ -215,12 +270,13 @@ def test_a_pool_may_have_more_elements_than_an_int32_can_count(implementation):
     rows = 2**31 // width + 3
     pool = torch.empty(rows, width, dtype=torch.float16, device=DEVICE)  # a CPU has memory for what is touched only
     index = torch.tensor([[rows - 1, rows - 2]], device=DEVICE)
-    source = torch.randn(1, 2, width, device=DEVICE).half()
-    kernels.scatter(pool, index, source)
+    case = Case(pool, index, batch_of(torch.randn(1, 2, width, device=DEVICE).half()))
+    source = case.tokens
+    case.scatter(kernels)
     assert same_bits(pool[index], source)
-    out = torch.full_like(source, torch.nan)
-    kernels.gather(pool, index, out)
-    assert same_bits(out, source)
+    case.batch.fill_(torch.nan)
+    case.gather(kernels)
+    assert same_bits(case.tokens, source)
 
 
 class TestTorch:
@@ -236,16 +292,16 @@ class TestTorch:
         getattr(case, direction)(kernels)
         with OperationCounter() as counter:
             getattr(case, direction)(kernels)
-        assert counter.counts.tensor_ops <= (1 if form == NO_SHIFTS else 3)
+        assert counter.counts.tensor_ops <= (2 if form == NO_SHIFTS else 4)
         assert counter.counts.synchronisations == counter.counts.allocations == 0
 
     def test_scratch_memory_is_that_of_the_largest_batch(self):
         kernels = TorchKernels()
         gather_case((4, 3, 8), NO_SHIFTS, torch.float32).gather(kernels)
-        assert kernels.nbytes == 0
+        assert kernels.nbytes == 4 * 3 * 8 * 4
         gather_case((4, 3, 8), SHIFT_PER_ROW, torch.float32).gather(kernels)
         gather_case((1, 3, 8), SHIFT_PER_ROW, torch.float32).gather(kernels)
-        assert kernels.nbytes == 4 * 3 * 8 * 4
+        assert kernels.nbytes == 2 * 4 * 3 * 8 * 4
 
 
 class TestTriton:
@@ -267,7 +323,7 @@ class TestTriton:
                 case.gather(kernels)
                 case.scatter(kernels)
         assert grids == [(12, 3)] * 6
-        assert counter.counts == Counts(tensor_ops=6, bytes_copied=6 * cases[0].tokens.nbytes)  # those six
+        assert counter.counts == Counts(tensor_ops=6, bytes_copied=6 * cases[0].nbytes)  # those six
         assert kernels.nbytes == 0
 
     def test_nothing_is_written_to_trash(self):
@@ -298,16 +354,17 @@ class TestTriton:
 
 
 def compiled(kernel, shifted, dtype):
-    """PTX of a kernel for an H100, as launched on aligned memory and a W that is a multiple of 16."""
+    """PTX of a kernel for an H100, as launched on aligned memory: 8 heads of 96 elements."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     element = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}[dtype]
-    constants = {"block": 1024} | (
-        {} if shifted or "shifts" not in kernel.arg_names else {"shifts": None, "shift_index": None}
-    )
-    types = {"index": "*i64", "shift_index": "*i64", "width": "i32", "sharing": "i32"}
+    constants = {"block": 1024, "heads": 8, "head_dim": 96}
+    constants |= dict.fromkeys(("places", *(() if shifted else ("shifts", "shift_index"))))
+    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    numbers = dict.fromkeys(("width", "sharing", "first", "rows", "tokens"), "i32")
+    types = {"index": "*i64", "shift_index": "*i64", **numbers}
     types = {each: types.get(each, element) for each in kernel.arg_names} | dict.fromkeys(constants, "constexpr")
     aligned = [place for place, (each, kind) in enumerate(types.items()) if kind[0] == "*" or each == "width"]
     attributes = {(place,): [["tt.divisibility", 16]] for place in aligned}
@@ -369,17 +426,36 @@ class TestCompiledKernels:
     def test_numbers_whose_product_is_no_memory(self, module, size):
         """Nothing is read or written: addresses are computed from these."""
         case = gather_case((2, 3, 4), SHARED_SHIFT, torch.float32)
-        rows_of = torch.zeros(1, dtype=torch.int64)
-        pool, index, out = case.pool.data_ptr(), rows_of.data_ptr(), case.tokens.data_ptr()
-        for name in ("gather", "scatter"):
-            for rows, count, row_bytes in ((3, 1, size), (size, 1, 16), (3, size, 16)):
+        zero = torch.zeros(1, dtype=torch.int64).data_ptr()
+        pool, batch, shifts = (each.data_ptr() for each in (case.pool, case.batch, case.shifts))
+        # Rows of the pool and tokens; then C, B, H, T and bytes of a head.
+        right = {"rows": 3, "count": 1, "C": 2, "B": 3, "H": 2, "T": 5, "bytes": 4}
+        for wrong in right:
+            rows, count, *sizes = (right | {wrong: size}).values()
+            of_batch = batch, *sizes, 0, 0
+            corrected = shifts, 1, zero, 1, 4
+            for name, added in (("gather", ()), ("scatter", ()), ("gather_shifted", corrected)):
                 with pytest.raises(ValueError, match="there is no memory of"):
-                    getattr(module.compiled, name)(pool, rows, index, count, out, row_bytes)
-        for rows, count, width, shift_rows in ((3, 1, size, 1), (size, 1, 4, 1), (3, size, 4, 1), (3, 1, 4, size)):
-            with pytest.raises(ValueError, match="there is no memory of"):
-                module.compiled.gather_shifted(
-                    pool, rows, index, count, out, width, case.shifts.data_ptr(), shift_rows, index, 1
-                )
+                    getattr(module.compiled, name)(pool, rows, zero, count, *added, *of_batch)
+        of_batch = batch, *list(right.values())[2:], 0, 0
+        with pytest.raises(ValueError, match="there is no memory of"):
+            module.compiled.gather_shifted(pool, 3, zero, 1, shifts, size, zero, 1, 4, *of_batch)
+
+    @pytest.mark.parametrize(("first", "count"), [(-1, 3), (5, 3), (4, 6), (0, 18), (2**62, 3)])
+    def test_tokens_that_are_not_in_the_batch(self, module, first, count):
+        case = gather_case((2, 3, 4), NO_SHIFTS, torch.float32)
+        index, batch = torch.zeros(count // 3, 3, dtype=torch.int64), torch.zeros(2, 3, 2, 5, 1)
+        for move in (module.CpuKernels().gather, module.CpuKernels().scatter):
+            with pytest.raises(IndexError, match=r"tokens of 3 rows, from -?\d+ on, are not in 0\.\.4"):
+                move(case.pool, index, batch, first)
+
+    @pytest.mark.parametrize("place", [-1, 15])
+    def test_a_place_that_is_not_in_the_batch(self, module, place):
+        case, batch = gather_case((2, 3, 4), NO_SHIFTS, torch.float32), torch.zeros(2, 3, 2, 5, 1)
+        with pytest.raises(IndexError, match=f"row {place} is not in 0..14"):
+            module.CpuKernels().move(case.pool, torch.tensor([0]), batch, torch.tensor([place]))
+        with pytest.raises(ValueError, match="places"):
+            module.CpuKernels().move(case.pool, torch.tensor([0]), batch, torch.tensor([0, 1]))
 
     def test_a_shift_that_is_not_there(self, module):
         case = gather_case((2, 3, 4), SHARED_SHIFT, torch.float32)
@@ -391,10 +467,12 @@ class TestCompiledKernels:
     @pytest.mark.parametrize(
         "change",
         [
-            {"tokens": torch.zeros(1, 3, 4)},
-            {"tokens": torch.zeros(2, 3, 4, dtype=torch.float16)},
-            {"tokens": torch.zeros(3, 2, 4).transpose(0, 1)},
-            {"tokens": torch.zeros(2, 3, 4, device="meta")},
+            {"batch": torch.zeros(2, 3, 2, 2, 1)},
+            {"batch": torch.zeros(2, 4, 2, 5, 1)},
+            {"batch": torch.zeros(2, 3, 2, 5, 2)},
+            {"batch": torch.zeros(2, 3, 2, 5, 1, dtype=torch.float16)},
+            {"batch": torch.zeros(2, 3, 5, 2, 1).transpose(2, 3)},
+            {"batch": torch.zeros(2, 3, 2, 5, 1, device="meta")},
             {"pool": torch.zeros(9, 5)},
             {"pool": torch.zeros(9, 8)[:, ::2]},
             {"index": torch.zeros(2, 3, dtype=torch.int32)},
@@ -409,10 +487,10 @@ class TestCompiledKernels:
     def test_what_does_not_fit_is_refused(self, module, change):
         case = gather_case((2, 3, 4), SHARED_SHIFT, torch.float32)
         vars(case).update(change)
-        with pytest.raises((ValueError, RuntimeError)):
+        with pytest.raises((ValueError, RuntimeError, IndexError)):
             case.gather(module.CpuKernels())
         if not set(change) & {"shifts", "shift_index"}:
-            with pytest.raises((ValueError, RuntimeError)):
+            with pytest.raises((ValueError, RuntimeError, IndexError)):
                 case.scatter(module.CpuKernels())
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
@@ -422,13 +500,14 @@ class TestCompiledKernels:
         wanted = case.clone()
         wanted.gather(TorchKernels())
         case.gather(module.CpuKernels())
-        assert case.same(wanted, "tokens")
+        assert case.same(wanted, "batch")
 
     def test_a_write_increments_the_tensors_version(self, module):
         """Autograd must find a change of what a gradient needs."""
         case = gather_case((2, 3, 4), NO_SHIFTS, torch.float32)
         case.gather(module.CpuKernels())
-        for changed, act in ((case.tokens, case.gather), (case.pool, case.scatter)):
+        case.batch.nan_to_num_()
+        for changed, act in ((case.batch, case.gather), (case.pool, case.scatter)):
             factor = torch.ones_like(changed, requires_grad=True)
             product = (factor * changed).sum()
             act(module.CpuKernels())
@@ -436,25 +515,14 @@ class TestCompiledKernels:
                 product.backward()
 
     @forms
-    def test_what_is_large_goes_by_torch_and_comes_to_the_same(self, module, form, monkeypatch):
-        case = gather_case((3, 2, 24), form, torch.float32)
-        small = case.clone()
-        small.gather(module.CpuKernels())
-        monkeypatch.setattr(module, "_LARGEST", case.tokens.nbytes - 1)
-        with OperationCounter() as counter:
-            case.gather(module.CpuKernels())
-        assert case.same(small, "tokens")
-        assert counter.counts.tensor_ops >= (1 if form == NO_SHIFTS else 3)
-
-    @forms
     def test_each_is_one_operation(self, module, form):
         case, kernels = gather_case((3, 2, 24), form, torch.float32), module.CpuKernels()
         with OperationCounter() as counter:
             case.gather(kernels)
-        assert counter.counts == Counts(tensor_ops=1, bytes_copied=case.tokens.nbytes)
+        assert counter.counts == Counts(tensor_ops=1, bytes_copied=case.nbytes)
         with OperationCounter() as counter:
             case.scatter(kernels)
-        assert counter.counts == Counts(tensor_ops=1, bytes_copied=case.tokens.nbytes)
+        assert counter.counts == Counts(tensor_ops=1, bytes_copied=case.nbytes)
         case.gather(kernels)
         assert counter.counts.tensor_ops == 1  # the observer was removed
 

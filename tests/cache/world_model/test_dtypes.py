@@ -7,7 +7,7 @@ from test_model import CACHES, EXACT, Episode, each_cache, each_position, far, m
 from test_search import played, same
 from test_transformer import judged_rotation
 
-from kvcache.world_model.transformer import rotated
+from kvcache.world_model.transformer import rotated, rotation
 
 ROUNDINGS = 16  # of the dtype: what a value may differ by where a sum is rounded elsewhere
 
@@ -76,7 +76,8 @@ def test_a_cached_prediction_is_the_uncached_one(cache, dtype, positions):
 def test_angles_are_calculated_in_more_than_the_dtype(dtype, first):
     """What is left is the rounding of the result: angles of the dtype would double it."""
     x, positions = torch.linspace(-1, 1, 100 * 16).to(dtype).view(100, 16), torch.arange(first, first + 100)
-    found, wanted = rotated(x[None, None], positions[None])[0, 0].double(), judged_rotation(x.double(), positions)
+    found = rotated(x[None, None], rotation(positions[None], 16, dtype))[0, 0].double()
+    wanted = judged_rotation(x.double(), positions)
     assert float((found - wanted).abs().mean()) < 0.25 * torch.finfo(dtype).eps
 
 

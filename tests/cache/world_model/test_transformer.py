@@ -8,7 +8,7 @@ import torch
 from test_model import GEOMETRY, model_of
 
 from kvcache.keys_values import KeysValues
-from kvcache.world_model.transformer import rotated
+from kvcache.world_model.transformer import rotated, rotation
 
 
 def empty(rows, context_length=8):
@@ -53,7 +53,8 @@ def test_attention_is_what_the_formula_says_however_tokens_come_in(positions, sp
     for begin in range(0, 4, split):
         part = slice(begin, begin + split)
         mask = model.transformer._mask(split, cache[0].size, None, torch.device("cpu"))
-        outputs.append(block.attention(block.attention_norm(x[:, part]), places[:, part], cache[0], mask))
+        turned = rotation(places[:, part], 16, x.dtype) if positions == "rotary" else None
+        outputs.append(block.attention(block.attention_norm(x[:, part]), turned, cache[0], mask))
     found = torch.cat(outputs, dim=1)
     for row in range(3):
         wanted = judged_attention(block, x[row], places[row], positions == "rotary")
@@ -63,12 +64,10 @@ def test_attention_is_what_the_formula_says_however_tokens_come_in(positions, sp
 
 def test_rotated_products_depend_on_the_distance_alone():
     query, key = (torch.randn(1, 1, 1, 16) for _ in range(2))
-    products = [
-        float((rotated(query, torch.tensor([[at + 3]])) * rotated(key, torch.tensor([[at]]))).sum())
-        for at in (0, 7, 1000)
-    ]
+    at = {place: rotation(torch.tensor([[place]]), 16, torch.float32) for place in (0, 3, 7, 10, 1000, 1003)}
+    products = [float((rotated(query, at[place + 3]) * rotated(key, at[place])).sum()) for place in (0, 7, 1000)]
     assert np.ptp(products) < 1e-4
-    assert torch.equal(rotated(query, torch.tensor([[0]])), query)
+    assert torch.equal(rotated(query, at[0]), query)
 
 
 def test_padding_that_is_masked_is_not_attended_to():

@@ -1,10 +1,10 @@
-"""A batch of contiguous layers, and contents that have legacy's bits also where windows have slid."""
+"""Batches of contiguous layers, and in exact mode legacy's bits also where windows have slid."""
 
 import pytest
 import torch
 from conformance import GEOMETRY, same_bits
 
-from kvcache import EMPTY, MISS, CacheConfig, ContiguousCache, Geometry, KeysValues, Scope, make_backend
+from kvcache import EMPTY, MISS, CacheConfig, KeysValues, Scope, make_backend
 
 STORAGES = [("private", False), ("slab", False), ("paged", False), ("paged", True)]
 
@@ -68,21 +68,31 @@ def test_paged_contents_are_rounded_otherwise_where_they_are_not_exact():
     assert not all(same_bits(a, b) for (theirs, _), (ours, _) in pairs for a, b in zip(theirs, ours, strict=True))
 
 
+@pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize(("storage", "resident"), STORAGES)
 @pytest.mark.parametrize("rows", [1, GEOMETRY.env_num, GEOMETRY.env_num + 2])
-def test_layers_are_contiguous(storage, resident, rows):
-    _, new = caches(storage, resident)
+def test_layers_are_contiguous(storage, resident, rows, exact):
+    config = CacheConfig(GEOMETRY, storage=storage, resident_batch=resident, exact=exact)
+    new = make_backend("new", config)
     new.lookup([0] * rows, [None] * rows, Scope.ROOT)
     new.assemble()
     assert all(each.is_contiguous() for each in new.keys_values_wm.layer_tensors())
     assert new.keys_values_wm.num_samples == rows
 
 
-def test_its_memory_is_counted():
+def test_an_exact_batch_takes_no_more_memory():
     plain = make_backend("new:paged", CacheConfig(GEOMETRY))
     exact = make_backend("new:paged-exact", CacheConfig(GEOMETRY))
-    assert isinstance(exact, ContiguousCache)
-    assert exact.batch_bytes - plain.batch_bytes == GEOMETRY.env_num * GEOMETRY.entry_bytes()
+    assert exact.batch_bytes == plain.batch_bytes
+
+
+def test_exact_batches_are_padded_in_front():
+    """As LightZero pads them: a resident batch has its zeros behind, so it is not resident then."""
+    _, new = caches("paged", True)
+    run(new, 5)
+    sizes = new.keys_values_wm_size_list
+    assert [new.row_start(row) for row in range(len(sizes))] == [max(sizes) - size for size in sizes]
+    assert min(sizes) < max(sizes)
 
 
 def test_a_model_may_put_its_own_tensors_into_the_batch():
@@ -95,8 +105,3 @@ def test_a_model_may_put_its_own_tensors_into_the_batch():
                 each._cache = each._cache + 1
     for cache in (legacy, new):
         cache.store(range(GEOMETRY.env_num), range(GEOMETRY.env_num), Scope.NODE)
-
-
-def test_only_new_backends_are_exact():
-    config = CacheConfig(Geometry(), exact=True)
-    assert not isinstance(make_backend("legacy", config), ContiguousCache)
