@@ -426,8 +426,8 @@ class TestCompiledKernels:
     def test_numbers_whose_product_is_no_memory(self, module, size):
         """Nothing is read or written: addresses are computed from these."""
         case = gather_case((2, 3, 4), SHARED_SHIFT, torch.float32)
-        zero = torch.zeros(1, dtype=torch.int64).data_ptr()
-        pool, batch, shifts = (each.data_ptr() for each in (case.pool, case.batch, case.shifts))
+        index = torch.zeros(1, dtype=torch.int64)
+        pool, zero, batch, shifts = (each.data_ptr() for each in (case.pool, index, case.batch, case.shifts))
         # Rows of the pool and tokens; then C, B, H, T and bytes of a head.
         right = {"rows": 3, "count": 1, "C": 2, "B": 3, "H": 2, "T": 5, "bytes": 4}
         for wrong in right:
