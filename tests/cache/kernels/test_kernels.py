@@ -441,12 +441,12 @@ class TestCompiledKernels:
         with pytest.raises(ValueError, match="there is no memory of"):
             module.compiled.gather_shifted(pool, 3, zero, 1, shifts, size, zero, 1, 4, *of_batch)
 
-    @pytest.mark.parametrize(("first", "count"), [(-1, 3), (5, 3), (4, 6), (0, 18), (2**62, 3)])
+    @pytest.mark.parametrize(("first", "count"), [(5, 3), (4, 6), (0, 18), (2**62, 3)])
     def test_tokens_that_are_not_in_the_batch(self, module, first, count):
         case = gather_case((2, 3, 4), NO_SHIFTS, torch.float32)
         index, batch = torch.zeros(count // 3, 3, dtype=torch.int64), torch.zeros(2, 3, 2, 5, 1)
         for move in (module.CpuKernels().gather, module.CpuKernels().scatter):
-            with pytest.raises(IndexError, match=r"tokens of 3 rows, from -?\d+ on, are not in 0\.\.4"):
+            with pytest.raises(IndexError, match=r"tokens of 3 rows, from \d+ on, are not in 0\.\.4"):
                 move(case.pool, index, batch, first)
 
     @pytest.mark.parametrize("place", [-1, 15])
