@@ -63,6 +63,7 @@ def recover(file: Path) -> None:
     default=0.0,
     help="Share of nodes whose key was met before in the search.",
 )
+@click.option("--clear-ended", is_flag=True, help="Clear an environment's init cache when its episode ends.")
 def synthesize(output: Path, geometry: str, searches: int, seed: int, **trees: Any) -> None:
     """Make a synthetic trace: trees built by the PUCT rule over seeded numbers, no model behind them."""
     search = SyntheticSearch(GEOMETRIES[geometry], searches, seed, **trees)

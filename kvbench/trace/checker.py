@@ -10,7 +10,10 @@ from kvbench.trace.schema import (
     GENERATE,
     KINDS,
     LOOKUP,
+    NEWEST_VERSION,
+    NO_ENV,
     ROOT_SIMULATION,
+    SCHEMA_VERSION,
     SCOPES,
     STORE,
     Event,
@@ -33,7 +36,7 @@ class EventChecker:
 
     def __init__(self, path: Path, header: TraceHeader) -> None:
         self._path = path
-        self._geometry = header.geometry
+        self._geometry, self._version = header.geometry, header.schema_version
         self._stored: dict[int, int] = {}  # row of a store -> its key
         self._begin_batch(-1, 0)
 
@@ -62,8 +65,11 @@ class EventChecker:
     def _values(self, event: Event) -> str | None:
         geometry = self._geometry
         kind = event["kind"]
-        if kind != CLEAR and not 0 <= event["env"] < geometry.env_num:
+        of_all = kind == CLEAR and event["env"] == NO_ENV
+        if not of_all and not 0 <= event["env"] < geometry.env_num:
             return f"env {event['env']}: the header has environments 0 to {geometry.env_num - 1}"
+        if kind == CLEAR and not of_all and (event["scope"] != "init" or self._version == SCHEMA_VERSION):
+            return f"a clear of env {event['env']} alone is one of init, in schema version {NEWEST_VERSION}"
         if event["batch"] < 0 or event["search"] < 0 or event["simulation"] < ROOT_SIMULATION:
             return "a negative batch, search or simulation number"
         for name in ("size", "depth"):
