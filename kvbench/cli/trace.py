@@ -12,6 +12,7 @@ from rich.progress import track
 
 from kvbench.cli.console import STDERR
 from kvbench.cli.options import option
+from kvbench.record.needs import require_for_trees
 from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.writer import recover_trace
@@ -66,6 +67,7 @@ def recover(file: Path) -> None:
 @click.option("--clear-ended", is_flag=True, help="Clear an environment's init cache when its episode ends.")
 def synthesize(output: Path, geometry: str, searches: int, seed: int, **trees: Any) -> None:
     """Make a synthetic trace: trees built by the PUCT rule over seeded numbers, no model behind them."""
+    require_for_trees(GEOMETRIES[geometry], searches, trees["num_actions"])
     search = SyntheticSearch(GEOMETRIES[geometry], searches, seed, **trees)
     for _ in track(write_synthetic_trace(output, search), "searching", searches, console=STDERR, transient=True):
         pass

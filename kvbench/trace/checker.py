@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kvbench.trace.limits import out_of_bounds
 from kvbench.trace.schema import (
     ASSEMBLE,
     CLEAR,
@@ -26,6 +27,8 @@ __all__ = ["EventChecker"]
 # Columns that an event of a kind must fill; all others that may be null stay null.
 _NEEDED = {LOOKUP: ("key",), GENERATE: ("key",), ASSEMBLE: ("size",), STORE: ("key", "tokens"), CLEAR: ()}
 
+_FREE_CLEARS = 1000  # of a batch, beside one for each environment: somebody may clear what is clear
+
 
 def _an(kind: str) -> str:
     return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
@@ -42,7 +45,7 @@ class EventChecker:
 
     def _begin_batch(self, batch: int, row: int) -> None:
         self._batch, self._first_row = batch, row
-        self._phase = 0
+        self._phase = self._clears = 0
         self._events: dict[str, dict[int, Event]] = {kind: {} for kind in KINDS}  # of this batch: kind -> env -> event
 
     def check(self, row: int, event: Event) -> None:
@@ -80,7 +83,7 @@ class EventChecker:
             return f"size {size} is over the context_length of {geometry.context_length}"
         if tokens is not None and not 0 < tokens <= geometry.context_length:
             return f"{tokens} new tokens: a store has 1 to {geometry.context_length}"
-        return None
+        return out_of_bounds(event)
 
     def _order(self, row: int, event: Event) -> str | None:
         kind, env, batch = event["kind"], event["env"], event["batch"]
@@ -93,6 +96,9 @@ class EventChecker:
         if phase < self._phase:
             return f"{_an(kind)} after {_an(KINDS[self._phase])} of the same batch"
         self._phase = phase
+        self._clears += kind == CLEAR
+        if self._clears > self._geometry.env_num + _FREE_CLEARS:
+            return f"{self._clears} clears in batch {batch}: more than there is to clear"
         if kind != CLEAR and env in self._events[kind]:
             return f"a second {kind} of env {env} in batch {batch}"
         self._events[kind][env] = event

@@ -21,6 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kvbench.errors import KvbenchError
+from kvbench.text import clean
+from kvbench.trace.limits import HEADER_BYTES, LEVELS, NAME_LENGTH, levels_of, out_of_bounds
 from kvcache import Geometry, __version__
 
 __all__ = [
@@ -72,6 +74,8 @@ EVENT_SCHEMA = pa.schema(
 COLUMNS: tuple[str, ...] = tuple(EVENT_SCHEMA.names)
 Event = dict[str, Any]  # by COLUMNS
 
+_LONGEST_FAULT = 400  # characters: a file's own text may be in it
+
 _HEADER_TYPES = {"source": dict, "synthetic": bool, "backend": str | None, "created": str, "recorder": str}
 
 
@@ -80,6 +84,7 @@ class TraceError(KvbenchError):
 
     def __init__(self, path: str | Path, fault: str, row: int | None = None) -> None:
         self.path, self.row = Path(path), row
+        fault = clean(fault) if len(fault) <= _LONGEST_FAULT else f"{clean(fault[:_LONGEST_FAULT])}..."
         super().__init__(f"{path}: {fault}" if row is None else f"{path}: row {row}: {fault}")
 
 
@@ -113,10 +118,7 @@ class TraceHeader:
     @classmethod
     def from_json(cls, text: bytes | str) -> TraceHeader:
         """Raises ValueError, saying what is wrong, for text that is no header of this schema version."""
-        try:
-            values = json.loads(text)
-        except ValueError:
-            raise ValueError("the header is not JSON") from None
+        values = _header_values(text)
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
             raise ValueError(f"the header does not say that this is a {FORMAT}")
         version = values.get("schema_version")
@@ -131,13 +133,38 @@ class TraceHeader:
         for name, kind in _HEADER_TYPES.items():
             if not isinstance(values[name], kind):
                 raise ValueError(f"the header's {name} has the wrong type, {type(values[name]).__name__}")
+            if isinstance(values[name], str) and len(values[name]) > NAME_LENGTH:
+                raise ValueError(f"the header's {name} is a text of more than {NAME_LENGTH} characters")
         geometry, pools = values.pop("geometry"), values.pop("pools")
         if not isinstance(geometry, dict):
             raise ValueError("the header's geometry is not an object")
         sizes = pools.values() if isinstance(pools, dict) else [None]
         if any(not isinstance(size, int) or isinstance(size, bool) or size < 1 for size in sizes):
             raise ValueError("the header's pools are not an object of positive sizes")
-        return cls(Geometry.from_dict(geometry), pools=pools, **values)
+        made = Geometry.from_dict(geometry)
+        if not isinstance(made.name, str) or len(made.name) > NAME_LENGTH:
+            raise ValueError(f"the geometry's name is no text of at most {NAME_LENGTH} characters")
+        fault = out_of_bounds({**geometry, **pools})
+        if fault:
+            raise ValueError(f"the header's {fault}")
+        return cls(made, pools=pools, **values)
+
+
+def _header_values(text: bytes | str) -> Any:
+    """The header's JSON, its texts fit to be shown. Raises ValueError as ``from_json`` does."""
+    if len(text) > HEADER_BYTES:
+        raise ValueError(f"the header has {len(text):,} bytes: more than the {HEADER_BYTES:,} that are read")
+    try:
+        values = json.loads(text, parse_constant=str)  # NaN and infinity are no JSON, and no sizes
+    except RecursionError:
+        levels = LEVELS + 1
+    except ValueError:
+        raise ValueError("the header is not JSON") from None
+    else:
+        levels = levels_of(values)
+    if levels > LEVELS:
+        raise ValueError(f"the header has lists or objects in one another over {LEVELS} levels deep")
+    return clean(values)
 
 
 def lowest_version(events: pa.Table) -> int | str:
