@@ -79,6 +79,28 @@ def long_name(length: int) -> Make:
     return make
 
 
+def lying(make: Make) -> Make:
+    """The same file, whose footer says that nothing in it is larger than 100 bytes when it is decoded."""
+
+    def number(value: int, length: int = 0) -> bytes:
+        value <<= 1
+        octets = [value >> 7 * place & 127 for place in range(max(length, -(-value.bit_length() // 7)))]
+        return bytes([each | 128 for each in octets[:-1]] + octets[-1:])
+
+    def changed(path: Path) -> Path:
+        whole = make(path).read_bytes()
+        about = pq.ParquetFile(path).metadata.row_group(0)
+        start = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+        footer = whole[start:]
+        for size in (about.total_byte_size, about.column(0).total_uncompressed_size):
+            footer = footer.replace(number(size), number(100, len(number(size))))
+        path.write_bytes(whole[:start] + footer)
+        assert pq.ParquetFile(path).metadata.row_group(0).column(0).total_uncompressed_size == 100
+        return path
+
+    return changed
+
+
 def footer_of(size: int) -> Make:
     def make(path: Path) -> Path:
         whole = write_events(path, good_events()).read_bytes()
@@ -149,6 +171,7 @@ UNSOUND: dict[str, Make] = {
     "footer longer than the file": footer_of(2**23),
     "a million rows in little": many_rows(10**6),
     "a name of 5 MB in little": long_name(5 * 10**6),
+    "a name of 5 MB in little, and a footer that lies": lying(long_name(5 * 10**6)),
     "clears without end": many_rows(5_000),
 }  # fmt: skip
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["FOOTER_BYTES", "HEADER_BYTES", "LEVELS", "NAME_LENGTH", "fault_of_sizes", "levels_of", "out_of_bounds"]
+__all__ = [
+    "FOOTER_BYTES",
+    "HEADER_BYTES",
+    "LEVELS",
+    "NAME_LENGTH",
+    "fault_of_group",
+    "fault_of_sizes",
+    "levels_of",
+    "out_of_bounds",
+]
 
 _COUNT = 2**20  # simulations of a search, and steps below its root
 _SERIAL = 2**48  # batches, searches and rows of a trace
@@ -39,17 +48,19 @@ def out_of_bounds(values: Mapping[str, Any]) -> str | None:
     return None
 
 
-def fault_of_sizes(file_bytes: int, rows: int, groups: list[tuple[int, int]]) -> str | None:
-    """What is wrong with a file's own sizes; ``groups`` are rows and decoded bytes of each row group."""
-    if rows < 0 or sum(each for each, _ in groups) != rows or any(each < 0 for each, _ in groups):
+def fault_of_sizes(file_bytes: int, rows: int, groups: Sequence[int]) -> str | None:
+    """What is wrong with the number of a file's rows; ``groups`` are those of each row group."""
+    if rows < 0 or sum(groups) != rows or any(each < 0 for each in groups):
         return "a damaged Parquet file: its row groups do not have the rows that its footer names"
     if rows > file_bytes * _ROWS_PER_BYTE + _SLACK_ROWS:
         return f"{rows:,} events in {file_bytes:,} bytes: more than a recorder writes there, so it is not read"
-    for group, (each, decoded) in enumerate(groups):
-        if not 0 <= decoded <= each * _ROW_BYTES + _SLACK_BYTES:
-            return (
-                f"row group {group} has {decoded:,} bytes for {each:,} events: more than they take, so it is not read"
-            )
+    return None
+
+
+def fault_of_group(group: int, rows: int, decoded: int) -> str | None:
+    """What is wrong with the bytes that a row group's pages decode to."""
+    if decoded > rows * _ROW_BYTES + _SLACK_BYTES:
+        return f"row group {group} has {decoded:,} bytes for {rows:,} events: more than they take, so it is not read"
     return None
 
 

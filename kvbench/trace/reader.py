@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kvbench.trace.checker import EventChecker
-from kvbench.trace.limits import FOOTER_BYTES, NAME_LENGTH, fault_of_sizes
+from kvbench.trace.limits import FOOTER_BYTES, NAME_LENGTH, fault_of_group, fault_of_sizes
+from kvbench.trace.pages import decoded_bytes
 from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, HEADER_DIGEST_KEY, HEADER_KEY, Event, TraceError, TraceHeader
 
 __all__ = ["TraceReader"]
@@ -45,11 +46,11 @@ class TraceReader:
         with self._reading("a damaged Parquet file: its footer or its schema cannot be read"):
             self._file = pq.ParquetFile(self.path, page_checksum_verification=True)
             schema = self._file.schema_arrow
-            sizes = [self._sizes(each) for each in self._groups]
+            groups = [self._file.metadata.row_group(each).num_rows for each in self._groups]
         self.header = self._read_header(schema)
         self._check_columns(schema)
         self.rows: int = self._file.metadata.num_rows
-        fault = fault_of_sizes(self.path.stat().st_size, self.rows, sizes)
+        fault = fault_of_sizes(self.path.stat().st_size, self.rows, groups)
         if fault:
             raise TraceError(path, fault)
 
@@ -58,18 +59,14 @@ class TraceReader:
         """What Arrow says of a damaged file is ``fault``."""
         try:
             yield
+        except TraceError:
+            raise
         except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
             raise TraceError(self.path, fault) from error
 
     @property
     def _groups(self) -> range:
         return range(self._file.num_row_groups)
-
-    def _sizes(self, group: int) -> tuple[int, int]:
-        """Rows of a row group, and bytes of the schema's columns in it when they are decoded."""
-        about = self._file.metadata.row_group(group)
-        columns = (about.column(number) for number in range(about.num_columns))
-        return about.num_rows, sum(each.total_uncompressed_size for each in columns if each.path_in_schema in COLUMNS)
 
     def _read_header(self, schema: pa.Schema) -> TraceHeader:
         text = (schema.metadata or {}).get(HEADER_KEY)
@@ -101,8 +98,12 @@ class TraceReader:
         """
         first = 0
         for group in self._groups:
-            rows = self._file.metadata.row_group(group).num_rows
+            about = self._file.metadata.row_group(group)
+            rows = about.num_rows
             with self._reading(f"row group {group} (rows {first} to {first + rows - 1}) cannot be read: it is damaged"):
+                fault = fault_of_group(group, rows, decoded_bytes(self.path, about, COLUMNS))
+                if fault:
+                    raise TraceError(self.path, fault)
                 read = 0
                 for batch in self._file.iter_batches(_BATCH_ROWS, [group], list(COLUMNS)):
                     batch.validate(full=True)
