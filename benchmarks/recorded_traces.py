@@ -90,9 +90,8 @@ def what_it_shows(steps: Sequence[Step], events: pd.DataFrame, geometry: Geometr
             _answer(shown, pools, step, env, key)
         for env, key in zip(step.envs, step.keys, strict=False):
             _use(pools.written(env, step.scope), key)
-        for scope in step.clears:
-            for cleared in pools.cleared(scope):
-                cleared.clear()
+        for cleared in pools.cleared_by(step):
+            cleared.clear()
     _count_windows(shown, events, geometry)
     return shown
 

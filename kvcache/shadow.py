@@ -60,7 +60,10 @@ class ShadowCache(DelegatingCache):
 
     Attributes:
         report: results so far.
+        init_pools, recur_pool, wm_pool: of the primary, to be read; ``clear()`` reaches both caches.
     """
+
+    _pools_are_only_read = True
 
     def __init__(self, primary: CacheBackend, shadow: CacheBackend) -> None:
         super().__init__(primary)
@@ -227,6 +230,10 @@ class ShadowCache(DelegatingCache):
     def clear_all(self) -> None:
         self.primary.clear_all()
         self.shadow.clear_all()
+
+    def _clear_scratch(self) -> None:
+        self.primary.wm_pool.clear()
+        self.shadow.wm_pool.clear()
 
     def reset_stats(self) -> None:
         self.thread.check()

@@ -55,9 +55,8 @@ class Future:
                 written.since[key] = now
                 written.most = max(written.most, len(written.since))
                 now += 1
-            for scope in step.clears:
-                for cleared in self._hierarchy.cleared(scope):
-                    cleared.since.clear()
+            for cleared in self._hierarchy.cleared_by(step):
+                cleared.since.clear()
         self.found = self._answered + sum(len(each.spans) for each in self._pools)
         self.most_entries = max((each.most for each in self._pools), default=0)
 

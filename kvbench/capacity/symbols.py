@@ -10,7 +10,7 @@ from typing import cast
 import torch
 
 from kvbench.replay.content import NO_CONTEXT, extend_context, generated_context
-from kvbench.replay.drive import CLEARS
+from kvbench.replay.drive import clear_pools
 from kvbench.replay.hierarchy import INIT, RECUR, Hierarchy
 from kvbench.replay.outcomes import Entry, Outcome, RecordedContexts, judge
 from kvbench.trace.steps import Step
@@ -37,8 +37,7 @@ def count_outcomes(steps: Sequence[Step], cache: PooledCache | PagedCache) -> Co
         recorded.store(step)
         if step.keys:
             cache.store(step, [extend_context(context, key) for context, key in zip(contexts, step.keys, strict=True)])
-        for scope in step.clears:
-            cache.clear(scope)
+        cache.clear(step)
     return counts
 
 
@@ -75,9 +74,9 @@ class PooledCache:
             # The priority is the one of ``kvbench.replay.drive``.
             self._pools.written(env, step.scope).set(key, (key, context), -depth)
 
-    def clear(self, scope: str) -> None:
-        """Clear the pools: ``init``, ``recur`` or ``all``."""
-        for pool in self._pools.cleared(scope):
+    def clear(self, step: Step) -> None:
+        """Clear what is cleared after the step."""
+        for pool in self._pools.cleared_by(step):
             pool.clear()
 
 
@@ -118,5 +117,5 @@ class PagedCache:
         for env, key, context in zip(step.envs, step.keys, contexts, strict=True):
             self._entries.written(env, step.scope)[key] = (key, context)
 
-    def clear(self, scope: str) -> None:
-        CLEARS[scope](self._manager)
+    def clear(self, step: Step) -> None:
+        clear_pools(self._manager, step, lambda _, call, *args: call(*args))

@@ -8,6 +8,7 @@ from typing import TypedDict
 import click
 import torch
 
+from kvbench.replay.needs import require_for_events
 from kvbench.results.replay import DEFAULT_CAPACITIES, Capacity
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import TraceError, TraceHeader
@@ -32,11 +33,18 @@ class CacheSettings(TypedDict):
 
 
 def read_replayed(reader: TraceReader, settings: CacheSettings) -> list[Step]:
-    """The steps of a trace that are replayed. Raises TraceError: there are none."""
+    """The steps of a trace that are replayed.
+
+    Raises:
+        TraceError: it is not sound, or there are none.
+        MemoryShortError: it has too many events.
+    """
     searches = settings["searches"]
-    steps = [step for step in read_steps(reader.events()) if searches is None or step.search < searches]
+    if searches is None:
+        require_for_events(reader)
+    steps = [step for step in read_steps(reader.sound_events()) if searches is None or step.search < searches]
     if not steps:
-        raise TraceError(reader.path, "it has no events: there is nothing to replay")
+        raise TraceError(reader.path, f"it has none of the first {searches} searches: leave --searches out")
     return steps
 
 

@@ -20,6 +20,7 @@ from kvbench.files import folder_whole_or_absent
 from kvbench.measure.machine import Machine
 from kvbench.profile.profiler import BackendProfile, Profiling
 from kvbench.profile.ranges import KINDS
+from kvbench.replay.needs import Needs, require_for_replay
 from kvbench.replay.summary import describe_trace
 from kvbench.results.decode import write_json
 from kvbench.results.profile import FORMAT, INDEX, SCHEMA_VERSION, ProfileIndex
@@ -73,6 +74,7 @@ def profile(
     steps = read_replayed(reader, settings)
     sized = recorded_or_given(capacity, reader.header)
     config = cache_config(reader, sized, device, settings)
+    require_for_replay(f"a replay of {trace.name}", config, backends, Needs.of(steps), at_once=False)
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(0)
     now = datetime.now(UTC).replace(microsecond=0)

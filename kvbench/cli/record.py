@@ -13,6 +13,7 @@ from rich.progress import track
 from kvbench.cli.console import STDERR
 from kvbench.cli.options import LIGHTZERO_SEED, STEPS_OR_NONE, lightzero_options, model_options, option
 from kvbench.record.lightzero_run import RunSettings, record_run
+from kvbench.record.needs import require_for_searches, require_for_trees
 from kvbench.record.world_model import record_model
 from kvbench.text import clean, clean_lines
 from kvbench.trace.keys import FEW_DISTINCT_KEYS
@@ -93,6 +94,8 @@ def synthetic_model(shape: Geometry, seed: int, output: Path, searches: int, bac
 
     The searches have real shapes, at any geometry and without LightZero. Their results have no meaning.
     """
+    require_for_searches("this recording", shape, [backend], searches)
+    require_for_trees(shape, searches, num_actions=WorldModelConfig.action_space_size)
     config = WorldModelConfig(shape, seed=seed, use_new_cache_manager=backend == "new")
     with _hint_when_cut_off(output):
         recording = record_model(output, config, searches, seed)

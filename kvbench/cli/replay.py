@@ -19,6 +19,7 @@ from kvbench.cli.console import progress_bar, say, show
 from kvbench.cli.options import STEPS_OR_NONE, option
 from kvbench.cli.replay_table import replay_table
 from kvbench.measure.machine import Machine
+from kvbench.replay.needs import Needs, require_for_replay
 from kvbench.replay.passes import Replay
 from kvbench.replay.summary import describe_trace, ratio, summarise
 from kvbench.results.decode import write_json
@@ -113,10 +114,17 @@ def _replay_all(
     """Every trace on every device at every capacity, each printed when it is done."""
     # All of them are read before any is replayed: the last one's fault must not cost the others' measurements.
     readers = [TraceReader(path) for path in traces]
-    parts = [(reader, read_replayed(reader, settings)) for reader in readers]
-    for (reader, steps), device, capacity in product(parts, devices, capacities):
+    parts = []
+    for reader, device, capacity in product(readers, devices, capacities):
         sized = recorded_or_given(capacity, reader.header)
-        config = cache_config(reader, sized, device, settings)
+        parts.append((reader, device, sized, cache_config(reader, sized, device, settings)))
+    steps_of = {reader: read_replayed(reader, settings) for reader in readers}
+    for reader, _, _, config in parts:
+        needs = Needs.of(steps_of[reader])
+        at_once = settings["repetitions"] > 0
+        require_for_replay(clean(f"a replay of {reader.path.name}"), config, backends, needs, at_once)
+    for reader, device, sized, config in parts:
+        steps = steps_of[reader]
         with _progress_bar(clean(reader.path.name)) as progress:
             reports = Replay(steps, config, backends, progress=progress).run(settings["repetitions"])
         baseline = reports[backends[0]]

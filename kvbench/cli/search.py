@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from kvbench.cli.console import say, show
 from kvbench.cli.options import COUNT, model_options, option
 from kvbench.measure.machine import Machine
+from kvbench.record.needs import require_for_searches
 from kvbench.results.decode import write_json
 from kvbench.results.search import SearchedBackend, SearchResults
 from kvcache import AUTO, LOGGED_STALE_HITS, STORAGES, CacheMismatchError, Geometry, ObservedCache
@@ -100,6 +101,8 @@ def search(
     The model, its environments and all noise come from the seed, so any difference comes from the cache. A search is
     the roots' inference and all simulations. The caches take turns, search by search.
     """
+    caches = [*backends, *(("new", "legacy") * len(backends) if validate else ())]
+    require_for_searches("this search", shape, caches, searches, recur_slots)
     try:
         config = WorldModelConfig(shape, seed=seed, recur_pool_size=recur_slots, cache_validation_mode=validate)
         runs = [_Run(name, config) for name in backends]

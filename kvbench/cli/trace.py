@@ -12,6 +12,7 @@ from rich.progress import track
 
 from kvbench.cli.console import STDERR
 from kvbench.cli.options import STEPS, FiniteRange, option
+from kvbench.record.needs import require_for_trees
 from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
 from kvbench.text import clean
 from kvbench.trace.reader import TraceReader
@@ -67,8 +68,10 @@ def recover(file: Path) -> None:
     default=0.0,
     help="Share of nodes whose key was met before in the search.",
 )
+@click.option("--clear-ended", is_flag=True, help="Clear an environment's init cache when its episode ends.")
 def synthesize(output: Path, geometry: str, searches: int, seed: int, **trees: Any) -> None:
     """Make a synthetic trace: trees built by the PUCT rule over seeded numbers, no model behind them."""
+    require_for_trees(GEOMETRIES[geometry], searches, trees["num_actions"])
     search = SyntheticSearch(GEOMETRIES[geometry], searches, seed, **trees)
     for _ in track(write_synthetic_trace(output, search), "searching", searches, console=STDERR, transient=True):
         pass

@@ -274,18 +274,18 @@ class LightZeroRecorder:
 
     def _write(self, batch: Batch) -> None:
         if self._recording:
-            self._batches.write(batch, self._clear_scope(batch.cleared))
+            self._batches.write(batch, self._clears(batch.cleared))
 
-    def _clear_scope(self, cleared: set[int]) -> str | None:
-        model = self._world_model
+    def _clears(self, cleared: set[int]) -> list[tuple[str, int]]:
+        """Scope and environment of each clear event: one for all init caches, if none is left with keys."""
         init = cleared - {_RECUR}
+        recur = [("recur", NO_ENV)] if _RECUR in cleared else []
+        caches = self._world_model.past_kv_cache_init_infer_envs
+        if any(cache for env, cache in enumerate(caches) if env not in init):
+            return [*(("init", env) for env in sorted(init)), *recur]
         if not init:
-            return "recur" if cleared else None
-        left = [env for env, cache in enumerate(model.past_kv_cache_init_infer_envs) if env not in init and cache]
-        if left:
-            self._give_up(f"the init caches of environments {sorted(init)} were cleared, those of {left} were not")
-            return None
-        return "all" if _RECUR in cleared else "init"
+            return recur
+        return [("all" if recur else "init", NO_ENV)]
 
 
 def geometry_of(world_model: Any, name: str, num_simulations: int) -> Geometry:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kvbench.trace.schema import ASSEMBLE, CLEAR, GENERATE, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE
+from kvbench.trace.schema import ASSEMBLE, CLEAR, GENERATE, LOOKUP, ROOT_SIMULATION, STORE
 from kvbench.trace.writer import TraceWriter
 
 __all__ = ["Batch", "BatchWriter"]
@@ -50,16 +51,16 @@ class BatchWriter:
         self._simulation = 0
         self._search_rows = []
 
-    def write(self, batch: Batch, clears: str | None) -> None:
-        """Write a batch that is observed or cleared something; ``clears`` is ``init``, ``recur``, ``all`` or None."""
-        if batch.observed or clears is not None:
+    def write(self, batch: Batch, clears: Sequence[tuple[str, int]]) -> None:
+        """Write a batch that is observed or cleared something; ``clears`` are scopes and environments of its clears."""
+        if batch.observed or clears:
             place = (self._batches, max(self._search, 0), ROOT_SIMULATION if batch.root else self._simulation)
             self._batches += 1
             if batch.observed:
                 self._add_lookups(place, batch)
                 self._add_stores(place, batch)
-            if clears is not None:
-                self._writer.add(CLEAR, clears, NO_ENV, *place)
+            for scope, env in clears:
+                self._writer.add(CLEAR, scope, env, *place)
         if not batch.root:
             self._simulation += 1
 

@@ -69,6 +69,7 @@ class SyntheticSearch:
     episode_length: int = 40  # mean steps of an episode; environments finish at different times
     # Share of new nodes whose latent equals one met before in the same search: the same key, with another history.
     transpositions: float = 0.0
+    clear_ended: bool = False  # whether an environment's init cache is cleared when its episode ends
 
     def __post_init__(self) -> None:
         for name in ("searches", "num_actions", "episode_length"):
@@ -85,7 +86,8 @@ class SyntheticSearch:
     def source(self) -> dict[str, Any]:
         """The source in the trace's header, with which it can be made again."""
         made_by = {"library": "kvcache", "generator": "kvbench.record.synthetic", "environment": "none"}
-        settings = ("seed", "searches", "num_actions", "episode_length", "transpositions")
+        settings = ["seed", "searches", "num_actions", "episode_length", "transpositions"]
+        settings += ["clear_ended"] * self.clear_ended  # traces without it are older than it
         return {**made_by, "trained": False, **{name: getattr(self, name) for name in settings}}
 
     def write(self, writer: TraceWriter) -> Iterator[int]:
@@ -94,7 +96,14 @@ class SyntheticSearch:
             self._begin_search(writer, search)
             for simulation in range(self.geometry.num_simulations):
                 self._simulate(writer, search, simulation)
+            if self.clear_ended:
+                self._clear_ended(writer, search)
             yield search + 1
+
+    def _clear_ended(self, writer: TraceWriter, search: int) -> None:
+        for env, environment in enumerate(self._environments):
+            if environment.steps_left == 0:
+                writer.add(CLEAR, "init", env, self._batch - 1, search, self.geometry.num_simulations - 1)
 
     def _begin_search(self, writer: TraceWriter, search: int) -> None:
         """Root inferences: one batch for the environments that begin an episode, one for those that go on."""

@@ -41,6 +41,7 @@ class ModelRecorder:
             "assemble": self._assemble,
             "store": self._store,
             "clear_recur_cache": partial(self._clear, "recur"),
+            "clear_init_caches": self._clear_init,
             "clear_all": partial(self._clear, "all"),
         }
 
@@ -107,6 +108,15 @@ class ModelRecorder:
         call()
         if self._search >= 0:  # before the first search the pools are empty
             self._add(CLEAR, scope, NO_ENV)
+
+    def _clear_init(self, call: Callable[..., None], envs: Sequence[int] | None) -> None:
+        if envs is None:
+            self._clear("init", partial(call, None))
+            return
+        call(envs)
+        if self._search >= 0:
+            for env in dict.fromkeys(envs):
+                self._add(CLEAR, "init", env)
 
     def _add(self, kind: str, scope: str, env: int, **values: Any) -> int:
         return self._writer.add(kind, scope, env, self._batch, self._search, self._simulation, **values)

@@ -13,7 +13,7 @@ from kvbench.trace.steps import Step
 from kvcache import MISS, CacheBackend, KeysValues, RecurrentMissError, Scope
 
 __all__ = [
-    "CLEARS", "OPERATIONS", "STEP_OPERATIONS", "Content", "FillerContent", "Latents", "StepInputs", "look_up",
+    "OPERATIONS", "STEP_OPERATIONS", "Content", "FillerContent", "Latents", "StepInputs", "clear_pools", "look_up",
     "run_step",
 ]  # fmt: skip
 
@@ -21,7 +21,7 @@ __all__ = [
 STEP_OPERATIONS = ("hash", "lookup", "assemble", "store")
 OPERATIONS = (*STEP_OPERATIONS, "clear")
 # How a backend is cleared, by the scope of a clear.
-CLEARS: dict[str, Callable[[CacheBackend], None]] = {
+_CLEARS: dict[str, Callable[[CacheBackend], None]] = {
     "recur": lambda backend: backend.clear_recur_cache(),
     "init": lambda backend: backend.clear_init_caches(),
     "all": lambda backend: backend.clear_all(),
@@ -99,8 +99,15 @@ def run_step(
             # Shallow nodes are asked for again more often: a backend that evicts by priority keeps them longer.
             meter("store", backend.store, step.envs, new_keys, step.scope, [-depth for depth in step.depths])
             content.stored(backend, step)
+    clear_pools(backend, step, meter)
+
+
+def clear_pools(backend: CacheBackend, step: Step, meter: Callable[..., Any]) -> None:
+    """Clear what is cleared after the step; ``meter`` as in ``run_step``."""
     for scope in step.clears:
-        meter("clear", CLEARS[scope], backend)
+        meter("clear", _CLEARS[scope], backend)
+    if step.cleared_envs:
+        meter("clear", backend.clear_init_caches, step.cleared_envs)
 
 
 def look_up(backend: CacheBackend, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> Sequence[int]:

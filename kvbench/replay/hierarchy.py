@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from kvbench.trace.steps import Step
 from kvcache import Scope
 
 __all__ = ["INIT", "RECUR", "Hierarchy"]
@@ -38,3 +39,8 @@ class Hierarchy(Generic[T]):
         """The objects of the pools that a clear empties: ``init``, ``recur`` or ``all``."""
         init = [] if scope == RECUR else list(self._init.values())
         return init if scope == INIT else [*init, self._recur]
+
+    def cleared_by(self, step: Step) -> list[T]:
+        """The objects of all pools that are emptied after a step; one may stand there twice."""
+        whole = [pool for scope in step.clears for pool in self.cleared(scope)]
+        return [*whole, *(self._init[env] for env in step.cleared_envs)]

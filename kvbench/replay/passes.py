@@ -242,7 +242,7 @@ def verify_replay(
         meter.begin(step)
         judged = len(content.outcomes.by_lookup)
         run_step(backend, step, latents.inputs(step), content, meter)
-        content.cleared(step.clears)
+        content.cleared(step)
         if timeline is not None:
             timeline.add(backend, step, content.outcomes.by_lookup[judged:])
     stats = backend.get_stats_summary()

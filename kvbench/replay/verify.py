@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import torch
 import xxhash
@@ -26,7 +24,8 @@ class CheckedContent(Content):
     Every appended token has its own content, which depends on the key and the whole history. Every row of every
     assembled batch is compared with it, padding included. After a batch is stored, its memory is filled with NaN: so
     an entry that shares memory with the batch is found. A miss needs a reason: the key was never stored, the pool was
-    cleared, or its counters say that it evicted. ``faults`` say what is wrong with the backend, each with its place.
+    cleared, or its counters say that it evicted. Nothing is found under a key that was not stored since its pool was
+    cleared. ``faults`` say what is wrong with the backend, each with its place.
     """
 
     def __init__(self, backend: CacheBackend, contents: Contents) -> None:
@@ -65,9 +64,11 @@ class CheckedContent(Content):
             if batch[row, ..., :start, :].any() or batch[row, ..., start + size : longest, :].any():
                 context = None
             self._rows.append(context)
+            key = step.parents[row]
             if report == MISS and self._must_hold(backend, step, row):
-                key = step.parents[row]
                 self._fault(step, row, f"nothing found under key {key:#018x}, which was stored and never evicted")
+            if key is not None and report != MISS and not self._kinds(step, row):
+                self._fault(step, row, f"found key {key:#018x}, which was not stored since its pool was cleared")
             self._judge(step, row, report, context)
 
     def append(self, batch: KeysValues, step: Step) -> None:
@@ -95,19 +96,21 @@ class CheckedContent(Content):
                 tensor.fill_(torch.nan)
         self._supplied.clear()
 
-    def cleared(self, scopes: Iterable[str]) -> None:
-        """Those pools are cleared: ``recur``, ``init``, ``all``."""
-        for scope in scopes:
-            for keys in self._stored.cleared(scope):
-                keys.clear()
+    def cleared(self, step: Step) -> None:
+        """What is cleared after the step is cleared."""
+        for keys in self._stored.cleared_by(step):
+            keys.clear()
 
     def _must_hold(self, backend: CacheBackend, step: Step, row: int) -> bool:
         """Whether one of the lookup's pools stored the key after its last clear, and never evicted."""
-        env, key = step.envs[row], step.parents[row]
-        pools = {INIT: backend.init_pools[env], RECUR: backend.recur_pool}
-        kinds = [kind for kind, stored in self._stored.asked(env, step.scope) if key in stored]
+        pools = {INIT: backend.init_pools[step.envs[row]], RECUR: backend.recur_pool}
         # Where evictions are not counted any pool may have lost anything.
-        return backend.stats_enabled and any(not pools[kind].stats.evictions for kind in kinds)
+        return backend.stats_enabled and any(not pools[kind].stats.evictions for kind in self._kinds(step, row))
+
+    def _kinds(self, step: Step, row: int) -> list[str]:
+        """The kinds of the lookup's pools that stored its key since they were cleared."""
+        asked = self._stored.asked(step.envs[row], step.scope)
+        return [kind for kind, stored in asked if step.parents[row] in stored]
 
     def _define(self, context: int, key: int, tokens: list[_Token]) -> None:
         self._tokens[context] = tokens

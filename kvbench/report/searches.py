@@ -11,6 +11,7 @@ import pandas as pd
 
 from kvbench.capacity.bounds import Future
 from kvbench.replay.hierarchy import RECUR
+from kvbench.replay.needs import require_for_events
 from kvbench.report.text import clean
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import TraceHeader
@@ -77,9 +78,11 @@ def read_searches(path: Path, searches: int | None = None) -> Searches:
 
     Raises:
         TraceError: as ``TraceReader``.
+        MemoryShortError: it has too many events.
     """
     reader = TraceReader(path)
-    steps = list(read_steps(reader.events(), searches))
+    require_for_events(reader, has_page=True)
+    steps = list(read_steps(reader.sound_events(), searches))
     header = replace(
         reader.header,
         **{name: clean(getattr(reader.header, name)) for name in ("source", "backend", "pools", "created", "recorder")},

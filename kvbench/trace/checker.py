@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kvbench.trace.limits import out_of_bounds
 from kvbench.trace.schema import (
     ASSEMBLE,
     CLEAR,
     GENERATE,
     KINDS,
     LOOKUP,
+    NEWEST_VERSION,
+    NO_ENV,
     ROOT_SIMULATION,
+    SCHEMA_VERSION,
     SCOPES,
     STORE,
     Event,
@@ -23,6 +27,8 @@ __all__ = ["EventChecker"]
 # Columns that an event of a kind must fill; all others that may be null stay null.
 _NEEDED = {LOOKUP: ("key",), GENERATE: ("key",), ASSEMBLE: ("size",), STORE: ("key", "tokens"), CLEAR: ()}
 
+_FREE_CLEARS = 1000  # of a batch, beside one for each environment: somebody may clear what is clear
+
 
 def _an(kind: str) -> str:
     return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
@@ -33,13 +39,13 @@ class EventChecker:
 
     def __init__(self, path: Path, header: TraceHeader) -> None:
         self._path = path
-        self._geometry = header.geometry
+        self._geometry, self._version = header.geometry, header.schema_version
         self._stored: dict[int, int] = {}  # row of a store -> its key
         self._begin_batch(-1, 0)
 
     def _begin_batch(self, batch: int, row: int) -> None:
         self._batch, self._first_row = batch, row
-        self._phase = 0
+        self._phase = self._clears = 0
         self._events: dict[str, dict[int, Event]] = {kind: {} for kind in KINDS}  # of this batch: kind -> env -> event
 
     def check(self, row: int, event: Event) -> None:
@@ -62,8 +68,11 @@ class EventChecker:
     def _values(self, event: Event) -> str | None:
         geometry = self._geometry
         kind = event["kind"]
-        if kind != CLEAR and not 0 <= event["env"] < geometry.env_num:
+        of_all = kind == CLEAR and event["env"] == NO_ENV
+        if not of_all and not 0 <= event["env"] < geometry.env_num:
             return f"env {event['env']}: the header has environments 0 to {geometry.env_num - 1}"
+        if kind == CLEAR and not of_all and (event["scope"] != "init" or self._version == SCHEMA_VERSION):
+            return f"a clear of env {event['env']} alone is one of init, in schema version {NEWEST_VERSION}"
         if event["batch"] < 0 or event["search"] < 0 or event["simulation"] < ROOT_SIMULATION:
             return "a negative batch, search or simulation number"
         for name in ("size", "depth"):
@@ -74,7 +83,7 @@ class EventChecker:
             return f"size {size} is over the context_length of {geometry.context_length}"
         if tokens is not None and not 0 < tokens <= geometry.context_length:
             return f"{tokens} new tokens: a store has 1 to {geometry.context_length}"
-        return None
+        return out_of_bounds(event)
 
     def _order(self, row: int, event: Event) -> str | None:
         kind, env, batch = event["kind"], event["env"], event["batch"]
@@ -87,6 +96,9 @@ class EventChecker:
         if phase < self._phase:
             return f"{_an(kind)} after {_an(KINDS[self._phase])} of the same batch"
         self._phase = phase
+        self._clears += kind == CLEAR
+        if self._clears > self._geometry.env_num + _FREE_CLEARS:
+            return f"{self._clears} clears in batch {batch}: more than there is to clear"
         if kind != CLEAR and env in self._events[kind]:
             return f"a second {kind} of env {env} in batch {batch}"
         self._events[kind][env] = event

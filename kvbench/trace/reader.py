@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kvbench.files import special_kind
 from kvbench.trace.checker import EventChecker
+from kvbench.trace.limits import FOOTER_BYTES, NAME_LENGTH, fault_of_group, fault_of_sizes
+from kvbench.trace.pages import decoded_bytes
 from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, HEADER_DIGEST_KEY, HEADER_KEY, Event, TraceError, TraceHeader
 
 __all__ = ["TraceReader"]
 
+_BATCH_ROWS = 65_536  # as many events are decoded at a time
 _MAGIC = b"PAR1"  # what a Parquet file begins and ends with
 
 # A column with nulls would become float64, which cannot hold a 64-bit key.
@@ -39,14 +44,30 @@ class TraceReader:
         fault = _not_parquet(self.path)
         if fault:
             raise TraceError(path, fault)
-        try:
+        with self._reading("a damaged Parquet file: its footer or its schema cannot be read"):
             self._file = pq.ParquetFile(self.path, page_checksum_verification=True)
             schema = self._file.schema_arrow
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise TraceError(path, "a damaged Parquet file: its footer or its schema cannot be read") from error
+            groups = [self._file.metadata.row_group(each).num_rows for each in self._groups]
         self.header = self._read_header(schema)
         self._check_columns(schema)
         self.rows: int = self._file.metadata.num_rows
+        fault = fault_of_sizes(self.path.stat().st_size, self.rows, groups)
+        if fault:
+            raise TraceError(path, fault)
+
+    @contextmanager
+    def _reading(self, fault: str) -> Iterator[None]:
+        """What Arrow says of a damaged file is ``fault``."""
+        try:
+            yield
+        except TraceError:
+            raise
+        except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+            raise TraceError(self.path, fault) from error
+
+    @property
+    def _groups(self) -> range:
+        return range(self._file.num_row_groups)
 
     def _read_header(self, schema: pa.Schema) -> TraceHeader:
         text = (schema.metadata or {}).get(HEADER_KEY)
@@ -62,29 +83,35 @@ class TraceReader:
 
     def _check_columns(self, schema: pa.Schema) -> None:
         for column in EVENT_SCHEMA:
-            index = schema.get_field_index(column.name)
-            if index < 0:
-                raise TraceError(self.path, f"column {column.name!r} is missing")
-            found = schema.field(index).type
+            places = schema.get_all_field_indices(column.name)
+            if len(places) != 1:
+                number = "missing" if not places else f"there {len(places)} times"
+                raise TraceError(self.path, f"column {column.name!r} is {number}")
+            found = schema.field(places[0]).type
             if found != column.type:
                 raise TraceError(self.path, f"column {column.name!r} has type {found}, not {column.type}")
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Events as Arrow batches, a row group at a time; only the columns of the schema, unchecked.
+        """Events as Arrow batches of one row group each; only the columns of the schema, unchecked.
 
         Raises:
             TraceError: a row group cannot be read.
         """
         first = 0
-        for group in range(self._file.num_row_groups):
-            rows = self._file.metadata.row_group(group).num_rows
-            try:
-                table = self._file.read_row_group(group, columns=list(COLUMNS))
-                table.validate(full=True)
-            except (pa.ArrowException, OSError) as error:
-                fault = f"row group {group} (rows {first} to {first + rows - 1}) cannot be read: it is damaged"
-                raise TraceError(self.path, fault) from error
-            yield from table.combine_chunks().to_batches()
+        for group in self._groups:
+            about = self._file.metadata.row_group(group)
+            rows = about.num_rows
+            with self._reading(f"row group {group} (rows {first} to {first + rows - 1}) cannot be read: it is damaged"):
+                fault = fault_of_group(group, rows, decoded_bytes(self.path, about, COLUMNS))
+                if fault:
+                    raise TraceError(self.path, fault)
+                read = 0
+                for batch in self._file.iter_batches(_BATCH_ROWS, [group], list(COLUMNS)):
+                    batch.validate(full=True)
+                    read += batch.num_rows
+                    yield _as_events(batch)
+                if read != rows:
+                    raise ValueError(f"{read} rows")
             first += rows
 
     def events(self) -> Iterator[Event]:
@@ -99,6 +126,16 @@ class TraceReader:
             checker.check(row, event)
             yield event
 
+    def sound_events(self) -> Iterator[Event]:
+        """As ``events``. A trace without any is not sound: for ``kvbench trace check`` and for all that replay it.
+
+        Raises:
+            TraceError: as ``events`` does, or there are none.
+        """
+        if not self.rows:
+            raise TraceError(self.path, "it has no events: there is nothing to replay")
+        yield from self.events()
+
     def to_pandas(self) -> pd.DataFrame:
         """All events as one frame, a row each, unchecked; columns that may be null keep that (``Int64``, ``boolean``).
 
@@ -108,8 +145,8 @@ class TraceReader:
         return pa.Table.from_batches(self.batches(), EVENT_SCHEMA).to_pandas(types_mapper=_NULLABLE.get)
 
     def check(self) -> int:
-        """Read and check everything; the number of events. Raises TraceError as ``events`` does."""
-        return sum(1 for _ in self.events())
+        """Read and check everything; the number of events. Raises TraceError as ``sound_events`` does."""
+        return sum(1 for _ in self.sound_events())
 
     def digest(self) -> str:
         """SHA-256 of the events alone: the same for the same events, whenever and by whatever they were written."""
@@ -118,6 +155,15 @@ class TraceReader:
             for name, column in columns.items():
                 column.update("".join(f"{value}," for value in batch.column(name).to_pylist()).encode())
         return hashlib.sha256("".join(column.hexdigest() for column in columns.values()).encode()).hexdigest()
+
+
+def _as_events(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The columns in the schema's order. Raises ValueError for names that are longer than any of the schema."""
+    for name in ("kind", "scope"):
+        longest = pc.max(pc.binary_length(batch.column(name).dictionary)).as_py()
+        if (longest or 0) > NAME_LENGTH:
+            raise ValueError(f"a {name} of {longest} bytes")
+    return pa.RecordBatch.from_arrays([batch.column(name) for name in COLUMNS], schema=EVENT_SCHEMA)
 
 
 def _not_parquet(path: Path) -> str | None:
@@ -131,6 +177,8 @@ def _not_parquet(path: Path) -> str | None:
             size = file.seek(0, 2)
             file.seek(max(0, size - len(_MAGIC)))
             end = file.read()
+            file.seek(max(0, size - 2 * len(_MAGIC)))
+            footer = int.from_bytes(file.read(len(_MAGIC)), "little")
     except FileNotFoundError:
         return "no such file"
     except OSError as error:
@@ -141,4 +189,6 @@ def _not_parquet(path: Path) -> str | None:
         return "not a Parquet file"
     if end != _MAGIC or size <= 2 * len(_MAGIC):
         return f"truncated: a Parquet file whose end is missing (it has {size} bytes)"
+    if footer > FOOTER_BYTES:
+        return f"its footer has {footer:,} bytes: more than the {FOOTER_BYTES:,} that are read"
     return None

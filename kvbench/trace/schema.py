@@ -3,6 +3,9 @@
 A trace is one Parquet file. Each row is one event of one environment; the header is JSON in the file's metadata. Rows
 of one inference share a ``batch`` number and stand together, in this order: lookups, generates, assembles, stores,
 clears.
+
+Schema version 1.1 adds one event: a clear of one environment's init cache, with that environment in ``env``. A file
+says the lowest version that its events need. So an older kvcache reads what it understands, and refuses the rest.
 """
 
 from __future__ import annotations
@@ -15,19 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kvbench.errors import KvbenchError
 from kvbench.parse import parse_json
 from kvbench.text import clean
+from kvbench.trace.limits import HEADER_BYTES, LEVELS, NAME_LENGTH, levels_of, out_of_bounds
 from kvcache import Geometry, __version__
 
 __all__ = [
-    "COLUMNS", "EVENT_SCHEMA", "FORMAT", "HEADER_DIGEST_KEY", "HEADER_KEY", "KINDS", "NO_ENV", "ROOT_SIMULATION",
-    "SCHEMA_VERSION", "SCOPES", "Event", "TraceError", "TraceHeader",
+    "COLUMNS", "EVENT_SCHEMA", "FORMAT", "HEADER_DIGEST_KEY", "HEADER_KEY", "KINDS", "NEWEST_VERSION", "NO_ENV",
+    "ROOT_SIMULATION", "SCHEMA_VERSION", "SCOPES", "Event", "TraceError", "TraceHeader", "lowest_version",
 ]  # fmt: skip
 
 FORMAT = "kvcache-trace"
 SCHEMA_VERSION = 1
+NEWEST_VERSION = "1.1"  # with clears of one environment
 HEADER_KEY = b"kvcache"
 HEADER_DIGEST_KEY = b"kvcache.sha256"  # of the header's text; files of kvcache 0.1.0's first days lack it
 
@@ -53,7 +59,7 @@ EVENT_SCHEMA = pa.schema(
     [
         pa.field("kind", _NAMES, nullable=False),  # one of KINDS
         pa.field("scope", _NAMES, nullable=False),  # one of SCOPES[kind]
-        pa.field("env", pa.int32(), nullable=False),  # row of the batch that asks; NO_ENV for a clear
+        pa.field("env", pa.int32(), nullable=False),  # row of the batch that asks; of a clear NO_ENV or one alone
         pa.field("batch", pa.int64(), nullable=False),  # inference, counted from 0
         pa.field("search", pa.int64(), nullable=False),  # search, counted from 0
         pa.field("simulation", pa.int32(), nullable=False),  # of the search; ROOT_SIMULATION for its root
@@ -69,6 +75,8 @@ EVENT_SCHEMA = pa.schema(
 COLUMNS: tuple[str, ...] = tuple(EVENT_SCHEMA.names)
 Event = dict[str, Any]  # by COLUMNS
 
+_LONGEST_FAULT = 400  # characters: a file's own text may be in it
+
 _HEADER_TYPES = {"source": dict, "synthetic": bool, "backend": str | None, "created": str, "recorder": str}
 
 
@@ -77,6 +85,7 @@ class TraceError(KvbenchError):
 
     def __init__(self, path: str | Path, fault: str, row: int | None = None) -> None:
         self.path, self.row = Path(path), row
+        fault = fault if len(fault) <= _LONGEST_FAULT else f"{fault[:_LONGEST_FAULT]}..."
         super().__init__(clean(f"{path}: {fault}" if row is None else f"{path}: row {row}: {fault}"))
 
 
@@ -91,7 +100,7 @@ class TraceHeader:
     pools: dict[str, int] = field(default_factory=dict)  # slots, ``init`` (each) and ``recur``; empty if synthetic
     created: str = ""  # ISO 8601, UTC
     recorder: str = ""  # version of kvcache that wrote it
-    schema_version: int = SCHEMA_VERSION  # of the columns and of this header
+    schema_version: int | str = SCHEMA_VERSION  # of the columns and of this header; or NEWEST_VERSION
 
     @classmethod
     def create(cls, geometry: Geometry, source: dict[str, Any], **others: Any) -> TraceHeader:
@@ -110,16 +119,14 @@ class TraceHeader:
     @classmethod
     def from_json(cls, text: bytes | str) -> TraceHeader:
         """Raises ValueError, saying what is wrong, for text that is no header of this schema version."""
-        try:
-            values = parse_json(text, constant=str)
-        except ValueError as error:
-            raise ValueError(f"the header is not JSON, or out of bounds: {error}") from None
+        values = _header_values(text)
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
             raise ValueError(f"the header does not say that this is a {FORMAT}")
         version = values.get("schema_version")
-        if version != SCHEMA_VERSION:
+        if isinstance(version, bool) or version not in (SCHEMA_VERSION, NEWEST_VERSION):
+            known = NEWEST_VERSION if isinstance(version, str) else SCHEMA_VERSION
             advice = "use the kvcache that wrote it, or record it anew"
-            raise ValueError(f"schema version {version!r}, but this kvcache reads version {SCHEMA_VERSION}: {advice}")
+            raise ValueError(f"schema version {version!r}, but this kvcache reads version {known}: {advice}")
         names = {each.name for each in fields(cls)}
         missing, unknown = sorted(names - set(values)), sorted(set(values) - names)
         if missing or unknown:
@@ -127,10 +134,37 @@ class TraceHeader:
         for name, kind in _HEADER_TYPES.items():
             if not isinstance(values[name], kind):
                 raise ValueError(f"the header's {name} has the wrong type, {type(values[name]).__name__}")
+            if isinstance(values[name], str) and len(values[name]) > NAME_LENGTH:
+                raise ValueError(f"the header's {name} is a text of more than {NAME_LENGTH} characters")
         geometry, pools = values.pop("geometry"), values.pop("pools")
         if not isinstance(geometry, dict):
             raise ValueError("the header's geometry is not an object")
         sizes = pools.values() if isinstance(pools, dict) else [None]
         if any(not isinstance(size, int) or isinstance(size, bool) or size < 1 for size in sizes):
             raise ValueError("the header's pools are not an object of positive sizes")
-        return cls(Geometry.from_dict(geometry), pools=pools, **values)
+        made = Geometry.from_dict(geometry)
+        if not isinstance(made.name, str) or len(made.name) > NAME_LENGTH:
+            raise ValueError(f"the geometry's name is no text of at most {NAME_LENGTH} characters")
+        fault = out_of_bounds({**geometry, **pools})
+        if fault:
+            raise ValueError(f"the header's {fault}")
+        return cls(made, pools=pools, **values)
+
+
+def _header_values(text: bytes | str) -> Any:
+    """The header's JSON, its texts fit to be shown. Raises ValueError as ``from_json`` does."""
+    if len(text) > HEADER_BYTES:
+        raise ValueError(f"the header has {len(text):,} bytes: more than the {HEADER_BYTES:,} that are read")
+    try:
+        values = parse_json(text, constant=str)  # NaN and infinity are no JSON, and no sizes
+    except ValueError as error:
+        raise ValueError(f"the header is not JSON, or out of bounds: {error}") from None
+    if levels_of(values) > LEVELS:
+        raise ValueError(f"the header has lists or objects in one another over {LEVELS} levels deep")
+    return values
+
+
+def lowest_version(events: pa.Table) -> int | str:
+    """The schema version that a reader of these events must know."""
+    of_one = pc.and_(pc.equal(events["kind"], CLEAR), pc.not_equal(events["env"], NO_ENV))
+    return NEWEST_VERSION if pc.any(of_one).as_py() else SCHEMA_VERSION

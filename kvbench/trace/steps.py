@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby, takewhile
 
-from kvbench.trace.schema import CLEAR, LOOKUP, ROOT_SIMULATION, STORE, Event
+from kvbench.trace.schema import CLEAR, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE, Event
 from kvcache import Scope
 
 __all__ = ["Step", "read_steps"]
@@ -27,7 +27,9 @@ class Step:
     stores: list[int] = field(default_factory=list)  # row number of each row's store event
     depths: list[int] = field(default_factory=list)  # steps of each new latent below its root; 0: not recorded
     tokens: int = 0  # that the model appends to every row
-    clears: list[str] = field(default_factory=list)  # ``recur``, ``init``, ``all``: cleared after the inference
+    # Cleared after the inference: ``recur``, ``init``, ``all``; and environments whose init cache alone is.
+    clears: list[str] = field(default_factory=list)
+    cleared_envs: list[int] = field(default_factory=list)
 
     @property
     def is_recurrent(self) -> bool:
@@ -63,5 +65,7 @@ def _step(rows: list[tuple[int, Event]]) -> Step:
         step.keys.append(event["key"])
         step.stores.append(row)
         step.tokens = event["tokens"]
-    step.clears = [event["scope"] for _, event in rows if event["kind"] == CLEAR]
+    clears = [event for _, event in rows if event["kind"] == CLEAR]
+    step.clears = [event["scope"] for event in clears if event["env"] == NO_ENV]
+    step.cleared_envs = [event["env"] for event in clears if event["env"] != NO_ENV]
     return step

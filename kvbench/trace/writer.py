@@ -15,7 +15,16 @@ import pyarrow.parquet as pq
 from kvbench.files import special_kind, uninterrupted, whole_or_absent
 from kvbench.trace.keys import distinct_keys
 from kvbench.trace.reader import TraceReader
-from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, HEADER_KEY, SCHEMA_VERSION, SCOPES, TraceError, TraceHeader
+from kvbench.trace.schema import (
+    COLUMNS,
+    EVENT_SCHEMA,
+    HEADER_KEY,
+    NEWEST_VERSION,
+    SCOPES,
+    TraceError,
+    TraceHeader,
+    lowest_version,
+)
 
 __all__ = ["ROW_GROUP_ROWS", "TraceWriter", "check_new", "journal_path", "recover_trace", "write_trace"]
 
@@ -31,12 +40,13 @@ JOURNAL_ROWS = 2_048
 def write_trace(path: str | Path, header: TraceHeader, batches: Iterable[pa.RecordBatch]) -> int:
     """Write events, in order and of ``EVENT_SCHEMA``, as a trace file, whole or not at all; return their number.
 
-    A file that exists is replaced.
+    A file that exists is replaced. The header says the lowest schema version that the events need.
 
     Raises:
         OSError: the file cannot be written.
     """
-    table = pa.Table.from_batches(batches, EVENT_SCHEMA).cast(header.schema())
+    table = pa.Table.from_batches(batches, EVENT_SCHEMA)
+    table = table.cast(replace(header, schema_version=lowest_version(table)).schema())
     with whole_or_absent(path) as beside:
         pq.write_table(table, beside, ROW_GROUP_ROWS, compression="zstd", write_page_checksum=True)
     return int(table.num_rows)
@@ -80,10 +90,12 @@ class TraceWriter:
         check_new(path)
         self._events: list[tuple[Any, ...]] = []  # by COLUMNS, since the last flush: a recorded search waits for this
         self._fault: OSError | None = None  # of the journal: what comes behind half a batch cannot be read
+        # Whether a clear of one environment will come is not known yet.
+        schema = replace(header, schema_version=NEWEST_VERSION).schema()
         with uninterrupted():
             self._file: IO[bytes] = open(journal_path(path), "x+b")  # noqa: SIM115 - open until close()
             try:
-                self._stream = pa.ipc.new_stream(self._file, header.schema())
+                self._stream = pa.ipc.new_stream(self._file, schema)
                 # The stream writes its schema, and the header in it, with its first batch: an empty one, now.
                 self._stream.write_batch(_record_batch([]))
                 self._file.flush()

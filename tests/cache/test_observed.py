@@ -110,3 +110,16 @@ def test_a_single_cache_has_no_report_and_says_what_it_knows_of_stale_hits():
     assert all(cache.report is None for cache in caches.values())
     assert {name: cache.stale_hits for name, cache in caches.items()} == {"legacy": None, "new": 0}
     assert not caches["new"].is_stale(0, 5, Scope.NODE)
+
+
+def test_the_observer_sees_pools_that_are_cleared_directly():
+    notes = Notes()
+    cache = ObservedCache(make_backend("legacy", CacheConfig(GEOMETRY)), notes)
+    for key in (5, 6):
+        infer(cache, None, key)
+    notes.calls.clear()
+    cache.init_pools[0].clear()
+    cache.recur_pool.clear()
+    cache.wm_pool.clear()  # scratch: no call of a cache
+    assert notes.calls == [("clear_init_caches", 1), ("clear_recur_cache", 0)]
+    assert len(cache.init_pools[0]) == 0

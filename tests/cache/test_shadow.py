@@ -1,5 +1,6 @@
 """Two caches side by side: what is the same, what is reported, what raises."""
 
+import copy
 import logging
 from dataclasses import replace
 
@@ -292,3 +293,46 @@ def test_one_environment_is_cleared_in_both():
     cache.clear_init_caches([1])
     for each in (cache.primary, cache.shadow):
         assert [len(pool) for pool in each.init_pools] == [1, 0, 1]
+
+
+POOLS = [*(f"init_pools[{env}]" for env in range(3)), "recur_pool", "wm_pool"]
+
+
+@pairs
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("pool", POOLS)
+def test_clearing_a_pool_directly_reaches_both_caches(names, pool, copied):
+    cache = shadowed(names)
+    search(cache, searches=2)
+    if copied:
+        cache = copy.deepcopy(cache)
+    for each in (cache.primary, cache.shadow):
+        if pool == "wm_pool" and each.name.startswith("new"):
+            each.wm_pool.set(5, entry(7, 1, tokens=GEOMETRY.context_length))
+
+    def sizes(each):
+        return {name: len(eval(f"each.{name}", {"each": each})) for name in POOLS}
+
+    before = sizes(cache.primary), sizes(cache.shadow)
+    eval(f"cache.{pool}", {"cache": cache}).clear()
+    assert (sizes(cache.primary), sizes(cache.shadow)) == tuple({**each, pool: 0} for each in before)
+    search(cache)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("change", ["get", "set", "set_priority", "reset", "claim", "empty", "write", "no_such_thing"])
+def test_what_would_reach_one_of_two_caches_is_refused_by_name(pool, change):
+    cache = shadowed(["legacy", "new:paged"])
+    with pytest.raises(AttributeError, match=f"{change} of a pool would reach one of two caches: call"):
+        getattr(eval(f"cache.{pool}", {"cache": cache}), change)
+    assert not hasattr(cache.recur_pool, "__wrapped__")
+
+
+def test_pools_of_two_caches_can_be_read():
+    cache = shadowed(["new:paged", "legacy"])
+    search(cache, searches=1)
+    assert (len(cache.init_pools[0]), 100 in cache.init_pools[0], list(cache.init_pools[0])) == (1, True, [100])
+    assert cache.recur_pool.pool_size == cache.primary.recur_pool.pool_size
+    assert cache.recur_pool.stats is cache.primary.recur_pool.stats
+    assert cache.recur_pool.bytes_reserved == cache.primary.recur_pool.bytes_reserved > 0
+    assert repr(cache.recur_pool) == repr(cache.primary.recur_pool)

@@ -107,6 +107,7 @@ def any_steps(draw):
         for key, row in zip(step.keys, step.stores, strict=True):
             stores.setdefault(key, []).append(row)
         step.clears = draw(st.sampled_from([*6 * [[]], ["recur"], ["init"], ["all"]]))
+        step.cleared_envs = draw(st.sampled_from([*6 * [[]], [0], [1, 0]]))
         steps.append(step)
     return steps
 

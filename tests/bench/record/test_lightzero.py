@@ -186,15 +186,19 @@ def test_the_clears_of_a_reset_are_one_event(recording):
     assert [each["scope"] for each in alone] == ["all", "init", "recur"]
 
 
-def test_clearing_some_environments_only_ends_the_recording_but_not_the_run(recording):
-    fault = r"environments \[1\] were cleared, those of \[0, 2\] were not"
-    with pytest.raises(RecordingError, match=fault), recording.recorder() as recorder:
+def test_the_end_of_one_environments_episode_is_an_event_of_its_own(recording):
+    with recording.recorder() as recorder:
         recording.run.search()
-        recording.model.past_kv_cache_init_infer_envs[1].clear()
+        for env in (2, 1):
+            recording.model.past_kv_cache_init_infer_envs[env].clear()
+        recording.model.past_kv_cache_recurrent_infer.clear()
         recording.run.search(2)
-    assert len(recording.run.results) == 3
-    assert recorder.searches == 1
-    assert {each["search"] for each in recording.events()} == {0}
+    assert recorder.searches == 3
+    events = recording.events()
+    clears = [(each["scope"], each["env"]) for each in of(events, "clear")]
+    assert clears == [("recur", NO_ENV), ("init", 1), ("init", 2), ("recur", NO_ENV), *2 * [("recur", NO_ENV)]]
+    roots = [each for each in of(events, "lookup", "root") if each["search"] == 1]
+    assert [each["hit"] for each in roots] == [True, False, False]
 
 
 def test_of_an_inference_for_targets_only_the_clear_is_recorded(recording):

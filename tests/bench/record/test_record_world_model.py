@@ -108,3 +108,28 @@ def test_verified_keys_are_recorded_as_the_numbers_they_are(tmp_path, cache):
         for verify_keys in (False, True)
     )
     assert plain == verified
+
+
+@pytest.mark.parametrize("backend", ["legacy", "new"])
+@pytest.mark.parametrize("directly", [False, True])
+def test_an_episode_that_ends_in_one_environment_is_an_event_of_its_own(tmp_path, backend, directly):
+    config = WorldModelConfig(GEOMETRY, use_new_cache_manager=backend == "new", cache_validation_mode=True)
+    header = recorded(tmp_path / "other.parquet", {}, searches=1).header
+    model, seen = WorldModel(config), torch.zeros(3, 4)
+    with TraceWriter(tmp_path / "trace.parquet", header) as writer, ModelRecorder(model, writer):
+        roots = model.forward_initial_inference(observations=seen, timesteps=4)
+        if directly:
+            model.cache.init_pools[2].clear()
+            model.cache.init_pools[0].clear()
+        else:
+            model.cache.clear_init_caches([2, 0, 2])
+        model.forward_initial_inference(seen, roots.latents, [0, 0, 0], None, 5)
+        model.cache.clear_init_caches()
+    reader = TraceReader(tmp_path / "trace.parquet")
+    events = list(reader.events())
+    clears = [(each["scope"], each["env"]) for each in events if each["kind"] == "clear"]
+    assert clears == [("recur", -1), ("init", 2), ("init", 0), ("recur", -1), ("init", -1)]
+    assert [each["hit"] for each in events if each["kind"] == "lookup"] == [False, True, False]
+    assert reader.header.schema_version == "1.1"
+    result = replayed(reader, backend)
+    assert (result.faults, result.outcomes.disagreements) == ([], 0)

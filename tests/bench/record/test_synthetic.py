@@ -177,3 +177,24 @@ def test_an_existing_file_is_kept(tmp_path):
     with pytest.raises(FileExistsError):
         synthetic(path)
     assert path.read_text() == "precious"
+
+
+def test_init_caches_of_environments_whose_episode_ended_can_be_cleared(tmp_path):
+    plain = synthetic(tmp_path / "plain", searches=6, episode_length=2)
+    cleared = synthetic(tmp_path / "cleared", searches=6, episode_length=2, clear_ended=True)
+    steps, header = steps_of(cleared), TraceReader(cleared).header
+    assert (header.schema_version, header.source["clear_ended"]) == ("1.1", True)
+    assert (TraceReader(plain).header.schema_version, "clear_ended" in TraceReader(plain).header.source) == (1, False)
+    ends = [step for step in steps if step.cleared_envs]
+    assert ends
+    for step in ends:  # the next root of these environments begins from nothing
+        after = [each for each in steps if each.search == step.search + 1 and each.scope is Scope.ROOT]
+        begun = [env for each in after for env, parent in zip(each.envs, each.parents, strict=True) if parent is None]
+        assert step.cleared_envs == (begun or step.cleared_envs)
+    for step in steps:
+        step.cleared_envs = []
+
+    def without_rows(steps):
+        return [replace(step, nodes=[], stores=[]) for step in steps]
+
+    assert without_rows(steps) == without_rows(steps_of(plain))  # clears are all that is new

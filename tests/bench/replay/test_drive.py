@@ -73,8 +73,8 @@ def test_steps_that_only_clear():
         def clear_recur_cache(self):
             self.cleared.append("recur")
 
-        def clear_init_caches(self):
-            self.cleared.append("init")
+        def clear_init_caches(self, envs=None):
+            self.cleared.append("init" if envs is None else envs)
 
         def clear_all(self):
             self.cleared.append("all")
@@ -83,7 +83,9 @@ def test_steps_that_only_clear():
     step = next(read_steps(good_events()[4:5]))
     step.clears = ["recur", "init", "all"]
     run_step(backend, step, Latents(16, "cpu").inputs(step), None, lambda operation, call, *args: call(*args))
-    assert backend.cleared == ["recur", "init", "all"]
+    step.clears, step.cleared_envs = ["recur"], [2, 0]
+    run_step(backend, step, Latents(16, "cpu").inputs(step), None, lambda operation, call, *args: call(*args))
+    assert backend.cleared == ["recur", "init", "all", "recur", [2, 0]]
 
 
 def test_deep_nodes_are_stored_with_lower_priority(steps):

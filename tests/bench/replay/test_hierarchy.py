@@ -3,6 +3,7 @@
 import pytest
 
 from kvbench.replay.hierarchy import INIT, RECUR, Hierarchy
+from kvbench.trace.steps import Step
 from kvcache import Scope
 
 
@@ -27,3 +28,10 @@ def test_a_clear_empties_the_pools_of_its_scope(pools, scope, kinds):
     for env in (0, 1):
         pools.written(env, Scope.ROOT)
     assert [pool[0] for pool in pools.cleared(scope)] == kinds
+
+
+def test_a_step_empties_what_it_names_and_single_init_pools(pools):
+    written = {env: pools.written(env, Scope.ROOT) for env in (0, 1, 2)}
+    step = Step(Scope.NODE, 0, 0, clears=["recur"], cleared_envs=[2, 0])
+    recur = pools.written(0, Scope.NODE)
+    assert list(map(id, pools.cleared_by(step))) == list(map(id, [recur, written[2], written[0]]))

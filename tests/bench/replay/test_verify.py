@@ -18,6 +18,7 @@ from kvcache.config import CacheConfig
 from kvcache.keys_values import KeysValues
 from kvcache.legacy import LEGACY, LEGACY_0_2_0, LegacyCache
 from kvcache.manager import KVCacheManager
+from kvcache.registry import BACKENDS, make_backend
 
 CONTENTS = Contents(TINY)
 
@@ -463,6 +464,42 @@ def test_what_should_not_have_been_cleared_is_lost(scope, outcomes):
     assert all(LOST in fault for fault in result.faults)
     lost = [int(fault.split("env ")[1][0]) for fault in result.faults]
     assert lost == [env for env, outcome in enumerate(outcomes) if outcome is Outcome.HIT]
+
+
+def ended_then_looked_up():
+    """A root inference of both environments, the end of environment 1's episode, and lookups of both roots."""
+    return list(
+        read_steps(
+            [
+                *good_events()[:5],
+                event("clear", "init", 1, 0, ROOT_SIMULATION),
+                event("lookup", "root", 0, 1, ROOT_SIMULATION, key=100, node=2, depth=0),
+                event("lookup", "root", 1, 1, ROOT_SIMULATION, key=101, node=3, depth=0),
+                event("store", "init", 0, 1, ROOT_SIMULATION, key=300, parent=100, tokens=2, depth=0),
+                event("store", "init", 1, 1, ROOT_SIMULATION, key=301, parent=101, tokens=2, depth=0),
+            ]
+        )
+    )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_after_an_episode_of_one_environment_its_contexts_are_misses_on_every_backend(backend):
+    result = verify(lambda config: make_backend(backend, config), ended_then_looked_up())
+    assert result.outcomes.by_lookup == [Outcome.HIT, Outcome.MISS]
+    assert result.faults == []
+
+
+@pytest.mark.parametrize("base", [KVCacheManager, LegacyCache])
+@pytest.mark.parametrize("name", ["clear_init_caches", "clear_recur_cache", "clear_all"])
+def test_what_is_found_although_it_was_cleared_is_a_fault(base, name):
+    forgetful = type("Forgetful", (base,), {name: lambda self, envs=None: None})
+    steps, scope = ended_then_looked_up(), {"clear_recur_cache": "recur", "clear_all": "all"}.get(name)
+    if scope is not None:
+        steps = cleared_then_looked_up(scope)
+        steps[0].clears.clear()
+    result = verify(forgetful, steps)
+    assert result.faults
+    assert all("which was not stored since its pool was cleared" in fault for fault in result.faults)
 
 
 @pytest.mark.parametrize(

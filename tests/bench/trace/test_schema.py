@@ -10,6 +10,7 @@ from kvbench.trace.schema import (
     COLUMNS,
     EVENT_SCHEMA,
     KINDS,
+    NEWEST_VERSION,
     SCHEMA_VERSION,
     SCOPES,
     TraceError,
@@ -75,6 +76,17 @@ def test_a_bad_header_is_refused_by_name(text, fault):
 def test_the_refusal_of_another_version_says_what_to_do():
     with pytest.raises(ValueError, match=r"reads version 1: use the kvcache that wrote it, or record it anew"):
         TraceHeader.from_json(changed(schema_version=0))
+
+
+@pytest.mark.parametrize("version", [SCHEMA_VERSION, NEWEST_VERSION])
+def test_both_versions_are_read(version):
+    assert TraceHeader.from_json(changed(schema_version=version)).schema_version == version
+
+
+@pytest.mark.parametrize("version", ["1.2", "2", 1.1, [1], True])
+def test_other_minor_versions_are_refused(version):
+    with pytest.raises(ValueError, match=r"^schema version .*, but this kvcache reads version 1(\.1)?: use"):
+        TraceHeader.from_json(changed(schema_version=version))
 
 
 def test_error_names_file_row_and_fault():

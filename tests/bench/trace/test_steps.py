@@ -72,3 +72,9 @@ def test_events_after_the_last_search_are_not_asked_for():
         raise AssertionError("the event after the first of the next search")
 
     assert len(list(read_steps(events(), searches=1))) == 3
+
+
+def test_the_init_cache_of_one_environment_is_cleared_by_a_clear_of_its_own():
+    ends = [event("clear", "init", env, 3, 2) for env in (1, 0)]
+    step = list(read_steps([*good_events(), *ends, event("clear", "recur", NO_ENV, 3, 2)]))[-1]
+    assert (step.clears, step.cleared_envs) == (["recur"], [1, 0])

@@ -1,5 +1,6 @@
 """Writing traces: whole files, and journals that survive a kill."""
 
+import json
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from traces import batch_of, good_events, header
+from traces import batch_of, event, good_events, header
 
 from kvbench.trace import writer as writer_module
 from kvbench.trace.reader import TraceReader
@@ -301,3 +302,18 @@ class TestRecovery:
             stream.write_batch(batch_of(good_events()).cast(EVENT_SCHEMA))
         with pytest.raises(TraceError, match="beginning cannot be read"):
             recover_trace(tmp_path / "trace")
+
+
+def test_a_file_says_the_lowest_schema_version_that_its_events_need(tmp_path):
+    ended = event("clear", "init", 1, 2, 1)
+    for name, events, version in (("old", good_events(), 1), ("new", [*good_events(), ended], "1.1")):
+        with TraceWriter(tmp_path / name, header()) as writer:
+            add_all(writer, events)
+        reader = TraceReader(tmp_path / name)
+        assert (reader.header.schema_version, list(reader.events())) == (version, events)
+
+
+def test_a_journal_that_an_older_kvcache_might_misread_is_refused_by_it(tmp_path):
+    TraceWriter(tmp_path / "trace", header()).abandon()
+    stored = pa.ipc.open_stream(journal_path(tmp_path / "trace")).schema.metadata[HEADER_KEY]
+    assert json.loads(stored)["schema_version"] == "1.1"

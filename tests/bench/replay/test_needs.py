@@ -1,0 +1,53 @@
+"""Estimates of a replay's memory are no less than it takes, and not much more."""
+
+from dataclasses import replace
+
+import pytest
+from traces import steps_of, synthetic
+
+from kvbench.measure import free_memory
+from kvbench.measure.free_memory import MemoryShortError
+from kvbench.replay.needs import Needs, bytes_of_pools, require_for_events, require_for_replay
+from kvbench.replay.passes import Replay
+from kvbench.trace.reader import TraceReader
+from kvcache import BACKENDS, GEOMETRIES, CacheConfig
+
+# Long contexts, so that contents outweigh tables.
+GEOMETRY = replace(GEOMETRIES["lunarlander"], context_length=20, num_simulations=12)
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory):
+    return steps_of(synthetic(tmp_path_factory.mktemp("needs") / "trace", GEOMETRY, searches=3, transpositions=0.2))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("options", [{}, {"recur_pool_size": 20}, {"recur_pool_bytes": 2**24}], ids=str)
+def test_a_backend_takes_no_more_than_was_estimated_and_no_less_than_a_sixth(steps, backend, options):
+    config = CacheConfig(GEOMETRY, **options)
+    replay = Replay(steps, config, [backend])
+    replay._warm(backend)
+    taken, estimated = replay.reports[backend].peak_bytes, bytes_of_pools(backend, config, Needs.of(steps))
+    assert taken <= estimated <= 6 * taken
+
+
+def test_what_a_trace_stores_is_counted(steps):
+    assert Needs.of(steps) == Needs({3: 8}, 3 * 12 * 8, 8)
+    assert Needs.of([]) == Needs({}, 0, 0)
+
+
+def test_backends_that_are_timed_are_there_at_once(steps, monkeypatch):
+    config, needs, wanted = CacheConfig(GEOMETRY), Needs.of(steps), []
+    monkeypatch.setattr("kvbench.replay.needs.require_memory", lambda name, needed, *_: wanted.append(needed))
+    for at_once in (False, True):
+        require_for_replay("a replay", config, ["legacy", "new:slab"], needs, at_once)
+    assert wanted[1] - wanted[0] == min(bytes_of_pools(each, config, needs) for each in ("legacy", "new:slab"))
+
+
+def test_a_trace_of_more_events_than_fit_is_not_read(tmp_path, monkeypatch):
+    reader = TraceReader(synthetic(tmp_path / "trace"))
+    require_for_events(reader)
+    monkeypatch.setattr(free_memory, "free_bytes", lambda device: 300 * reader.rows)
+    require_for_events(reader)
+    with pytest.raises(MemoryShortError, match=f"reading {reader.path}, of {reader.rows} events, needs about"):
+        require_for_events(reader, has_page=True)
