@@ -82,7 +82,7 @@ class Site:
 
     def panel(self, panel: Panel) -> Markup:
         """A panel as it stands on a page; its data is written."""
-        drawing = None if panel.plot is None else draw(panel.plot, panel.name)
+        drawing = None if panel.plot is None else draw(panel.plot.drawable(), panel.name)
         file = f"{DATA}/{panel.name}.csv"
         table = panel.data or panel.table
         with whole_or_absent(self.folder / file) as beside:  # exact numbers; what has none is an empty cell
