@@ -211,7 +211,7 @@ def _dress(axes: Axes, plot: Plot) -> None:
             (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
             low, high = axis.get_view_interval()
             # Less than a decade or two has too few powers of ten to be read by; bars leave less room than lines.
-            few = math.log10(high / low) < (_DECADES_OF_BARS if plot.categories else _DECADES_OF_LINES)
+            few = math.log10(high) - math.log10(low) < (_DECADES_OF_BARS if plot.categories else _DECADES_OF_LINES)
             axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=8))
         elif axis is axes.xaxis or not plot.categories:
             drawn = [] if plot.categories else [each for each in plot.series if len(each.x)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import pandas as pd
@@ -21,6 +22,8 @@ class Link:
     def __str__(self) -> str:
         return self.text
 
+
+_LARGEST = 1e150  # that is drawn
 
 Cell = str | float | int | None | Link
 Columns: TypeAlias = Mapping[str, Sequence[Cell]] | pd.DataFrame
@@ -86,6 +89,15 @@ class Plot:
     log_x: bool = False
     log_y: bool = False
     from_zero: bool = False
+
+    def drawable(self) -> Plot:
+        """The same without numbers so large that no axis spans them: files may hold any; tables show them."""
+        series = [replace(each, x=_spanned(each.x), y=_spanned(each.y)) for each in self.series]
+        return replace(self, series=series, spreads=[_spanned(each) for each in self.spreads])
+
+
+def _spanned(values: Sequence[float]) -> list[float]:
+    return [value if abs(value) < _LARGEST else math.nan for value in values]
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ class Site:
 
     def panel(self, panel: Panel) -> Markup:
         """A panel as it stands on a page; its data is written."""
-        drawing = None if panel.plot is None else draw(panel.plot, panel.name)
+        drawing = None if panel.plot is None else draw(panel.plot.drawable(), panel.name)
         file = f"{DATA}/{panel.name}.csv"
         table = panel.data or panel.table
         rows = [[in_spreadsheet(_text(cell)) for cell in row] for row in table.rows]

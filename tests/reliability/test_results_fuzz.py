@@ -4,14 +4,17 @@
 """
 
 import contextlib
+import json
 import os
 import resource
 import signal
 import tempfile
 from pathlib import Path
+from random import Random
 
 import click
 import pytest
+from asv_files import write_results
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -180,7 +183,47 @@ class TestReaders:
             TraceHeader.from_json(content).schema()
 
 
+def extreme_numbers(base, seed):
+    """Some numbers, or all, are replaced by the ends of their types."""
+    random = Random(seed)
+    share = random.choice([0.05, 0.3, 1.0])
+
+    def changed(value, name=""):
+        if isinstance(value, dict):
+            kept = ("schema_version", "version", "date", "geometry")
+            return {key: each if key in kept else changed(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [changed(each) for each in value]
+        if isinstance(value, bool) or not isinstance(value, int | float) or random.random() > share:
+            return value
+        whole = [0, -1, 1, 2, 3, 2**62, -(2**62)]
+        return random.choice(whole if isinstance(value, int) else [*map(float, whole), 1e308, -1e308, 5e-324])
+
+    return json.dumps(changed(base)).encode()
+
+
 class TestCommands:
+    @pytest.mark.slow
+    @examples(0.1)
+    @given(st.integers(0, 2**32))
+    def test_report_of_extreme_numbers(self, seed):
+        bases = (RESULT, REPLAYS, BENCHMARKS, TRAINING)
+        result, replays, benchmarks, training = (extreme_numbers(base, seed) for base in bases)
+        with tempfile.TemporaryDirectory() as folder:
+            files = {
+                "--results": asv_folder(Path(folder) / "results", result, None),
+                "--replay": write(folder, replays, "r.json"), "--benchmark": write(folder, benchmarks, "b.json"),
+                "--training": write(folder, training, "t.json"),
+            }  # fmt: skip
+            for option, path in files.items():
+                shown = run("report", option, path, "--output", f"{folder}/html", "--repository", folder)
+                assert shown.exit_code == 0 or option == "--replay"
+
+    def test_a_figure_of_numbers_that_no_axis_spans(self, tmp_path):
+        write_results(tmp_path / "results", {("x.track_a", "new"): [1e308, 2.0, -1e308]})
+        shown = run("report", "--results", tmp_path / "results", "--output", tmp_path / "html")
+        assert shown.exit_code == 0
+
     @examples(0.4)
     @given(mutated_json(RESULT), st.sampled_from([(), ("--durations",), ("--csv", "out.csv")]))
     def test_results(self, content, options):
