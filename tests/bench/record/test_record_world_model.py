@@ -108,3 +108,11 @@ def test_verified_keys_are_recorded_as_the_numbers_they_are(tmp_path, cache):
         for verify_keys in (False, True)
     )
     assert plain == verified
+
+
+@pytest.mark.parametrize("name", ["legacy", "slab"])
+def test_chained_keys_replay_as_they_were_recorded(tmp_path, name):
+    reader = recorded(tmp_path / "trace.parquet", CACHES[name], searches=8, chained_keys=True)
+    result = replayed(reader, reader.header.backend)
+    assert (result.faults, result.outcomes.disagreements) == ([], 0)
+    assert result.outcomes.total[Outcome.HIT] == result.outcomes.recorded > 100
