@@ -180,7 +180,8 @@ def test_a_root_that_was_seen_before_at_another_time(chained_keys):
 
 @each_position
 def test_what_grows_from_a_context_made_anew_has_another_name(positions):
-    model = model_of({"use_new_cache_manager": True}, positions=positions, chained_keys=True, recur_pool_size=ENVS)
+    options = {"positions": positions, "chained_keys": True, "recur_pool_size": ENVS}
+    model = model_of_few_latents({"use_new_cache_manager": True}, distinct=1, **options)
     roots = model.forward_initial_inference(observations(ENVS, 1))
     model.forward_initial_inference(observations(ENVS, 2), roots.latents, [0] * ENVS, timesteps=1)
     roots = model.forward_initial_inference(observations(ENVS, 3), roots.latents, [0] * ENVS, timesteps=1)
@@ -189,6 +190,7 @@ def test_what_grows_from_a_context_made_anew_has_another_name(positions):
         model.forward_recurrent_inference(child.latents, [0] * ENVS, timesteps=2, keys=child.keys) for _ in range(2)
     )
     assert (first.sizes, again.sizes) == ([child.sizes[0] + 2] * ENVS, [1] * ENVS)  # the first one evicted the child
+    assert np.array_equal(first.latents, again.latents)
     assert not set(first.keys) & set(again.keys)
 
 
