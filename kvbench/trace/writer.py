@@ -248,7 +248,7 @@ def _rows_of_both(path: Path, journal: Path) -> int | None:
         reader = TraceReader(path)
         with open(journal, "rb") as file:
             header, batches = _read_journal(journal, file)
-        headers = [replace(each, schema_version=SCHEMA_VERSION) for each in (header, reader.header)]
+        headers = [replace(each, schema_version=NEWEST_VERSION) for each in (header, reader.header)]
         recorded, written = _plain(batches), _plain(reader.batches())
     except (TraceError, OSError):
         return None

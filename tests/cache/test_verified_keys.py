@@ -11,11 +11,6 @@ import torch
 import xxhash
 from conformance import live, same_bits
 
-from kvbench.replay.content import Contents
-from kvbench.replay.drive import Latents, run_step
-from kvbench.replay.outcomes import Outcome
-from kvbench.replay.verify import CheckedContent
-from kvbench.trace.steps import Step
 from kvcache import (
     BACKENDS,
     CacheConfig,
@@ -28,6 +23,7 @@ from kvcache import (
     make_backend,
 )
 from kvcache.keys import KeyVerifier, VerifiedKey
+from kvcache.world_model.log import cache_line
 
 GEOMETRY = Geometry("tiny", num_layers=1, num_heads=1, embed_dim=2, context_length=8, env_num=3, num_simulations=60)
 BITS = 8
@@ -170,26 +166,6 @@ class TestCollisions:
         assert cache.report.stale_hits == 0
         assert cache.collisions > 0
 
-    @each_backend
-    @pytest.mark.parametrize("verify_keys", [False, True])
-    def test_in_a_replay_another_latent_s_context_is_a_stale_hit(self, backend, verify_keys, short_keys):
-        cache = make(backend, verify_keys)
-        contents = Contents(GEOMETRY)
-        checked, cache.position_shift = CheckedContent(cache, contents), contents.position_shift("cpu", torch.float32)
-        latents = Latents(4, "cpu")
-        picks = np.random.default_rng(0)
-        for number in range(60):
-            step = Step(Scope.NODE if number else Scope.ROOT, 0, number, [0, 1, 2])
-            step.stores = [3 * number + env for env in range(3)]
-            step.keys = [1 + store for store in step.stores]
-            step.nodes = [3 * int(picks.integers(number)) + env if number else None for env in range(3)]
-            step.parents = [None if node is None else 1 + node for node in step.nodes]
-            step.recorded_hits, step.depths, step.tokens = [None] * 3, [0] * 3, 2 if number else 1
-            run_step(cache, step, latents.inputs(step), checked, lambda operation, call, *args: call(*args))
-        outcomes = checked.outcomes.total
-        assert (outcomes[Outcome.STALE_HIT] > 0) is not verify_keys
-        assert not outcomes[Outcome.WRONG_CONTENT]
-
 
 class TestKeys:
     def keys(self, *latents):
@@ -256,3 +232,10 @@ class TestSetting:
     def test_it_is_a_truth_value(self, value):
         with pytest.raises(ValueError, match="verify_keys must be True or False"):
             CacheConfig(GEOMETRY, verify_keys=value)
+
+
+def test_the_line_that_is_logged_says_how_many_there_were(short_keys):
+    cache = make("new", verify_keys=True)
+    fill(cache, range(60))
+    assert cache_line(cache).endswith(f"MB reserved; {cache.collisions} collisions of keys")
+    assert "collisions" not in cache_line(make("new", verify_keys=False))

@@ -133,3 +133,11 @@ def test_an_episode_that_ends_in_one_environment_is_an_event_of_its_own(tmp_path
     assert reader.header.schema_version == "1.1"
     result = replayed(reader, backend)
     assert (result.faults, result.outcomes.disagreements) == ([], 0)
+
+
+@pytest.mark.parametrize("name", ["legacy", "slab"])
+def test_chained_keys_replay_as_they_were_recorded(tmp_path, name):
+    reader = recorded(tmp_path / "trace.parquet", CACHES[name], searches=8, chained_keys=True)
+    result = replayed(reader, reader.header.backend)
+    assert (result.faults, result.outcomes.disagreements) == ([], 0)
+    assert result.outcomes.total[Outcome.HIT] == result.outcomes.recorded > 100

@@ -220,3 +220,11 @@ def test_replayed_roots_are_found_and_counted(verify_keys, chained_keys, monkeyp
 def test_settings_are_truth_values(name):
     with pytest.raises(ValueError, match=f"{name} must be True or False, got 'yes'"):
         make_model(**NEW, **{name: "yes"})
+
+
+def test_under_validation_both_caches_are_asked_by_the_same_keys():
+    policy = few_latents(make_policy(**CHAINED, verify_keys=True, cache_validation_mode=True))
+    played(policy, modes=1)
+    report = lightzero.backend_of(policy._collect_model).report
+    assert report.compared > 100
+    assert (report.stale_hits, report.only_shadow) == (0, 0)

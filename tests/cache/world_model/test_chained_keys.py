@@ -168,16 +168,30 @@ def test_a_root_that_follows_no_known_one_begins_anew(positions):
 @pytest.mark.parametrize("chained_keys", [False, True])
 def test_a_root_that_was_seen_before_at_another_time(chained_keys):
     """With rotary positions a context belongs to its place: elsewhere its tokens are at other distances."""
-    model = model_of({"use_new_cache_manager": True}, 24, "rotary", chained_keys=chained_keys, mask_padding=True)
-    for time in (0, 5):  # the same observations, and then a root that goes on from the first ones
-        first = model.forward_initial_inference(observations(ENVS, 1), timesteps=time)
-    found = model.forward_initial_inference(observations(ENVS, 2), first.latents, [2] * ENVS, timesteps=6)
-    window = np.concatenate([first.latents, found.latents], axis=1)
-    assert far(found, model.forward_without_cache(window, [[2]] * ENVS, 5), "policy_logits", "values") < ROUNDING
-    # A caller that goes back to the first time: the place of its context is another one.
-    found = model.forward_initial_inference(observations(ENVS, 2), first.latents, [2] * ENVS, timesteps=1)
-    right = far(found, model.forward_without_cache(window, [[2]] * ENVS, 0), "policy_logits", "values") < ROUNDING
-    assert right is chained_keys
+    for time, right in (6, True), (1, chained_keys):  # a caller that goes on, and one that goes back
+        model = model_of({"use_new_cache_manager": True}, 24, "rotary", chained_keys=chained_keys, mask_padding=True)
+        for seen in (0, 5):
+            first = model.forward_initial_inference(observations(ENVS, 1), timesteps=seen)
+        found = model.forward_initial_inference(observations(ENVS, 2), first.latents, [2] * ENVS, timesteps=time)
+        window = np.concatenate([first.latents, found.latents], axis=1)
+        wanted = model.forward_without_cache(window, [[2]] * ENVS, time - 1)
+        assert (far(found, wanted, "policy_logits", "values") < ROUNDING) is right
+
+
+@each_position
+def test_what_grows_from_a_context_made_anew_has_another_name(positions):
+    options = {"positions": positions, "chained_keys": True, "recur_pool_size": ENVS}
+    model = model_of_few_latents({"use_new_cache_manager": True}, distinct=1, **options)
+    roots = model.forward_initial_inference(observations(ENVS, 1))
+    model.forward_initial_inference(observations(ENVS, 2), roots.latents, [0] * ENVS, timesteps=1)
+    roots = model.forward_initial_inference(observations(ENVS, 3), roots.latents, [0] * ENVS, timesteps=1)
+    child = model.forward_recurrent_inference(roots.latents, [0] * ENVS, timesteps=1, keys=roots.keys)
+    first, again = (
+        model.forward_recurrent_inference(child.latents, [0] * ENVS, timesteps=2, keys=child.keys) for _ in range(2)
+    )
+    assert (first.sizes, again.sizes) == ([child.sizes[0] + 2] * ENVS, [1] * ENVS)  # the first one evicted the child
+    assert np.array_equal(first.latents, again.latents)
+    assert not set(first.keys) & set(again.keys)
 
 
 def test_after_the_weights_changed_contexts_are_made_anew():
