@@ -240,10 +240,11 @@ def _remove_unfinished(folder: Path) -> None:
             is_running, start = _process(int(found["pid"]))
             if is_running and start in (0, int(found["start"])):
                 continue
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
-            else:
-                Path(entry.path).unlink(missing_ok=True)
+            with suppress(OSError):  # another user's
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
 
 
 def _host() -> str:

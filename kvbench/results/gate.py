@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from kvbench.results.decode import Scalars
 
@@ -18,7 +18,7 @@ class GateResults(Struct, frozen=True, kw_only=True):
     schema_version: Literal[1] = 1
     base: str
     machine: Scalars
-    compiled: dict[str, list[str]] = {}  # the compiled modules of ``base`` and ``head``
+    compiled: dict[str, list[str]] | UnsetType = UNSET  # modules of ``base`` and ``head``; not in old files
     pairs: int
     seconds: float
     rows: list[Scalars]  # each a ``kvbench.gate.rows.Row``

@@ -207,6 +207,21 @@ class TestLeftovers:
             assert folder.stat().st_mode & 0o777 == 0o700
         assert unfinished(tmp_path) == []
 
+    def test_what_may_not_be_removed_hides_no_other(self, tmp_path, monkeypatch):
+        names = [files._beside(tmp_path / name).name for name in "abc"]
+        for name in names:
+            (tmp_path / name.replace(f".{os.getpid()}.", ".99999999.")).touch()
+        unlink = os.unlink
+
+        def refuses(path, **options):
+            if os.path.basename(path).startswith(".a."):
+                raise PermissionError(path)
+            unlink(path, **options)
+
+        monkeypatch.setattr(files.os, "unlink", refuses)
+        write(tmp_path / "other")
+        assert [name.split(".")[1] for name in unfinished(tmp_path)] == ["a"]
+
     def test_a_long_name_still_has_an_unfinished_one(self, tmp_path):
         path = tmp_path / ("x" * 255)
         write(path)
