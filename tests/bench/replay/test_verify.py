@@ -531,3 +531,20 @@ def test_a_geometry_that_keeps_no_past_loses_nothing():
     )
     assert set(result.outcomes.total) == {Outcome.MISS}
     assert result.faults == []
+
+
+def test_at_a_context_length_of_three_every_empty_context_is_a_hit():
+    """A window that slid is empty there: what is found is right whichever context it was."""
+    geometry = replace(TINY, context_length=3)
+    contents = Contents(geometry)
+    backend = KVCacheManager(CacheConfig(geometry))
+    steps = list(read_steps(good_events()))
+    result = verify_replay(backend, [*steps, *steps], contents, Latents(geometry.embed_dim, "cpu"))
+    assert result.faults == []
+    assert result.outcomes.total[Outcome.HIT] > 0
+    assert set(result.outcomes.total) <= {Outcome.HIT, Outcome.MISS}
+
+
+def test_lookups_whose_outcome_was_recorded_are_counted():
+    result = verify(KVCacheManager, list(read_steps(good_events())))
+    assert result.outcomes.recorded == 4

@@ -654,3 +654,60 @@ def test_a_priority_without_order_is_found_before_anything_changes(name):
     with pytest.raises(ValueError, match="NaN"):
         cache.store([0, 1], [1, 2], Scope.NODE, [1.0, float("nan")])
     assert [cache.get_recur_cache(key).size for key in (1, 2)] == [2, 2]
+
+
+@pytest.mark.parametrize("name", ["new:slab", "new:paged", "new:paged-resident"])
+def test_a_batch_of_a_size_that_was_there_before_is_in_the_same_memory(name):
+    """However narrow its tokens are: whoever captured an address may go on with it."""
+    cache = make_backend(name, CacheConfig(replace(GEOMETRY, embed_dim=2)))
+    blocks = []
+    for rows in (2, 1, 2):
+        cache.lookup(list(range(rows)), [None] * rows, Scope.ROOT)
+        blocks.append(cache.keys_values_wm.block)
+    assert len({block.data_ptr() for block in blocks}) == 1
+
+
+@pytest.mark.parametrize("name", ["new:slab", "new:paged", "new:paged-resident"])
+def test_a_batch_is_not_stored_among_entries_of_another_shape(name):
+    cache = make_backend(name, CacheConfig(GEOMETRY))
+    cache.recur_pool.storage.memory.spec = None
+    cache.lookup([0], [None], Scope.ROOT)
+    cache.assemble()
+    cache.recur_pool.set(1, entry(1, tokens=GEOMETRY.context_length + 1))
+    with pytest.raises(ValueError, match="this pool holds entries of"):
+        cache.store([0], [5], Scope.ROOT)
+    assert 5 not in cache.init_pools[0]
+
+
+@pytest.mark.parametrize("name", ["new:slab", "new:paged"])
+def test_corrections_are_part_of_the_batchs_bytes(name):
+    cache = make_backend(name, CacheConfig(GEOMETRY))
+    before = cache.bytes_reserved["batch"]
+    cache.position_shift = torch.ones(2, 2, 2, GEOMETRY.slid_size, 3)
+    assert cache.bytes_reserved["batch"] == before + (1 + GEOMETRY.slid_size) * 2 * 2 * 2 * 3 * 4
+
+
+@pytest.mark.parametrize("positions", ["rotary", "absolute"])
+def test_one_row_that_changes_among_others_that_stay_is_moved_alone_and_right(positions):
+    """Contexts have slid: where positions are absolute, the moved tokens are corrected too."""
+    caches = [make_backend(name, CacheConfig(replace(GEOMETRY, positions=positions))) for name in FUSED[1:]]
+    shift = torch.randn(2, 2, 2, GEOMETRY.slid_size, 3)
+    steps = [[(env, key or None, key + 1) for env in range(3)] for key in range(5)]
+    steps += [[(0, parent, 9), (1, 5, 9), (2, 5, 9)] for parent in (5, 4, 5, 3, 5)]
+    for number, rows in enumerate(steps):
+        envs, parents, keys = map(list, zip(*rows, strict=True))
+        found = []
+        for cache in caches:
+            if positions == "absolute" and not number:
+                cache.position_shift = shift
+            sizes = cache.lookup(envs, parents, Scope.ROOT)
+            cache.assemble()
+            starts = [cache.row_start(row) for row in range(3)]
+            block = cache.keys_values_wm.block
+            found.append([block[row].narrow(3, starts[row], sizes[row]).clone() for row in range(3)])
+            if number < 5:
+                for layer in cache.keys_values_wm:
+                    tokens = torch.arange(36.0).view(3, 2, 2, 3) + 100 * number
+                    layer.update(tokens, -tokens)
+                cache.store(envs, keys, Scope.ROOT)
+        assert all(same_bits(one, other) for one, other in zip(*found, strict=True))
