@@ -16,6 +16,7 @@ from kvcache import (
     Scope,
     make_backend,
 )
+from kvcache.world_model import SearchConfig, WorldModel, WorldModelConfig
 
 GEOMETRY = Geometry("small", 2, 2, 6, context_length=6, env_num=2, num_simulations=3)
 ROOT, NODE = Scope.ROOT, Scope.NODE
@@ -138,6 +139,18 @@ NUMPY_INTEGERS = {
     "slots": lambda n: make_backend(n, config(recur_pool_size=np.int64(4))),
     "sizes": lambda n: KeysValues(*map(np.int64, (1, 2, 6, 6, 2))),
     "legacy slots": lambda n: LegacyPool(np.int64(3), True),
+    "a world model's": lambda n: WorldModel(
+        WorldModelConfig(
+            GEOMETRY,
+            observation_shape=(np.int64(4),),
+            action_space_size=np.int32(6),
+            support_size=np.int64(3),
+            seed=np.int64(1),
+            cache_log_interval=np.int64(5),
+            init_pool_size=np.int64(5),
+        )
+    ).forward_initial_inference(np.zeros((2, 4)), envs=np.array([0, 1])),
+    "simulations": lambda n: SearchConfig(num_simulations=np.int64(3)),
 }
 
 BACKENDS = ["legacy", "new:private", "new:slab", "new:paged", "new:paged-resident", "new:paged-exact"]

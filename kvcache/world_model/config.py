@@ -9,7 +9,7 @@ import torch
 from kvcache.backend import CacheBackend
 from kvcache.config import CacheConfig
 from kvcache.eviction import EvictionStrategy
-from kvcache.geometry import GEOMETRIES, TOKENS_PER_STEP, Geometry
+from kvcache.geometry import GEOMETRIES, TOKENS_PER_STEP, Geometry, is_whole
 from kvcache.layout import chosen_storage
 from kvcache.registry import make_backend
 from kvcache.shadow import ShadowCache
@@ -98,15 +98,18 @@ class WorldModelConfig:
         if (
             not isinstance(shape, (tuple, list))
             or len(shape) not in (_VECTOR, _IMAGE)
-            or not all(_is_whole(each) and each > 0 for each in shape)
+            or not all(is_whole(each) and each > 0 for each in shape)
         ):
             raise ValueError(f"observation_shape must be (features,) or (channels, height, width), got {shape!r}")
         for name in ("action_space_size", "support_size", "cache_log_interval"):
             value = getattr(self, name)
-            if not _is_whole(value) or value < 1:
+            if not is_whole(value) or value < 1:
                 raise ValueError(f"{name} must be a positive integer, got {value!r}")
-        if not _is_whole(self.seed) or not 0 <= self.seed <= LARGEST_SEED:
+            object.__setattr__(self, name, int(value))  # NumPy's integers too
+        if not is_whole(self.seed) or not 0 <= self.seed <= LARGEST_SEED:
             raise ValueError(f"seed must be an integer from 0 to {LARGEST_SEED}, got {self.seed!r}")
+        object.__setattr__(self, "seed", int(self.seed))
+        object.__setattr__(self, "observation_shape", tuple(map(int, shape)))
         if self.geometry.context_length < TOKENS_PER_STEP:
             raise ValueError(
                 f"geometry {self.geometry.name!r}: a context of {self.geometry.context_length} token has no room for "
@@ -143,10 +146,6 @@ class WorldModelConfig:
             other = "legacy" if self.use_new_cache_manager else "new"
             return ShadowCache(cache, make_backend(other, self.cache_config))
         return cache
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_device(device: torch.device | str) -> None:

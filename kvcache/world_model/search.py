@@ -9,6 +9,7 @@ from numbers import Real
 
 import numpy as np
 
+from kvcache.geometry import is_whole
 from kvcache.world_model.inference import Inference
 from kvcache.world_model.inputs import whole_numbers
 from kvcache.world_model.model import WorldModel
@@ -43,7 +44,7 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         simulations = self.num_simulations
-        if not isinstance(simulations, int) or isinstance(simulations, bool) or simulations < 1:
+        if not is_whole(simulations) or simulations < 1:
             raise ValueError(f"num_simulations must be a positive integer, got {simulations!r}")
         for name, low, high in (
             ("discount", 0, 1),

@@ -8,6 +8,7 @@ import copy
 import gc
 import io
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ pytest.importorskip("lzero", reason="LightZero is not installed: tox -e lightzer
 
 from lightzero_driver import Driver, is_main, largest_difference, make_model
 
-from kvcache import KVCacheManager, ObservedCache, ShadowCache
+from kvcache import KVCacheManager, ObservedCache, ShadowCache, ThreadError
 from kvcache.integrations import lightzero
 
 NEW = {"use_new_cache_manager": True}
@@ -278,7 +279,8 @@ class TestInstallation:
         replaced = {name for name in before if before[name] is not self.methods()[name]}
         assert replaced | {"clear_caches"} == {
             "__init__", "clear_caches", "retrieve_or_generate_kvcache", "trim_and_pad_kv_cache",
-            "update_cache_context", "wm_forward_for_initial_infererence",
+            "update_cache_context", "wm_forward_for_initial_infererence", "forward_initial_inference",
+            "forward_recurrent_inference",
         }  # fmt: skip
         lightzero.uninstall()
         assert not lightzero.installed()
@@ -288,6 +290,20 @@ class TestInstallation:
         before = self.methods()
         lightzero.install()
         assert self.methods() == before
+
+    @pytest.mark.parametrize("safe", [False, True])
+    def test_a_second_thread(self, safe):
+        """It is refused, or has each inference for itself: the searches go on as in one thread."""
+        alone, driver = Driver(make_model(**NEW)), Driver(make_model(**NEW, cache_thread_safe=safe))
+        wanted = [alone.search(), alone.search()]
+        assert largest_difference(driver.search(), wanted[0]) == 0
+        with ThreadPoolExecutor(1) as worker:
+            found = worker.submit(driver.search)
+            if safe:
+                assert largest_difference(found.result(60), wanted[1]) == 0
+            else:
+                with pytest.raises(ThreadError, match="cache belongs to thread 'MainThread'"):
+                    found.result(60)
 
     def test_models_that_were_made_before_are_served(self):
         lightzero.uninstall()
