@@ -135,8 +135,6 @@ class KVCache:
 class KeysValues:
     """The keys and values of all layers for ``num_samples`` rows, in one block ``[B, L, 2, H, T_max, D]``.
 
-    The arguments, seven of them, are those of LightZero's class of this name: its models call it.
-
     Args:
         num_samples: rows, B.
         num_heads: attention heads, H.
@@ -150,7 +148,7 @@ class KeysValues:
         ValueError: a size is not positive, or ``embed_dim`` is no multiple of ``num_heads``.
     """
 
-    def __init__(
+    def __init__(  # the arguments of LightZero's class of this name: its models call it
         self,
         num_samples: int,
         num_heads: int,
@@ -221,6 +219,10 @@ class KeysValues:
     @size.setter
     def size(self, size: int) -> None:
         check_tokens(self._caches[0]._cache, "B, H, T_max, D", size)
+        self.resize(size)
+
+    def resize(self, size: int) -> None:
+        """Set the size, for callers that know that there is room."""
         for cache in self._caches:
             cache._size = size
 

@@ -46,7 +46,7 @@ class RowBatch(Batch):
                 row.pool.storage.load_tokens(row.slot, target, longest - size)
             elif row is not None:
                 target.narrow(3, longest - size, size).copy_(row.block[0].narrow(3, 0, size))
-        self.keys_values.size = longest
+        self.keys_values.resize(longest)
 
     def check(self, sizes: Sequence[int], pools: Sequence[KVCachePool]) -> None:
         super().check(sizes, pools)

@@ -91,7 +91,7 @@ class TokenBatch(Batch):
             for row, supplied in enumerate(rows):
                 if isinstance(supplied, KeysValues):
                     self._supply(row, supplied, self.start(sizes[row], longest))
-        self.keys_values.size = longest
+        self.keys_values.resize(longest)
         self._view.journal.clear()
 
     def _fill(self, entries: Sequence[int], sizes: Sequence[int], longest: int) -> None:

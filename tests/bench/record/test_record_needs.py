@@ -6,15 +6,14 @@ from click.testing import CliRunner
 from kvbench.cli import main
 
 HUGE = {
-    "search, environments": ["search", "--geometry", "pong", "--env-num", "1000000000"],
-    "search, simulations": ["search", "--geometry", "wide", "--simulations", "100000000"],
-    "search, slots": ["search", "--geometry", "cartpole", "--recur-slots", "1000000000000", "--searches", "1"],
+    "search, environments": ["search", "--geometry", "pong", "--env-num", "1000000"],
+    "search, simulations": ["search", "--geometry", "wide", "--simulations", "1000000"],
+    "search, slots": ["search", "--geometry", "wide", "--recur-slots", "1000000", "--searches", "1"],
     "search, searches": ["search", "--geometry", "cartpole", "--searches", "1000000000"],
-    "recording, environments": ["record", "synthetic-model", "--geometry", "pong", "--env-num", "1000000000"],
-    "recording, simulations": ["record", "synthetic-model", "--geometry", "pong", "--simulations", "1000000000"],
+    "recording, environments": ["record", "synthetic-model", "--geometry", "pong", "--env-num", "1000000"],
+    "recording, simulations": ["record", "synthetic-model", "--geometry", "pong", "--simulations", "1000000"],
     "recording, searches": ["record", "synthetic-model", "--geometry", "pong", "--searches", "1000000000"],
     "trees, searches": ["trace", "synthesize", "--geometry", "pong", "--searches", "1000000000"],
-    "trees, actions": ["trace", "synthesize", "--geometry", "pong", "--actions", "1000000000"],
 }
 
 
