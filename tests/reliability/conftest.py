@@ -29,5 +29,5 @@ def pytest_terminal_summary(terminalreporter):
     lines = [value for each in reports for name, value in getattr(each, "user_properties", []) if name == "figure"]
     if lines:
         terminalreporter.section("reliability")
-        for line in dict.fromkeys(lines):
+        for line in sorted(dict.fromkeys(lines)):
             terminalreporter.write_line(line)

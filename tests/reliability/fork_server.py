@@ -143,6 +143,8 @@ def _child(order: dict[str, Any], stdout: int, stderr: int, changes: int) -> Non
     try:
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
+        # The server's own streams remember whether their files could seek.
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.chdir(order["cwd"])
         if "file_size" in order:

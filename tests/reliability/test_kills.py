@@ -51,6 +51,13 @@ def trace(server, folder):
     return path
 
 
+@pytest.fixture(autouse=True)
+def counted(request, figure):
+    yield
+    if "killed" in request.function.__code__.co_names:
+        figure(f"kills: {request.node.name.removeprefix('test_')}: {KILLS} kills, each followed by checks")
+
+
 def killed(server, command, before=lambda: None, **options):
     """Run a command again and again and kill it each time; yields after each."""
     before()

@@ -38,6 +38,12 @@ fuzzed = settings(
 )
 
 
+@pytest.fixture(autouse=True)
+def counted(request, figure):
+    yield
+    figure(f"fuzzing: traces, {request.node.name.removeprefix('test_')}: {TRACES:,} traces")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz")
