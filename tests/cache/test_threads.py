@@ -106,16 +106,18 @@ MANAGER_CALLS = {
 
 
 class TestOneThread:
-    @pytest.mark.parametrize("name", MADE)
-    def test_a_second_thread_is_refused_and_changes_nothing(self, name):
-        cache = made(name)
-        cache.lookup([0], [1], NODE) if name != "legacy-0.2.0" else cache.lookup([0], [1], ROOT)
+    @pytest.mark.parametrize("made_name", MADE)
+    def test_a_second_thread_is_refused_and_changes_nothing(self, made_name):
+        cache = made(made_name)
+        cache.lookup([0], [1], NODE) if made_name != "legacy-0.2.0" else cache.lookup([0], [1], ROOT)
         cache.supply(0, context(cache))
-        for call in CALLS.values():
+        # A shadow's pools have neither get nor set.
+        calls = [call for name, call in CALLS.items() if made_name != "shadow" or name not in ("pool.get", "pool.set")]
+        for call in calls:
             with pytest.raises(ThreadError, match=r"belongs to thread 'MainThread'.*thread 'worker'.*thread_safe=True"):
                 in_thread(lambda call=call: call(cache))
         assert cache.assemble() == [1]
-        for call in CALLS.values():
+        for call in calls:
             with pytest.raises(ThreadError):
                 in_thread(lambda call=call: call(cache))
         cache.store([0], [2], NODE)
