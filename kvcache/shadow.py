@@ -14,6 +14,7 @@ from kvcache.checks import OrderError, check_environments, check_hashable, check
 from kvcache.delegating import DelegatingCache
 from kvcache.keys_values import KeysValues
 from kvcache.legacy import RecurrentMissError
+from kvcache.threads import join_copies
 
 __all__ = ["LOGGED_STALE_HITS", "CacheMismatchError", "ShadowCache", "ShadowReport"]
 
@@ -69,6 +70,7 @@ class ShadowCache(DelegatingCache):
     def __init__(self, primary: CacheBackend, shadow: CacheBackend) -> None:
         super().__init__(primary)
         self.primary, self.shadow = primary, shadow
+        join_copies(shadow, primary)
         self.name = f"{primary.name} shadowed by {shadow.name}"
         self._report = ShadowReport()
         self._asked: list[tuple[int, int | None]] = []  # environment and key of each row
