@@ -217,6 +217,7 @@ class CacheBackend(ABC):
 
     def row_context(self, row: int) -> KeysValues:
         """A copy of a row's context as it was assembled, without what the model appended."""
+        self.thread.check()
         start, size = self.row_start(row), self.keys_values_wm_size_list[row]
         block = self.keys_values_wm.block[row : row + 1]
         copy = zeros(block.shape, block.device, block.dtype)

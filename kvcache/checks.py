@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from kvcache.backend import MISS, Scope
+from kvcache.eviction import check_priority
 from kvcache.geometry import Geometry, is_whole
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "check_environments",
     "check_hashable",
     "check_position_shift",
+    "check_priorities",
     "check_rows",
     "check_supplied",
 ]
@@ -44,6 +46,15 @@ def check_rows(scope: Scope, rows: int, **columns: Sequence[Any]) -> None:
             raise ValueError(
                 f"there must be one of {', '.join(columns)} for each of {rows} rows, got {len(column)} {name}"
             )
+
+
+def check_priorities(scope: Scope, rows: int, priorities: Sequence[float | None] | None) -> None:
+    """Raise TypeError or ValueError unless they are None, or a number or None for each row."""
+    if priorities is not None:
+        check_rows(scope, rows, priorities=priorities)
+        for priority in priorities:
+            if priority is not None:
+                check_priority(priority, "store")
 
 
 def check_environments(envs: Sequence[int], count: int) -> None:

@@ -16,6 +16,8 @@ __all__ = ["CacheConfig"]
 
 SMALLEST_INIT_POOL = 256
 
+_LARGEST_POOL = 1 << 60  # slots or bytes; more are in no machine
+
 _POOL_SIZES = ("init_pool_size", "recur_pool_size", "init_pool_bytes", "recur_pool_bytes")
 
 
@@ -69,20 +71,25 @@ class CacheConfig:
     thread_safe: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.verify_keys, bool):
-            raise ValueError(f"verify_keys must be True or False, got {self.verify_keys!r}")
         for name in ("game_segment_length", *_POOL_SIZES):
             size = getattr(self, name)
             if size is None:
                 continue
             if not is_whole(size) or size < 1:
                 raise ValueError(f"{name} must be a positive integer or None, got {size!r}")
+            if size > _LARGEST_POOL:
+                raise ValueError(f"{name} must be at most {_LARGEST_POOL:,}, got {size!r:.40}")
             object.__setattr__(self, name, int(size))  # NumPy's integers too
-        for name in ("resident_batch", "exact", "checks_entries", "thread_safe"):
-            if not isinstance(getattr(self, name), (bool, np.bool_)):  # "False" is true
-                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        for name in ("resident_batch", "exact", "checks_entries", "thread_safe", "verify_keys"):
+            _check_switch(name, getattr(self, name))
         if not isinstance(self.dtype, torch.dtype):
             raise ValueError(f"dtype must be a torch.dtype, such as torch.float32, got {self.dtype!r}")
+        if not isinstance(self.storage, str):
+            raise ValueError(f"storage must be a name, such as {CacheConfig.storage!r}, got {self.storage!r}")
+        try:
+            torch.device(self.device)
+        except (RuntimeError, TypeError):
+            raise ValueError(f"torch knows no device {self.device!r}") from None
         for pool in ("init", "recur"):
             size, limit = getattr(self, f"{pool}_pool_size"), getattr(self, f"{pool}_pool_bytes")
             if size is not None and limit is not None:
@@ -167,12 +174,14 @@ class CacheConfig:
         """
         if isinstance(config, dict):  # an EasyDict too: its keys are its attributes
             config = SimpleNamespace(**{str(name): value for name, value in config.items()})
+        is_rotary = _attribute(config, "rotary_emb", False)
+        _check_switch("rotary_emb", is_rotary)
         shape = ("num_layers", "num_heads", "embed_dim", "context_length", "num_simulations")
         others = ("game_segment_length", *_POOL_SIZES, "eviction_strategy", "verify_keys", "device", "dtype")
         return cls(
             Geometry(
                 env_num=env_num,
-                positions="rotary" if _attribute(config, "rotary_emb", False) else "absolute",
+                positions="rotary" if is_rotary else "absolute",
                 **{name: _attribute(config, name, getattr(Geometry, name)) for name in shape},
             ),
             storage=_attribute(config, "cache_storage", cls.storage),
@@ -187,3 +196,8 @@ class CacheConfig:
 def _attribute(config: Any, name: str, default: Any) -> Any:
     value = getattr(config, name, default)
     return default if value is None else value
+
+
+def _check_switch(name: str, value: Any) -> None:
+    if not isinstance(value, (bool, np.bool_)):  # "False" is true
+        raise ValueError(f"{name} must be True or False, got {value!r}")

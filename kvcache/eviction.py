@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import heapq
+import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from enum import Enum
 
-__all__ = ["DEFAULT_PRIORITY", "EvictionPolicy", "EvictionStrategy", "make_policy"]
+__all__ = ["DEFAULT_PRIORITY", "EvictionPolicy", "EvictionStrategy", "check_priority", "make_policy"]
 
 DEFAULT_PRIORITY = 0.0
+
+
+def check_priority(priority: float, where: str) -> None:
+    """Raise TypeError or ValueError if entries cannot be ordered by ``priority``; ``where`` begins the message."""
+    try:
+        is_number = not math.isnan(priority)
+    except (TypeError, OverflowError):
+        raise TypeError(f"{where}: a priority must be a number that a float holds, got {priority!r:.40}") from None
+    if not is_number:
+        raise ValueError(f"{where}: a priority must not be NaN")
 
 
 class EvictionStrategy(Enum):

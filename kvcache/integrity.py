@@ -39,6 +39,7 @@ class Integrity(OneThread):
         self.members: list[Member] = []
 
     def __reduce__(self) -> tuple[Any, ...]:
+        self.check_copy()
         return type(self), (), (self.changing, self.members)
 
     def __setstate__(self, state: tuple[bool, list[Member]]) -> None:

@@ -27,6 +27,7 @@ from kvcache.checks import (
     check_environments,
     check_hashable,
     check_position_shift,
+    check_priorities,
     check_rows,
     check_supplied,
 )
@@ -239,6 +240,7 @@ class LegacyCache(CacheBackend):
         check_rows(scope, len(sizes), envs=envs, keys=keys)
         check_environments(envs, len(self.init_pools))
         check_hashable(keys)
+        check_priorities(scope, len(sizes), priorities)
         longest = max(sizes)
         appended = self.keys_values_wm.size - longest
         for row, (env, key, size) in enumerate(zip(envs, keys, sizes, strict=True)):

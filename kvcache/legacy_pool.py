@@ -13,6 +13,8 @@ from kvcache.threads import OneThread
 
 __all__ = ["LegacyPool", "empty_entry"]
 
+_HALF_WRITTEN: Any = object()  # owns the slot of a write that was cut off: no key is equal to it
+
 
 class LegacyPool:
     """A dict from key to slot, and slots that are written in a circle, whether or not the dict still names them.
@@ -85,6 +87,7 @@ class LegacyPool:
                 self.stats.evictions += 1
             elif self.index[owner] == self.position:
                 self.stats.evictions += 1
+        self.owners[self.position] = _HALF_WRITTEN  # should this be cut off, the content is of no key
         slot, _ = self.write(value)
         self.index[key] = slot
         self.owners[slot] = key

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Hashable, Iterator
 from typing import Any
 
 from torch import Tensor
 
-from kvcache.eviction import EvictionStrategy, make_policy
+from kvcache.eviction import EvictionStrategy, check_priority, make_policy
 from kvcache.geometry import is_whole
 from kvcache.integrity import Integrity
 from kvcache.stats import CacheStats
@@ -260,9 +259,4 @@ class KVCachePool:
 
     def check_priority(self, priority: float) -> None:
         """Raise TypeError or ValueError if entries cannot be ordered by ``priority``."""
-        try:
-            is_number = not math.isnan(priority)
-        except TypeError:
-            raise TypeError(f"pool {self.name!r}: a priority must be a number, got {priority!r}") from None
-        if not is_number:
-            raise ValueError(f"pool {self.name!r}: a priority must not be NaN")
+        check_priority(priority, f"pool {self.name!r}")

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
+from kvcache.checks import OrderError, check_environments, check_hashable, check_priorities, check_rows
 from kvcache.delegating import DelegatingCache
 from kvcache.keys_values import KeysValues
 from kvcache.legacy import RecurrentMissError
+from kvcache.threads import join_copies
 
 __all__ = ["LOGGED_STALE_HITS", "CacheMismatchError", "ShadowCache", "ShadowReport"]
 
@@ -68,6 +70,7 @@ class ShadowCache(DelegatingCache):
     def __init__(self, primary: CacheBackend, shadow: CacheBackend) -> None:
         super().__init__(primary)
         self.primary, self.shadow = primary, shadow
+        join_copies(shadow, primary)
         self.name = f"{primary.name} shadowed by {shadow.name}"
         self._report = ShadowReport()
         self._asked: list[tuple[int, int | None]] = []  # environment and key of each row
@@ -75,6 +78,7 @@ class ShadowCache(DelegatingCache):
         self._found_by_shadow: list[int] = []
         self._stale: set[int] = set()
         self._supplied: set[int] = set()
+        self._is_assembled = False
         self._logged_infinite = False
 
     @property
@@ -102,6 +106,9 @@ class ShadowCache(DelegatingCache):
 
     def lookup(self, envs: Sequence[int], keys: Sequence[int | None], scope: Scope) -> list[int]:
         self.thread.take()
+        check_rows(scope, len(envs), keys=keys)
+        check_environments(envs, len(self.init_pools))
+        self._is_assembled = False
         self._asked = list(zip(envs, keys, strict=True))
         self._supplied.clear()
         self._stale = {
@@ -148,6 +155,7 @@ class ShadowCache(DelegatingCache):
             if row not in compared and size != EMPTY:  # both go on from the model's context
                 self.shadow.supply(row, self.primary.row_context(row))
         self.shadow.assemble()
+        self._is_assembled = True
         for row in compared:
             self._compare(row, sizes[row])
         return sizes
@@ -214,7 +222,14 @@ class ShadowCache(DelegatingCache):
         self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None = None
     ) -> None:
         self.thread.check()
-        longest = max(self.keys_values_wm_size_list)
+        sizes = self.keys_values_wm_size_list
+        if not self._is_assembled or not sizes:  # one of both might not look
+            raise OrderError("the batch is not assembled: call lookup and assemble, then store")
+        check_rows(scope, len(sizes), envs=envs, keys=keys)
+        check_environments(envs, len(self.init_pools))
+        check_hashable(keys)
+        check_priorities(scope, len(sizes), priorities)
+        self.shadow.keys_values_wm.size = longest = max(sizes)  # a store before may have been refused, or was another
         self.shadow.keys_values_wm.extend(self.primary.keys_values_wm, longest)
         self.primary.store(envs, keys, scope, priorities)
         self.shadow.store(envs, keys, scope, priorities)

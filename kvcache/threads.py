@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import threading
 from collections.abc import Callable
 from threading import get_ident
 from typing import Any, TypeVar, cast
 
-__all__ = ["OneThread", "ThreadError", "Turns", "exclusively", "join_threads", "make_thread_safe"]
+__all__ = ["OneThread", "ThreadError", "Turns", "exclusively", "join_copies", "join_threads", "make_thread_safe"]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -34,20 +35,32 @@ class ThreadError(RuntimeError):
 class OneThread:
     """The thread that a cache belongs to: the first one that looks something up or stores it.
 
-    A copy belongs to no thread yet.
+    A copy belongs to no thread yet. Only the thread itself makes one: another one's could be of the middle of a change.
 
     Attributes:
         ident: of the thread, as in ``threading.get_ident``; None until there is one.
+        serves_all: whether ``Turns`` decide who may call and copy the cache.
     """
 
-    __slots__ = ("_owner", "ident")
+    __slots__ = ("_owner", "ident", "serves_all")
 
     def __init__(self) -> None:
         self.ident: int | None = None
+        self.serves_all = False
         self._owner: dict[str, threading.Thread] = {}  # one at most: its ``setdefault`` needs no lock
 
     def __reduce__(self) -> tuple[Any, ...]:
+        self.check_copy()
         return type(self), ()
+
+    def check_copy(self) -> None:
+        """Raise ThreadError where another thread may change the cache while the calling one copies it."""
+        owner, caller = self._owner.get("thread"), threading.current_thread()
+        if not self.serves_all and owner not in (None, caller) and owner.is_alive():
+            raise ThreadError(
+                f"this cache belongs to thread {_name(owner)}, and thread {_name(caller)} copies or pickles it: do it "
+                "in its own thread, or call release_thread() there first"
+            )
 
     def take(self) -> None:
         """The calling thread uses the cache. Raises ThreadError where it belongs to another one."""
@@ -95,20 +108,25 @@ class Turns:
 
     Args:
         thread: of the cache: whoever has the turn is that thread.
+        outer: those of the cache through which alone this one is called; None where it is called itself.
     """
 
-    def __init__(self, thread: OneThread) -> None:
+    def __init__(self, thread: OneThread, outer: Turns | None = None) -> None:
+        self.outer = outer
         self._lock = threading.RLock()
         self._thread = thread
+        thread.serves_all = True
+        self._depth = 0  # of ``with`` blocks in each other
+        self._has_users = False  # whether more than one thread had turns
         self._holder: threading.Thread | None = None  # the thread whose turn it was last
         self._batch_of: threading.Thread | None = None
         self._is_open = False  # whether that batch may still be written to
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Turns.__new__, (Turns,), self._thread  # not as an argument: it refers to this again
+        return Turns.__new__, (Turns,), (self._thread, self.outer)  # not as arguments: they refer to this again
 
-    def __setstate__(self, thread: OneThread) -> None:
-        self.__init__(thread)  # type: ignore[misc]
+    def __setstate__(self, state: tuple[OneThread, Turns | None]) -> None:
+        self.__init__(*state)  # type: ignore[misc]
 
     def __enter__(self) -> None:
         if not self._lock.acquire(timeout=LONGEST_WAIT):
@@ -116,11 +134,25 @@ class Turns:
                 f"thread {_name(self._holder)} has this cache since more than {LONGEST_WAIT:.0f} s, and thread "
                 f"{_name(threading.current_thread())} waits for it: leave exclusive() after each inference"
             )
-        self._holder = threading.current_thread()
+        before, self._holder = self._holder, threading.current_thread()
+        self._has_users |= before not in (None, self._holder)
+        self._depth += 1
         self._thread.assign(self._holder)
 
     def __exit__(self, *_: object) -> None:
+        self._depth -= 1
         self._lock.release()
+
+    def check_copy(self) -> None:
+        """Raise ThreadError where another thread may change the cache while the calling one pickles it."""
+        if self.outer is not None:
+            return self.outer.check_copy()
+        is_held = self._depth and self._holder is threading.current_thread()
+        if not is_held and (self._has_users or self._holder not in (None, threading.current_thread())):
+            raise ThreadError(
+                f"several threads use this cache, and thread {_name(threading.current_thread())} pickles it: do that "
+                "within 'with cache.exclusive():'"
+            )
 
     def begin_batch(self) -> bool:
         """A lookup begins a batch of the calling thread. Returns whether another thread may still write to the last."""
@@ -156,6 +188,12 @@ def join_threads(outer: Any, inner: Any) -> None:
         _lock(outer, inner.turns)
 
 
+def join_copies(inner: Any, outer: Any) -> None:
+    """A thread-safe cache that is called through another one alone may be copied when that one may."""
+    if hasattr(inner, "turns") and hasattr(outer, "turns"):
+        inner.turns.outer = outer.turns
+
+
 def exclusively(method: Method) -> Method:
     """A method of an object that has a ``cache``: it holds ``cache.exclusive()``."""
 
@@ -185,6 +223,7 @@ def _locked(cls: Any) -> Any:
     members = {name: member for name, member in members.items() if member is not None}
     # A pickle finds a class by its name, and this one has the name of the other.
     members |= {"__module__": cls.__module__, "__doc__": cls.__doc__, "__reduce_ex__": _reduced(cls)}
+    members["__deepcopy__"] = _copied(cls)
     return type(cls)(cls.__name__, (cls,), members)
 
 
@@ -238,10 +277,21 @@ def _store(cls: Any) -> Any:
 
 def _reduced(cls: type) -> Any:
     def reduce(self: Any, protocol: Any) -> Any:
+        self.turns.check_copy()
         how: Any = object.__reduce_ex__(self, protocol)
         return _made, (cls,), *how[2:]
 
     return reduce
+
+
+def _copied(cls: type) -> Any:
+    def deepcopy(self: Any, memo: dict[int, Any]) -> Any:
+        with self.turns:
+            made = memo[id(self)] = _made(cls)
+            made.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return made
+
+    return deepcopy
 
 
 def _made(cls: type) -> Any:

@@ -112,6 +112,15 @@ OTHERS = {
     "a flag that is text": (ValueError, "True or False", lambda: config(resident_batch="False")),
     "a flag that is 1": (ValueError, "True or False", lambda: config(thread_safe=1)),
     "a dtype that is text": (ValueError, "torch.dtype", lambda: config(dtype="float32")),
+    "slots of more than there can be": (ValueError, "at most", lambda: config(recur_pool_size=10**30)),
+    "bytes of more than there can be": (ValueError, "at most", lambda: config(init_pool_bytes=10**30)),
+    "a storage that is a list": (ValueError, "storage must be a name", lambda: config(storage=["slab"])),
+    "a device that is none": (ValueError, "no device 'tpu'", lambda: config(device="tpu")),
+    "rotary positions of text": (
+        ValueError,
+        "rotary_emb must be True or False",
+        lambda: CacheConfig.from_object({"rotary_emb": "False"}, 2),
+    ),
     "KeysValues of no rows": (ValueError, "positive", lambda: KeysValues(0, 2, 6, 6, 2)),
     "KeysValues of -1 heads": (ValueError, "positive", lambda: KeysValues(1, -1, 6, 6, 2)),
     "KeysValues of 6.0 tokens": (ValueError, "positive", lambda: KeysValues(1, 2, 6.0, 6, 2)),
@@ -150,6 +159,10 @@ NUMPY_INTEGERS = {
             init_pool_size=np.int64(5),
         )
     ).forward_initial_inference(np.zeros((2, 4)), envs=np.array([0, 1])),
+    "switches": lambda n: make_backend(n, config(verify_keys=np.bool_(True))),
+    "a world model's switches": lambda n: WorldModelConfig(
+        GEOMETRY, verify_keys=np.bool_(True), chained_keys=np.bool_(True)
+    ),
     "simulations": lambda n: SearchConfig(num_simulations=np.int64(3)),
 }
 

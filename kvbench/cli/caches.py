@@ -53,6 +53,7 @@ def parse_capacity(text: str) -> Capacity:
     if text in DEFAULT_CAPACITIES:
         return Capacity(text)
     sizes: dict[str, dict[str, int]] = {"init": {}, "recur": {}}
+    given: set[str | None] = set()
     for part in text.split(","):
         found = _PART.fullmatch(part)
         if found is None:
@@ -64,6 +65,9 @@ def parse_capacity(text: str) -> Capacity:
         size, most = int(number) * _UNITS.get(unit, 1), _MOST_BYTES if unit else _MOST_SLOTS
         if size > most:
             raise click.BadParameter(f"{text!r}: a pool has at most {most:,} {'bytes' if unit else 'slots'}")
+        if pool in given:
+            raise click.BadParameter(f"{text!r}: it gives {pool or 'all pools'} twice")
+        given.add(pool)
         for each in [pool] if pool else sizes:
             sizes[each] = {f"{each}_bytes" if unit else each: size}
     return Capacity(text, **sizes["init"], **sizes["recur"])

@@ -124,9 +124,10 @@ class TraceHeader:
             raise ValueError(f"the header does not say that this is a {FORMAT}")
         version = values.get("schema_version")
         if isinstance(version, bool) or version not in (SCHEMA_VERSION, NEWEST_VERSION):
-            known = NEWEST_VERSION if isinstance(version, str) else SCHEMA_VERSION
-            advice = "use the kvcache that wrote it, or record it anew"
-            raise ValueError(f"schema version {version!r}, but this kvcache reads version {known}: {advice}")
+            raise ValueError(
+                f"schema version {version!r}, but this kvcache reads versions {SCHEMA_VERSION!r} and "
+                f"{NEWEST_VERSION!r}: use the kvcache that wrote it, or record it anew"
+            )
         names = {each.name for each in fields(cls)}
         missing, unknown = sorted(names - set(values)), sorted(set(values) - names)
         if missing or unknown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from kvcache.backend import CacheBackend
@@ -84,7 +85,7 @@ class WorldModelConfig:
         if not isinstance(self.geometry, Geometry):
             raise ValueError(f"geometry must be a Geometry, such as GEOMETRIES['pong'], got {self.geometry!r}")
         self._check_sizes()
-        if not isinstance(self.chained_keys, bool):
+        if not isinstance(self.chained_keys, (bool, np.bool_)):
             raise ValueError(f"chained_keys must be True or False, got {self.chained_keys!r}")
         _check_device(self.device)
         if self.dtype not in DTYPES:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from operator import is_
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +15,8 @@ class WeightsWatch:
     """Notices changed weights of a model.
 
     Two checks, by what they cost. ``touched`` compares torch's count of writes to each tensor: an optimiser's step,
-    ``copy_``, a submodule's ``load_state_dict``. ``differ`` also compares each tensor's address, and its first and last
+    ``copy_``, a submodule's ``load_state_dict``. And it sees another tensor or submodule in a place: ``assign=True``, a
+    parametrization. ``differ`` also compares each tensor's address, and its first and last
     element: ``.data`` that was replaced or written to, which torch does not count. A write through ``.data`` that
     changes neither element is not noticed.
 
@@ -28,6 +32,15 @@ class WeightsWatch:
         """Take the weights as they are now for the ones that contexts are computed with."""
         self._tensors = [*self._model.parameters(), *self._model.buffers()]
         self._counted = [each for each in self._tensors if not each.is_inference()]
+        parts: list[tuple[dict[str, Any], str, Any]] = [
+            (each, name, part)
+            for module in self._model.modules()
+            for each in (module._parameters, module._buffers, module._modules)
+            for name, part in each.items()
+        ]
+        self._holders = [holder for holder, _, _ in parts]
+        self._names = [name for _, name, _ in parts]
+        self._parts = [part for _, _, part in parts]
         self._writes, self._places = self._counts(), self._addresses()
         self._ends: dict[torch.dtype, list[Tensor]] = {}  # views of first and last elements, to be read at once
         for each in self._tensors:
@@ -36,8 +49,10 @@ class WeightsWatch:
         self._elements = self._sample()
 
     def touched(self) -> bool:
-        """Whether a tensor was written to, as far as torch counts it."""
-        return self._counts() != self._writes
+        """Whether a tensor was written to, as far as torch counts it, or another one is in its place."""
+        if self._counts() != self._writes:
+            return True
+        return not all(map(is_, map(dict.get, self._holders, self._names), self._parts))
 
     def differ(self) -> bool:
         """As ``touched``, or the weights' first and last elements are others."""

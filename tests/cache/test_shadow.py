@@ -9,6 +9,7 @@ import pytest
 import torch
 from conformance import GEOMETRY, entry
 
+from kvcache import LegacyPool, OrderError
 from kvcache.backend import EMPTY, MISS, Scope
 from kvcache.config import CacheConfig
 from kvcache.legacy import RecurrentMissError
@@ -336,3 +337,81 @@ def test_pools_of_two_caches_can_be_read():
     assert cache.recur_pool.stats is cache.primary.recur_pool.stats
     assert cache.recur_pool.bytes_reserved == cache.primary.recur_pool.bytes_reserved > 0
     assert repr(cache.recur_pool) == repr(cache.primary.recur_pool)
+
+
+BAD_STORES = {
+    "fewer keys": ([0, 1], [11], Scope.NODE),
+    "fewer environments": ([0], [11, 12], Scope.NODE),
+    "another environment": ([0, 7], [11, 12], Scope.ROOT),
+    "True": ([0, True], [11, 12], Scope.ROOT),
+    "no scope": ([0, 1], [11, 12], "node"),
+    "unhashable": ([0, 1], [11, [12]], Scope.NODE),
+    "None": ([0, 1], [11, None], Scope.NODE),
+    "NaN": ([0, 1], [11, 12], Scope.NODE, [1.0, float("nan")]),
+    "no number": ([0, 1], [11, 12], Scope.NODE, [1.0, "x"]),
+    "too large": ([0, 1], [11, 12], Scope.NODE, [1.0, 10**400]),
+    "fewer priorities": ([0, 1], [11, 12], Scope.NODE, [1.0]),
+}
+
+
+def appended(cache, parents=(None, None)):
+    cache.lookup([0, 1], parents, Scope.NODE)
+    cache.assemble()
+    for layer in cache.keys_values_wm:
+        layer.update(torch.ones(2, 2, 2, 3), torch.ones(2, 2, 2, 3))
+    return cache
+
+
+@pairs
+@pytest.mark.parametrize("bad", BAD_STORES)
+def test_a_refused_store_is_refused_by_both_and_leaves_the_batch_as_it_is(names, bad):
+    cache = appended(shadowed(names, eviction_strategy="priority"))
+    with pytest.raises((TypeError, ValueError)):
+        cache.store(*BAD_STORES[bad])
+    cache.store([0, 1], [3, 4], Scope.NODE)
+    assert len(cache.primary.recur_pool) == len(cache.shadow.recur_pool) == 2
+    assert appended(cache, [3, 4]).keys_values_wm_size_list == [2, 2]  # and both have the same contents
+    assert cache.report.compared == 2
+
+
+@pairs
+def test_a_batch_can_be_stored_in_two_places(names):
+    cache = appended(shadowed(names))
+    cache.store([0, 1], [3, 4], Scope.ROOT)
+    cache.store([0, 1], [5, 6], Scope.NODE)
+    appended(cache, [3, 4])
+    appended(cache, [5, 6])
+    assert cache.report.compared == 4
+
+
+@pairs
+def test_a_store_out_of_order_reaches_neither(names):
+    cache = shadowed(names)
+    for prepare in (lambda: None, lambda: cache.lookup([0, 1], [None, None], Scope.NODE), cache.clear_all):
+        prepare()
+        with pytest.raises(OrderError, match="call lookup and assemble"):
+            cache.store([0, 1], [3, 4], Scope.NODE)
+    assert len(cache.primary.recur_pool) == len(cache.shadow.recur_pool) == 0
+
+
+@pairs
+def test_a_bad_lookup_says_what_is_wrong_and_counts_nothing(names):
+    cache = shadowed(names)
+    for arguments, fault in ((([0], [1, 2], Scope.NODE), "2 keys"), (([-1], [1], Scope.NODE), "0..2")):
+        with pytest.raises(ValueError, match=fault):
+            cache.lookup(*arguments)
+    assert not cache.report.stale_hits
+
+
+def test_what_an_interrupted_legacy_write_leaves_is_no_keys_content():
+    class Interrupted:
+        def __iter__(self):
+            raise KeyboardInterrupt
+
+    pool = LegacyPool(1, evicts=False)
+    pool.set(1, entry(1))
+    with pytest.raises(KeyboardInterrupt):
+        pool.set(2, Interrupted())
+    assert pool.owner(1) != 1  # a stale hit, and reported as such
+    pool.set(2, entry(2))
+    assert (pool.owner(1), pool.owner(2)) == (2, 2)

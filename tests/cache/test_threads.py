@@ -167,6 +167,24 @@ class TestOneThread:
         assert other.recur_pool is not cache.recur_pool
         assert cache.lookup([0, 1], [1, 3], ROOT) == [2, MISS]
 
+    @pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps])
+    @pytest.mark.parametrize("part", [lambda cache: cache, lambda cache: cache.recur_pool])
+    @pytest.mark.parametrize("name", [name for name in MADE if name not in ("observed", "shadow")])
+    def test_another_thread_makes_no_copy_while_the_owner_lives(self, name, part, copied):
+        cache = made(name)
+        cache.lookup([0], [None], ROOT)
+        with pytest.raises(ThreadError, match=r"'MainThread'.*'worker' copies or pickles it.*release_thread"):
+            in_thread(lambda: copied(part(cache)))
+        cache.release_thread()
+        in_thread(lambda: copied(part(cache)))
+
+    def test_a_row_is_read_by_the_owner(self):
+        cache = made("new")
+        cache.lookup([0], [None], ROOT)
+        cache.assemble()
+        with pytest.raises(ThreadError):
+            in_thread(lambda: cache.row_context(0))
+
     def test_a_world_model_built_here_and_used_in_a_worker(self):
         config = WorldModelConfig(GEOMETRY, use_new_cache_manager=True)
         model = WorldModel(config)
@@ -177,6 +195,47 @@ class TestOneThread:
 
 
 class TestThreadSafe:
+    @pytest.mark.parametrize("name", MADE)
+    def test_a_copy_while_others_store_is_of_one_moment(self, name):
+        """In a copy made in the middle of a change, a key has another key's content."""
+        cache, stop = made(name, thread_safe=True, recur_pool_size=6), threading.Event()
+
+        def store():
+            generator = random.Random(0)
+            while not stop.is_set():
+                keys = generator.sample(range(1, 40), 2)
+                with cache.exclusive():
+                    cache.lookup([0, 1], [None, None], NODE)
+                    cache.assemble()
+                    for layer in cache.keys_values_wm:
+                        tokens = torch.stack([torch.full((2, 2, 3), float(key)) for key in keys])
+                        layer.update(tokens, tokens)
+                    cache.store([0, 1], keys, NODE)
+
+        storing = threading.Thread(target=store)
+        storing.start()
+        try:
+            copies = [copy.deepcopy(cache) for _ in range(20)]
+        finally:
+            stop.set()
+            storing.join()
+        for each in [getattr(copied, "primary", copied) for copied in copies]:
+            for key in range(1, 40):
+                if not each.is_stale(0, key, NODE) and each.lookup([0], [key], ROOT) == [MISS]:
+                    found = each.recur_pool.get(key)
+                    assert found is None or bool((found.block[..., :2, :] == key).all())
+
+    @pytest.mark.parametrize("name", [name for name in MADE if name != "observed"])
+    def test_pickling_what_several_threads_use_needs_the_turn(self, name):
+        cache = made(name, thread_safe=True)
+        cache.clear_all()
+        pickle.dumps(cache)  # nobody else has used it
+        in_thread(cache.clear_all)
+        with pytest.raises(ThreadError, match=r"'MainThread' pickles it.*exclusive"):
+            pickle.dumps(cache)
+        with cache.exclusive():
+            assert pickle.loads(pickle.dumps(cache)).lookup([0], [None], ROOT) == [0]
+
     @pytest.mark.parametrize("name", EXACT)
     def test_three_threads(self, name):
         assert compete(made(name, thread_safe=True, recur_pool_size=9, init_pool_size=7), 15) == []

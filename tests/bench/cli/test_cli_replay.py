@@ -191,6 +191,12 @@ class TestCapacity:
         assert result.exit_code == 2
         assert "recur_pool_bytes is 10: one entry takes" in result.stderr
 
+    @pytest.mark.parametrize("text", ["recur=1,recur=2", "init=1,init=1MB", "3,4"])
+    def test_a_pool_given_twice(self, trace, text):
+        result = invoke(trace, "--capacity", text)
+        assert result.exit_code == 2
+        assert "twice" in result.stderr
+
     @pytest.mark.parametrize(
         "text",
         ["0", "-1", "", "many", "init=", "init=0", "wm=3", "init=3;recur=4", "3,", "1.5", "0MB", "MB", "3mb", "1.5MB"],

@@ -44,11 +44,36 @@ def copy_into_one(model):
         weight.copy_(torch.flip(weight, [0]))
 
 
+def assign_a_part(model):
+    state = {name: 1.1 * each for name, each in model.transformer.state_dict().items()}
+    model.transformer.load_state_dict(state, assign=True)
+
+
+def replace_a_parameter(model):
+    linear = next(each for each in model.transformer.modules() if isinstance(each, torch.nn.Linear))
+    linear.weight = torch.nn.Parameter(1.5 * linear.weight.detach())
+
+
+def replace_a_module(model):
+    parent, name = next(
+        (parent, name)
+        for parent in model.transformer.modules()
+        for name, each in parent.named_children()
+        if isinstance(each, torch.nn.Linear)
+    )
+    setattr(parent, name, copy.deepcopy(getattr(parent, name)))
+    with torch.no_grad():
+        getattr(parent, name).weight.mul_(1.5)
+
+
 def load_all(model):
     model.load_state_dict({name: 1.1 * each for name, each in model.state_dict().items()})
 
 
-CHANGES = [step, average, from_vector, load_a_part, copy_into_one, load_all]
+CHANGES = [
+    step, average, from_vector, load_a_part, copy_into_one, assign_a_part, replace_a_parameter, replace_a_module,
+    load_all,
+]  # fmt: skip
 
 
 def searches(model, count, seed=0):
