@@ -20,6 +20,7 @@ import signal
 import sys
 import time
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,8 @@ class Visitor(MutationVisitor):
         before = len(self.mutations)
         super()._create_mutations(node)
         at = self.get_metadata(PositionProvider, node)
-        made = [(each, range(at.start.line, at.end.line + 1)) for each in self.mutations[before:]]
+        new = [each for each in self.mutations[before:] if not _repeats(node, each.mutated_node)]
+        made = [(each, range(at.start.line, at.end.line + 1)) for each in new]
         if self._is_text(node):
             self.texts += len(made)
         else:
@@ -95,6 +97,15 @@ class Visitor(MutationVisitor):
                 return True
             node = parent
         return False
+
+
+def _repeats(node: cst.CSTNode, mutated: Any) -> bool:
+    """Whether a call loses ``strict=True``: it becomes ``strict=False`` in another mutant, and that is the same."""
+
+    def is_strict(call: Any) -> bool:
+        return isinstance(call, cst.Call) and "strict=True" in [cst.Module([]).code_for_node(arg) for arg in call.args]
+
+    return is_strict(node) and not is_strict(mutated)
 
 
 def mutants(path: Path, every: int) -> tuple[list[Mutant], int]:
@@ -190,6 +201,7 @@ class Session:
     def __init__(self, files: dict[Path, list[Mutant]], known: set[str]) -> None:
         self.files, self.known = files, known
         self.killers: dict[str, dict[int, str | None]] = {}
+        self.kills: Counter[str] = Counter()  # of each test
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         found_out = in_fork(lambda: [self._reached(item) for item in session.items], 3600)
@@ -202,8 +214,14 @@ class Session:
                 if place.can_hold(mutant):
                     lines = {f"{path}:{line}" for line in mutant.lines}
                     tests = [(reached[i][0], each) for i, each in enumerate(session.items) if lines & reached[i][1]]
-                    killers[number] = self._killer(place, mutant, sorted(tests, key=lambda test: test[0]))
+                    killers[number] = killer = self._killer(place, mutant, sorted(tests, key=self._worth))
+                    self.kills[killer or ""] += 1
         return True
+
+    def _worth(self, test: tuple[float, pytest.Item]) -> float:
+        """Fast tests come first, and those that killed others before."""
+        seconds, item = test
+        return seconds / (1 + self.kills[item.nodeid])
 
     def _reached(self, item: pytest.Item) -> tuple[float, list[str]]:
         """Seconds and reached lines of a test; no lines where it fails or is too slow."""
