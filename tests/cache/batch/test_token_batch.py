@@ -747,3 +747,24 @@ def test_the_priorities_of_a_batchs_rows_decide_which_entries_stay(name, options
         append(cache, len(keys), [1, 2, 3, 4])
         cache.store([0] * len(keys), keys, Scope.NODE, priorities)
     assert set(cache.recur_pool) == {1, 4}
+
+
+@pytest.mark.parametrize("name", ["legacy", "new:private", *FUSED])
+def test_a_renewed_batch_is_in_other_memory_of_the_same_size(name):
+    cache = make_backend(name, CacheConfig(GEOMETRY))
+    cache.recur_pool.set(1, entry(1, 4, tokens=GEOMETRY.context_length))
+
+    def look():
+        cache.lookup([0] * ENVS, [1] * ENVS, Scope.NODE)
+        cache.assemble()
+        return [each for layer in cache.keys_values_wm for each in layer.get()]
+
+    before, held = look(), cache.bytes_reserved["batch"]
+    wanted = [each.clone() for each in before]
+    cache.renew_batch()
+    after = look()
+    for each in before:
+        each.fill_(9)
+    assert all(torch.equal(each, other) for each, other in zip(after, wanted, strict=True))
+    assert all(torch.equal(each, other) for each, other in zip(look(), wanted, strict=True))
+    assert cache.bytes_reserved["batch"] == held
