@@ -5,9 +5,9 @@ changed lines run, the fastest first, up to the first failure. ``mutants.toml`` 
 survivors that are known, each with its reason. Any other survivor is an error: it needs a test. ``EVERY=5`` tries every
 fifth mutant only.
 
-Left out: docstrings, annotations, imports, ``__all__``, ``raise`` statements, messages of asserts, logging. Of the three
-changes that take ``strict=True`` from a call one is tried. What runs at import (constants, defaults) is tried only with
-``IMPORTED=1``: all tests of the file run then, in a new import of everything, for each change.
+Left out: docstrings, annotations, imports, ``__all__``, ``raise`` statements, messages of asserts, logging. Three
+changes take ``strict=True`` from a call; one of them is tried. What runs at import (constants, defaults) is tried with
+``IMPORTED=1`` only: all tests of the file run then, in a new import of everything, for each change.
 """
 
 from __future__ import annotations
