@@ -145,3 +145,48 @@ def test_a_row_of_odd_width_is_moved_as_well(storage):
     for value in range(3):
         wanted = entry(value, layers=1, heads=1, head_dim=3, dtype=torch.float16)
         assert same_bits(live(pool.get(value)), live(wanted))
+
+
+@each_memory
+def test_what_is_reserved_adds_up(make):
+    memory = make(LIKE)
+    memory.reserve(3)
+    memory.reserve(entries=1)
+    memory.reserve(4, 2)
+    memory.take(1)
+    assert len(memory.rows) == NULL_PAGES + 3 + 4 + 3 * TOKENS
+
+
+@each_memory
+def test_memory_of_no_known_entries_can_be_reset_and_has_no_bytes(make):
+    memory = make()
+    memory.register(2)
+    memory.reset()
+    assert (memory.row_bytes, memory.nbytes, memory.rows, memory.used) == (0, 0, None, NULL_PAGES)
+
+
+@each_storage
+def test_a_reset_empties_everything_and_clears_what_padding_is_read_from(make):
+    storage = make(3, LIKE)
+    for slot in range(3):
+        storage.write(slot, entry(slot, 5))
+    memory = storage.memory
+    memory.rows.fill_(7)  # whatever an interrupted change has left
+    storage.reset()
+    assert not memory.rows[:NULL_PAGES].any()
+    assert not memory.tables.any()
+    assert (memory.used, memory.sizes, memory.origins) == (NULL_PAGES, [0] * 4, [NO_TOKENS] * 4)
+    for slot in range(3):
+        storage.write(slot, entry(slot + 5, 6))
+        assert same_bits(live(storage.read(slot)), live(entry(slot + 5, 6)))
+    assert memory.used == NULL_PAGES + 3 * (6 if make is PagedStorage else TOKENS)
+
+
+@each_storage
+def test_a_slot_that_was_never_written_cannot_be_read_beside_ones_that_were(make):
+    storage = make(1, LIKE)
+    storage.write(0, entry(1))
+    later = make(2, LIKE, storage.memory)
+    for slot in (0, 1):
+        with pytest.raises(AssertionError, match=f"slot {slot} is read before it was written"):
+            later.rows_of(slot)
