@@ -81,20 +81,23 @@ class Visitor(MutationVisitor):
     def _create_mutations(self, node: cst.CSTNode) -> None:
         before = len(self.mutations)
         super()._create_mutations(node)
-        at = self.get_metadata(PositionProvider, self._statement(node))
         new = [each for each in self.mutations[before:] if not _repeats(node, each.mutated_node)]
-        made = [(each, range(at.start.line, at.end.line + 1)) for each in new]
+        made = [(each, self._lines(node)) for each in new]
         if self._is_text(node):
             self.texts += len(made)
         else:
             self.found += made
 
-    def _statement(self, node: cst.CSTNode) -> cst.CSTNode:
-        """The statement around an expression: not every line of it is traced. In headers it is the expression."""
+    def _lines(self, node: cst.CSTNode) -> range:
+        """Of the statement around an expression, or of its header: not every line of those is traced."""
         around: Any = node
-        while isinstance(around, cst.BaseExpression | cst.BaseSmallStatement | cst.Arg | cst.Param):
-            around = self.get_metadata(ParentNodeProvider, around, None)
-        return around if isinstance(around, cst.SimpleStatementLine) else node
+        while not isinstance(around, cst.SimpleStatementLine | cst.BaseCompoundStatement):
+            around = self.get_metadata(ParentNodeProvider, around)
+        at = self.get_metadata(PositionProvider, around)
+        end = at.end
+        if isinstance(around, cst.BaseCompoundStatement):
+            end = self.get_metadata(PositionProvider, around.body).start
+        return range(at.start.line, end.line + 1)
 
     def _is_text(self, node: cst.CSTNode | None) -> bool:
         while node is not None:

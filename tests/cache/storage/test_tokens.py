@@ -190,3 +190,34 @@ def test_a_slot_that_was_never_written_cannot_be_read_beside_ones_that_were(make
     for slot in (0, 1):
         with pytest.raises(AssertionError, match=f"slot {slot} is read before it was written"):
             later.rows_of(slot)
+
+
+@each_storage
+def test_a_spec_that_was_given_holds_before_the_first_entry(make):
+    with pytest.raises(ValueError, match="this pool holds entries of"):
+        make(2, LIKE).check(entry(1, tokens=TOKENS + 1))
+    make(2).check(entry(1, tokens=TOKENS + 1))  # where none was given the first entry decides
+
+
+@each_storage
+def test_slots_and_bytes_are_of_what_is_written_and_reserved(make):
+    storage = make(3)
+    assert (storage.slots_allocated, storage.bytes_reserved) == (0, 0)
+    storage.write(0, entry(1, TOKENS))
+    other = make(5, LIKE, storage.memory, reserves=False)
+    assert (storage.slots_allocated, other.bytes_reserved) == (1, 0)
+    storage.write(1, entry(2, TOKENS))
+    storage.write(2, entry(3, TOKENS))
+    assert storage.slots_allocated == 3
+    assert type(storage.slots_allocated) is int
+
+
+def test_after_a_reset_no_serial_number_is_given_twice():
+    memory = Pages(LIKE)
+    entries = memory.register(2)
+    memory.write([entries], *memory.inherit([NULL_ENTRY], [0], [3]), [NO_TOKENS.grown(0, 3, 3)])
+    memory.serials[4] = 50  # a change that was interrupted has written one, and not counted on
+    memory.reset()
+    assert not memory.serials.any()
+    memory.write([entries], *memory.inherit([NULL_ENTRY], [0], [3]), [NO_TOKENS.grown(0, 3, 3)])
+    assert min(memory.serials[memory.tables[entries, TOKENS - 3 : TOKENS]]) > 50
