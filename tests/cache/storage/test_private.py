@@ -64,3 +64,8 @@ def test_a_reset_empties_all_slots_and_keeps_their_memory():
     assert (storage.slots_allocated, storage.bytes_reserved) == (2, 2 * ENTRY_BYTES)
     storage.write(2, entry(9))
     assert (storage.slots_allocated, storage.bytes_reserved) == (2, 2 * ENTRY_BYTES)
+
+
+def test_a_storage_without_a_limit_never_lacks_room():
+    storage = PrivateStorage(1)
+    assert (storage.is_limited, storage.lacks_room(10**9)) == (False, False)

@@ -221,3 +221,13 @@ def test_after_a_reset_no_serial_number_is_given_twice():
     assert not memory.serials.any()
     memory.write([entries], *memory.inherit([NULL_ENTRY], [0], [3]), [NO_TOKENS.grown(0, 3, 3)])
     assert min(memory.serials[memory.tables[entries, TOKENS - 3 : TOKENS]]) > 50
+
+
+@each_storage
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_tokens_corrected_by_a_shift_of_another_dtype_keep_their_own(make, dtype):
+    storage, row = make(1), entry(1, dtype=dtype).block[0]
+    shift = torch.full((LAYERS, 2, HEADS, 3, HEAD_DIM), 0.5)
+    storage.save_tokens(0, row, 1, 3, shift)
+    stored = live(storage.read(0))[0]
+    assert same_bits(stored, row[..., 1:4, :] + shift.to(dtype))
