@@ -11,6 +11,7 @@ from histories import BACKENDS, GEOMETRY, NODE, ROOT, History, anything, cache_o
 
 import kvcache
 from kvcache import MISS, CacheConfig, Geometry, KeysValues, make_backend
+from kvcache.checks import check_context
 from kvcache.integrity import Integrity
 from kvcache.threads import ThreadError
 
@@ -136,6 +137,13 @@ def test_a_context_that_is_too_long(backend):
         cache.supply(0, kv)
 
 
+def test_a_context_may_fill_its_row():
+    row = 2, 2, 2, 8, 3
+    check_context((2, 2, 2, 20, 3), 8, row)
+    with pytest.raises(ValueError, match="a context of 9 tokens does not fit one of 8"):
+        check_context((2, 2, 2, 20, 3), 9, row)
+
+
 def test_bytes_need_shapes():
     with pytest.raises(ValueError, match="the sizes of an entry are not known: set num_layers"):
         kvcache.KVCacheManager({"recur_pool_bytes": 200_000}, 2)
@@ -179,8 +187,10 @@ def test_only_a_change_that_did_not_end_empties_the_members(call, caplog):
     integrity = integrity_of(2)
     integrity.begin()
     integrity.end()
+    assert integrity.changing is False
     getattr(integrity, call)()
     assert [member.resets for member in integrity.members] == [0, 0]
+    integrity.end()
     integrity.begin()
     getattr(integrity, call)()
     assert [member.resets for member in integrity.members] == [1, 1]
