@@ -327,6 +327,14 @@ class CopyingStorageConformance(StorageConformance):
         assert same_bits(live(pool.get("old")), live(entry(1)))
         assert same_bits(live(pool.get("other")), live(entry(2, 6)))
 
+    def test_a_row_of_another_shape_or_kind_is_refused(self):
+        pool = self.pool()
+        pool.set("key", entry(1))
+        pool.storage.check_row(entry(2).block[0])
+        for wrong in (entry(2, heads=1), entry(2, tokens=TOKENS + 1), entry(2, dtype=torch.float64)):
+            with pytest.raises(ValueError, match=r"this pool holds entries of .*; got \[L, 2, H, T, D\]"):
+                pool.storage.check_row(wrong.block[0])
+
     def test_clearing_keeps_slot_memory(self):
         pool, kv, inserts = self.pool(50), entry(1), 50
         allocations = []

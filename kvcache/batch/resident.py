@@ -33,11 +33,11 @@ class ResidentBatch(TokenBatch):
     """
 
     _memory: Pages
+    _holds: np.ndarray  # [T, B]: serial numbers of the pages that are there
 
     def __init__(
         self, geometry: Geometry, memory: Pages, spec: EntrySpec, kernels: Kernels, exact: bool = False
     ) -> None:
-        self._holds = np.empty((0, 0), dtype=np.int64)  # [T, B]: serial numbers of the pages that are there
         self._version = 0
         super().__init__(geometry, memory, spec, kernels, exact)
 

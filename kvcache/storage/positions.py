@@ -29,8 +29,7 @@ class Origins:
         how = (first, end, new)
         made = self._made.get(how)
         if made is None:
-            kept = self.positions[first:] if end - new > first else ()
-            positions = kept[: end - new - first] + tuple(range(end - new, end))
+            positions = self.positions[first : end - new] + tuple(range(end - new, end))
             made = self._made[how] = _ALL.setdefault(positions, Origins(positions))
         return made
 

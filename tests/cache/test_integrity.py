@@ -1,6 +1,9 @@
 """Changes that are refused, and changes that are interrupted at any line: nothing wrong is ever returned."""
 
+import copy
+import pickle
 import random
+import threading
 
 import pytest
 import torch
@@ -8,6 +11,9 @@ from histories import BACKENDS, GEOMETRY, NODE, ROOT, History, anything, cache_o
 
 import kvcache
 from kvcache import MISS, CacheConfig, Geometry, KeysValues, make_backend
+from kvcache.checks import check_context
+from kvcache.integrity import Integrity
+from kvcache.threads import ThreadError
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -131,6 +137,13 @@ def test_a_context_that_is_too_long(backend):
         cache.supply(0, kv)
 
 
+def test_a_context_may_fill_its_row():
+    row = 2, 2, 2, 8, 3
+    check_context((2, 2, 2, 20, 3), 8, row)
+    with pytest.raises(ValueError, match="a context of 9 tokens does not fit one of 8"):
+        check_context((2, 2, 2, 20, 3), 9, row)
+
+
 def test_bytes_need_shapes():
     with pytest.raises(ValueError, match="the sizes of an entry are not known: set num_layers"):
         kvcache.KVCacheManager({"recur_pool_bytes": 200_000}, 2)
@@ -146,3 +159,84 @@ def test_numpy_integers_are_integers():
     for value in (True, 2.0, "2"):
         with pytest.raises(ValueError, match="positive integer"):
             kvcache.KVCachePool(value)
+
+
+class Member:
+    """Counts its resets."""
+
+    def __init__(self):
+        self.resets = 0
+
+    def reset(self):
+        self.resets += 1
+
+
+def integrity_of(members):
+    integrity = Integrity()
+    integrity.members += [Member() for _ in range(members)]
+    assert integrity.changing is False
+    integrity.take()
+    return integrity
+
+
+each_call = pytest.mark.parametrize("call", ["take", "check", "begin"])
+
+
+@each_call
+def test_only_a_change_that_did_not_end_empties_the_members(call, caplog):
+    integrity = integrity_of(2)
+    integrity.begin()
+    integrity.end()
+    assert integrity.changing is False
+    getattr(integrity, call)()
+    assert [member.resets for member in integrity.members] == [0, 0]
+    integrity.end()
+    integrity.begin()
+    getattr(integrity, call)()
+    assert [member.resets for member in integrity.members] == [1, 1]
+    assert integrity.changing is (call == "begin")
+    assert "a change of the cache was interrupted" in caplog.text
+
+
+@each_call
+@pytest.mark.parametrize("changing", [False, True])
+def test_another_thread_is_refused_and_empties_nothing(call, changing):
+    integrity = integrity_of(1)
+    integrity.changing = changing
+    raised = []
+
+    def use():
+        with pytest.raises(ThreadError) as caught:
+            getattr(integrity, call)()
+        raised.append(caught.value)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert len(raised) == 1
+    assert (integrity.members[0].resets, integrity.changing) == (0, changing)
+
+
+def by_pickle(given):
+    return pickle.loads(pickle.dumps(given))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, by_pickle])
+def test_a_copy_in_the_middle_of_a_change_is_repaired_too(copied):
+    integrity = integrity_of(2)
+    integrity.begin()
+    other = copied(integrity)
+    assert (type(other), other.changing, other.ident) == (Integrity, True, None)
+    other.take()
+    assert [member.resets for member in other.members] == [1, 1]
+    assert [member.resets for member in integrity.members] == [0, 0]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_all_pools_of_a_cache_are_emptied_together(backend):
+    history = History(cache_of(backend))
+    history.infer([(0, None, 1), (1, None, 2)], ROOT)
+    history.infer([(0, None, 3)], NODE)
+    history.cache.thread.begin()  # and never ends
+    assert history.cache.lookup([0, 1, 0], [1, 2, 3], NODE) == [MISS] * 3
+    assert not any(len(pool) for pool in (*history.cache.init_pools, history.cache.recur_pool))

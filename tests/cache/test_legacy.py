@@ -303,3 +303,31 @@ def test_slots_and_batches_have_the_configured_element_type(variant):
     backend.assemble()
     tensors = [*backend.keys_values_wm.layer_tensors(), *backend.init_pools[0].slots[0].layer_tensors()]
     assert {each.dtype for each in tensors} == {torch.float64}
+
+
+def test_a_lookup_of_other_lengths_and_a_shift_of_another_shape_are_refused():
+    backend = cache()
+    with pytest.raises(ValueError, match="there must be one of keys for each of 2 rows, got 1 keys"):
+        backend.lookup([0, 1], [None], Scope.ROOT)
+    with pytest.raises(ValueError, match="a position shift of this geometry is"):
+        backend.position_shift = torch.zeros(1)
+    assert backend.position_shift is None
+
+
+def test_what_a_cleared_or_new_cache_has_no_row_for_is_not_supplied():
+    backend = cache()
+    context = entry(1, 1, tokens=GEOMETRY.context_length)
+    for _ in range(2):
+        with pytest.raises(IndexError, match="the batch has rows"):
+            backend.supply(0, context)
+        backend.lookup([0], [1], Scope.ROOT)
+        backend.supply(0, context)
+        backend.clear_all()
+
+
+def test_a_key_without_a_hash_is_found_before_a_slot_is_written():
+    pool = LegacyPool(2, evicts=True)
+    pool.set(1, entry(1))
+    with pytest.raises(TypeError, match="unhashable"):
+        pool.set([2], entry(2))
+    assert (pool.position, pool.index, pool.slots[1]) == (1, {1: 0}, None)

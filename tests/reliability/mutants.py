@@ -5,7 +5,9 @@ changed lines run, the fastest first, up to the first failure. ``mutants.toml`` 
 survivors that are known, each with its reason. Any other survivor is an error: it needs a test. ``EVERY=5`` tries every
 fifth mutant only.
 
-Left out: docstrings, annotations, imports, ``__all__``, ``raise`` statements, messages of asserts, logging.
+Left out: docstrings, annotations, imports, ``__all__``, ``raise`` statements, messages of asserts, logging. Three
+changes take ``strict=True`` from a call; one of them is tried. What runs at import (constants, defaults) is tried with
+``IMPORTED=1`` only: all tests of the file run then, in a new import of everything, for each change.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import signal
 import sys
 import time
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,12 +81,23 @@ class Visitor(MutationVisitor):
     def _create_mutations(self, node: cst.CSTNode) -> None:
         before = len(self.mutations)
         super()._create_mutations(node)
-        at = self.get_metadata(PositionProvider, node)
-        made = [(each, range(at.start.line, at.end.line + 1)) for each in self.mutations[before:]]
+        new = [each for each in self.mutations[before:] if not _repeats(node, each.mutated_node)]
+        made = [(each, self._lines(node)) for each in new]
         if self._is_text(node):
             self.texts += len(made)
         else:
             self.found += made
+
+    def _lines(self, node: cst.CSTNode) -> range:
+        """Of the statement around an expression, or of its header: not every line of those is traced."""
+        around: Any = node
+        while not isinstance(around, cst.SimpleStatementLine | cst.BaseCompoundStatement):
+            around = self.get_metadata(ParentNodeProvider, around)
+        at = self.get_metadata(PositionProvider, around)
+        end = at.end
+        if isinstance(around, cst.BaseCompoundStatement):
+            end = self.get_metadata(PositionProvider, around.body).start
+        return range(at.start.line, end.line + 1)
 
     def _is_text(self, node: cst.CSTNode | None) -> bool:
         while node is not None:
@@ -95,6 +109,15 @@ class Visitor(MutationVisitor):
                 return True
             node = parent
         return False
+
+
+def _repeats(node: cst.CSTNode, mutated: Any) -> bool:
+    """Whether a call loses ``strict=True``: it becomes ``strict=False`` in another mutant, and that is the same."""
+
+    def is_strict(call: Any) -> bool:
+        return isinstance(call, cst.Call) and "strict=True" in [cst.Module([]).code_for_node(arg) for arg in call.args]
+
+    return is_strict(node) and not is_strict(mutated)
 
 
 def mutants(path: Path, every: int) -> tuple[list[Mutant], int]:
@@ -190,6 +213,7 @@ class Session:
     def __init__(self, files: dict[Path, list[Mutant]], known: set[str]) -> None:
         self.files, self.known = files, known
         self.killers: dict[str, dict[int, str | None]] = {}
+        self.kills: Counter[str] = Counter()  # of each test
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         found_out = in_fork(lambda: [self._reached(item) for item in session.items], 3600)
@@ -202,8 +226,14 @@ class Session:
                 if place.can_hold(mutant):
                     lines = {f"{path}:{line}" for line in mutant.lines}
                     tests = [(reached[i][0], each) for i, each in enumerate(session.items) if lines & reached[i][1]]
-                    killers[number] = self._killer(place, mutant, sorted(tests, key=lambda test: test[0]))
+                    killers[number] = killer = self._killer(place, mutant, sorted(tests, key=self._worth))
+                    self.kills[killer or ""] += 1
         return True
+
+    def _worth(self, test: tuple[float, pytest.Item]) -> float:
+        """Fast tests come first, and those that killed others before."""
+        seconds, item = test
+        return seconds / (1 + self.kills[item.nodeid])
 
     def _reached(self, item: pytest.Item) -> tuple[float, list[str]]:
         """Seconds and reached lines of a test; no lines where it fails or is too slow."""
@@ -275,8 +305,8 @@ def killer_at_import(path: Path, mutant: Mutant, tests: list[str]) -> str:
     return "" if pytest.main([*OPTIONS, *tests, "-x"]) == pytest.ExitCode.OK else "any"
 
 
-def examine(tests: dict[str, list[str]], known: set[str], every: int) -> Iterator[tuple[str, int, int, int, list[str]]]:
-    """For each file: its name, numbers of mutants, of texts left out and of endless mutants, and the survivors."""
+def examine(tests: dict[str, list[str]], known: set[str], every: int) -> Iterator[tuple[str, list[int], list[str]]]:
+    """For each file: its name, numbers of mutants, texts and imported lines left out, endless ones, and survivors."""
     made = {Path(name).resolve(): mutants(Path(name).resolve(), every) for name in tests}
     session = Session({path: found for path, (found, _) in made.items()}, known)
 
@@ -287,12 +317,13 @@ def examine(tests: dict[str, list[str]], known: set[str], every: int) -> Iterato
     all_killers = in_fork(run, 36_000)
     for name, (path, (found, texts)) in zip(tests, made.items(), strict=True):
         killers = {int(number): killer for number, killer in all_killers[str(path)].items()}
-        for number, mutant in enumerate(found):
-            if number not in killers:
-                killers[number] = in_fork(lambda: killer_at_import(path, mutant, tests[name]), 120)  # noqa: B023
-        survivors = [mutant.name for number, mutant in enumerate(found) if killers[number] == ""]
+        imported = [number for number in range(len(found)) if number not in killers]
+        if "IMPORTED" in os.environ:
+            for number in imported:
+                killers[number] = in_fork(lambda: killer_at_import(path, found[number], tests[name]), 120)  # noqa: B023
+        survivors = [found[number].name for number, killer in sorted(killers.items()) if killer == ""]
         endless = sum(killer is None for killer in killers.values())
-        yield name, len(found), texts, endless, survivors
+        yield name, [len(killers), texts, len(found) - len(killers), endless], survivors
 
 
 def main(names: list[str]) -> int:
@@ -300,11 +331,13 @@ def main(names: list[str]) -> int:
     tests = {name: settled["tests"][name] for name in names or settled["tests"]}
     known = {each for of_file in settled["survivors"].values() for group in of_file.values() for each in group}
     new = 0
-    for name, total, texts, endless, survivors in examine(tests, known, int(os.environ.get("EVERY", "1"))):
+    for name, numbers, survivors in examine(tests, known, int(os.environ.get("EVERY", "1"))):
+        total, texts, imported, endless = numbers
         unknown = [each for each in survivors if each not in known]
         killed = total - len(survivors)
         print(f"{name}: {total} mutants, {killed} killed ({killed / total:.1%}), {endless} of them by time; ", end="")
-        print(f"{len(survivors) - len(unknown)} known survivors, {len(unknown)} new ones; {texts} texts left out")
+        print(f"{len(survivors) - len(unknown)} known survivors, {len(unknown)} new ones; ", end="")
+        print(f"left out: {texts} texts, {imported} that run at import")
         print(*(f"  survives: {each}" for each in unknown), sep="\n", end="\n" * bool(unknown), flush=True)
         new += len(unknown)
     return int(new > 0)

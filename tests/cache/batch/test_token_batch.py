@@ -711,3 +711,60 @@ def test_one_row_that_changes_among_others_that_stay_is_moved_alone_and_right(po
                     layer.update(tokens, -tokens)
                 cache.store(envs, keys, Scope.ROOT)
         assert all(same_bits(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_rows_of_unequal_lengths_whose_parents_are_gone_are_stored_whole(name):
+    """Nothing is shared with the parents: a resident batch holds the longer row's padding within the shorter one."""
+    cache = make_backend(name, CacheConfig(GEOMETRY))
+    for key, size in ((1, 4), (2, 2)):
+        cache.set_recur_cache(key, entry(key, size, tokens=GEOMETRY.context_length))
+    wanted = [live(cache.get_recur_cache(key))[0].clone() for key in (1, 2)]
+    cache.lookup([0, 0], [1, 2], Scope.NODE)
+    cache.assemble()
+    append(cache, 2, [7, 8])
+    cache.clear_recur_cache()
+    cache.store([0, 0], [3, 4], Scope.NODE)
+    for key, before in zip((3, 4), wanted, strict=True):
+        stored = live(cache.get_recur_cache(key))[0]
+        assert same_bits(stored[..., :-2, :], before)
+        assert (stored[..., -2, :] == 7).all()
+        assert (stored[..., -1, :] == 8).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {"recur_pool_size": 2}) for name in ("new:private", *FUSED)),
+        *((name, {"recur_pool_bytes": GEOMETRY.entry_bytes()}) for name in FUSED[1:]),  # room for two of four tokens
+    ],
+)
+def test_the_priorities_of_a_batchs_rows_decide_which_entries_stay(name, options):
+    cache = make_backend(name, CacheConfig(GEOMETRY, eviction_strategy="priority", **options))
+    for keys, priorities in (([1, 2], [5.0, 1.0]), ([3], [3.0]), ([4], [4.0])):
+        cache.lookup([0] * len(keys), [None] * len(keys), Scope.NODE)
+        cache.assemble()
+        append(cache, len(keys), [1, 2, 3, 4])
+        cache.store([0] * len(keys), keys, Scope.NODE, priorities)
+    assert set(cache.recur_pool) == {1, 4}
+
+
+@pytest.mark.parametrize("name", ["legacy", "new:private", *FUSED])
+def test_a_renewed_batch_is_in_other_memory_of_the_same_size(name):
+    cache = make_backend(name, CacheConfig(GEOMETRY))
+    cache.recur_pool.set(1, entry(1, 4, tokens=GEOMETRY.context_length))
+
+    def look():
+        cache.lookup([0] * ENVS, [1] * ENVS, Scope.NODE)
+        cache.assemble()
+        return [each for layer in cache.keys_values_wm for each in layer.get()]
+
+    before, held = look(), cache.bytes_reserved["batch"]
+    wanted = [each.clone() for each in before]
+    cache.renew_batch()
+    after = look()
+    for each in before:
+        each.fill_(9)
+    assert all(torch.equal(each, other) for each, other in zip(after, wanted, strict=True))
+    assert all(torch.equal(each, other) for each, other in zip(look(), wanted, strict=True))
+    assert cache.bytes_reserved["batch"] == held

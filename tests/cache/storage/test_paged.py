@@ -354,7 +354,8 @@ def test_a_batch_that_is_too_large_for_the_limit_keeps_as_many_of_its_rows_as_fi
         cache.store(range(8), [100 * env + step + 1 for env in range(8)], Scope.NODE)
         kept.append(len(cache.recur_pool))
         assert charge(cache) <= 32
-    assert min(kept) >= 4  # of five tokens each, and some of which share
+        check_pages(cache)
+    assert kept == [8, 16, 5, 7, 6, 6, 6, 6]  # of five tokens each, some of which are shared: 4 at least
 
 
 def test_an_init_pools_pages_are_not_held_by_others_where_its_bytes_are_limited():
@@ -386,3 +387,30 @@ def test_an_update_frees_its_own_pages_first_and_evicts_nothing():
     assert set(cache.recur_pool) == {1, 2}
     assert cache.recur_pool.stats.evictions == 0
     check_pages(cache)
+
+
+@pytest.mark.parametrize("options", [{}, {"recur_pool_bytes": GEOMETRY.entry_bytes()}], ids=["slots", "bytes"])
+def test_of_two_rows_with_one_key_the_last_is_stored_and_the_firsts_pages_are_free(options):
+    cache = paged(**options)
+    cache.lookup([0, 0, 0], [None] * 3, Scope.NODE)
+    cache.assemble()
+    for layer in cache.keys_values_wm:
+        tokens = torch.arange(3.0)[:, None, None, None].expand(3, 2, 2, 3)
+        layer.update(tokens, tokens)
+    cache.store([0, 0, 0], [1, 2, 1], Scope.NODE)
+    check_pages(cache)
+    assert charge(cache) == 2 * 2
+    assert [live(cache.get_recur_cache(key)).unique().tolist() for key in (1, 2)] == [[2.0], [1.0]]
+
+
+def test_a_batch_that_updates_entries_frees_their_pages_first_and_evicts_nothing():
+    cache = paged(recur_pool_bytes=GEOMETRY.entry_bytes())
+    for keys in ([1, 2], [2, 1], [1, 2]):
+        cache.lookup([0, 0], [None, None], Scope.NODE)
+        cache.assemble()
+        for layer in cache.keys_values_wm:
+            layer.update(torch.ones(2, 2, 4, 3), torch.ones(2, 2, 4, 3))
+        cache.store([0, 0], keys, Scope.NODE)
+        check_pages(cache)
+    assert set(cache.recur_pool) == {1, 2}
+    assert cache.recur_pool.stats.evictions == 0

@@ -136,3 +136,11 @@ def test_what_was_given_may_change_afterwards():
 def test_no_token_moves_forwards():
     with pytest.raises(AssertionError, match="a token at 0 cannot slide to 2"):
         PositionShifts(given()).row(0, 2)
+
+
+def test_origins_that_only_another_process_has_made_are_one_here_too():
+    sent = pickle.dumps(Origins((40, 41, 44)))
+    first, second = pickle.loads(sent), pickle.loads(sent)
+    assert first is second
+    assert first.positions == (40, 41, 44)
+    assert first.grown(1, 5, 2).positions == (41, 44, 3, 4)

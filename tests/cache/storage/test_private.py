@@ -51,3 +51,21 @@ def test_the_first_entry_decides_what_the_others_look_like():
     storage.write(0, entry(1, tokens=9))
     with pytest.raises(ValueError, match=r"9.*got.*6"):
         storage.check(entry(1, tokens=6))
+
+
+def test_a_reset_empties_all_slots_and_keeps_their_memory():
+    storage = PrivateStorage(3)
+    assert [storage.size(slot) for slot in range(3)] == [0, 0, 0]
+    for slot in (0, 2):
+        storage.write(slot, entry(slot, 5))
+    assert [storage.size(slot) for slot in range(3)] == [5, 0, 5]
+    storage.reset()
+    assert [storage.size(slot) for slot in range(3)] == [0, 0, 0]
+    assert (storage.slots_allocated, storage.bytes_reserved) == (2, 2 * ENTRY_BYTES)
+    storage.write(2, entry(9))
+    assert (storage.slots_allocated, storage.bytes_reserved) == (2, 2 * ENTRY_BYTES)
+
+
+def test_a_storage_without_a_limit_never_lacks_room():
+    storage = PrivateStorage(1)
+    assert (storage.is_limited, storage.lacks_room(10**9)) == (False, False)

@@ -145,3 +145,89 @@ def test_a_row_of_odd_width_is_moved_as_well(storage):
     for value in range(3):
         wanted = entry(value, layers=1, heads=1, head_dim=3, dtype=torch.float16)
         assert same_bits(live(pool.get(value)), live(wanted))
+
+
+@each_memory
+def test_what_is_reserved_adds_up(make):
+    memory = make(LIKE)
+    memory.reserve(3)
+    memory.reserve(entries=1)
+    memory.reserve(4, 2)
+    memory.take(1)
+    assert len(memory.rows) == NULL_PAGES + 3 + 4 + 3 * TOKENS
+
+
+@each_memory
+def test_memory_of_no_known_entries_can_be_reset_and_has_no_bytes(make):
+    memory = make()
+    memory.register(2)
+    memory.reset()
+    assert (memory.row_bytes, memory.nbytes, memory.rows, memory.used) == (0, 0, None, NULL_PAGES)
+
+
+@each_storage
+def test_a_reset_empties_everything_and_clears_what_padding_is_read_from(make):
+    storage = make(3, LIKE)
+    for slot in range(3):
+        storage.write(slot, entry(slot, 5))
+    memory = storage.memory
+    memory.rows.fill_(7)  # whatever an interrupted change has left
+    storage.reset()
+    assert not memory.rows[:NULL_PAGES].any()
+    assert not memory.tables.any()
+    assert (memory.used, memory.sizes, memory.origins) == (NULL_PAGES, [0] * 4, [NO_TOKENS] * 4)
+    for slot in range(3):
+        storage.write(slot, entry(slot + 5, 6))
+        assert same_bits(live(storage.read(slot)), live(entry(slot + 5, 6)))
+    assert memory.used == NULL_PAGES + 3 * (6 if make is PagedStorage else TOKENS)
+
+
+@each_storage
+def test_a_slot_that_was_never_written_cannot_be_read_beside_ones_that_were(make):
+    storage = make(1, LIKE)
+    storage.write(0, entry(1))
+    later = make(2, LIKE, storage.memory)
+    for slot in (0, 1):
+        with pytest.raises(AssertionError, match=f"slot {slot} is read before it was written"):
+            later.rows_of(slot)
+
+
+@each_storage
+def test_a_spec_that_was_given_holds_before_the_first_entry(make):
+    with pytest.raises(ValueError, match="this pool holds entries of"):
+        make(2, LIKE).check(entry(1, tokens=TOKENS + 1))
+    make(2).check(entry(1, tokens=TOKENS + 1))  # where none was given the first entry decides
+
+
+@each_storage
+def test_slots_and_bytes_are_of_what_is_written_and_reserved(make):
+    storage = make(3)
+    assert (storage.slots_allocated, storage.bytes_reserved) == (0, 0)
+    storage.write(0, entry(1, TOKENS))
+    other = make(5, LIKE, storage.memory, reserves=False)
+    assert (storage.slots_allocated, other.bytes_reserved) == (1, 0)
+    storage.write(1, entry(2, TOKENS))
+    storage.write(2, entry(3, TOKENS))
+    assert storage.slots_allocated == 3
+    assert type(storage.slots_allocated) is int
+
+
+def test_after_a_reset_no_serial_number_is_given_twice():
+    memory = Pages(LIKE)
+    entries = memory.register(2)
+    memory.write([entries], *memory.inherit([NULL_ENTRY], [0], [3]), [NO_TOKENS.grown(0, 3, 3)])
+    memory.serials[4] = 50  # a change that was interrupted has written one, and not counted on
+    memory.reset()
+    assert not memory.serials.any()
+    memory.write([entries], *memory.inherit([NULL_ENTRY], [0], [3]), [NO_TOKENS.grown(0, 3, 3)])
+    assert min(memory.serials[memory.tables[entries, TOKENS - 3 : TOKENS]]) > 50
+
+
+@each_storage
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_tokens_corrected_by_a_shift_of_another_dtype_keep_their_own(make, dtype):
+    storage, row = make(1), entry(1, dtype=dtype).block[0]
+    shift = torch.full((LAYERS, 2, HEADS, 3, HEAD_DIM), 0.5)
+    storage.save_tokens(0, row, 1, 3, shift)
+    stored = live(storage.read(0))[0]
+    assert same_bits(stored, row[..., 1:4, :] + shift.to(dtype))
