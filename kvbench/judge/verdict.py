@@ -55,7 +55,7 @@ def overall(signs: Iterable[int]) -> Verdict:
 
 def sign_of_time(faster: float | None, quartiles: tuple[float, float] | None) -> int:
     """Whether a time is better: its ratio has the smallest effect, and both quartiles are on the same side of 1."""
-    if not faster or quartiles is None or abs(math.log(faster)) < math.log1p(SMALLEST_EFFECT):
+    if faster is None or faster <= 0 or quartiles is None or abs(math.log(faster)) < math.log1p(SMALLEST_EFFECT):
         return 0
     low, high = quartiles
     return int(low > 1) if faster > 1 else -int(high < 1)

@@ -88,6 +88,10 @@ class TraceWriter:
         self.rows = 0
         self._flush_rows = flush_rows
         check_new(path)
+        try:
+            TraceHeader.from_json(header.to_json())
+        except ValueError as error:  # nobody could read what is recorded
+            raise TraceError(path, str(error)) from None
         self._events: list[tuple[Any, ...]] = []  # by COLUMNS, since the last flush: a recorded search waits for this
         self._fault: OSError | None = None  # of the journal: what comes behind half a batch cannot be read
         # Whether a clear of one environment will come is not known yet.

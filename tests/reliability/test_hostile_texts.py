@@ -26,6 +26,7 @@ from kvbench.profile.flame_graph import render_flame_graph
 from kvbench.report import Inputs, build_report
 from kvbench.results.decode import write_json
 from kvbench.text import clean, in_markdown, in_spreadsheet
+from kvbench.trace.limits import NAME_LENGTH
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import TraceHeader
 from kvbench.trace.writer import TraceWriter
@@ -143,7 +144,8 @@ class TestTraces:
         run("trace", "synthesize", tmp_path / "trace.parquet", "--geometry", "cartpole", "--searches", 1)
         reader = TraceReader(tmp_path / "trace.parquet")
         source = {text: text, "library": text, "environment": text, "version": text}
-        header = TraceHeader(reader.header.geometry, source, True, recorder=text, created=text)
+        name = text[:NAME_LENGTH]
+        header = TraceHeader(reader.header.geometry, source, True, recorder=name, created=name)
         with TraceWriter(tmp_path / "hostile.parquet", header) as writer:
             for event in reader.events():
                 writer.add(**event)

@@ -53,7 +53,6 @@ def trace(server, folder):
 
 @pytest.fixture(autouse=True)
 def counted(request, figure):
-    yield
     if "killed" in request.function.__code__.co_names:
         figure(f"kills: {request.node.name.removeprefix('test_')}: {KILLS} kills, each followed by checks")
 

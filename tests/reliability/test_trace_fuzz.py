@@ -40,7 +40,6 @@ fuzzed = settings(
 
 @pytest.fixture(autouse=True)
 def counted(request, figure):
-    yield
     figure(f"fuzzing: traces, {request.node.name.removeprefix('test_')}: {TRACES:,} traces")
 
 

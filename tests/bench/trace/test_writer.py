@@ -42,6 +42,12 @@ def test_a_trace_without_events_is_a_file(tmp_path):
     assert list(TraceReader(path).events()) == []
 
 
+def test_a_header_that_nobody_could_read_is_refused_before_anything_is_recorded(tmp_path):
+    with pytest.raises(TraceError, match="the header's created is a text of more than 200 characters"):
+        TraceWriter(tmp_path / "trace.parquet", replace(header(), created="x" * 201))
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_file_is_typed_parquet_with_a_json_header(tmp_path):
     path = tmp_path / "trace.parquet"
     write_trace(path, header(), [batch_of(good_events()).cast(EVENT_SCHEMA)])
