@@ -216,6 +216,8 @@ class Session:
         self.kills: Counter[str] = Counter()  # of each test
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        for item in {item.path: item for item in reversed(session.items)}.values():
+            self._passes(item)  # what a file's first test imports and compiles, all forks have
         found_out = in_fork(lambda: [self._reached(item) for item in session.items], 3600)
         reached = [(seconds, set(lines)) for seconds, lines in found_out]
         functions = [each for each in gc.get_objects() if type(each) is FunctionType]
@@ -258,8 +260,6 @@ class Session:
         except TooSlow:
             passes = False
         sys.settrace(None)
-        if not passes:
-            item.session._setupstate.teardown_exact(None)  # type: ignore[attr-defined]
         return time.process_time() - began, sorted(lines) if passes else []
 
     def _killer(self, place: Place, mutant: Mutant, tests: list[tuple[float, pytest.Item]]) -> str | None:
@@ -289,6 +289,7 @@ class Session:
             pass
         except BaseException:
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            item.session._setupstate.teardown_exact(None)
             return False
         item.ihook.pytest_runtest_teardown(item=item, nextitem=None)
         return True
