@@ -20,6 +20,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 import tomllib
 from collections import Counter
@@ -253,6 +254,7 @@ class Session:
         signal.signal(signal.SIGVTALRM, stop)
         signal.setitimer(signal.ITIMER_VIRTUAL, LONGEST)
         began = time.process_time()
+        threading.settrace(trace)
         sys.settrace(trace)
         try:
             passes = self._passes(item)
@@ -260,6 +262,7 @@ class Session:
         except TooSlow:
             passes = False
         sys.settrace(None)
+        threading.settrace(None)  # type: ignore[arg-type]
         return time.process_time() - began, sorted(lines) if passes else []
 
     def _killer(self, place: Place, mutant: Mutant, tests: list[tuple[float, pytest.Item]]) -> str | None:
