@@ -20,6 +20,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 import tomllib
 from collections import Counter
@@ -216,6 +217,8 @@ class Session:
         self.kills: Counter[str] = Counter()  # of each test
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        for item in {item.path: item for item in reversed(session.items)}.values():
+            self._passes(item)  # what a file's first test imports and compiles, all forks have
         found_out = in_fork(lambda: [self._reached(item) for item in session.items], 3600)
         reached = [(seconds, set(lines)) for seconds, lines in found_out]
         functions = [each for each in gc.get_objects() if type(each) is FunctionType]
@@ -251,6 +254,7 @@ class Session:
         signal.signal(signal.SIGVTALRM, stop)
         signal.setitimer(signal.ITIMER_VIRTUAL, LONGEST)
         began = time.process_time()
+        threading.settrace(trace)
         sys.settrace(trace)
         try:
             passes = self._passes(item)
@@ -258,8 +262,7 @@ class Session:
         except TooSlow:
             passes = False
         sys.settrace(None)
-        if not passes:
-            item.session._setupstate.teardown_exact(None)  # type: ignore[attr-defined]
+        threading.settrace(None)  # type: ignore[arg-type]
         return time.process_time() - began, sorted(lines) if passes else []
 
     def _killer(self, place: Place, mutant: Mutant, tests: list[tuple[float, pytest.Item]]) -> str | None:
@@ -289,6 +292,7 @@ class Session:
             pass
         except BaseException:
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            item.session._setupstate.teardown_exact(None)
             return False
         item.ihook.pytest_runtest_teardown(item=item, nextitem=None)
         return True

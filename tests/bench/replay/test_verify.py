@@ -36,8 +36,21 @@ def steps(tmp_path):
 
 def test_a_sound_cache_has_hits_only(steps):
     result = verify(KVCacheManager, steps)
-    assert set(result.outcomes.total) == {Outcome.HIT}
+    assert set(result.outcomes.root) == set(result.outcomes.node) == {Outcome.HIT}
     assert result.faults == []
+
+
+class SaysEmpty(KVCacheManager):
+    """Takes every row for one that starts empty."""
+
+    def lookup(self, envs, keys, scope):
+        return super().lookup(envs, [None] * len(keys), scope)
+
+
+def test_an_empty_context_is_no_hit_where_another_was_stored(steps):
+    result = verify(SaysEmpty, steps)
+    assert set(result.outcomes.total) == {Outcome.WRONG_CONTENT}
+    assert all("was never stored" in fault for fault in result.faults)
 
 
 class OthersContent(KVCacheManager):

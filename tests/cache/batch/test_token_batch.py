@@ -714,22 +714,29 @@ def test_one_row_that_changes_among_others_that_stay_is_moved_alone_and_right(po
 
 
 @pytest.mark.parametrize("name", FUSED)
-def test_rows_of_unequal_lengths_whose_parents_are_gone_are_stored_whole(name):
+@pytest.mark.parametrize("sizes", [(4, 2), (6, 5)], ids=["grown", "slid"])
+def test_rows_of_unequal_lengths_whose_parents_are_gone_are_stored_whole(name, sizes):
     """Nothing is shared with the parents: a resident batch holds the longer row's padding within the shorter one."""
     cache = make_backend(name, CacheConfig(GEOMETRY))
-    for key, size in ((1, 4), (2, 2)):
+    for key, size in zip((1, 2), sizes, strict=True):
         cache.set_recur_cache(key, entry(key, size, tokens=GEOMETRY.context_length))
-    wanted = [live(cache.get_recur_cache(key))[0].clone() for key in (1, 2)]
+    before = [live(cache.get_recur_cache(key))[0].clone() for key in (1, 2)]
     cache.lookup([0, 0], [1, 2], Scope.NODE)
     cache.assemble()
     append(cache, 2, [7, 8])
     cache.clear_recur_cache()
     cache.store([0, 0], [3, 4], Scope.NODE)
-    for key, before in zip((3, 4), wanted, strict=True):
-        stored = live(cache.get_recur_cache(key))[0]
-        assert same_bits(stored[..., :-2, :], before)
-        assert (stored[..., -2, :] == 7).all()
-        assert (stored[..., -1, :] == 8).all()
+    for key, tokens in zip((3, 4), before, strict=True):
+        appended = torch.tensor([7.0, 8.0])[:, None].expand(2, 2, 2, 2, 3)
+        first, count = GEOMETRY.window(tokens.shape[3] + 2)
+        wanted = torch.cat([tokens, appended], dim=3).narrow(3, first, count)
+        assert same_bits(live(cache.get_recur_cache(key))[0], wanted)
+
+
+@pytest.mark.parametrize("name", ["new:private", "new:slab", "new:paged"])
+def test_an_empty_caches_memory_is_its_batch(name):
+    reserved = make_backend(name, CacheConfig(GEOMETRY)).bytes_reserved
+    assert sum(reserved.values()) == reserved["batch"] == ENVS * GEOMETRY.entry_bytes()
 
 
 @pytest.mark.parametrize(
