@@ -90,13 +90,14 @@ class KVCachePool:
             TypeError, ValueError: the value, key or priority cannot be stored. The pool is unchanged then. After any
                 other error the next call empties the pool (see ``Integrity``).
         """
-        self.integrity.take()
+        integrity = self.integrity
+        integrity.take()
         self.storage.check(value)
         self.check(key, priority)
-        self.integrity.begin()
+        integrity.changing = True  # as ``begin`` does, which would check all of ``take`` again
         slot = self.claim(key, priority, getattr(value, "size", 0))
         self.storage.write(slot, value)
-        self.integrity.end()
+        integrity.changing = False
         return slot
 
     def find(self, key: Hashable) -> int | None:

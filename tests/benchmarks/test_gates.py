@@ -30,7 +30,7 @@ def _assemble(self, assemble=KVCacheManager.assemble):
         raise RuntimeError("out of slots")
     sizes = assemble(self)
     if self.geometry.name == "cartpole":
-        self._batch._memory[: len(sizes)] += 1
+        self._batch._view.heads[:, : len(sizes)] += 1
     return sizes
 
 
