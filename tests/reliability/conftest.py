@@ -12,6 +12,15 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_collection_modifyitems(config, items):
+    """The short form has none of the tests that are marked as the full one's."""
+    if config.getoption("--reliability", default="short") == "full":
+        return
+    kept = [item for item in items if item.get_closest_marker("full") is None]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
+
+
 @pytest.fixture
 def is_full(request):
     """Whether all is run."""

@@ -76,7 +76,7 @@ def refused(done, folder, before):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("size", [1, 5 * KILOBYTE])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.full), 5 * KILOBYTE])
 def test_a_limit_of_a_files_size(server, folder, trace, replayed, command, size):
     """As a full disk, in every size of a file that is written: setrlimit needs no rights."""
     (folder / "old.json").write_text("old")
@@ -143,7 +143,7 @@ def small_disk(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a disk can only be mounted by root")
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("room", [0, 12])
+@pytest.mark.parametrize("room", [pytest.param(0, marks=pytest.mark.full), 12])
 def test_a_small_disk(server, small_disk, trace, replayed, command, room):
     (small_disk / "old.json").write_text("old")
     (small_disk / "old-html").mkdir()

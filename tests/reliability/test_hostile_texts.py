@@ -35,7 +35,7 @@ TOGETHER = "".join(text for text in HOSTILE.values() if len(text) < 100)
 each_text = pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 # All at once, and the slow way: one by one.
 each_page = pytest.mark.parametrize(
-    "text", [TOGETHER, *(pytest.param(text, id=kind, marks=pytest.mark.slow) for kind, text in HOSTILE.items())]
+    "text", [TOGETHER, *(pytest.param(text, id=kind, marks=pytest.mark.full) for kind, text in HOSTILE.items())]
 )
 FEW = ("tag", "closing-tag", "environment", "newline", "byte", "equals")
 

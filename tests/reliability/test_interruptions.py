@@ -50,7 +50,9 @@ LONG = ["synthesize", "record", "replay", "search", "report", "profile", "gate"]
 
 
 @pytest.mark.parametrize("name", LONG)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.full)], ids=["SIGINT", "SIGTERM"]
+)
 def test_a_long_command(server, trace, tmp_path, name, number):
     folder = server.folder / f"{name}-{number}"
     folder.mkdir()
@@ -76,7 +78,7 @@ def test_a_long_command(server, trace, tmp_path, name, number):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.2, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("seconds", [0.5, *(pytest.param(each, marks=pytest.mark.full) for each in (0.2, 1.0, 2.0))])
 def test_while_the_command_is_imported(seconds):
     command = [sys.executable, "-P", "-m", "kvbench", "trace", "check", os.devnull]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

@@ -1,7 +1,7 @@
 """Commands that are killed: every good file is still good or the complete new one, the next run works, nothing is left.
 
 A third of the kills comes at a random moment, the others just before a change of a file, from the first to the last.
-Three kills of each command are the short form; ``KVBENCH_KILLS=50`` is the full one.
+One kill of each command is the short form; ``KVBENCH_KILLS=50`` is the full one.
 """
 
 import json
@@ -23,7 +23,7 @@ from kvbench.results.profile import read_profile_index
 from kvbench.results.replay import ReplayResults
 from kvbench.trace.reader import TraceReader
 
-KILLS = int(os.environ.get("KVBENCH_KILLS", "3"))
+KILLS = int(os.environ.get("KVBENCH_KILLS", "1"))
 
 
 @pytest.fixture(scope="module")
