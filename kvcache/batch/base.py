@@ -88,6 +88,16 @@ class Batch(ABC):
         """Let ``begin`` make a batch cache in memory of its own: somebody may still write to the present one."""
         self._buffer.renew(self.geometry.env_num)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, without the view: a copy makes one of its own memory."""
+        return {name: value for name, value in self.__dict__.items() if name != "_view"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        before = self.keys_values
+        self.begin(before.num_samples)
+        self.keys_values.size = before.size
+
     @abstractmethod
     def assemble(self, rows: Sequence[Row], sizes: Sequence[int]) -> None:
         """Put rows of those sizes into ``keys_values``. Every ``Found`` among them is current."""

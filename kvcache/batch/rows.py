@@ -25,16 +25,9 @@ class RowBatch(Batch):
         super().__init__(geometry, spec)
         self.begin(geometry.env_num)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """For copies, without the view: a copy makes one of its own memory."""
-        return {name: value for name, value in self.__dict__.items() if name != "_view"}
-
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        before = self.keys_values
-        self.begin(before.num_samples)
-        self._view.block.copy_(before.block)  # a caller may have replaced its tensors
-        self.keys_values.size = before.size
+        super().__setstate__(state)
+        self._view.block.copy_(state["keys_values"].block)  # a caller may have replaced its tensors
 
     def assemble(self, rows: Sequence[Row], sizes: Sequence[int]) -> None:
         longest, shortest = max(sizes), min(sizes)

@@ -56,15 +56,8 @@ class TokenBatch(Batch):
         return changes
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies, without the view: a copy makes one of its own memory."""
         self._adopt_given_tensors()
-        return {name: value for name, value in self.__dict__.items() if name != "_view"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        before = self.keys_values
-        self.begin(before.num_samples)
-        self.keys_values.size = before.size
+        return super().__getstate__()
 
     # Where a row's tokens are.
 

@@ -1,6 +1,7 @@
 """The option ``--reliability=full``, and figures that are printed when the tests have ended."""
 
 import pytest
+from reliability.fork_server import ForkServer
 
 
 def pytest_addoption(parser):
@@ -25,6 +26,14 @@ def pytest_collection_modifyitems(config, items):
 def is_full(request):
     """Whether all is run."""
     return request.config.getoption("--reliability", default="short") == "full"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """Commands of kvbench, each in a process of its own."""
+    server = ForkServer(tmp_path_factory.mktemp("commands"))
+    yield server
+    server.close()
 
 
 @pytest.fixture

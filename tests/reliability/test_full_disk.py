@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from reliability.fork_server import ForkServer, left_over
+from reliability.fork_server import left_over
 from traces import TINY, synthetic
 
 from kvbench.record.synthetic import SyntheticSearch
@@ -14,13 +14,6 @@ from kvbench.trace.schema import TraceHeader
 from kvbench.trace.writer import TraceWriter, journal_path
 
 KILOBYTE = 1024
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = ForkServer(tmp_path_factory.mktemp("full-disk"))
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")

@@ -9,20 +9,13 @@ import time
 
 import pytest
 from gate.tiny_repository import make_repository
-from reliability.fork_server import ForkServer, left_over
+from reliability.fork_server import left_over
 from traces import synthetic
 
 from kvbench.cli import main
 from kvbench.cli.main import COMMANDS
 
 HALF = "Interrupted: no file is half written"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = ForkServer(tmp_path_factory.mktemp("interruptions"))
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from gate.tiny_repository import GATES, LIBRARY, edit, git, make_repository
-from reliability.fork_server import ForkServer, left_over
+from reliability.fork_server import left_over
 
 from kvbench.results.decode import read_json
 from kvbench.results.gate import GateResults
@@ -24,13 +24,6 @@ from kvbench.results.replay import ReplayResults
 from kvbench.trace.reader import TraceReader
 
 KILLS = int(os.environ.get("KVBENCH_KILLS", "1"))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = ForkServer(tmp_path_factory.mktemp("kills"))
-    yield server
-    server.close()
 
 
 @pytest.fixture
@@ -54,7 +47,7 @@ def trace(server, folder):
 @pytest.fixture(autouse=True)
 def counted(request, figure):
     if "killed" in request.function.__code__.co_names:
-        figure(f"kills: {request.node.name.removeprefix('test_')}: {KILLS} kills, each followed by checks")
+        figure(f"kills: {request.node.name.removeprefix('test_')}: {KILLS}, each followed by checks")
 
 
 def killed(server, command, before=lambda: None, **options):
