@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.progress import track
 
 from kvbench.cli.console import STDERR
 from kvbench.cli.options import STEPS, FiniteRange, option
+from kvbench.record.fills import FILLS, FilledSearch, root_steps
 from kvbench.record.needs import require_for_trees
 from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
 from kvbench.text import clean
@@ -69,10 +71,25 @@ def recover(file: Path) -> None:
     help="Share of nodes whose key was met before in the search.",
 )
 @click.option("--clear-ended", is_flag=True, help="Clear an environment's init cache when its episode ends.")
-def synthesize(output: Path, geometry: str, searches: int, seed: int, **trees: Any) -> None:
+@click.option("--fill", type=click.Choice(FILLS), help="Search contexts that are this full; episodes follow from it.")
+@click.pass_context
+def synthesize(
+    context: click.Context, /, output: Path, geometry: str, searches: int, seed: int, fill: str | None, **trees: Any
+) -> None:
     """Make a synthetic trace: trees built by the PUCT rule over seeded numbers, no model behind them."""
-    require_for_trees(GEOMETRIES[geometry], searches, trees["num_actions"])
-    search = SyntheticSearch(GEOMETRIES[geometry], searches, seed, **trees)
+    shape, steps = GEOMETRIES[geometry], 0
+    if fill is not None:
+        for name in ("episode_length", "clear_ended"):
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"--fill decides about episodes: leave --{name.replace('_', '-')} out")
+        steps = max(root_steps(shape, fill))
+    # Steps without a search have events too.
+    sized = replace(shape, num_simulations=shape.num_simulations + steps)
+    require_for_trees(sized, searches, trees["num_actions"])
+    search = SyntheticSearch(shape, searches, seed, **trees)
+    if fill is not None:
+        search = FilledSearch(shape, searches, seed, fill=fill, **trees)
     for _ in track(write_synthetic_trace(output, search), "searching", searches, console=STDERR, transient=True):
         pass
-    click.echo(clean(f"{output}: {TraceReader(output).rows} events, synthetic, {geometry}, seed {seed}"))
+    named = f"{geometry}, seed {seed}" + (f", {fill}" if fill else "")
+    click.echo(clean(f"{output}: {TraceReader(output).rows} events, synthetic, {named}"))

@@ -20,7 +20,7 @@ from kvbench.trace.schema import ASSEMBLE, CLEAR, LOOKUP, NO_ENV, ROOT_SIMULATIO
 from kvbench.trace.writer import TraceWriter, check_new
 from kvcache import TOKENS_PER_STEP, Geometry
 
-__all__ = ["SyntheticSearch", "write_synthetic_trace"]
+__all__ = ["Node", "SyntheticSearch", "write_synthetic_trace"]
 
 # MuZero's constants (Schrittwieser et al. 2020, appendix B), as LightZero 0.2.0 sets them too.
 PB_C_BASE = 19652
@@ -33,7 +33,7 @@ _UNIT = float(1 << 53)
 
 
 @dataclass(slots=True)
-class _Node:
+class Node:
     """A node of a search tree; its children are in the order of the actions."""
 
     key: int
@@ -43,7 +43,7 @@ class _Node:
     value: float
     reward: float
     priors: list[float]
-    children: dict[int, _Node] = field(default_factory=dict)
+    children: dict[int, Node] = field(default_factory=dict)
     visits: int = 0
     total: float = 0.0
 
@@ -52,7 +52,7 @@ class _Node:
 class _Environment:
     """The position of one environment in its episode, and the keys below the root of its present search."""
 
-    root: _Node | None = None  # None before the first step
+    root: Node | None = None  # None before the first step
     steps_left: int = 0
     keys: list[int] = field(default_factory=list)
 
@@ -81,6 +81,7 @@ class SyntheticSearch:
             raise ValueError(f"context_length {self.geometry.context_length} stores nothing: there is no trace to make")
         self._environments = [_Environment() for _ in range(self.geometry.env_num)]
         self._batch = 0
+        self._step = 0  # of the environments: numbers are drawn by it
 
     @property
     def source(self) -> dict[str, Any]:
@@ -93,9 +94,9 @@ class SyntheticSearch:
     def write(self, writer: TraceWriter) -> Iterator[int]:
         """Write all events, yielding the number of searches done after each."""
         for search in range(self.searches):
+            self._step = search
             self._begin_search(writer, search)
-            for simulation in range(self.geometry.num_simulations):
-                self._simulate(writer, search, simulation)
+            self._simulate_all(writer, search)
             if self.clear_ended:
                 self._clear_ended(writer, search)
             yield search + 1
@@ -107,8 +108,8 @@ class SyntheticSearch:
 
     def _begin_search(self, writer: TraceWriter, search: int) -> None:
         """Root inferences: one batch for the environments that begin an episode, one for those that go on."""
-        begun: dict[int, _Node | None] = {}
-        going: dict[int, _Node | None] = {}
+        begun: dict[int, Node | None] = {}
+        going: dict[int, Node | None] = {}
         for env, environment in enumerate(self._environments):
             environment.keys = []
             if environment.steps_left == 0:
@@ -124,6 +125,10 @@ class SyntheticSearch:
                 self._environments[env].root = root
         writer.add(CLEAR, "recur", NO_ENV, self._batch - 1, search, ROOT_SIMULATION)
 
+    def _simulate_all(self, writer: TraceWriter, search: int) -> None:
+        for simulation in range(self.geometry.num_simulations):
+            self._simulate(writer, search, simulation)
+
     def _simulate(self, writer: TraceWriter, search: int, simulation: int) -> None:
         paths, actions = {}, {}
         for env, environment in enumerate(self._environments):
@@ -136,8 +141,8 @@ class SyntheticSearch:
             _backup([*paths[env], leaf])
 
     def _infer(
-        self, writer: TraceWriter, search: int, simulation: int, parents: Mapping[int, _Node | None]
-    ) -> dict[int, _Node]:
+        self, writer: TraceWriter, search: int, simulation: int, parents: Mapping[int, Node | None]
+    ) -> dict[int, Node]:
         """Write one inference and make its nodes, by environment; without parents they start from nothing."""
         place = (self._batch, search, simulation)
         at_root = simulation == ROOT_SIMULATION
@@ -152,22 +157,22 @@ class SyntheticSearch:
         for env, parent in parents.items():
             above, size, value = (None, 0, 0.0) if parent is None else (parent.key, parent.size, parent.value)
             tokens = 1 if parent is None else TOKENS_PER_STEP
-            key = self._new_key(search, env, simulation)
+            key = self._new_key(env, simulation)
             row = writer.add(STORE, pool, env, *place, key=key, parent=above, tokens=tokens, depth=depths[env])
             _, size = self.geometry.window(size + tokens)
-            drawn = (search, env, simulation + 1)
+            drawn = (self._step, env, simulation + 1)
             reward = 0.0 if at_root else self._uniform(*drawn, 3) * 0.1
             priors = self._priors(*drawn, noise=at_root)
-            nodes[env] = _Node(key, row, size, depths[env], self._value(value, *drawn), reward, priors)
+            nodes[env] = Node(key, row, size, depths[env], self._value(value, *drawn), reward, priors)
         self._batch += 1
         return nodes
 
-    def _new_key(self, search: int, env: int, simulation: int) -> int:
+    def _new_key(self, env: int, simulation: int) -> int:
         # Never again the root's: a node under it would be found in the init pool.
         keys = self._environments[env].keys
-        if keys and self._uniform(search, env, simulation, 4) < self.transpositions:
-            return keys[self._draw(search, env, simulation, 5) % len(keys)]
-        return mix(self.seed, search, env, simulation + 1)
+        if keys and self._uniform(self._step, env, simulation, 4) < self.transpositions:
+            return keys[self._draw(self._step, env, simulation, 5) % len(keys)]
+        return mix(self.seed, self._step, env, simulation + 1)
 
     def _draw(self, *place: int) -> int:
         """A 64-bit number that belongs to a place in the trace; no stream, so that no order matters."""
@@ -195,7 +200,7 @@ class SyntheticSearch:
         return priors
 
 
-def _descend(root: _Node, num_actions: int) -> tuple[list[_Node], int]:
+def _descend(root: Node, num_actions: int) -> tuple[list[Node], int]:
     """From the root by PUCT to an edge that has no node yet: the path to its parent, and the action."""
     lowest, highest = _value_range(root)
     path = [root]
@@ -207,7 +212,7 @@ def _descend(root: _Node, num_actions: int) -> tuple[list[_Node], int]:
         path.append(node.children[action])
 
 
-def _puct(node: _Node, action: int, lowest: float, highest: float) -> float:
+def _puct(node: Node, action: int, lowest: float, highest: float) -> float:
     """MuZero's score of an edge, values normalised by the range seen in the tree."""
     child = node.children.get(action)
     visits = child.visits if child else 0
@@ -219,7 +224,7 @@ def _puct(node: _Node, action: int, lowest: float, highest: float) -> float:
     return score
 
 
-def _value_range(root: _Node) -> tuple[float, float]:
+def _value_range(root: Node) -> tuple[float, float]:
     lowest, highest = math.inf, -math.inf
     stack = list(root.children.values())
     while stack:
@@ -230,7 +235,7 @@ def _value_range(root: _Node) -> tuple[float, float]:
     return lowest, highest
 
 
-def _backup(path: list[_Node]) -> None:
+def _backup(path: list[Node]) -> None:
     value = path[-1].value
     for node in reversed(path):
         node.visits += 1
