@@ -33,6 +33,9 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option(
     "--training", "trainings", multiple=True, type=_FILE, help="A file of 'kvbench train --json'; several times."
 )
+@click.option(
+    "--search", "searches", multiple=True, type=_FILE, help="A file of 'kvbench search --json'; several times."
+)
 @click.option("--output", type=_FOLDER, default=Path("reports/html"), help="Folder of the pages.")
 @click.option("--repository", type=_FOLDER, default=Path(), help="A checkout of what was measured.")
 @click.option(
@@ -50,8 +53,8 @@ def report(output: Path, histories: int | None, command: str | None, **inputs: A
     """
     from kvbench.report import MOST_HISTORIES, Inputs, build_report
 
-    if not any(inputs[each] for each in ("results", "replays", "benchmarks", "traces", "profile", "trainings")):
-        kinds = "--results, --replay, --benchmark, --trace, --profile or --training"
+    if not any(inputs[each] for each in inputs if each not in ("repository", "since")):
+        kinds = "--results, --replay, --benchmark, --trace, --profile, --training or --search"
         raise click.UsageError(f"nothing to report: give {kinds}")
     given = Inputs(
         **inputs,

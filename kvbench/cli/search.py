@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from rich.table import Column, Table
 from kvbench.cli.console import say, show
 from kvbench.cli.options import COUNT, model_options, option
 from kvbench.measure.machine import Machine
+from kvbench.measure.search_split import PARTS, SplitClock, split_search
 from kvbench.record.needs import require_for_searches
 from kvbench.results.decode import write_json
 from kvbench.results.search import SearchedBackend, SearchResults
-from kvcache import AUTO, LOGGED_STALE_HITS, STORAGES, CacheMismatchError, Geometry, ObservedCache
+from kvcache import AUTO, LOGGED_STALE_HITS, STORAGES, CacheMismatchError, Geometry
 from kvcache.world_model import Played, SearchConfig, WorldModel, WorldModelConfig, play
 
 __all__ = ["search"]
@@ -32,39 +33,29 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-class CacheClock:
-    """An observer that adds up the ``seconds`` of a cache's calls; in validation mode of both and their comparison."""
-
-    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
-        self.seconds = 0.0
-        self._now = now
-
-    def __call__(self, operation: str, call: Callable[..., Any], *args: Any) -> Any:
-        start = self._now()
-        try:
-            return call(*args)
-        finally:
-            self.seconds += self._now() - start
-
-
 class _Run:
     """One backend's model, and times and results of its searches."""
 
-    def __init__(self, name: str, config: WorldModelConfig) -> None:
+    def __init__(self, name: str, config: WorldModelConfig, searched: SearchConfig) -> None:
         self.name = name
-        self.model = WorldModel(replace(config, **{"use_new_cache_manager": True, **_SETTINGS[name]}))
-        self.cache, self.clock = self.model.cache, CacheClock()
-        self.model.cache = ObservedCache(self.cache, self.clock)
+        model = WorldModel(replace(config, **{"use_new_cache_manager": True, **_SETTINGS[name]}))
+        self.model, self.cache, self.clock = model, model.cache, SplitClock()
+        self.whole = split_search(model, searched, self.clock)
         self.searches: list[Played] = []
-        self.seconds: list[float] = []
-        self.cache_seconds: list[float] = []
+        self.seconds: dict[str, list[float]] = {part: [] for part in PARTS}  # of each search
 
     def search(self, playing: Iterator[Played]) -> None:
         """Time one search."""
-        self.clock.seconds, start = 0.0, time.perf_counter()
-        self.searches.append(next(playing))
-        self.seconds.append(time.perf_counter() - start)
-        self.cache_seconds.append(self.clock.seconds)
+        self.clock.start()
+        self.searches.append(self.clock("rest", next, playing))
+        for part, seconds in self.clock.seconds.items():
+            self.seconds[part].append(seconds)
+
+    @property
+    def totals(self) -> np.ndarray:
+        """Seconds of each search."""
+        totals: np.ndarray = np.sum(list(self.seconds.values()), axis=0)
+        return totals
 
 
 @click.command()
@@ -105,11 +96,12 @@ def search(
     require_for_searches("this search", shape, caches, searches, recur_slots)
     try:
         config = WorldModelConfig(shape, seed=seed, recur_pool_size=recur_slots, cache_validation_mode=validate)
-        runs = [_Run(name, config) for name in backends]
+        searched = SearchConfig(num_simulations=shape.num_simulations)
+        runs = [_Run(name, config, searched) for name in backends]
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     try:
-        _play(runs, searches, seed, SearchConfig(num_simulations=shape.num_simulations))
+        _play(runs, searches, seed)
     except CacheMismatchError as error:
         raise click.ClickException(str(error)) from error
     numbers = SearchResults(
@@ -119,6 +111,7 @@ def search(
         recur_slots=recur_slots,
         validated=validate,
         machine=Machine.describe().to_dict(),
+        command=sys.argv[1:],
         backends=[_summary(run, runs[0]) for run in runs],
     )
     if json_file is not None:
@@ -131,8 +124,8 @@ def search(
             say(f"{run.name}: {found}; the first {LOGGED_STALE_HITS} were logged")
 
 
-def _play(runs: Sequence[_Run], searches: int, seed: int, config: SearchConfig) -> None:
-    plays = [play(run.model, searches, seed, config) for run in runs]
+def _play(runs: Sequence[_Run], searches: int, seed: int) -> None:
+    plays = [play(run.model, searches, seed, search=run.whole) for run in runs]
     for number in range(searches):
         order = list(zip(runs, plays, strict=True))
         for run, playing in order if number % 2 == 0 else reversed(order):
@@ -143,12 +136,13 @@ def _summary(run: _Run, first: _Run) -> SearchedBackend:
     """The numbers of one backend, beside those of the first."""
     pairs = list(zip(run.searches, first.searches, strict=True))
     stats, report = run.cache.hierarchy_stats, run.cache.report
+    medians = {f"{part}_ms_median": 1e3 * float(np.median(seconds)) for part, seconds in run.seconds.items()}
     return SearchedBackend(
         name=run.name,
-        search_ms_median=1e3 * float(np.median(run.seconds)),
-        times_faster_median=float(np.median(np.divide(first.seconds, run.seconds))),
-        cache_share_median=float(np.median(np.divide(run.cache_seconds, run.seconds))),
-        cache_ms_median=1e3 * float(np.median(run.cache_seconds)),
+        search_ms_median=1e3 * float(np.median(run.totals)),
+        times_faster_median=float(np.median(first.totals / run.totals)),
+        cache_share_median=float(np.median(run.seconds["cache"] / run.totals)),
+        **medians,
         bytes_reserved=sum(run.cache.bytes_reserved.values()),
         hits=stats.hits,
         misses=stats.misses,
@@ -171,6 +165,9 @@ def _print(numbers: SearchResults) -> None:
         "times faster than the first, median": "{0.times_faster_median:.2f}",
         f"of it {cache_work}, ms, median": "{0.cache_ms_median:.2f}",
         f"of it {cache_work}, %, median": "{cache_percent:.1f}",
+        "of it inferences without the cache, ms, median": "{0.forward_ms_median:.1f}",
+        "of it trees, ms, median": "{0.tree_ms_median:.2f}",
+        "of it the rest, environments for the most part, ms, median": "{0.rest_ms_median:.2f}",
         "bytes reserved, MB": "{megabytes:.1f}",
         "hits / misses below the roots": "{0.hits} / {0.misses}",
         f"the same actions as the first, of {searches} searches": "{0.searches_with_the_same_actions}",

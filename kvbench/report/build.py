@@ -21,6 +21,7 @@ from kvbench.report.site import Group, PageLink, ReportError, Site
 from kvbench.report.text import clean, file_name
 from kvbench.report.training import headlines as training_headlines
 from kvbench.report.training import read_training
+from kvbench.report.whole_searches import read_whole_searches, split_panels
 from kvbench.results.asv import load_machines
 from kvbench.results.decode import LeftOut
 from kvbench.results.profile import read_profile_index
@@ -38,6 +39,7 @@ _KINDS = (
     ("traces", "--trace FILE"),
     ("profiles", "kvbench profile ..., then --profile FOLDER"),
     ("training runs", "kvbench train ... --json FILE, then --training FILE"),
+    ("whole searches", "kvbench search ... --json FILE, then --search FILE"),
 )
 
 Progress = Callable[[str], None]
@@ -58,6 +60,7 @@ class Inputs:
         histories: how many figures of histories are drawn at most, those with change points first.
         command: that makes the report, as a reader would repeat it.
         trainings: files of ``kvbench train --json``.
+        searches: files of ``kvbench search --json``.
     """
 
     results: Path | None = None
@@ -70,6 +73,7 @@ class Inputs:
     histories: int = MOST_HISTORIES
     command: str = "kvbench report"
     trainings: Sequence[Path] = ()
+    searches: Sequence[Path] = ()
 
 
 def build_report(
@@ -129,6 +133,7 @@ class _Report:
             f"{file_name('training', name)}.html": read_training(path, name)
             for path, name in _named_apart(inputs.trainings)
         }
+        self.searches = [read_whole_searches(path, name) for path, name in _named_apart(inputs.searches)]
         if inputs.profile is not None and not inputs.profile.is_dir():
             raise ReportError(inputs.profile, "no folder of profiles")
         self.profile = None if inputs.profile is None else read_profile_index(inputs.profile)
@@ -169,6 +174,7 @@ class _Report:
         replays, at_a_glance = self.replays, (backends.step_panels, backends.outcome_panels, backends.work_panels)
         groups = {
             "At a glance": [panel for make in at_a_glance for panel in make(replays)],
+            "Whole searches": list(split_panels(self.searches)),
             "Hit rate against capacity": capacities.capacity_panels(self.files, self._requests()),
             "How long calls take": backends.distribution_panels(replays),
             "Memory": backends.memory_panels(replays),
@@ -213,11 +219,18 @@ class _Report:
     def _front(self, judgement: Judgement, pages: dict[str, str]) -> None:
         found = [*comparisons.from_replays(self.files), *comparisons.from_history(self.history)]
         sentence, changed = front.changed_table(judgement.change_points, self.commits, self.history, pages)
-        given = (self.inputs.results, self.files, self.benchmarks, self.traces, self.profile, self.trainings)
+        given = (
+            self.inputs.results, self.files, self.benchmarks, self.traces, self.profile, self.trainings, self.searches,
+        )  # fmt: skip
         absent = [kind for kind, value in zip(_KINDS, given, strict=True) if not value]
         not_measured = front.not_measured_table(found, self.files, self.history, absent, self.left_out)
         machines = front.machine_table(
-            self.files, self.benchmarks, self.trainings.values(), self.machines, self.history, self.commits
+            self.files,
+            self.benchmarks,
+            [*self.trainings.values(), *self.searches],
+            self.machines,
+            self.history,
+            self.commits,
         )
         panels = {
             "details": Panel("verdicts", "Every comparison", comparisons.comparison_table(found), open=len(found) < 2),

@@ -22,6 +22,7 @@ from kvbench.report.panels import Cell, Link, Table
 from kvbench.report.regressions import change_table
 from kvbench.report.text import clean, words
 from kvbench.report.training import Training
+from kvbench.report.whole_searches import WholeSearches
 from kvbench.results.decode import LeftOut
 from kvbench.results.profile import ProfileIndex
 from kvbench.results.pytest_benchmark import MADE_BY
@@ -134,7 +135,7 @@ def not_measured_table(
 def machine_table(
     files: Iterable[ReplayFile],
     benchmarks: Iterable[BenchmarkFile],
-    trainings: Iterable[Training],
+    runs: Iterable[Training | WholeSearches],
     machines: Mapping[str, Mapping[str, str]],
     history: History,
     commits: Commits,
@@ -149,11 +150,11 @@ def machine_table(
     for benchmark in benchmarks:
         commit = _with_age(benchmark.commit, commits)
         rows.append([benchmark.name, "cpu", commit, benchmark.machine, benchmark.content.datetime, MADE_BY])
-    for training in trainings:
-        content = training.content
-        commit = _with_age(str(content.machine.get(COMMIT) or ""), commits)
-        described = f"{_described(content.machine)}; {_described(content.packages)}"
-        rows.append([training.name, "cpu", commit, described, "", training.command])
+    for run in runs:
+        machine = run.content.machine
+        commit = _with_age(str(machine.get(COMMIT) or ""), commits)
+        packages = f"; {_described(run.content.packages)}" if isinstance(run, Training) else ""
+        rows.append([run.name, "cpu", commit, f"{_described(machine)}{packages}", "", run.command])
     for name, versions in machines.items():
         last = next(reversed(history.commits.get(clean(name), ())), "")
         commit = f"up to {_with_age(last, commits)}" if last else ""

@@ -9,11 +9,16 @@ from msgspec import Struct
 from kvbench.results.decode import Scalars
 from kvcache import Geometry
 
-__all__ = ["SearchResults", "SearchedBackend"]
+__all__ = ["MADE_BY", "SearchResults", "SearchedBackend"]
+
+MADE_BY = "'kvbench search --json'"
 
 
 class SearchedBackend(Struct, frozen=True, kw_only=True):
-    """The searches of one backend beside those of the first; times in their names' unit, medians over searches."""
+    """The searches of one backend beside those of the first; times in their names' unit, medians over searches.
+
+    A search is divided into forward (inferences without the cache), cache, tree and rest; older files have only cache.
+    """
 
     name: str
     search_ms_median: float
@@ -27,6 +32,9 @@ class SearchedBackend(Struct, frozen=True, kw_only=True):
     searches_with_the_same_visits: int
     largest_difference_of_values: float
     validation: dict[str, Any] | None
+    forward_ms_median: float | None = None
+    tree_ms_median: float | None = None
+    rest_ms_median: float | None = None
 
 
 class SearchResults(Struct, frozen=True, kw_only=True):
@@ -41,3 +49,4 @@ class SearchResults(Struct, frozen=True, kw_only=True):
     validated: bool
     machine: Scalars
     backends: list[SearchedBackend]
+    command: list[str] = []  # after kvbench's name; older files do not have it

@@ -70,7 +70,12 @@ class Played:
 
 
 def play(
-    model: WorldModel, searches: int, seed: int, config: SearchConfig | None = None, episode_length: int = 20
+    model: WorldModel,
+    searches: int,
+    seed: int,
+    config: SearchConfig | None = None,
+    episode_length: int = 20,
+    search: Search | None = None,
 ) -> Iterator[Played]:
     """That many searches of all the model's environments, each followed by the action it chose.
 
@@ -82,8 +87,9 @@ def play(
         seed: of observations, noise and choices.
         config: of the search.
         episode_length: steps of environment 0's episodes.
+        search: the one to run, in the place of one of ``config``.
     """
-    search, count = Search(model, config), model.geometry.env_num
+    search, count = search or Search(model, config), model.geometry.env_num
     shape = model.config.observation_shape
     envs = [SyntheticEnv(shape, (seed, env), episode_length + env) for env in range(count)]
     generators = [np.random.default_rng([seed, env]) for env in range(count)]

@@ -13,6 +13,7 @@ from kvcache.geometry import is_whole
 from kvcache.world_model.inference import Inference
 from kvcache.world_model.inputs import whole_numbers
 from kvcache.world_model.model import WorldModel
+from kvcache.world_model.tree import Trees
 
 __all__ = ["Search", "SearchConfig", "SearchResult"]
 
@@ -80,95 +81,6 @@ class SearchResult:
     depths: np.ndarray
 
 
-class _Bounds:
-    """The least and the largest mean value that any node of one tree ever had: between them values are normalised."""
-
-    def __init__(self) -> None:
-        self.least, self.most = math.inf, -math.inf
-
-    def see(self, value: float) -> None:
-        self.least, self.most = min(self.least, value), max(self.most, value)
-
-    def normalised(self, values: np.ndarray) -> np.ndarray:
-        return (values - self.least) / (self.most - self.least) if self.most > self.least else values
-
-
-class _Node:
-    """A state of one environment's tree, and its children's statistics, action by action."""
-
-    __slots__ = ("children", "key", "latent", "priors", "rewards", "value_sums", "visits")
-
-    def __init__(self, latent: np.ndarray, policy_logits: np.ndarray, key: int | None) -> None:
-        self.latent, self.key = latent, key  # [1, E]; the key of its context, where keys are chained
-        weights = np.exp(policy_logits - policy_logits.max(), dtype=np.float64)
-        self.priors = weights / weights.sum()
-        actions = len(policy_logits)
-        self.children: list[_Node | None] = [None] * actions
-        self.visits = np.zeros(actions, dtype=np.int64)
-        self.value_sums = np.zeros(actions)  # of the children's own values
-        self.rewards = np.zeros(actions)
-
-
-def _nodes(found: Inference) -> list[_Node]:
-    """The states that an inference predicted, one of each row."""
-    keys: Sequence[int | None] = found.keys or [None] * len(found.values)
-    return [_Node(*each) for each in zip(found.latents, found.policy_logits, keys, strict=True)]
-
-
-class _Tree:
-    """The search of one environment."""
-
-    def __init__(self, config: SearchConfig, root: _Node, value: float) -> None:
-        self.config = config
-        self.root = root
-        self.bounds = _Bounds()
-        self.value_sum, self.visits = value, 1
-        self.path: list[tuple[_Node, int]] = []
-
-    def select(self) -> tuple[_Node, int]:
-        """Follow the best children to one that is not expanded: its parent and the action that leads to it."""
-        node, self.path = self.root, []
-        while True:
-            action = self._best(node)
-            self.path.append((node, action))
-            child = node.children[action]
-            if child is None:
-                return node, action
-            node = child
-
-    def _best(self, node: _Node) -> int:
-        config, total = self.config, int(node.visits.sum())
-        weight = math.log((1 + total + config.pb_c_base) / config.pb_c_base) + config.pb_c_init
-        explored = weight * node.priors * math.sqrt(total) / (1 + node.visits)
-        visited = node.visits > 0
-        values = np.zeros(len(explored))
-        if visited.any():
-            means = node.value_sums[visited] / node.visits[visited]
-            values[visited] = self.bounds.normalised(node.rewards[visited] + config.discount * means)
-        if not total:  # nothing has been visited: the prior decides
-            explored = node.priors
-        return int(np.argmax(values + explored))
-
-    def expand(self, child: _Node, reward: float, value: float) -> None:
-        """Put ``child`` where the last selection ended, and count what it is worth all the way up."""
-        parent, action = self.path[-1]
-        parent.children[action] = child
-        parent.rewards[action] = reward
-        for node, action in reversed(self.path):
-            node.visits[action] += 1
-            node.value_sums[action] += value
-            self.bounds.see(float(node.value_sums[action] / node.visits[action]))
-            value = float(node.rewards[action]) + self.config.discount * value
-        self.value_sum += value
-        self.visits += 1
-        self.bounds.see(self.value)
-
-    @property
-    def value(self) -> float:
-        """The root's: the mean of what the model said of it and of what was counted since."""
-        return self.value_sum / self.visits
-
-
 class Search:
     """Batched search: one recurrent inference of all environments for each simulation.
 
@@ -205,33 +117,21 @@ class Search:
         if len(generators) != count:
             raise ValueError(f"there are {count} roots and {len(generators)} generators: each root has its own")
         starts = whole_numbers("timesteps", timesteps, [count], one_for_all=True)
-        trees = [_Tree(config, root, float(value)) for root, value in zip(_nodes(roots), roots.values, strict=True)]
-        for tree, generator in zip(trees, generators, strict=True):
-            noise = generator.dirichlet([config.dirichlet_alpha] * len(tree.root.priors))
-            tree.root.priors = (1 - config.noise_fraction) * tree.root.priors + config.noise_fraction * noise
-        depths: list[list[int]] = []
+        noise = [each.dirichlet([config.dirichlet_alpha] * roots.policy_logits.shape[1]) for each in generators]
+        trees = Trees(config, roots, np.array(noise))
+        depths = []
         for simulation in range(config.num_simulations):
-            parents, actions = zip(*(tree.select() for tree in trees), strict=True)
-            depths.append([len(tree.path) for tree in trees])
-            keys = {} if roots.keys is None else {"keys": [parent.key for parent in parents]}
+            leaves = trees.select(1)
+            depths.append(leaves.depths)
+            keys = {} if leaves.keys is None else {"keys": leaves.keys}
+            above = starts + leaves.depths - 1
             found = self.model.forward_recurrent_inference(
-                np.stack([parent.latent for parent in parents]),
-                actions,
-                envs,
-                simulation,
-                starts + np.array(depths[-1]) - 1,
-                reanalyzes,
-                **keys,
+                leaves.latents, leaves.actions, envs, simulation, above, reanalyzes, **keys
             )
-            for row, (tree, child) in enumerate(zip(trees, _nodes(found), strict=True)):
-                tree.expand(child, float(found.rewards[row]), float(found.values[row]))
-        visits = np.stack([tree.root.visits for tree in trees])
-        return SearchResult(
-            visits,
-            np.array([tree.value for tree in trees]),
-            np.array([self._chosen(each, generator) for each, generator in zip(visits, generators, strict=True)]),
-            np.array(depths),
-        )
+            trees.expand(found)
+        visits = trees.visits
+        actions = [self._chosen(each, generator) for each, generator in zip(visits, generators, strict=True)]
+        return SearchResult(visits, trees.values, np.array(actions), np.array(depths))
 
     def _chosen(self, visits: np.ndarray, generator: np.random.Generator) -> int:
         if self.config.temperature == 0:

@@ -10,6 +10,7 @@ import numpy as np
 from asv_files import write_results
 from git_history import make_history
 from replay_files import replay, synthetic
+from search_files import write_searches
 from training_files import backend, results
 
 from kvbench.replay.summary import describe_trace
@@ -41,7 +42,8 @@ def make_plain(folder: Path) -> tuple[list[dict[str, Any]], list[Path]]:
     history = write_results(folder / "results", HISTORY, units={"x.track_bytes_reserved": "bytes"})
     training = folder / "training.json"
     write_json(training, results(backend("legacy"), backend("new"), backend("new:slab", first_difference="search 2")))
-    inputs = Inputs(history, [file], [], [trace], repository=folder, trainings=[training])
+    searches = write_searches(folder / "search.json", "legacy", "new")
+    inputs = Inputs(history, [file], [], [trace], repository=folder, trainings=[training], searches=[searches])
     pages = build_report(inputs, folder / "html")
     return json.loads(file.read_text())["replays"], pages
 
@@ -58,6 +60,7 @@ def make_hostile(folder: Path) -> list[Path]:
         repository,
         command=f"kvcache {SEEN}",
         trainings=[_training(folder / "training<script>.json")],
+        searches=[_searches(folder / "search<script>.json")],
     )
     (folder / "profile").mkdir()
     name = "<img src=x onerror=alert(1)>#?.json"
@@ -114,6 +117,14 @@ def _training(path: Path) -> Path:
     content = json.loads(path.read_text())
     content |= {"environment": HOSTILE, "library": HOSTILE, "command": [HOSTILE], "machine": {HOSTILE: HOSTILE}}
     content |= {"settings": {HOSTILE: {HOSTILE: [HOSTILE]}}, "packages": {HOSTILE: HOSTILE}}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def _searches(path: Path) -> Path:
+    content = json.loads(write_searches(path, HOSTILE, f"{HOSTILE}2").read_text())
+    content |= {"machine": {HOSTILE: HOSTILE}, "command": [HOSTILE]}
+    content["geometry"]["name"] = HOSTILE
     path.write_text(json.dumps(content))
     return path
 

@@ -21,17 +21,19 @@ SEARCH = {
 
 
 @pytest.mark.parametrize(
-    ("content", "kind", "name"), [(GATE, GateResults, "kvcache-gate"), (SEARCH, SearchResults, "kvcache-search")]
+    ("content", "kind", "name", "added"),
+    [(GATE, GateResults, "kvcache-gate", {}), (SEARCH, SearchResults, "kvcache-search", {"command": []})],
 )
 class TestVersions:
-    def test_a_file_without_a_version_is_of_the_first(self, tmp_path, content, kind, name):
+    def test_a_file_without_a_version_is_of_the_first(self, tmp_path, content, kind, name, added):
         (tmp_path / "old.json").write_text(json.dumps(content))
         found = read_json(tmp_path / "old.json", kind, "a test")
         write_json(tmp_path / "new.json", found)
-        assert json.loads((tmp_path / "new.json").read_text()) == content | {"format": name, "schema_version": 1}
+        written = json.loads((tmp_path / "new.json").read_text())
+        assert written == content | added | {"format": name, "schema_version": 1}
         assert read_json(tmp_path / "new.json", kind, "a test") == found
 
-    def test_another_version_is_refused_in_one_line(self, tmp_path, content, kind, name):
+    def test_another_version_is_refused_in_one_line(self, tmp_path, content, kind, name, added):
         (tmp_path / "new.json").write_text(json.dumps(content | {"schema_version": 2}))
         with pytest.raises(ResultsError, match=r"value 2 \(at \$\.schema_version\): give what a test wrote$"):
             read_json(tmp_path / "new.json", kind, "a test")

@@ -1,0 +1,118 @@
+"""The trees of one search, those of all environments in the same arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kvcache.world_model.inference import Inference
+
+if TYPE_CHECKING:
+    from kvcache.world_model.search import SearchConfig
+
+try:
+    import kvcache.world_model._tree_arrays as arrays
+except ImportError:  # it could not be compiled
+    import kvcache.world_model.tree_arrays as arrays  # type: ignore[no-redef]
+
+__all__ = ["Leaves", "Trees"]
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """What is to be inferred next: a state of each tree, or several; the first of all trees, then the second.
+
+    Attributes:
+        latents: ``[n, 1, E]``, of the states above.
+        actions: ``[n]``, that lead from there.
+        depths: ``[n]``, of the leaves; the root's children are at 1.
+        keys: ``[n]``, of the contexts of ``latents``, where keys are chained.
+    """
+
+    latents: np.ndarray
+    actions: np.ndarray
+    depths: np.ndarray
+    keys: list[int] | None
+
+
+class Trees:
+    """A tree of each environment, grown by one simulation after the other.
+
+    Args:
+        config: of the search.
+        roots: what the model said of them.
+        noise: ``[B, A]``, that is mixed into the roots' priors.
+    """
+
+    def __init__(self, config: SearchConfig, roots: Inference, noise: np.ndarray) -> None:
+        rows, actions = roots.policy_logits.shape
+        nodes = 1 + config.num_simulations
+        self._constants = float(config.discount), float(config.pb_c_base), float(config.pb_c_init)
+        self._counts = np.zeros((3, rows, nodes, actions), dtype=np.int64)
+        self._numbers = np.zeros((3, rows, nodes, actions))
+        self._bounds = np.stack([np.full(rows, np.inf), np.full(rows, -np.inf), roots.values.astype(np.float64)])
+        self._latents = np.empty((rows, nodes, *roots.latents.shape[1:]), roots.latents.dtype)
+        self._keys: list[list[int]] = []  # of the nodes, [N][B], where keys are chained
+        self._nodes = 0
+        self._paths: list[tuple[np.ndarray, np.ndarray]] = []  # and depths, of the leaves that are inferred now
+        self._rows = np.arange(rows)
+        self._add(roots, slice(None))
+        priors = self._numbers[2, :, 0]
+        priors[:] = (1 - config.noise_fraction) * priors + config.noise_fraction * noise
+
+    @property
+    def visits(self) -> np.ndarray:
+        """Visits of the roots' children ``[B, A]``."""
+        return self._counts[0, :, 0].copy()
+
+    @property
+    def values(self) -> np.ndarray:
+        """The roots' ``[B]``: means of what the model said of them and of what was counted since."""
+        values: np.ndarray = self._bounds[2] / (1 + self._counts[0, :, 0].sum(1))
+        return values
+
+    def select(self, leaves: int) -> Leaves:
+        """Choose that many leaves of each tree; ``expand`` takes what is inferred of them."""
+        rows, nodes = self._counts.shape[1:3]
+        self._paths = [
+            (np.empty((rows, nodes, 2), dtype=np.int64), np.empty(rows, dtype=np.int64)) for _ in range(leaves)
+        ]
+        for path, depths in self._paths:
+            arrays.select(self._counts, self._numbers, self._bounds, path, depths, *self._constants)
+        ends = np.stack([path[self._rows, depths - 1] for path, depths in self._paths])
+        parents = ends[:, :, 0]
+        keys = (
+            [self._keys[node][row] for line in parents.tolist() for row, node in enumerate(line)]
+            if self._keys
+            else None
+        )
+        return Leaves(
+            self._latents[self._rows, parents].reshape(parents.size, *self._latents.shape[2:]),
+            ends[:, :, 1].ravel(),
+            np.concatenate([depths for _, depths in self._paths]),
+            keys,
+        )
+
+    def expand(self, found: Inference) -> None:
+        """Make nodes of the selected leaves, and count their values."""
+        rewards, values = found.rewards.astype(np.float64), found.values.astype(np.float64)
+        for leaf, (path, depths) in enumerate(self._paths):
+            rows = slice(leaf * len(depths), (leaf + 1) * len(depths))
+            node = self._add(found, rows)
+            discount = self._constants[0]
+            arrays.backup(
+                self._counts, self._numbers, self._bounds, path, depths, discount, node, rewards[rows], values[rows]
+            )
+
+    def _add(self, found: Inference, rows: slice) -> int:
+        """Keep what is known of new nodes, one of each tree, and return their number."""
+        node, logits = self._nodes, found.policy_logits[rows]
+        weights = np.exp(logits - logits.max(1, keepdims=True), dtype=np.float64)
+        self._numbers[2, :, node] = weights / weights.sum(1, keepdims=True)
+        self._latents[:, node] = found.latents[rows]
+        if found.keys is not None:
+            self._keys.append(found.keys[rows])
+        self._nodes += 1
+        return node
