@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from kvcache import kernel_observers
 
-__all__ = ["Counts", "OperationCounter", "new_storages", "tensors_in"]
+__all__ = ["Counts", "DispatchMode", "OperationCounter", "PlainCounter", "is_view", "new_storages", "tensors_in"]
 
 # Operations that only make or describe tensors: no element is moved.
 _ALLOCATING_ONLY = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"})
@@ -41,22 +41,60 @@ class Counts:
     synchronisations: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+        return Counts(
+            self.tensor_ops + other.tensor_ops,
+            self.bytes_copied + other.bytes_copied,
+            self.allocations + other.allocations,
+            self.bytes_allocated + other.bytes_allocated,
+            self.synchronisations + other.synchronisations,
+        )
 
 
-class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts every operation dispatched while the mode is active, and the library's own kernels, of any thread.
+class _Operation(NamedTuple):
+    """What an operation's schema and name say about its costs."""
 
-    A view is an operation whose schema says that its result aliases its input without writing to it, or one whose
-    results all share their storage with an input. An in-place ``copy_`` is one operation and no allocation.
-    """
+    is_view: bool
+    writes_inputs: bool
+    synchronises: bool
+    moves: bool  # elements
+    written: int | None  # the argument that a partial write moves
+
+
+@cache  # torch has so many operations, and no more
+def _operation(func: Any) -> _Operation:
+    name = func.overloadpacket.__name__
+    return _Operation(
+        func.is_view,
+        func._schema.is_mutable,
+        name in _SYNCHRONISING,
+        name not in _ALLOCATING_ONLY,
+        _PARTIAL_WRITES.get(name),
+    )
+
+
+def is_view(func: Any) -> bool:
+    """Whether an operation's schema says that its results are views of what it was given."""
+    return _operation(func).is_view
+
+
+class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A mode around code that calls nothing compiled by ``torch.compile``."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No. Otherwise torch imports its compiler, which takes two seconds, and each operation takes longer."""
+        return False
+
+
+class PlainCounter(DispatchMode):
+    """An ``OperationCounter`` around code that calls nothing compiled by ``torch.compile``: faster."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.counts = Counts()
 
-    def __enter__(self) -> OperationCounter:
-        entered: OperationCounter = super().__enter__()  # type: ignore[no-untyped-call]
+    def __enter__(self) -> Self:
+        entered: Self = super().__enter__()  # type: ignore[no-untyped-call]
         kernel_observers.append(self._count_kernel)
         return entered
 
@@ -69,34 +107,64 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.counts.bytes_copied += nbytes
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func.is_view:
+        result = func(*args, **kwargs) if kwargs else func(*args)
+        about = _operation(func)
+        if about.is_view:
             return result
-        inputs, outputs = tensors_in((args, kwargs)), tensors_in(result)
+        outputs = tensors_in(result)
+        inputs = tensors_in((args, kwargs))
         fresh = new_storages(inputs, outputs)
-        if outputs and not fresh and not func._schema.is_mutable:
+        if outputs and not fresh and not about.writes_inputs:
             return result  # a view in effect: reshape, contiguous or to() that had nothing to do
-        name = func.overloadpacket.__name__
         counts = self.counts
         counts.tensor_ops += 1
-        counts.allocations += len(fresh)
-        counts.bytes_allocated += sum(storage.nbytes() for storage in fresh.values())
-        if name in _PARTIAL_WRITES:
-            counts.bytes_copied += args[_PARTIAL_WRITES[name]].nbytes
-        elif name not in _ALLOCATING_ONLY:
-            counts.bytes_copied += sum(each.nbytes for each in outputs)
+        if fresh:
+            counts.allocations += len(fresh)
+            counts.bytes_allocated += sum(storage.nbytes() for storage in fresh.values())
+        if about.written is not None:
+            counts.bytes_copied += args[about.written].nbytes
+        elif about.moves:
+            counts.bytes_copied += sum([each.nbytes for each in outputs])
         to_host = any(each.is_cpu for each in outputs) and not all(each.is_cpu for each in inputs)
-        counts.synchronisations += to_host or name in _SYNCHRONISING
+        counts.synchronisations += to_host or about.synchronises
         return result
+
+
+class OperationCounter(PlainCounter):  # type: ignore[no-untyped-call]
+    """Counts every operation dispatched while the mode is active, and the library's own kernels, of any thread.
+
+    A view is an operation whose schema says that its result aliases its input without writing to it, or one whose
+    results all share their storage with an input. An in-place ``copy_`` is one operation and no allocation.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
 
 def tensors_in(values: Any) -> list[torch.Tensor]:
     """The tensors among an operation's arguments or results, alone or in lists."""
-    return [each for each in tree_leaves(values) if isinstance(each, torch.Tensor)]
+    return [values] if isinstance(values, torch.Tensor) else list(_leaves(values))
+
+
+def _leaves(values: Any) -> Iterator[torch.Tensor]:
+    if isinstance(values, torch.Tensor):
+        yield values
+    elif isinstance(values, (tuple, list)):
+        for each in values:
+            yield from _leaves(each)
+    elif isinstance(values, dict):
+        yield from _leaves(list(values.values()))
 
 
 def new_storages(inputs: Iterable[torch.Tensor], outputs: Iterable[torch.Tensor]) -> dict[int, torch.UntypedStorage]:
     """The storages of an operation's results that none of its arguments has, by their address."""
+    others = [each for each in outputs if not any(each is known for known in inputs)]
+    if not others:
+        return {}
     known = {each.untyped_storage()._cdata for each in inputs}
-    storages = (each.untyped_storage() for each in outputs)
+    storages = (each.untyped_storage() for each in others)
     return {storage._cdata: storage for storage in storages if storage._cdata not in known}

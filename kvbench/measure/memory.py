@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from kvbench.measure.counters import new_storages, tensors_in
+from kvbench.measure.counters import DispatchMode, is_view, new_storages, tensors_in
 
 __all__ = ["CudaMemory", "HostMemory", "watch_memory"]
 
 
-class HostMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class HostMemory(DispatchMode):  # type: ignore[no-untyped-call]
     """Counts the storages that torch's operations make and that are still alive: the same on any machine.
 
     The host has no allocator that could be asked: a process's own peak also holds libraries, and what was freed.
@@ -22,21 +21,26 @@ class HostMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
-        self._held = 0  # at most; what has died is taken off only when it would make a new peak
-        self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._held = 0
+        self._storages: dict[int, weakref.ref[torch.UntypedStorage]] = {}  # that are alive, by their address
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = func(*args, **kwargs) if kwargs else func(*args)
+        if is_view(func):
+            return result
         for address, storage in new_storages(tensors_in((args, kwargs)), tensors_in(result)).items():
             if address not in self._storages:
-                # The reference keeps the address taken, so that no later storage is mistaken for this one.
-                self._storages[address] = StorageWeakRef(storage), storage.nbytes()  # type: ignore[no-untyped-call]
-                self._held += storage.nbytes()
-        if self._held > self.peak:
-            self._storages = {key: each for key, each in self._storages.items() if not each[0].expired()}  # type: ignore[no-untyped-call]
-            self._held = sum(size for _, size in self._storages.values())
-            self.peak = max(self.peak, self._held)
+                self._hold(address, storage, storage.nbytes())
+        self.peak = max(self.peak, self._held)
         return result
+
+    def _hold(self, address: int, storage: torch.UntypedStorage, nbytes: int) -> None:
+        def died(_: object) -> None:
+            del self._storages[address]
+            self._held -= nbytes
+
+        self._storages[address] = weakref.ref(storage, died)
+        self._held += nbytes
 
 
 class CudaMemory:

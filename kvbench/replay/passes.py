@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kvbench.measure.counters import Counts, OperationCounter
+from kvbench.measure.counters import Counts, PlainCounter
 from kvbench.measure.memory import watch_memory
 from kvbench.measure.stopwatch import Stopwatch, make_stopwatch, no_collection, split_laps
 from kvbench.replay.content import Contents
@@ -224,7 +224,7 @@ class _Meter:
 
 
 def _count(call: Callable[..., Any], *args: Any) -> tuple[Any, Counts]:
-    with OperationCounter() as counter:
+    with PlainCounter() as counter:
         result = call(*args)
     return result, counter.counts
 

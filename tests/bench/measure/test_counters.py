@@ -4,14 +4,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kvbench.measure.counters import Counts, OperationCounter
+from kvbench.measure.counters import Counts, OperationCounter, PlainCounter
 
 BYTES = 4 * 6 * 4  # of a [4, 6] float32 tensor
 
 
 def counted(snippet, *tensors):
+    """Counts of a snippet, by both counters."""
     with OperationCounter() as counter:
         snippet(*tensors)
+    with PlainCounter() as plain:
+        snippet(*tensors)
+    assert counter.counts == plain.counts
     return counter.counts
 
 
@@ -121,3 +125,14 @@ def test_one_counter_inside_another():
             a.clone()
     assert inner.counts == Counts(1, BYTES, 1, BYTES, 0)
     assert outer.counts == Counts(2, 2 * BYTES, 2, 2 * BYTES, 0)
+
+
+def test_a_compiled_function_is_counted_and_not_compiled_anew():
+    a = ones(4, 4)
+    compiled = torch.compile(lambda x: torch.relu(x @ x), backend="eager")
+    compiled(a)
+    torch._dynamo.utils.counters.clear()
+    with OperationCounter() as counter:
+        compiled(a)
+    assert counter.counts == Counts(2, 2 * 64, 2, 2 * 64, 0)
+    assert not torch._dynamo.utils.counters["frames"]

@@ -1,5 +1,7 @@
 """Peaks of memory: counted on the host, asked of the allocator on CUDA."""
 
+import time
+
 import pytest
 import torch
 
@@ -59,6 +61,16 @@ class TestHostMemory:
                 megabytes(1)
 
         assert peak_of(code) == 1
+
+    def test_an_operation_costs_the_same_however_many_storages_are_alive(self):
+        def seconds(alive):
+            with HostMemory():
+                held = [torch.empty(1) for _ in range(alive)]
+                start = time.process_time()
+                held += [torch.empty(1) for _ in range(200)]
+                return time.process_time() - start
+
+        assert min(seconds(4000) for _ in range(3)) < 4 * min(seconds(10) for _ in range(3))
 
     def test_nothing(self):
         assert peak_of(lambda: None) == 0
