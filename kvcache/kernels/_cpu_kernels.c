@@ -9,6 +9,20 @@
 #include <stdint.h>
 #include <string.h>
 
+/* As many copies as there are kinds of processors; which one runs is chosen when this is loaded. */
+#if defined(__x86_64__) && defined(__GLIBC__) && (defined(__clang__) ? __clang_major__ >= 14 : defined(__GNUC__))
+#define FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define FOR_EACH_PROCESSOR
+#endif
+
+/* Stores past the caches; whether the processor has them is asked when they are needed. */
+#if defined(__x86_64__) && (defined(__clang__) || defined(__GNUC__))
+#include <immintrin.h>
+#define HAS_STREAMS
+#define STREAMING __attribute__((target("avx")))
+#endif
+
 #ifdef Py_GIL_DISABLED
 #error "kvcache does not run on free-threaded Python: see setup.py"
 #endif
@@ -71,19 +85,13 @@ static int can_move(const Batch *batch, int64_t count, int64_t pool_rows) {
     if (are_in_memory(places, row_bytes) || are_in_memory(pool_rows, row_bytes) || are_in_memory(count, row_bytes))
         return -1;
     if (batch->places) return are_rows(batch->places, count, places);
-    if (batch->first < 0 || batch->first > batch->tokens || count > places - batch->first * batch->rows) {
+    if (batch->first < 0 || batch->first > batch->tokens || count > places - batch->first * batch->rows ||
+        (count && count % batch->rows)) {
         PyErr_Format(PyExc_IndexError, "%lld tokens of %lld rows, from %lld on, are not in 0..%lld", (long long)count,
                      (long long)batch->rows, (long long)batch->first, (long long)batch->tokens - 1);
         return -1;
     }
     return 0;
-}
-
-/* The token to be moved as number n: row by row where that is possible, so that what is written is consecutive. */
-static int64_t in_order(const Batch *batch, int64_t count, int64_t n) {
-    if (batch->places || count % batch->rows) return n;
-    int64_t tokens = count / batch->rows;
-    return n % tokens * batch->rows + n / tokens;
 }
 
 /* Where token i of a batch's first head begins; further heads are next_head behind each other. */
@@ -96,67 +104,155 @@ static int64_t next_head(const Batch *batch) { return batch->tokens * batch->byt
 
 static int64_t next_kind(const Batch *batch) { return batch->rows * batch->heads * next_head(batch); }
 
+static int64_t token_bytes(const Batch *batch) { return batch->kinds * batch->heads * batch->bytes; }
+
+/* Consecutive tokens of a row of a batch. Moved together, what is written of each head is consecutive. */
+enum { LONGEST_RUN = 4 };
+
+typedef struct {
+    char *batch; /* the first token, in the first head */
+    char *rows[LONGEST_RUN]; /* of the pool */
+    const char *shifts[LONGEST_RUN];
+    int64_t count;
+} Run;
+
+typedef void (*Move)(const Batch *, const Run *);
+
+/* A function that moves a run. PUT(batch, row, shift, bytes) does so for one head of one token. */
+#define MOVE(NAME, PUT)                                                                                           \
+    static void NAME(const Batch *batch, const Run *run) {                                                        \
+        char *to = run->batch;                                                                                    \
+        int64_t at = 0, bytes = batch->bytes;                                                                     \
+        for (int64_t kind = 0; kind < batch->kinds; kind++, to += next_kind(batch))                               \
+            for (int64_t head = 0; head < batch->heads; head++, at += bytes)                                      \
+                for (int64_t n = 0; n < run->count; n++)                                                          \
+                    PUT(to + head * next_head(batch) + n * bytes, run->rows[n] + at, run->shifts[n] + at, bytes); \
+    }
+#define PUT(NAME) static inline void NAME(char *batch, char *row, const char *shift, int64_t bytes)
+
+PUT(copy) { memcpy(batch, row, (size_t)bytes); }
+PUT(copy_back) { memcpy(row, batch, (size_t)bytes); }
+#define ADD(TYPE)                                                                          \
+    PUT(add_##TYPE) {                                                                      \
+        for (int64_t i = 0; i < bytes / (int64_t)sizeof(TYPE); i++)                        \
+            ((TYPE *)batch)[i] = ((const TYPE *)row)[i] + ((const TYPE *)shift)[i];        \
+    }
+ADD(float)
+ADD(double)
+
+MOVE(gather_copy, copy)
+FOR_EACH_PROCESSOR MOVE(gather_float, add_float)
+FOR_EACH_PROCESSOR MOVE(gather_double, add_double)
+MOVE(scatter_copy, copy_back)
+
+/* From so many bytes on what is written goes past the processor's caches. Otherwise each line is read before it is
+ * written, and evicts what is still to be read. With fewer bytes the next reader needs the time that the write saves. */
+enum { STREAM_FROM = 8 << 20, LINE = 64 };
+
+#ifdef HAS_STREAMS
+#define STREAM(NAME, TO, VALUE)                                                               \
+    STREAMING PUT(NAME) {                                                                     \
+        for (int64_t i = 0; i < bytes; i += (int64_t)sizeof(__m256))                          \
+            _mm256_stream_ps((float *)((TO) + i), VALUE);                                     \
+    }
+#define FLOATS(FROM) _mm256_loadu_ps((const float *)((FROM) + i))
+#define DOUBLES(FROM) _mm256_loadu_pd((const double *)((FROM) + i))
+STREAM(stream, batch, FLOATS(row))
+STREAM(stream_back, row, FLOATS(batch))
+STREAM(stream_float, batch, _mm256_add_ps(FLOATS(row), FLOATS(shift)))
+STREAM(stream_double, batch, _mm256_castpd_ps(_mm256_add_pd(DOUBLES(row), DOUBLES(shift))))
+
+STREAMING MOVE(gather_stream, stream)
+STREAMING MOVE(gather_stream_float, stream_float)
+STREAMING MOVE(gather_stream_double, stream_double)
+STREAMING MOVE(scatter_stream, stream_back)
+
+static int streams(const Batch *batch, int64_t count, const char *to) {
+    return count * token_bytes(batch) >= STREAM_FROM && batch->bytes % LINE == 0 && (intptr_t)to % LINE == 0 &&
+           __builtin_cpu_supports("avx");
+}
+
+static void end_streams(void) { _mm_sfence(); }
+#else
+#define gather_stream gather_copy
+#define gather_stream_float gather_float
+#define gather_stream_double gather_double
+#define scatter_stream scatter_copy
+
+static int streams(const Batch *batch, int64_t count, const char *to) { return 0; }
+
+static void end_streams(void) {}
+#endif
+
+/* Tokens of a pool, for a batch; their shifts, if any, are shifts[shift_index[i / sharing]]. */
+typedef struct {
+    Batch batch;
+    char *pool;
+    const int64_t *index;
+    int64_t count;
+    const char *shifts;
+    const int64_t *shift_index;
+    int64_t sharing;
+} Tokens;
+
+/* Moves tokens i, i + step, ..., which are consecutive in a row. */
+static void move_run(const Tokens *tokens, Move move, int64_t i, int64_t step, int64_t count) {
+    Run run = {.batch = begin(&tokens->batch, i), .count = count};
+    int64_t bytes = token_bytes(&tokens->batch);
+    for (int64_t n = 0; n < count; n++, i += step) {
+        run.rows[n] = tokens->pool + tokens->index[i] * bytes;
+        run.shifts[n] = tokens->shifts ? tokens->shifts + tokens->shift_index[i / tokens->sharing] * bytes : run.rows[n];
+    }
+    move(&tokens->batch, &run);
+}
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* Row by row; runs of tokens that have places are found. */
+static void gather_tokens(const Tokens *tokens, Move move) {
+    const int64_t *places = tokens->batch.places;
+    int64_t rows = tokens->batch.rows, length = tokens->count / rows;
+    if (places) {
+        for (int64_t i = 0, next; i < tokens->count; i = next) {
+            for (next = i + 1; next < least(i + LONGEST_RUN, tokens->count) && places[next] == places[next - 1] + rows;)
+                next++;
+            move_run(tokens, move, i, 1, next - i);
+        }
+    } else {
+        for (int64_t row = 0; row < rows; row++)
+            for (int64_t token = 0; token < length; token += LONGEST_RUN)
+                move_run(tokens, move, token * rows + row, rows, least(LONGEST_RUN, length - token));
+    }
+    end_streams();
+}
+
 /* batch[:, b_i, :, t_i] = pool[index[i]] */
 static PyObject *gather(PyObject *self, PyObject *const *args, Py_ssize_t given) {
     int64_t n[4 + BATCH];
     if (take_in("gather", args, given, 4 + BATCH, n)) return NULL;
-    const char *pool = (const char *)(intptr_t)n[0];
-    const int64_t *index = (const int64_t *)(intptr_t)n[2];
-    int64_t rows = n[1], count = n[3];
-    Batch batch = batch_of(n + 4);
-    if (can_move(&batch, count, rows) || are_rows(index, count, rows)) return NULL;
-    for (int64_t token = 0; token < count; token++) {
-        int64_t i = in_order(&batch, count, token);
-        const char *from = pool + index[i] * batch.kinds * batch.heads * batch.bytes;
-        char *to = begin(&batch, i);
-        for (int64_t kind = 0; kind < batch.kinds; kind++, to += next_kind(&batch))
-            for (int64_t head = 0; head < batch.heads; head++, from += batch.bytes)
-                memcpy(to + head * next_head(&batch), from, (size_t)batch.bytes);
-    }
+    Tokens tokens = {batch_of(n + 4), (char *)(intptr_t)n[0], (const int64_t *)(intptr_t)n[2], n[3], NULL, NULL, 1};
+    if (can_move(&tokens.batch, n[3], n[1]) || are_rows(tokens.index, n[3], n[1])) return NULL;
+    if (n[3])
+        gather_tokens(&tokens, streams(&tokens.batch, n[3], tokens.batch.memory) ? gather_stream : gather_copy);
     Py_RETURN_NONE;
 }
-
-/* As many copies as there are kinds of processors; which one runs is chosen when this is loaded. */
-#if defined(__x86_64__) && defined(__GLIBC__) && (defined(__clang__) ? __clang_major__ >= 14 : defined(__GNUC__))
-#define FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define FOR_EACH_PROCESSOR
-#endif
-
-/* A token's heads, each D elements of some type. */
-#define ADD(TYPE)                                                                                              \
-    FOR_EACH_PROCESSOR static void add_##TYPE(const Batch *batch, char *to, const char *row, const char *shift) { \
-        const TYPE *tokens = (const TYPE *)row, *shifts = (const TYPE *)shift;                                 \
-        int64_t width = batch->bytes / (int64_t)sizeof(TYPE);                                                  \
-        for (int64_t kind = 0; kind < batch->kinds; kind++, to += next_kind(batch))                            \
-            for (int64_t head = 0; head < batch->heads; head++, tokens += width, shifts += width) {            \
-                TYPE *out = (TYPE *)(to + head * next_head(batch));                                            \
-                for (int64_t i = 0; i < width; i++) out[i] = tokens[i] + shifts[i];                            \
-            }                                                                                                  \
-    }
-ADD(float)
-ADD(double)
 
 /* batch[:, b_i, :, t_i] = pool[index[i]] + shifts[shift_index[i / sharing]], of floats or doubles */
 static PyObject *gather_shifted(PyObject *self, PyObject *const *args, Py_ssize_t given) {
     int64_t n[9 + BATCH];
     if (take_in("gather_shifted", args, given, 9 + BATCH, n)) return NULL;
-    const char *pool = (const char *)(intptr_t)n[0], *shifts = (const char *)(intptr_t)n[4];
-    const int64_t *index = (const int64_t *)(intptr_t)n[2], *shift_index = (const int64_t *)(intptr_t)n[6];
-    int64_t rows = n[1], count = n[3], shift_rows = n[5], sharing = n[7], item = n[8];
-    Batch batch = batch_of(n + 9);
+    int64_t count = n[3], shift_rows = n[5], sharing = n[7], item = n[8];
+    Tokens tokens = {batch_of(n + 9), (char *)(intptr_t)n[0], (const int64_t *)(intptr_t)n[2], count,
+                     (const char *)(intptr_t)n[4], (const int64_t *)(intptr_t)n[6], sharing};
     if (count && sharing < 1) return PyErr_Format(PyExc_ValueError, "sharing must be positive");
     if (item != sizeof(float) && item != sizeof(double))
         return PyErr_Format(PyExc_ValueError, "elements of %lld bytes cannot be added", (long long)item);
-    if (can_move(&batch, count, rows) || are_rows(index, count, rows)) return NULL;
-    if (are_in_memory(shift_rows, batch.kinds * batch.heads * batch.bytes)) return NULL;
-    if (count && are_rows(shift_index, (count - 1) / sharing + 1, shift_rows)) return NULL;
-    void (*add)(const Batch *, char *, const char *, const char *) = item == sizeof(float) ? add_float : add_double;
-    int64_t width = batch.kinds * batch.heads * batch.bytes;
-    for (int64_t token = 0; token < count; token++) {
-        int64_t i = in_order(&batch, count, token);
-        add(&batch, begin(&batch, i), pool + index[i] * width, shifts + shift_index[i / sharing] * width);
-    }
+    if (can_move(&tokens.batch, count, n[1]) || are_rows(tokens.index, count, n[1])) return NULL;
+    if (are_in_memory(shift_rows, token_bytes(&tokens.batch))) return NULL;
+    if (count && are_rows(tokens.shift_index, (count - 1) / sharing + 1, shift_rows)) return NULL;
+    int past = streams(&tokens.batch, count, tokens.batch.memory);
+    if (count && item == sizeof(float)) gather_tokens(&tokens, past ? gather_stream_float : gather_float);
+    else if (count) gather_tokens(&tokens, past ? gather_stream_double : gather_double);
     Py_RETURN_NONE;
 }
 
@@ -164,20 +260,14 @@ static PyObject *gather_shifted(PyObject *self, PyObject *const *args, Py_ssize_
 static PyObject *scatter(PyObject *self, PyObject *const *args, Py_ssize_t given) {
     int64_t n[4 + BATCH];
     if (take_in("scatter", args, given, 4 + BATCH, n)) return NULL;
-    char *pool = (char *)(intptr_t)n[0];
-    const int64_t *index = (const int64_t *)(intptr_t)n[2];
-    int64_t rows = n[1], count = n[3];
-    Batch batch = batch_of(n + 4);
-    if (can_move(&batch, count, rows) || are_rows(index, count, rows)) return NULL;
-    for (int64_t token = 0; token < count; token++) {
-        int64_t i = in_order(&batch, count, token);
-        if (index[i] == NULL_PAGE) continue;
-        char *to = pool + index[i] * batch.kinds * batch.heads * batch.bytes;
-        const char *from = begin(&batch, i);
-        for (int64_t kind = 0; kind < batch.kinds; kind++, from += next_kind(&batch))
-            for (int64_t head = 0; head < batch.heads; head++, to += batch.bytes)
-                memcpy(to, from + head * next_head(&batch), (size_t)batch.bytes);
+    Tokens tokens = {batch_of(n + 4), (char *)(intptr_t)n[0], (const int64_t *)(intptr_t)n[2], n[3], NULL, NULL, 1};
+    if (can_move(&tokens.batch, n[3], n[1]) || are_rows(tokens.index, n[3], n[1])) return NULL;
+    Move move = streams(&tokens.batch, n[3], tokens.pool) ? scatter_stream : scatter_copy;
+    for (int64_t token = 0, rows = tokens.batch.rows; token < n[3]; token++) {
+        int64_t length = n[3] / rows, i = token % length * rows + token / length; /* row by row */
+        if (tokens.index[i] != NULL_PAGE) move_run(&tokens, move, i, 1, 1);
     }
+    end_streams();
     Py_RETURN_NONE;
 }
 

@@ -275,10 +275,12 @@ static PyObject *find_changed(PyObject *self, PyObject *const *args, Py_ssize_t 
             index.at[line * rows + row] = page;
         }
     }
-    for (Py_ssize_t place = 0; place < index.rows * rows; place++) {
-        int64_t wanted = serials.at[index.at[place]];
-        if (wanted != there.at[place]) changed.at[count++] = place;
-        there.at[place] = wanted;
+    for (Py_ssize_t row = 0; row < rows; row++) {
+        for (Py_ssize_t place = row; place < index.rows * rows; place += rows) {
+            int64_t wanted = serials.at[index.at[place]];
+            if (wanted != there.at[place]) changed.at[count++] = place;
+            there.at[place] = wanted;
+        }
     }
     result = PyLong_FromSsize_t(count);
 done:

@@ -126,7 +126,7 @@ def find_changed(
         sizes: their tokens.
         held: ``[T, B]``: serial numbers of the pages in the batch; its first ``t`` lines are written.
         index: ``[t, B]``, written: the new page of each place.
-        changed: ``[t x B]``, its beginning is written: the flat places, ascending, that change.
+        changed: ``[t x B]``, its beginning is written: the flat places that change, row by row.
 
     Returns:
         Number of places that change.
@@ -135,7 +135,8 @@ def find_changed(
     columns = np.minimum(np.arange(len(index))[:, None] + (last - np.array(sizes)), last)
     index[:] = tables[np.array(entries), columns]
     wanted, there = serials.take(index), held[: len(index)]
-    places = np.flatnonzero(wanted != there)
+    rows, lines = (wanted != there).T.nonzero()
+    places = lines * index.shape[1] + rows
     changed[: len(places)] = places
     there[:] = wanted
     return len(places)

@@ -54,6 +54,7 @@ def implementation(request):
             yield module.TritonKernels
 
 
+MEGABYTE = 1 << 20
 FIRST_TOKEN, BEHIND = 1, 2  # tokens of a batch in front of those that are moved, and behind them
 
 
@@ -426,10 +427,10 @@ class TestCompiledKernels:
     def test_numbers_whose_product_is_no_memory(self, module, size):
         """Nothing is read or written: addresses are computed from these."""
         case = gather_case((2, 3, 4), SHARED_SHIFT, torch.float32)
-        index = torch.zeros(1, dtype=torch.int64)
+        index = torch.zeros(3, dtype=torch.int64)
         pool, zero, batch, shifts = (each.data_ptr() for each in (case.pool, index, case.batch, case.shifts))
         # Rows of the pool and tokens; then C, B, H, T and bytes of a head.
-        right = {"rows": 3, "count": 1, "C": 2, "B": 3, "H": 2, "T": 5, "bytes": 4}
+        right = {"rows": 3, "count": 3, "C": 2, "B": 3, "H": 2, "T": 5, "bytes": 4}
         for wrong in right:
             rows, count, *sizes = (right | {wrong: size}).values()
             of_batch = batch, *sizes, 0, 0
@@ -439,7 +440,14 @@ class TestCompiledKernels:
                     getattr(module.compiled, name)(pool, rows, zero, count, *added, *of_batch)
         of_batch = batch, *list(right.values())[2:], 0, 0
         with pytest.raises(ValueError, match="there is no memory of"):
-            module.compiled.gather_shifted(pool, 3, zero, 1, shifts, size, zero, 1, 4, *of_batch)
+            module.compiled.gather_shifted(pool, 3, zero, 3, shifts, size, zero, 1, 4, *of_batch)
+
+    def test_rows_of_unequal_lengths_are_refused(self, module):
+        case = gather_case((2, 3, 4), NO_SHIFTS, torch.float32)
+        zero, pool, batch = (each.data_ptr() for each in (torch.zeros(4, dtype=torch.int64), case.pool, case.batch))
+        with pytest.raises(IndexError, match="4 tokens of 3 rows"):
+            module.compiled.gather(pool, 3, zero, 4, batch, 2, 3, 2, 5, 4, 0, 0)
+        assert case.tokens.isnan().all()
 
     @pytest.mark.parametrize(("first", "count"), [(5, 3), (4, 6), (0, 18), (2**62, 3)])
     def test_tokens_that_are_not_in_the_batch(self, module, first, count):
@@ -492,6 +500,30 @@ class TestCompiledKernels:
         if not set(change) & {"shifts", "shift_index"}:
             with pytest.raises((ValueError, RuntimeError, IndexError)):
                 case.scatter(module.CpuKernels())
+
+    @pytest.mark.parametrize("width", [4096, 4080], ids=["whole lines", "parts of lines"])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+    @forms
+    def test_more_bytes_than_are_written_through_caches(self, module, form, dtype, width):
+        """Nine megabytes and more: runs of tokens that are not all as long, and some written past the caches."""
+        case = gather_case((8 * MEGABYTE // (3 * width * dtype.itemsize) + 30, 3, width), form, dtype)
+        wanted = case.clone()
+        assert case.nbytes > 8 * MEGABYTE
+        wanted.gather(TorchKernels())
+        case.gather(module.CpuKernels())
+        assert case.same(wanted, "batch", "pool", "index", "shifts", "shift_index")
+        case.batch.fill_(torch.nan)
+        count = case.index.numel()
+        places = torch.arange(count).view(-1, 3).T.reshape(-1)  # row by row
+        case.move(module.CpuKernels(), places[places % 7 > 0])
+        case.move(module.CpuKernels(), places[places % 7 == 0])
+        assert case.same(wanted, "batch")
+        case = scatter_case((count // 3, 3, width), dtype)
+        wanted = case.clone()
+        wanted.scatter(TorchKernels())
+        case.scatter(module.CpuKernels())
+        assert same_bits(kept(case.pool), kept(wanted.pool))
+        assert case.same(wanted, "index", "batch")
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
     def test_shifts_of_another_dtype_are_added_as_torch_does(self, module, dtype):
