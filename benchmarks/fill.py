@@ -1,121 +1,94 @@
-"""How much faster a recurrent step is than legacy's, by how full the contexts are: ``python benchmarks/fill.py``.
+"""How many times faster a recurrent step is than LightZero 0.2.0's, by geometry and by how full contexts are.
 
-A step is what one simulation asks of the cache: hash, look up, assemble, hash, store, and its share of the clear that
-begins a search. The model's own work is left out. Contents are random and not checked; ``kvbench replay`` checks them.
+``python benchmarks/fill.py`` takes ``legacy-0.2.0`` for it. LightZero's own methods are measured by
+``tox -e lightzero -- python benchmarks/fill.py --against lightzero``.
+
+A step is what one simulation asks of a cache (hash, look up, assemble, hash, store) and its share of the one clear that
+ends a search. The model's work is left out. Contexts grow as in an episode (``kvbench.record.fills``). First each
+backend's contents are checked, token by token. Then pairs of backends are timed in turns, step by step.
+
+``--forward`` measures the other side: the attention over each storage's batch, over that of legacy's batch.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from time import perf_counter
+import datetime
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
-import numpy as np
 import torch
+from fill_runs import AGAINST, LIGHTZERO, STORAGES, Cell, measure, verify
+from fill_tables import Result, markdown, table_rows
 
 from kvbench.measure.machine import Machine
-from kvcache import GEOMETRIES, TOKENS_PER_STEP, CacheBackend, CacheConfig, Geometry, Scope, make_backend
-
-BACKENDS = ("legacy", "new:paged", "new:slab")
-FILLS = ("start", "unequal", "sliding")
-SIMULATIONS = 25
-INIT_SLOTS = 4  # only the last root is looked up
+from kvbench.record.fills import FILLS
+from kvcache import BACKENDS, GEOMETRIES
 
 
-def root_steps(geometry: Geometry, fill: str) -> list[int]:
-    """Steps that each environment has behind it: ``start`` 1, ``sliding`` enough to slide, ``unequal`` all between."""
-    full = geometry.context_length // TOKENS_PER_STEP + 2
-    rows = geometry.env_num
-    return {"start": [1] * rows, "sliding": [full] * rows}.get(fill) or [
-        max(1, full * (row + 1) // rows) for row in range(rows)
-    ]
+def main(arguments: list[str] | None = None) -> None:
+    given = _parser().parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    torch.set_grad_enabled(False)
+    if given.forward and given.against == LIGHTZERO:
+        sys.exit("--forward compares layouts of batches, and LightZero's is legacy's: leave --against out")
+    baseline = "legacy" if given.forward else given.against
+    result = Result(
+        Machine.describe().to_dict(), str(Machine.describe()), f"{datetime.date.today()}", baseline, given.seeds,
+        given.searches, given.forward,
+    )  # fmt: skip
+    print(result.heading, flush=True)
+    if not given.no_check:
+        _check(given, baseline)
+    for cell in _cells(given, baseline):
+        result.cells.append(cell)
+        if cell.backend == given.backend[-1]:
+            print("\n".join(table_rows(result, result.cells[-len(given.backend) :])), flush=True)
+    if given.markdown:
+        print(markdown(result))
+    if given.json:
+        given.json.write_text(json.dumps(result.to_dict(), indent=1) + "\n")
 
 
-class Driver:
-    """Drives one backend with the requests that the other backends get too."""
-
-    def __init__(self, name: str, geometry: Geometry) -> None:
-        self.backend: CacheBackend = make_backend(name, CacheConfig(geometry, init_pool_size=INIT_SLOTS))
-        shape = (geometry.num_heads, geometry.context_length - 3, geometry.head_dim)
-        if geometry.positions == "absolute":
-            self.backend.position_shift = torch.ones(geometry.num_layers, 2, *shape)
-        self.new = torch.randn(geometry.env_num, geometry.num_heads, TOKENS_PER_STEP, geometry.head_dim)
-        self.seconds = 0.0
-
-    def timed(self, call: Callable[[], object]) -> None:
-        began = perf_counter()
-        call()
-        self.seconds += perf_counter() - began
-
-    def infer(self, envs: Sequence[int], parents: np.ndarray | None, latents: np.ndarray, scope: Scope) -> float:
-        """One inference, from the parents (None: from nothing) to the new latents. Returns seconds of the cache."""
-        self.seconds, backend = 0.0, self.backend
-
-        def retrieve() -> None:
-            keys = [None] * len(envs) if parents is None else backend.hash_states(parents)
-            found = backend.lookup(envs, keys, scope)
-            assert parents is None or min(found) > 0, "the fill must not miss"
-            backend.assemble()
-
-        self.timed(retrieve)
-        tokens = 1 if parents is None else TOKENS_PER_STEP
-        for layer in range(len(backend.keys_values_wm)):
-            new = self.new[: len(envs), :, :tokens]
-            backend.keys_values_wm[layer].update(new, new)
-        self.timed(lambda: backend.store(envs, backend.hash_states(latents), scope))
-        return self.seconds
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--geometry", nargs="+", default=list(GEOMETRIES), choices=list(GEOMETRIES))
+    parser.add_argument("--fill", nargs="+", default=list(FILLS), choices=FILLS)
+    parser.add_argument("--backend", nargs="+", default=list(STORAGES), choices=[*BACKENDS, LIGHTZERO])
+    parser.add_argument("--against", default=AGAINST[0], choices=AGAINST)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--searches", type=int, default=4, help="searches that count, of each seed")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--forward", action="store_true", help="measure the attention over the batches instead")
+    parser.add_argument("--no-check", action="store_true", help="leave the pass out that compares contents")
+    parser.add_argument(
+        "--markdown", action="store_true", help="print the tables of README.md and docs/storages.md too"
+    )
+    parser.add_argument("--json", type=Path, help="write all numbers to this file")
+    return parser
 
 
-def measure(geometry: Geometry, fill: str, searches: int) -> np.ndarray:
-    """Seconds of each recurrent step ``[searches * SIMULATIONS, backends]``, the backends in turns."""
-    random = np.random.default_rng(0)
-    latents = random.standard_normal((geometry.context_length + 2 * SIMULATIONS, geometry.env_num, geometry.embed_dim))
-    latents = latents.astype(np.float32)
-    drivers = [Driver(name, geometry) for name in BACKENDS]
-    steps = root_steps(geometry, fill)
-    for step in range(max(steps)):
-        # The shorter contexts begin later, so that all end with the same latents.
-        begun = [env for env in range(geometry.env_num) if step >= max(steps) - steps[env]]
-        first = [env for env in begun if step == max(steps) - steps[env]]
-        grown = [env for env in begun if env not in first]
-        for driver in drivers:
-            if first:
-                driver.infer(first, None, latents[step, first], Scope.ROOT)
-            if grown:
-                driver.infer(grown, latents[step - 1, grown], latents[step, grown], Scope.ROOT)
-    root, envs, rows = max(steps) - 1, list(range(geometry.env_num)), []
-    for search in range(searches + 1):  # the first one allocates, and is not counted
-        for driver in drivers:
-            driver.seconds = 0.0
-            driver.timed(driver.backend.clear_recur_cache)
-        clear = np.array([driver.seconds for driver in drivers]) / SIMULATIONS
-        for leaf in range(root + 1, root + 1 + SIMULATIONS):
-            parents = latents[random.integers(root, leaf, len(envs)), envs]  # a node of the tree, each row its own
-            order = np.roll(np.arange(len(drivers)), leaf)
-            row = np.zeros(len(drivers))
-            for which in order:
-                row[which] = drivers[which].infer(envs, parents, latents[leaf], Scope.NODE)
-            if search:
-                rows.append(row + clear)
-    return np.array(rows)
+def _check(given: argparse.Namespace, baseline: str) -> None:
+    """End with the faults where a backend returns other contents than were stored."""
+    lookups = 0
+    for geometry in given.geometry:
+        for fill in given.fill:
+            for name in dict.fromkeys((baseline, *given.backend)):
+                found, faults = verify(GEOMETRIES[geometry], fill, name, given.seeds[0])
+                lookups += found
+                if faults:
+                    sys.exit(f"{geometry}, {fill}, {name}: wrong contents: {faults[0]} ({len(faults)} faults)")
+    print(f"contents: {lookups} lookups by {len(given.backend) + 1} backends, all as stored\n", flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="times a recurrent step by the fill of the contexts")
-    parser.add_argument("--geometry", nargs="*", default=list(GEOMETRIES), choices=list(GEOMETRIES))
-    parser.add_argument("--searches", type=int, default=8)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    print(f"| geometry | fill | legacy, us | {' | '.join(f'{name}: times faster' for name in BACKENDS[1:])} |")
-    print("|---|---|---|" + "---|" * (len(BACKENDS) - 1))
-    for name in arguments.geometry:
-        for fill in FILLS:
-            seconds = measure(GEOMETRIES[name], fill, arguments.searches)
-            ratios = np.percentile(seconds[:, :1] / seconds[:, 1:], (25, 50, 75), axis=0).T
-            shown = " | ".join(f"{middle:.1f} ({low:.1f} to {high:.1f})" for low, middle, high in ratios)
-            print(f"| {name} | {fill} | {np.median(seconds[:, 0]) * 1e6:.0f} | {shown} |", flush=True)
-    print(Machine.describe())
+def _cells(given: argparse.Namespace, baseline: str) -> Iterator[Cell]:
+    for geometry in given.geometry:
+        for fill in given.fill:
+            for backend in given.backend:
+                pair = (baseline, backend)
+                yield measure(GEOMETRIES[geometry], fill, pair, given.seeds, given.searches, given.forward)
 
 
 if __name__ == "__main__":

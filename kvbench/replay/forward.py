@@ -1,0 +1,88 @@
+"""The forward over a batch: what a storage's layout of the batch costs the model that attends to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from kvbench.measure.stopwatch import Stopwatch
+from kvbench.replay.drive import FillerContent
+from kvbench.trace.steps import Step
+from kvcache import CacheBackend, Geometry, KeysValues
+
+__all__ = ["AttendingContent", "Attention", "strided_bytes"]
+
+
+def strided_bytes(batch: KeysValues) -> int:
+    """Bytes of live keys and values whose head's next token is not the next in memory.
+
+    Attention reads them with strides, or copies them first. A batch like LightZero's, head by head, has none.
+    """
+    live = [tensor for layer in batch for tensor in layer.get()]
+    return sum(each.nbytes for each in live if each.stride(-1) != 1 or each.stride(-2) != each.shape[-1])
+
+
+class Attention:
+    """A model's attention in every layer, as LightZero 0.2.0 computes it: token by token, by two products.
+
+    Projections and the layers between are left out: they do not depend on the batch.
+
+    Args:
+        geometry: of the model.
+        device: of the batches.
+        dtype: of the batches.
+    """
+
+    def __init__(
+        self, geometry: Geometry, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        shape = (geometry.env_num, 1, geometry.num_heads, geometry.head_dim)
+        made = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)).to(device=device, dtype=dtype)
+        # As a projection leaves them: [B, 1, H, D], seen as [B, H, 1, D].
+        self._query, self._key, self._value = made.transpose(2, 3).unbind(0)
+        self._scale = 1 / math.sqrt(geometry.head_dim)
+
+    @torch.no_grad()
+    def __call__(self, batch: KeysValues, tokens: int) -> Tensor:
+        """Append ``tokens`` to every layer. Each attends to all before it; the last one's result, ``[B, H, 1, D]``."""
+        rows = batch[0].get()[0].shape[0]
+        query, key, value = self._query[:rows], self._key[:rows], self._value[:rows]
+        for _ in range(tokens):
+            for layer in batch:
+                layer.update(key, value)
+                keys, values = layer.get()
+                scores = torch.softmax((query @ keys.transpose(-2, -1)) * self._scale, dim=-1)
+                attended: Tensor = scores @ values
+        return attended
+
+
+class AttendingContent(FillerContent):
+    """Fills like ``FillerContent``, but by a forward that attends to the batch, and is timed at recurrent steps.
+
+    Args:
+        backend: to be filled.
+        stopwatch: for the forward.
+
+    Attributes:
+        laps: nanoseconds of each forward.
+        strided: ``strided_bytes`` of each batch.
+    """
+
+    def __init__(self, backend: CacheBackend, stopwatch: Stopwatch) -> None:
+        super().__init__(backend)
+        config = backend.config
+        self._stopwatch = stopwatch
+        self._attention: Callable[[KeysValues, int], Tensor] = Attention(config.geometry, config.device, config.dtype)
+        self.laps: list[int] = []
+        self.strided: list[int] = []
+
+    def append(self, batch: KeysValues, step: Step) -> None:
+        if not step.is_recurrent:
+            super().append(batch, step)
+            return
+        self.strided.append(strided_bytes(batch))
+        _, (nanoseconds, _) = self._stopwatch.time(self._attention, batch, step.tokens)
+        self.laps.append(nanoseconds)

@@ -1,0 +1,77 @@
+"""Whole searches of several backends in turns: each recurrent step with its share of the clear that ends its search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kvbench.measure.stopwatch import Stopwatch, no_collection
+from kvbench.replay.drive import STEP_OPERATIONS, FillerContent, Latents, run_step
+from kvbench.trace.steps import Step
+
+__all__ = ["SearchClock", "take_turns"]
+
+
+@dataclass
+class SearchClock:
+    """Makes each call of a backend, and knows what its searches cost.
+
+    Attributes:
+        time: makes a call. Returns its result and its lap.
+        steps: nanoseconds of each recurrent step: hash, lookup, assemble, hash and store, and its share of the clear
+            that ends the search, once it is there.
+        clears: nanoseconds of these clears, one a search.
+        longest: tokens of the longest context of each recurrent step's batch.
+    """
+
+    time: Callable[..., tuple[Any, Any]]
+    steps: list[float] = field(default_factory=list)
+    clears: list[float] = field(default_factory=list)
+    longest: list[int] = field(default_factory=list)
+    _recurrent: bool = False
+    _searched: int = 0  # steps whose search is over
+
+    def begin(self, step: Step) -> None:
+        """The calls that follow are of this step."""
+        self._recurrent = step.is_recurrent
+        if self._recurrent:
+            self.steps.append(0.0)
+
+    def __call__(self, operation: str, call: Callable[..., Any], *args: Any) -> Any:
+        result, (nanoseconds, _) = self.time(call, *args)
+        if self._recurrent and operation in STEP_OPERATIONS:
+            self.steps[-1] += nanoseconds
+        elif operation == "clear" and self._searched < len(self.steps):
+            self._end_search(nanoseconds)
+        return result
+
+    def _end_search(self, clear: float) -> None:
+        steps = range(self._searched, len(self.steps))
+        for step in steps:
+            self.steps[step] += clear / len(steps)
+        self.clears.append(clear)
+        self._searched = len(self.steps)
+
+
+def take_turns(
+    steps: Sequence[Step], contents: Mapping[str, FillerContent], latents: Latents, stopwatch: Stopwatch
+) -> dict[str, SearchClock]:
+    """Drive fresh backends through the steps, one step at a time: A B A B, so that none finds what it just used.
+
+    Args:
+        steps: of a trace.
+        contents: of each backend, by its name. They fill the backends.
+        latents: of the trace's keys.
+        stopwatch: for the calls.
+    """
+    clocks = {name: SearchClock(stopwatch.time) for name in contents}
+    with no_collection():
+        for step in steps:
+            inputs = latents.inputs(step)
+            for name, content in contents.items():
+                clocks[name].begin(step)
+                run_step(content.backend, step, inputs, content, clocks[name])
+                if step.is_recurrent:
+                    clocks[name].longest.append(max(content.backend.keys_values_wm_size_list))
+    return clocks
