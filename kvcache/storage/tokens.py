@@ -13,6 +13,7 @@ from torch import Tensor
 from kvcache.kernels import NULL_PAGE, ZERO_PAGE
 from kvcache.keys_values import KeysValues
 from kvcache.memory import memory, zeros
+from kvcache.staging import Staging, make_staging
 from kvcache.storage.base import EntrySpec, Storage, check_entry, check_matches
 from kvcache.storage.positions import NO_TOKENS, Origins, PositionShifts
 
@@ -53,6 +54,7 @@ class TokenMemory(ABC):
         self.shifts: PositionShifts | None = None
         self._reserved_tokens = 0
         self._reserved_entries = 0
+        self._staging: Staging | None = None  # the spec decides the device
 
     def register(self, entries: int) -> int:
         """Add that many entries and return the number of the first."""
@@ -183,8 +185,9 @@ class TokenMemory(ABC):
     def index(self, rows: np.ndarray) -> Tensor:
         """Row numbers as a tensor on the memory's device, copied without synchronisation."""
         assert self.spec is not None
-        index, device = torch.from_numpy(rows), self.spec.device
-        return index if device.type == "cpu" else index.pin_memory().to(device, non_blocking=True)
+        if self._staging is None:
+            self._staging = make_staging(self.spec.device)
+        return self._staging.send(torch.from_numpy(rows))
 
 
 class TokenStorage(Storage):

@@ -242,22 +242,28 @@ class CachedPredictor(Predictor):
             if size in (MISS, EMPTY):
                 context = self._empty(1)
                 position = self._next_positions[row] - 1 if self.geometry.positions == "rotary" else 0
-                positions = torch.tensor([[int(position)]], device=self.support.device)
+                positions = self._staging.send(torch.tensor([[int(position)]]))
                 self.transformer(self._tensor(latents[row : row + 1]), positions, context)
                 self.cache.supply(row, context)
 
-    def _forward(self, tokens: Tensor) -> Tensor:
-        """Outputs ``[B, n, E]`` of tokens ``[B, n, E]`` that are appended to the batch."""
-        batch, sizes = self.cache.keys_values_wm, self.cache.keys_values_wm_size_list
-        longest = max(sizes)
-        starts = self._next_positions if self.geometry.positions == "rotary" else np.array(sizes)
-        places = starts[:, None] + (batch.size - longest) + np.arange(tokens.shape[1])
-        padding = None
-        if self.config.mask_padding and min(sizes) < longest:
-            padding = torch.zeros(len(sizes), batch.size, dtype=torch.bool)
-            for row, size in enumerate(sizes):
-                start = self.cache.row_start(row)
-                padding[row, :start] = padding[row, start + size : longest] = True
-            padding = padding.to(tokens.device)
-        output: Tensor = self.transformer(tokens, torch.from_numpy(places).to(tokens.device), batch, padding)
+    def _sent(self, actions: np.ndarray, tokens: int) -> Tensor:
+        """Numbers that the device needs for an assembled batch, in one copy: see ``simulate``.
+
+        Args:
+            actions: ``[B]``.
+            tokens: that will be appended to each row.
+        """
+        sizes, columns = np.array(self.cache.keys_values_wm_size_list), [actions]
+        starts = self._next_positions if self.geometry.positions == "rotary" else sizes
+        columns += [starts + token for token in range(tokens)]
+        if self.config.mask_padding and sizes.min() < sizes.max():
+            begins = np.array([self.cache.row_start(row) for row in range(len(sizes))])
+            columns += [begins, begins + sizes]
+        return self._staging.send(torch.from_numpy(np.stack(columns, axis=1)))
+
+    def _forward(self, tokens: Tensor, sent: Tensor) -> Tensor:
+        """Outputs ``[B, n, E]`` of tokens ``[B, n, E]`` that are appended to the batch just assembled."""
+        batch, count = self.cache.keys_values_wm, tokens.shape[1]
+        padding = self._padding(sent, batch.size, batch.size)
+        output: Tensor = self.transformer(tokens, sent[:, 1 : 1 + count], batch, padding)
         return output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -43,6 +44,7 @@ class WorldModel(CachedPredictor):
         super().__init__(config)
         self.inference_observers: list[Callable[[InferenceRequest], None]] = []
         self._searches = 0
+        self._step = self.simulate
 
     @exclusively
     @torch.inference_mode()
@@ -114,10 +116,17 @@ class WorldModel(CachedPredictor):
         self._acted = acted
         self._retrieve(last_latents, Scope.ROOT)
         sizes = self.trim_and_pad_kv_cache(is_init_infer=True)
-        tokens = new if last_latents is None else torch.cat([self._embedded(acted), new], dim=1)
-        output = self._forward(tokens)[:, -1]
-        self.update_cache_context(new, is_init_infer=True)
-        return self._inference(new, None, output, sizes, self._stored)
+        count = 1 if last_latents is None else TOKENS_PER_STEP
+        sent = self._sent(acted, count)
+        tokens = new if count == 1 else torch.cat([self.tokenizer.embed(sent[:, 0]), new], dim=1)
+        output = self._forward(tokens, sent)[:, -1]
+        return self._kept(self._columns(new, None, output), sizes, is_root=True)
+
+    def _kept(self, columns: Tensor, sizes: Sequence[int], is_root: bool) -> Inference:
+        """Predictions on the host, whose contexts are stored under keys of the latents as they came there."""
+        found = self._inference(columns, sizes)
+        self.update_cache_context(found.latents, is_init_infer=is_root)
+        return found if self._stored is None else replace(found, keys=self._stored)
 
     def _search_begins(self) -> None:
         self.cache.clear_recur_cache()
@@ -169,15 +178,21 @@ class WorldModel(CachedPredictor):
         self._acted = actions
         self._retrieve(latents, Scope.NODE, self._given(keys, rows))
         sizes = self.trim_and_pad_kv_cache(is_init_infer=False)
-        acted = self._forward(self._embedded(actions))[:, -1]
+        if self.geometry.keeps_past:
+            columns = self._step(self._sent(actions, TOKENS_PER_STEP), self.keys_values_wm)
+        else:
+            columns = self._without_past(actions)
+        return self._kept(columns, sizes, is_root=False)
+
+    def _without_past(self, actions: np.ndarray) -> Tensor:
+        """A simulation where there is no room behind the action: the new latent's context is empty."""
+        sent = self._sent(actions, 1)
+        acted = self._forward(self.tokenizer.embed(sent[:, 0]), sent)[:, -1]
         new = self.latent_head(acted).unsqueeze(1)
-        if not self.geometry.keeps_past:  # no room behind the action: the new latent's context is empty
-            self._begin(self._envs, self._next_positions + 1, reanalyzes)
-            self._retrieve(None, Scope.ROOT)
-            self.trim_and_pad_kv_cache(is_init_infer=False)
-        output = self._forward(new)[:, -1]
-        self.update_cache_context(new, is_init_infer=False)
-        return self._inference(new, acted, output, sizes, self._stored)
+        self._begin(self._envs, self._next_positions + 1, self._reanalyzes)
+        self._retrieve(None, Scope.ROOT)
+        self.trim_and_pad_kv_cache(is_init_infer=False)
+        return self._columns(new, acted, self._forward(new, self._sent(actions, 1))[:, -1])
 
     def _given(self, keys: Sequence[int] | None, rows: int) -> Sequence[int] | None:
         """The contexts' keys, where keys are chained."""

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from kvcache.geometry import TOKENS_PER_STEP
 from kvcache.keys_values import KeysValues
+from kvcache.staging import make_staging
+from kvcache.world_model.attention import Attend, append_and_attend
 from kvcache.world_model.config import WorldModelConfig
 from kvcache.world_model.inference import Inference
 from kvcache.world_model.inputs import numbers, positions, whole_numbers
@@ -19,6 +21,8 @@ from kvcache.world_model.tokenizer import Tokenizer
 from kvcache.world_model.transformer import Transformer
 
 __all__ = ["Predictor"]
+
+_PLACES_END = 3  # columns of what is sent for a simulation: the action and two positions
 
 
 class Head(nn.Sequential):
@@ -54,6 +58,7 @@ class Predictor(nn.Module):
         size = config.support_size
         support = torch.arange(-size, size + 1, device=config.device, dtype=torch.float32)
         self.register_buffer("support", support, persistent=False)
+        self._staging = make_staging(support.device)
 
     def _initialise(self, seed: int) -> None:
         """Draw the weights from ``seed`` alone; torch's own generators and default type have no effect."""
@@ -98,7 +103,7 @@ class Predictor(nn.Module):
         places = torch.arange(first, first + length, device=states.device).expand(rows, length)
         outputs = self.transformer(tokens, places, self._empty(rows))
         acted = outputs[:, -2] if count > 1 else None
-        return self._inference(states[:, -1:], acted, outputs[:, -1], [length - 1] * rows)
+        return self._inference(self._columns(states[:, -1:], acted, outputs[:, -1]), [length - 1] * rows)
 
     def _latents(self, name: str, latents: np.ndarray | Tensor, rows: int | None = None) -> np.ndarray | Tensor:
         return numbers(name, latents, (1, self.geometry.embed_dim), rows)
@@ -108,7 +113,7 @@ class Predictor(nn.Module):
 
     def _embedded(self, actions: np.ndarray) -> Tensor:
         """Tokens ``[B, 1, E]`` of actions ``[B]``."""
-        return self.tokenizer.embed(torch.from_numpy(actions).to(self.support.device))
+        return self.tokenizer.embed(self._staging.send(torch.from_numpy(actions)))
 
     def _empty(self, rows: int) -> KeysValues:
         """``[rows, H, context_length, D]`` per layer, no tokens in it."""
@@ -116,35 +121,70 @@ class Predictor(nn.Module):
         sizes = rows, shape.num_heads, shape.context_length, shape.embed_dim, shape.num_layers
         return KeysValues(*sizes, self.support.device, self.config.dtype)
 
-    def _inference(
-        self,
-        latents: Tensor,
-        acted: Tensor | None,
-        output: Tensor,
-        sizes: Sequence[int],
-        keys: list[int] | None = None,
-    ) -> Inference:
-        """Predictions of the heads.
+    def simulate(self, sent: Tensor, context: Any, attend: Attend = append_and_attend) -> Tensor:
+        """A simulation's two passes: the action's token, and that of the latent which it leads to.
+
+        A function of tensors and of the context's size alone, so that it can be compiled or captured: no value is read,
+        and nothing comes from the host.
+
+        Args:
+            sent: ``[B, 3]`` or ``[B, 5]``, int64: the action; positions of the two tokens; and where padding is masked,
+                the first position of the row's tokens in the batch, and the one behind the last.
+            context: of all rows, padded to one size; two tokens longer afterwards.
+            attend: to a context of this kind.
+
+        Returns:
+            Predictions as ``_columns`` has them.
+        """
+        longest = context.size
+        embedded = self.tokenizer.embed(sent[:, 0])
+        acted = self.transformer(embedded, sent[:, 1:2], context, self._padding(sent, longest, longest), attend)[:, -1]
+        new = self.latent_head(acted).unsqueeze(1)
+        padding = self._padding(sent, longest, longest + 1)
+        output = self.transformer(new, sent[:, 2:3], context, padding, attend)[:, -1]
+        return self._columns(new, acted, output)
+
+    def _padding(self, sent: Tensor, longest: int, size: int) -> Tensor | None:
+        """Which positions of a batch of ``size`` tokens are padding ``[B, size]``; None where that is not masked.
+
+        Args:
+            sent: see ``simulate``.
+            longest: tokens of the padded contexts; behind them are new tokens.
+            size: of the batch.
+        """
+        if sent.shape[1] <= _PLACES_END:
+            return None
+        place, start, end = torch.arange(size, device=sent.device), sent[:, -2:-1], sent[:, -1:]
+        return (place < start) | ((place >= end) & (place < longest))
+
+    def _columns(self, latents: Tensor, acted: Tensor | None, output: Tensor) -> Tensor:
+        """Rewards, values, policy logits and latents side by side, ``[B, 2 + A + E]``: for one transfer.
+
+        float32 holds the numbers of every dtype.
 
         Args:
             latents: ``[B, 1, E]``, of the states.
             acted: ``[B, E]``: outputs of the action tokens that led there; None for roots.
             output: ``[B, E]``: outputs of the states' own tokens.
-            sizes: ``[B]``, of the contexts before them.
-            keys: ``[B]``, of their contexts, where keys are chained.
         """
         values, logits = self._expected(self.value_head(output)), self.policy_head(output)
         rewards = torch.zeros_like(values) if acted is None else self._expected(self.reward_head(acted))
-        # One transfer for all of it, and float32 holds the values of every dtype.
-        columns = torch.cat([rewards[:, None], values[:, None], logits.float(), latents[:, 0].float()], 1).cpu().numpy()
-        actions = logits.shape[1]
+        return torch.cat([rewards[:, None], values[:, None], logits.float(), latents[:, 0].float()], 1)
+
+    def _inference(self, columns: Tensor, sizes: Sequence[int]) -> Inference:
+        """Predictions on the host: the step's only transfer to it.
+
+        Args:
+            columns: see ``_columns``.
+            sizes: ``[B]``, of the contexts before the states' own tokens.
+        """
+        found, actions = columns.cpu().numpy(), self.config.action_space_size
         return Inference(
-            np.ascontiguousarray(columns[:, None, 2 + actions :]),
-            columns[:, 0],
-            columns[:, 2 : 2 + actions],
-            columns[:, 1],
+            np.ascontiguousarray(found[:, None, 2 + actions :]),
+            found[:, 0],
+            found[:, 2 : 2 + actions],
+            found[:, 1],
             list(sizes),
-            keys,
         )
 
     def _expected(self, logits: Tensor) -> Tensor:
@@ -152,4 +192,7 @@ class Predictor(nn.Module):
         return (logits.float().softmax(dim=1) * self.support).sum(dim=1)
 
     def _tensor(self, values: Tensor | np.ndarray) -> Tensor:
-        return torch.as_tensor(values, dtype=self.config.dtype, device=self.support.device)
+        """Numbers in the model's dtype, on its device."""
+        if isinstance(values, Tensor):
+            return values.to(self.support.device, self.config.dtype)
+        return self._staging.send(torch.as_tensor(values, dtype=self.config.dtype))

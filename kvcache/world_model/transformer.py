@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kvcache.geometry import TOKENS_PER_STEP, Geometry
-from kvcache.keys_values import KeysValues, KVCache
+from kvcache.keys_values import KeysValues
+from kvcache.world_model.attention import Attend, ReadOnlyContext, append_and_attend
 
 __all__ = ["Transformer"]
 
@@ -64,14 +66,17 @@ class SelfAttention(nn.Module):
         """``[B, n, E]`` to ``[B, H, n, D]``."""
         return x.view(*x.shape[:2], self.num_heads, x.shape[2] // self.num_heads).transpose(1, 2)
 
-    def forward(self, x: Tensor, turned: Rotation | None, cache: KVCache, mask: Tensor | None) -> Tensor:
-        """Append the keys and values of ``x`` to ``cache`` and attend.
+    def forward(
+        self, x: Tensor, turned: Rotation | None, cache: Any, mask: Tensor | None, attend: Attend = append_and_attend
+    ) -> Tensor:
+        """Attend to the layer's context and to the new tokens.
 
         Args:
             x: ``[B, n, E]``.
             turned: by which rotation keys and queries are turned; None where positions are absolute.
-            cache: of this layer, ``size`` tokens in it; ``size + n`` afterwards.
+            cache: of this layer, as ``attend`` takes it.
             mask: ``[B or 1, 1, n, size + n]``, bool: what may be attended to; None allows everything.
+            attend: to the context, and what becomes of new keys and values.
 
         Returns:
             ``[B, n, E]``: what was attended to, projected.
@@ -79,9 +84,7 @@ class SelfAttention(nn.Module):
         query, key, value = self.heads(self.query(x)), self.heads(self.key(x)), self.heads(self.value(x))
         if turned is not None:
             query, key = rotated(query, turned), rotated(key, turned)
-        cache.update(key, value)
-        keys, values = cache.get()
-        attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+        attended = attend(cache, query, key, value, mask)
         result: Tensor = self.projection(attended.transpose(1, 2).flatten(2))
         return result
 
@@ -96,9 +99,9 @@ class Block(nn.Module):
         self.attention = SelfAttention(geometry)
         self.perceptron = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
-    def forward(self, x: Tensor, turned: Rotation | None, cache: KVCache, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, turned: Rotation | None, cache: Any, mask: Tensor | None, attend: Attend) -> Tensor:
         """``[B, n, E]`` to ``[B, n, E]``; the other arguments are those of ``SelfAttention.forward``."""
-        x = x + self.attention(self.attention_norm(x), turned, cache, mask)
+        x = x + self.attention(self.attention_norm(x), turned, cache, mask, attend)
         result: Tensor = x + self.perceptron(self.perceptron_norm(x))
         return result
 
@@ -119,7 +122,14 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(geometry) for _ in range(geometry.num_layers))
         self.norm = nn.LayerNorm(geometry.embed_dim)
 
-    def forward(self, x: Tensor, positions: Tensor, cache: KeysValues, padding: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        cache: KeysValues | ReadOnlyContext,
+        padding: Tensor | None = None,
+        attend: Attend = append_and_attend,
+    ) -> Tensor:
         """Outputs ``[B, n, E]`` of new tokens, whose keys and values are appended to ``cache``.
 
         Args:
@@ -127,6 +137,7 @@ class Transformer(nn.Module):
             positions: ``[B, n]``, int64: in the context where positions are absolute, in the episode where rotary.
             cache: the contexts of all rows, padded to ``size`` tokens; ``size + n`` afterwards.
             padding: ``[B, size]``, bool: true where no token attends; with None all attend to padding too.
+            attend: to a context of this kind.
         """
         turned = None
         if self.positions is not None:
@@ -135,7 +146,7 @@ class Transformer(nn.Module):
             turned = rotation(positions, self.geometry.head_dim, x.dtype)
         mask = self._mask(x.shape[1], cache.size, padding, x.device)
         for block, layer in zip(self.blocks, cache, strict=True):
-            x = block(x, turned, layer, mask)
+            x = block(x, turned, layer, mask, attend)
         result: Tensor = self.norm(x)
         return result
 

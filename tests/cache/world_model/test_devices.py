@@ -13,6 +13,7 @@ from kvcache.world_model.config import DTYPES
 from kvcache.world_model.play import play
 
 _aten = torch.ops.aten
+_META = torch.device("meta")
 _COPIES = (_aten.copy_.default, _aten._to_copy.default)
 if not hasattr(_aten.copy_.default, "_can_decompose"):
     pytest.skip("this torch cannot say which operations it decomposes", allow_module_level=True)
@@ -25,11 +26,12 @@ class Accelerator(TorchDispatchMode):
 
     Attributes:
         transfers: tensors that came to the host so far.
+        uploads: tensors that went to the device.
     """
 
     def __init__(self):
         super().__init__()
-        self.transfers = 0
+        self.transfers = self.uploads = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -51,6 +53,8 @@ class Accelerator(TorchDispatchMode):
             return args[0]
         # A single number on the host may meet a tensor anywhere.
         devices = {each.device.type for each in tensors if each.ndim or each.is_meta}
+        to = kwargs.get("device")
+        self.uploads += function in _COPIES and (len(devices) == 2 or (devices == {"cpu"} and to in (_META, "meta")))
         assert len(devices) <= 1 or function in _COPIES, f"{function} of tensors on {sorted(devices)}"
         return function(*args, **kwargs)
 
@@ -111,13 +115,28 @@ def test_so_do_misses_reanalyses_images_and_predictions_without_a_cache(accelera
 
 
 @each_cache
-def test_a_simulation_brings_the_new_keys_and_the_results_to_the_host_and_no_more(accelerator, cache):
-    model = model_of(cache, device="meta")
+@pytest.mark.parametrize(
+    "options", [{}, {"verify_keys": True}, {"mask_padding": True}, {"chained_keys": True}], ids=str
+)
+def test_a_simulation_brings_its_results_to_the_host_at_once(accelerator, cache, option):
+    model = model_of(cache, device="meta", **{option: True})
     roots = model.forward_initial_inference(observations(3, 1))
     before = accelerator.transfers
+    model.forward_recurrent_inference(roots.latents, [0, 1, 2], keys=roots.keys)
+    assert accelerator.transfers - before == 1
+
+
+@each_cache
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_simulation_sends_actions_and_positions_at_once(accelerator, cache, masked):
+    model = model_of(cache, device="meta", mask_padding=masked)
+    roots = model.forward_initial_inference(observations(3, 1))
+    before = accelerator.uploads
     model.forward_recurrent_inference(roots.latents, [0, 1, 2])
-    keys = 1 if cache else 3  # legacy hashes row by row
-    assert accelerator.transfers - before == keys + 1
+    # and where tokens are gathered from and scattered to; a resident batch has places of its own
+    indices = 2 if cache.get("cache_storage") in ("slab", "paged") else 0
+    indices += cache.get("cache_resident_batch", False)
+    assert accelerator.uploads - before == indices + 1
 
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
