@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple, Self
@@ -111,23 +111,31 @@ class PlainCounter(DispatchMode):
         about = _operation(func)
         if about.is_view:
             return result
-        outputs = tensors_in(result)
-        inputs = tensors_in((args, kwargs))
+        outputs, inputs = tensors_in(result), tensors_in((args, kwargs))
         fresh = new_storages(inputs, outputs)
         if outputs and not fresh and not about.writes_inputs:
             return result  # a view in effect: reshape, contiguous or to() that had nothing to do
         counts = self.counts
         counts.tensor_ops += 1
-        if fresh:
-            counts.allocations += len(fresh)
-            counts.bytes_allocated += sum(storage.nbytes() for storage in fresh.values())
+        for storage in fresh.values():
+            counts.allocations += 1
+            counts.bytes_allocated += storage.nbytes()
         if about.written is not None:
             counts.bytes_copied += args[about.written].nbytes
         elif about.moves:
-            counts.bytes_copied += sum([each.nbytes for each in outputs])
-        to_host = any(each.is_cpu for each in outputs) and not all(each.is_cpu for each in inputs)
-        counts.synchronisations += to_host or about.synchronises
+            for each in outputs:
+                counts.bytes_copied += each.nbytes
+        if about.synchronises or (_any_on(outputs, cpu=True) and _any_on(inputs, cpu=False)):
+            counts.synchronisations += 1
         return result
+
+
+def _any_on(tensors: Iterable[torch.Tensor], cpu: bool) -> bool:
+    """Whether any of them is on a CPU, or else on a device."""
+    for each in tensors:  # noqa: SIM110 - several times as fast as a generator
+        if each.is_cpu is cpu:
+            return True
+    return False
 
 
 class OperationCounter(PlainCounter):  # type: ignore[no-untyped-call]
@@ -147,24 +155,25 @@ class OperationCounter(PlainCounter):  # type: ignore[no-untyped-call]
 
 def tensors_in(values: Any) -> list[torch.Tensor]:
     """The tensors among an operation's arguments or results, alone or in lists."""
-    return [values] if isinstance(values, torch.Tensor) else list(_leaves(values))
-
-
-def _leaves(values: Any) -> Iterator[torch.Tensor]:
     if isinstance(values, torch.Tensor):
-        yield values
-    elif isinstance(values, (tuple, list)):
-        for each in values:
-            yield from _leaves(each)
-    elif isinstance(values, dict):
-        yield from _leaves(list(values.values()))
+        return [values]
+    found: list[torch.Tensor] = []
+    if isinstance(values, dict):
+        values = values.values()
+    elif not isinstance(values, (tuple, list)):
+        return found
+    for each in values:
+        if isinstance(each, torch.Tensor):
+            found.append(each)
+        elif isinstance(each, (tuple, list, dict)) and each:
+            found += tensors_in(each)
+    return found
 
 
-def new_storages(inputs: Iterable[torch.Tensor], outputs: Iterable[torch.Tensor]) -> dict[int, torch.UntypedStorage]:
+def new_storages(inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]) -> dict[int, torch.UntypedStorage]:
     """The storages of an operation's results that none of its arguments has, by their address."""
-    others = [each for each in outputs if not any(each is known for known in inputs)]
-    if not others:
+    if len(outputs) == 1 and inputs and outputs[0] is inputs[0]:  # it was written in place
         return {}
     known = {each.untyped_storage()._cdata for each in inputs}
-    storages = (each.untyped_storage() for each in others)
+    storages = [each.untyped_storage() for each in outputs]
     return {storage._cdata: storage for storage in storages if storage._cdata not in known}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from kvbench.replay.content import latent_of
+from kvbench.replay.content import latents_of
 from kvbench.trace.steps import Step
 from kvcache import MISS, CacheBackend, KeysValues, RecurrentMissError, Scope
 
@@ -54,7 +54,7 @@ class Latents:
         return StepInputs(parents, new)
 
     def _stack(self, keys: Sequence[int]) -> np.ndarray:
-        return np.stack([latent_of(key, self._width) for key in keys])[:, None, :]
+        return latents_of(keys, self._width)[:, None, :]
 
 
 class Content:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from traces import TINY, good_events
 
-from kvbench.replay.content import latent_of
+from kvbench.replay.content import latents_of
 from kvbench.replay.drive import FillerContent, Latents, run_step
 from kvbench.trace.steps import read_steps
 from kvcache.backend import MISS, Scope
@@ -108,13 +108,13 @@ class TestLatents:
         assert isinstance(node.parents, np.ndarray)
         steps[1].scope = Scope.ROOT
         assert isinstance(latents.inputs(steps[1]).parents, torch.Tensor)
-        assert np.array_equal(node.parents[0, 0], latent_of(100, 16))
+        assert np.array_equal(node.parents[0, 0], latents_of([100], 16)[0])
 
     def test_rows_that_start_from_nothing_have_no_latent(self, steps):
         steps[1].parents = [None, 101]
         inputs = Latents(16, "cpu").inputs(steps[1])
         assert inputs.parents.shape == (1, 1, 16)
-        assert np.array_equal(inputs.parents[0, 0], latent_of(101, 16))
+        assert np.array_equal(inputs.parents[0, 0], latents_of([101], 16)[0])
 
 
 class TestFillerContent:
