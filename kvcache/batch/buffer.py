@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from kvcache.journal import Journal
+from kvcache.kernels import large_memory
 from kvcache.keys_values import KeysValues
-from kvcache.memory import zeros
 from kvcache.storage import EntrySpec
 
 __all__ = ["BatchBuffer", "BatchView"]
@@ -48,7 +48,7 @@ class BatchBuffer:
         self._views: dict[int, BatchView] = {}
 
     def _allocate(self, rows: int) -> Tensor:
-        return zeros((rows * math.prod(self._spec.shape),), self._spec.device, self._spec.dtype)
+        return large_memory((rows * math.prod(self._spec.shape),), self._spec.device, self._spec.dtype).zero_()
 
     def renew(self, rows: int) -> None:
         """Other memory, for ``rows`` rows: somebody may still write to the present one."""

@@ -2,6 +2,7 @@
 
 from kvcache.kernels.base import NULL_PAGE, ZERO_PAGE, Correction, Kernels, kernel_observers, notify_observers
 from kvcache.kernels.choose import make_kernels
+from kvcache.kernels.huge import large_memory
 from kvcache.kernels.torch import TorchKernels
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Kernels",
     "TorchKernels",
     "kernel_observers",
+    "large_memory",
     "make_kernels",
     "notify_observers",
 ]

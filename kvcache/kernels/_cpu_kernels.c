@@ -8,6 +8,9 @@
 #include <Python.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 /* As many copies as there are kinds of processors; which one runs is chosen when this is loaded. */
 #if defined(__x86_64__) && defined(__GLIBC__) && (defined(__clang__) ? __clang_major__ >= 14 : defined(__GNUC__))
@@ -271,6 +274,20 @@ static PyObject *scatter(PyObject *self, PyObject *const *args, Py_ssize_t given
     Py_RETURN_NONE;
 }
 
+enum { HUGE_PAGE = 2 << 20 };
+
+/* Asks for huge pages within this memory. It is advice: a system without them does nothing. */
+static PyObject *prefer_huge_pages(PyObject *self, PyObject *const *args, Py_ssize_t given) {
+    int64_t n[2];
+    if (take_in("prefer_huge_pages", args, given, 2, n)) return NULL;
+#ifdef MADV_HUGEPAGE
+    uint64_t begin = ((uint64_t)n[0] + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    uint64_t end = ((uint64_t)n[0] + (uint64_t)n[1]) / HUGE_PAGE * HUGE_PAGE;
+    if (begin < end) madvise((void *)(uintptr_t)begin, (size_t)(end - begin), MADV_HUGEPAGE);
+#endif
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
     {"gather", (PyCFunction)(void (*)(void))gather, METH_FASTCALL,
      "gather(pool, rows, index, count, *batch)"},
@@ -278,6 +295,8 @@ static PyMethodDef functions[] = {
      "gather_shifted(pool, rows, index, count, shifts, shift_rows, shift_index, sharing, item_bytes, *batch)"},
     {"scatter", (PyCFunction)(void (*)(void))scatter, METH_FASTCALL,
      "scatter(pool, rows, index, count, *batch)"},
+    {"prefer_huge_pages", (PyCFunction)(void (*)(void))prefer_huge_pages, METH_FASTCALL,
+     "prefer_huge_pages(address, nbytes)"},
     {NULL, NULL, 0, NULL},
 };
 

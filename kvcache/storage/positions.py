@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kvcache.geometry import TOKENS_PER_STEP
-from kvcache.memory import memory
+from kvcache.kernels import large_memory
 
 __all__ = ["NO_TOKENS", "Origins", "PositionShifts"]
 
@@ -64,7 +64,7 @@ class PositionShifts:
         self._steps = shift.detach().movedim(3, 0).flatten(1).to("cpu", torch.float64)
         self._row_of = {(new + TOKENS_PER_STEP, new): 1 + new for new in range(kept)}
         self._moves: dict[Origins, np.ndarray | None] = {}
-        self.rows = memory((1 + kept, self._steps.shape[1]), shift.device, shift.dtype)
+        self.rows = large_memory((1 + kept, self._steps.shape[1]), shift.device, shift.dtype)
         self.rows[0].zero_()
         self.rows[1:].copy_(self._steps)
 
@@ -88,7 +88,7 @@ class PositionShifts:
         assert (old - new) % TOKENS_PER_STEP == 0, f"no number of slides moves a token from {old} to {new}"
         row = 1 + len(self._row_of)
         if row == self.rows.shape[0]:
-            grown = memory((2 * row, self.rows.shape[1]), self.rows.device, self.rows.dtype)
+            grown = large_memory((2 * row, self.rows.shape[1]), self.rows.device, self.rows.dtype)
             grown[:row].copy_(self.rows)
             self.rows = grown
         self.rows[row].copy_(self._steps[new:old:TOKENS_PER_STEP].sum(0))

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kvcache.kernels import NULL_PAGE, ZERO_PAGE
+from kvcache.kernels import NULL_PAGE, ZERO_PAGE, large_memory
 from kvcache.keys_values import KeysValues
-from kvcache.memory import memory, zeros
+from kvcache.memory import zeros
 from kvcache.staging import Staging, make_staging
 from kvcache.storage.base import EntrySpec, Storage, check_entry, check_matches
 from kvcache.storage.positions import NO_TOKENS, Origins, PositionShifts
@@ -94,7 +94,7 @@ class TokenMemory(ABC):
             wanted = NULL_PAGES + self._reserved_tokens + self._reserved_entries * self.longest
         else:
             wanted = old.shape[0] + old.shape[0] // _GROWTH
-        self.rows = memory((max(needed, wanted), self.width), spec.device, spec.dtype)
+        self.rows = large_memory((max(needed, wanted), self.width), spec.device, spec.dtype)
         if old is None:
             self.rows[:NULL_PAGES].zero_()
         else:

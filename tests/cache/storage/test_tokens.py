@@ -67,7 +67,7 @@ def test_an_allocation_that_fails_changes_nothing(make, monkeypatch):
     memory.rows.fill_(7)
     before = memory.rows, memory.used
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr("kvcache.storage.tokens.memory", lambda *_: (_ for _ in ()).throw(MemoryError("full")))
+        patch.setattr("kvcache.storage.tokens.large_memory", lambda *_: (_ for _ in ()).throw(MemoryError("full")))
         memory.take(100)
     assert (memory.rows is before[0], memory.used) == (True, before[1])
     assert memory.take(1) == before[1]
