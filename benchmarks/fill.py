@@ -32,7 +32,6 @@ from kvcache import BACKENDS, GEOMETRIES
 def main(arguments: list[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     torch.set_num_threads(given.threads)
-    torch.set_grad_enabled(False)
     if given.forward and given.against == LIGHTZERO:
         sys.exit("--forward compares layouts of batches, and LightZero's is legacy's: leave --against out")
     baseline = "legacy" if given.forward else given.against
@@ -45,7 +44,8 @@ def main(arguments: list[str] | None = None) -> None:
     gc.collect()
     gc.freeze()
     try:
-        _run(given, result)
+        with torch.no_grad():
+            _run(given, result)
     finally:
         gc.unfreeze()
     if given.markdown:
