@@ -17,13 +17,12 @@ BACKENDS = storages(["legacy", "new:private", "new:slab", "new:paged", "new:page
 DEVICES = ["cpu", "cuda"]
 BASELINE = "legacy"
 
-SIMULATIONS = 12
-SEARCHES = 3  # the first of which allocates, and does not count
-COUNTED_SEARCHES = 2  # of the pass that checks contents: likewise
+SIMULATIONS = 25
+SEARCHES = 2  # the first of which allocates, and does not count
 INIT_SLOTS = 2  # only the last root is looked up
 
 
-def _steps(geometry: Any, fill: str, searches: int, folder: str) -> list[Any]:
+def _steps(geometry: Any, fill: str, folder: str) -> list[Any]:
     from pathlib import Path
 
     from kvbench.record.fills import FilledSearch
@@ -31,8 +30,8 @@ def _steps(geometry: Any, fill: str, searches: int, folder: str) -> list[Any]:
     from kvbench.trace.reader import TraceReader
     from kvbench.trace.steps import read_steps
 
-    path = Path(folder) / f"{geometry.name}-{fill}-{searches}.parquet"
-    list(write_synthetic_trace(path, FilledSearch(geometry, searches, seed=0, fill=fill)))
+    path = Path(folder) / f"{geometry.name}-{fill}.parquet"
+    list(write_synthetic_trace(path, FilledSearch(geometry, SEARCHES, seed=0, fill=fill)))
     return list(read_steps(TraceReader(path).events()))
 
 
@@ -50,16 +49,16 @@ def _counted(backend: str, config: Any, steps: list[Any]) -> dict[str, Any]:
     search = asdict(sum(found.step_counts[-SIMULATIONS:], Counts()))
     clears = asdict(found.counts["clear"])
     return {
-        **{name: count + clears[name] / COUNTED_SEARCHES for name, count in search.items()},
+        **{name: count + clears[name] / SEARCHES for name, count in search.items()},
         "bytes_reserved": sum(found.bytes_reserved.values()),
     }
 
 
-def _timed(names: list[str], config: Any, steps: list[Any], attends: bool) -> dict[str, Any]:
-    """Of each backend, all in turns: nanoseconds of each step, or of each forward and strided bytes of each batch."""
+def _timed(names: list[str], config: Any, steps: list[Any]) -> dict[str, Any]:
+    """Of each backend, all in turns: nanoseconds of each step and each forward, the longest context, strided bytes."""
     from kvbench.measure.stopwatch import make_stopwatch
     from kvbench.replay.content import Contents
-    from kvbench.replay.drive import FillerContent, Latents
+    from kvbench.replay.drive import Latents
     from kvbench.replay.forward import AttendingContent
     from kvbench.replay.lockstep import take_turns
     from kvcache import make_backend
@@ -69,11 +68,17 @@ def _timed(names: list[str], config: Any, steps: list[Any], attends: bool) -> di
     for name in names:
         backend = make_backend(name, config)
         backend.position_shift = contents.position_shift(config.device, config.dtype)
-        drivers[name] = AttendingContent(backend, stopwatch) if attends else FillerContent(backend)
+        drivers[name] = AttendingContent(backend, stopwatch)
     clocks = take_turns(steps, drivers, Latents(config.geometry.embed_dim, config.device), stopwatch)
-    if attends:
-        return {name: (each.laps[SIMULATIONS:], max(each.strided)) for name, each in drivers.items()}
-    return {name: (each.steps[SIMULATIONS:], max(each.longest)) for name, each in clocks.items()}
+    return {
+        name: {
+            "steps": clocks[name].steps[SIMULATIONS:],
+            "forwards": each.laps[SIMULATIONS:],
+            "longest": max(clocks[name].longest),
+            "strided_bytes": max(each.strided),
+        }
+        for name, each in drivers.items()
+    }
 
 
 def _measure(geometry: Any, fill: str, backends: list[str], device: str, folder: str) -> dict[str, Cell]:
@@ -82,38 +87,36 @@ def _measure(geometry: Any, fill: str, backends: list[str], device: str, folder:
 
     from kvcache import CacheConfig
 
-    cells: dict[str, Cell] = {}
-    for backend in backends:
-        reason = lacking(backend, device)
-        if reason:
-            cells[backend] = reason
+    reasons = {backend: lacking(backend, device) for backend in backends}
+    cells: dict[str, Cell] = {backend: reason for backend, reason in reasons.items() if reason}
     if len(cells) == len(backends):
         return cells
     shape = replace(geometry, num_simulations=SIMULATIONS)
     config = CacheConfig(shape, init_pool_size=INIT_SLOTS, device=device)
-    counted, timed = (_steps(shape, fill, searches, folder) for searches in (COUNTED_SEARCHES, SEARCHES))
-    for backend in backends:
-        cells[backend] = cells.get(backend) or attempt(backend, _counted, backend, config, counted)
-    for attends in (False, True):
-        sound = [backend for backend, cell in cells.items() if isinstance(cell, dict)]
-        found = together(sound, lambda names, attends=attends: _timed(names, config, timed, attends))  # type: ignore[misc]
-        for backend, each in found.items():
-            cell = cells[backend]
-            if isinstance(each, Exception):
-                cells[backend] = each
-            elif isinstance(cell, dict):
-                cells[backend] = cell | _numbers(each, found.get(BASELINE), attends)
+    steps = _steps(shape, fill, folder)
+    counted = {each: attempt(each, _counted, each, config, steps) for each in backends if each not in cells}
+    sound = [backend for backend, found in counted.items() if not isinstance(found, Exception)]
+    timed = together(sound, lambda names: _timed(names, config, steps))
+    for backend, counts in counted.items():
+        found = timed.get(backend, counts)
+        failed = isinstance(found, Exception)
+        cells[backend] = found if failed else counts | _numbers(found, timed.get(BASELINE))
     return cells
 
 
-def _numbers(found: Any, baseline: Any, attends: bool) -> dict[str, float]:
-    laps, most = found
-    over = float("nan")  # asv reads NaN as skipped: there is no sound baseline
-    if not (baseline is None or isinstance(baseline, Exception)):
-        over = median(lap / before for lap, before in zip(laps, baseline[0], strict=True))
-    if attends:
-        return {"forward_over_legacy": over, "strided_bytes": most}
-    return {"time": median(laps) / 1000, "time_over_legacy": over, "longest": most}
+def _numbers(found: dict[str, Any], baseline: Any) -> dict[str, float]:
+    over = dict.fromkeys(("steps", "forwards"), float("nan"))  # asv reads NaN as skipped: there is no sound baseline
+    if isinstance(baseline, dict):
+        over = {
+            name: median(lap / before for lap, before in zip(found[name], baseline[name], strict=True)) for name in over
+        }
+    return {
+        "time": median(found["steps"]) / 1000,
+        "time_over_legacy": over["steps"],
+        "forward_over_legacy": over["forwards"],
+        "longest": found["longest"],
+        "strided_bytes": found["strided_bytes"],
+    }
 
 
 class Fills(Cells):
