@@ -15,8 +15,9 @@ from kvbench.trace.reader import TraceReader
 from kvbench.trace.steps import Step, read_steps
 from kvcache import Geometry
 
-__all__ = ["STORAGES", "TRACE", "filled", "read", "synthetic"]
+__all__ = ["SIMULATIONS", "STORAGES", "TRACE", "filled", "read", "short", "synthetic"]
 
+SIMULATIONS = 25
 TRACE = Path(__file__).parent / "traces" / "cartpole-lightzero-0.2.0-seed0.parquet"
 # And whatever storage is added; private copies row by row, and is no candidate for the default.
 STORAGES = tuple(
@@ -29,10 +30,14 @@ def read(path: Path, searches: int | None = None) -> list[Step]:
     return [step for step in read_steps(TraceReader(path).events()) if searches is None or step.search < searches]
 
 
+def short(geometry: Geometry) -> Geometry:
+    """With searches of at most 25 simulations: the deep end of a longer one costs the same per step."""
+    return replace(geometry, num_simulations=min(geometry.num_simulations, SIMULATIONS))
+
+
 def synthetic(geometry: Geometry, seed: int, searches: int) -> list[Step]:
-    """A synthetic search of at most 25 simulations: the deep end of a longer one costs the same per step."""
-    short = replace(geometry, num_simulations=min(geometry.num_simulations, 25))
-    return _written(SyntheticSearch(short, searches, seed))
+    """Synthetic searches from the beginning of episodes on."""
+    return _written(SyntheticSearch(short(geometry), searches, seed))
 
 
 @lru_cache(maxsize=8)  # several backends replay it

@@ -1,8 +1,9 @@
 """Prints the figures of the README and of closing notes; each is also a test.
 
 Usage: python benchmarks/claims.py [sweep] [bookkeeping] [allocations] [recurrent-step] [storages] [batch-sizes]
-       [parts] [same-search] [same-search-full] [sliding] [capacities] [small-pools] [validation] [uncached]
-       [padding] [hit-rate] [bandwidth] [overhead]   (default: all but same-search-full, which takes 35 min)
+       [fills] [forward] [parts] [same-search] [same-search-full] [sliding] [capacities] [small-pools] [validation]
+       [uncached] [padding] [hit-rate] [bandwidth] [overhead]
+       (default: all but same-search-full, which takes 35 min)
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import sys
 
 import cost_claims
+import fill
 import model_claims
 import pool_claims
 import replay_claims
@@ -24,6 +26,8 @@ CLAIMS = {
     "recurrent-step": replay_claims.recurrent_step,
     "storages": replay_claims.storages,
     "batch-sizes": replay_claims.batch_sizes,
+    "fills": lambda: fill.main(["--markdown"]),
+    "forward": lambda: fill.main(["--forward", "--no-check", "--seeds", "0", "--markdown"]),
     "parts": cost_claims.parts,
     "same-search": model_claims.same_search,
     "same-search-full": model_claims.same_search_full,

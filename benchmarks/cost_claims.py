@@ -6,12 +6,14 @@ import statistics
 import time
 import timeit
 from dataclasses import replace
+from itertools import product
 
 import torch
 import xxhash
-from claim_traces import STORAGES, TRACE, read, synthetic
+from claim_traces import STORAGES, TRACE, filled, read, short
 from overhead import gate_laps, operation_laps, replay_laps
 
+from kvbench.record.fills import FILLS
 from kvbench.replay.drive import Latents
 from kvbench.replay.operations import operation_config, prepare_operation
 from kvbench.replay.passes import Replay
@@ -29,14 +31,14 @@ def parts() -> None:
     """The parts of a recurrent step's time, each with its floor: a copy of as many bytes from or to cold memory."""
     arena = torch.ones(2, 256 << 20, dtype=torch.uint8)
     print("us of a recurrent step, p50: part (floor)")
-    for geometry in GEOMETRIES.values():
-        steps = synthetic(geometry, seed=0, searches=4)
+    for geometry, fill in product(GEOMETRIES.values(), FILLS):
+        steps = filled(short(geometry), fill, 0, 2)
         for backend in ("new:slab", "new:paged"):
-            print(_parts_of(backend, geometry, steps, arena), flush=True)
+            print(f"{fill}: {_parts_of(backend, geometry, steps, arena)}", flush=True)
 
 
 def _parts_of(backend: str, geometry: Geometry, steps: list[Step], arena: torch.Tensor) -> str:
-    replay = Replay(steps, CacheConfig(geometry), ["legacy", backend])
+    replay = Replay(steps, CacheConfig(geometry, init_pool_size=2), ["legacy", backend])
     replay.time(3)
     times = replay.reports[backend].times
     assert times is not None

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import gc
 import json
 import sys
 from collections.abc import Iterator
@@ -31,7 +32,6 @@ from kvcache import BACKENDS, GEOMETRIES
 def main(arguments: list[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     torch.set_num_threads(given.threads)
-    torch.set_grad_enabled(False)
     if given.forward and given.against == LIGHTZERO:
         sys.exit("--forward compares layouts of batches, and LightZero's is legacy's: leave --against out")
     baseline = "legacy" if given.forward else given.against
@@ -40,16 +40,28 @@ def main(arguments: list[str] | None = None) -> None:
         given.searches, given.forward,
     )  # fmt: skip
     print(result.heading, flush=True)
-    if not given.no_check:
-        _check(given, baseline)
-    for cell in _cells(given, baseline):
-        result.cells.append(cell)
-        if cell.backend == given.backend[-1]:
-            print("\n".join(table_rows(result, result.cells[-len(given.backend) :])), flush=True)
+    # Garbage is collected before each measurement: looking through all that torch is made of takes long.
+    gc.collect()
+    gc.freeze()
+    try:
+        with torch.no_grad():
+            _run(given, result)
+    finally:
+        gc.unfreeze()
     if given.markdown:
         print(markdown(result))
     if given.json:
         given.json.write_text(json.dumps(result.to_dict(), indent=1) + "\n")
+
+
+def _run(given: argparse.Namespace, result: Result) -> None:
+    """Check, measure, and print line by line."""
+    if not given.no_check:
+        _check(given, result.against)
+    for cell in _cells(given, result.against):
+        result.cells.append(cell)
+        if cell.backend == given.backend[-1]:
+            print("\n".join(table_rows(result, result.cells[-len(given.backend) :])), flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

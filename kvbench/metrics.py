@@ -1,7 +1,8 @@
 """Each metric once: its name in JSON, its unit, which way is better, and how tables, pages and asv call it.
 
 A new metric touches two files: this one, and the one that measures it (``kvbench/measure/counters.py`` for a counter,
-``kvbench/replay/summary.py`` for the rest). The replay's table, the gate's directions and asv's benchmarks follow.
+``kvbench/replay/forward.py`` for the forward, ``kvbench/replay/summary.py`` for the rest). The replay's table, the
+gate's directions and asv's benchmarks follow.
 
 This module imports nothing of ours and nothing heavy: asv's benchmarks read it by its path.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["COUNTERS", "LATENCIES", "METRICS", "OUTCOMES", "POOLS", "Metric", "direction_of"]
+__all__ = ["COUNTERS", "FORWARD", "LATENCIES", "METRICS", "OUTCOMES", "POOLS", "Metric", "direction_of"]
 
 SMALL_POOL = "_in_small_pool"  # what the name of a metric ends with that was measured with a small recurrent pool
 
@@ -72,7 +73,12 @@ LATENCIES = tuple(
     Metric(operation, f"{operation.removeprefix('recurrent_')} time", "us", exact=False)
     for operation in ("recurrent_step", "hash", "lookup", "assemble", "store", "clear")
 )
-METRICS = {metric.name: metric for metric in (*COUNTERS, *OUTCOMES, *POOLS, *LATENCIES)}
+# What a batch's layout costs the model: ``kvbench.replay.forward``.
+FORWARD = (
+    Metric("forward_over_legacy", "forward over legacy", "ratio", exact=False),
+    Metric("strided_bytes", "strided bytes", "bytes"),
+)
+METRICS = {metric.name: metric for metric in (*COUNTERS, *OUTCOMES, *POOLS, *LATENCIES, *FORWARD)}
 
 
 def direction_of(name: str) -> str | None:

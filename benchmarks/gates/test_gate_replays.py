@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, replace
 from itertools import takewhile
 from pathlib import Path
 
 import pytest
 from suite.bridge import storages
+from suite.clock import BackendClock
 
 # Written out, as in test_gate_operations.py.
 TRACES = ["cartpole-lightzero-0.2.0-seed0", "synthetic-pong", "synthetic-visual-match"]
@@ -27,22 +27,6 @@ SIMULATIONS = {"synthetic-pong": 25, "synthetic-visual-match": 12}
 SIMULATIONS |= dict.fromkeys(RECORDINGS, 12)
 SMALL_RECURRENT_POOL = 50
 ROUNDS = 5
-
-
-class BackendClock:
-    """Seconds that the backend under test has worked so far: every call of it goes through ``meter``."""
-
-    def __init__(self):
-        self._nanoseconds = 0
-
-    def __call__(self):
-        return self._nanoseconds / 1e9
-
-    def meter(self, operation, call, *arguments):
-        start = time.perf_counter_ns()
-        result = call(*arguments)
-        self._nanoseconds += time.perf_counter_ns() - start
-        return result
 
 
 CLOCK = BackendClock()

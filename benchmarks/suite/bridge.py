@@ -69,7 +69,10 @@ OLD_HOMES = {
     "make_backend": "kvcache.registry",
 }
 # What the suite drives and times with; each imports what it needs of the library.
-_NEEDED = ("kvbench.replay.passes", "kvbench.replay.operations", "kvbench.record.synthetic")
+_NEEDED = (
+    "kvbench.replay.passes", "kvbench.replay.operations", "kvbench.replay.forward", "kvbench.replay.lockstep",
+    "kvbench.record.fills",
+)  # fmt: skip
 
 
 def put_suite_in_place() -> str | None:

@@ -5,12 +5,18 @@ import statistics
 from dataclasses import replace
 
 import claims
+import cost_claims
+import fill
+import fill_runs
+import fill_tables
 import model_claims
 import pytest
+import replay_claims
 from claim_traces import synthetic
 from overhead import EmptyBackend, gate_laps, operation_laps, replay_laps
 from pool_claims import bookkeeping_ratios
 
+from kvbench.record.fills import FILLS
 from kvbench.replay.drive import OPERATIONS
 from kvbench.replay.operations import OPERATION_KINDS
 from kvbench.replay.passes import Replay
@@ -65,6 +71,35 @@ def test_the_empty_backend_stands_in_for_any():
 def test_what_is_printed(capsys):
     claims.main(["allocations"])
     assert "50 inserts x 10 clears: 50 slots allocated, 0 tensors after the first round" in capsys.readouterr().out
+
+
+@pytest.fixture
+def one_long_geometry(monkeypatch):
+    """The replays' claims on one geometry, whose contexts are longer than its searches are deep."""
+    shapes = {"long": Geometry("long", 1, 2, 16, 20, 2, 4, "absolute")}
+    for module in (replay_claims, cost_claims, fill):
+        monkeypatch.setattr(module, "GEOMETRIES", shapes)
+    monkeypatch.setattr(fill_runs, "SIMULATIONS", 3)
+    monkeypatch.setattr(fill_tables, "GEOMETRIES", shapes)
+    monkeypatch.setattr(replay_claims, "SIMULATIONS", 4)
+    monkeypatch.setattr(replay_claims, "TRACE_SEARCHES", 1)
+
+
+@pytest.mark.parametrize("claim", ["storages", "hit-rate"])
+def test_claims_about_steps_and_memory_name_every_fill(one_long_geometry, capsys, claim):
+    claims.main([claim])
+    output = capsys.readouterr().out
+    for each in FILLS:
+        lines = [line for line in output.splitlines() if re.search(rf"\b{each}\b", line) and "long" in line]
+        assert lines, each
+        assert all(re.search(r"\d", line) for line in lines)
+
+
+@pytest.mark.slow
+def test_steps_are_timed_on_a_recorded_search_and_on_every_fill(one_long_geometry, capsys):
+    claims.main(["recurrent-step"])
+    found = re.findall(r"recurrent step, ([^:]+): legacy / new \d+\.\d\d \(", capsys.readouterr().out)
+    assert found == ["cartpole (recorded)", *(f"long ({each})" for each in FILLS)]
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ def run(*arguments):
     fill.main([*arguments, "--seeds", "0", "1", "--searches", "1", "--geometry", "cartpole", "wide"])
 
 
+@pytest.mark.slow
 def test_one_command_prints_every_geometry_and_fill(capsys, monkeypatch):
     shapes = {name: GEOMETRIES[name] for name in ("cartpole", "wide")}
     monkeypatch.setattr(fill, "GEOMETRIES", shapes)

@@ -10,10 +10,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from gates import test_gate_fills as fills
 from gates import test_gate_operations as operations
 from gates import test_gate_replays as replays
 
 from kvbench.measure.counters import Counts
+from kvbench.record.fills import FILLS
 from kvbench.replay.operations import OPERATION_KINDS
 from kvcache.geometry import GEOMETRIES
 from kvcache.registry import BACKENDS
@@ -67,6 +69,8 @@ def test_what_is_watched_does_not_depend_on_what_is_installed():
     assert set(operations.BACKENDS) | set(replays.BACKENDS) <= set(BACKENDS)
     assert set(replays.NOT_TIMED) < set(replays.BACKENDS)
     assert set(replays.SEARCHES) == {*replays.TRACES, *replays.RECORDINGS}
+    assert (list(FILLS), list(GEOMETRIES)) == (fills.FILLS, fills.GEOMETRIES)
+    assert set(fills.BACKENDS) == set(operations.BACKENDS)
     assert all("," not in name for name in (*operations.KINDS, *operations.BACKENDS, *replays.SEARCHES))
 
 
@@ -99,6 +103,19 @@ def test_metrics_of_one_operation(tmp_path):
     assert set(extra["metrics"]) == {each.name for each in fields(Counts)}
 
 
+def test_metrics_of_every_fill(tmp_path):
+    code, measured, _ = measure(tmp_path, ROOT, "test_fill and paged and cartpole and not resident and not exact")
+    assert (code, len(measured)) == (0, len(FILLS))
+    counted = {name: extra["metrics"] for name, extra in measured.items()}
+    assert {*counted["test_fill[new:paged-cartpole-full]"]} == {
+        *(each.name for each in fields(Counts)), "bytes_reserved", "strided_bytes",
+    }  # fmt: skip
+    assert all(each["strided_bytes"] == 0 for each in counted.values())
+    # A longer episode moves more: what is called sliding is no start.
+    moved = [counted[f"test_fill[new:paged-cartpole-{each}]"]["bytes_copied"] for each in ("start", "full", "sliding")]
+    assert sorted(set(moved)) == moved
+
+
 @pytest.fixture(scope="module")
 def reasons(tmp_path_factory):
     """Why the benchmarks of a broken cache failed, by their names."""
@@ -106,7 +123,7 @@ def reasons(tmp_path_factory):
     shutil.copytree(ROOT / "kvcache", folder / "kvcache", ignore=shutil.ignore_patterns("__pycache__"))
     with (folder / "kvcache" / "manager.py").open("a") as file:
         file.write(BROKEN)
-    code, _, found = measure(folder, folder, "(retrieve or replay and new) and not multitask")
+    code, _, found = measure(folder, folder, "(retrieve or replay and new or sliding) and not multitask")
     assert code == 1
     return found
 
@@ -128,3 +145,4 @@ def reasons(tmp_path_factory):
 def test_a_broken_cache_fails_with_its_reason(reasons, geometry, trace, of_operation, of_replay):
     assert of_operation in reasons[f"test_operation[new:private-{geometry}-retrieve]"]
     assert of_replay in reasons[f"test_replay[new:private-{trace}]"]
+    assert of_replay in reasons[f"test_fill[new:private-{geometry}-sliding]"]

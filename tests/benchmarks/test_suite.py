@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from suite import cells, operations, replays
+from suite import cells, fills, operations, replays
+from suite.fills import Fills
 from suite.operations import Growth, Operations
 from suite.replays import Recordings, Replays
 
+from kvbench.record.fills import FILLS
 from kvbench.replay.operations import OPERATION_KINDS
 from kvcache import registry
 from kvcache.backend import CacheBackend
-from kvcache.geometry import GEOMETRIES
+from kvcache.geometry import GEOMETRIES, Geometry
 from kvcache.manager import KVCacheManager
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +41,7 @@ def run(code, *paths):
 def test_importing_the_suite_imports_neither_torch_nor_the_library():
     """asv imports all of it in every process: that must cost nothing and fail on no commit."""
     loaded = run(
-        "import sys, suite.replays, suite.operations, suite.bridge;"
+        "import sys, suite.replays, suite.operations, suite.fills, suite.bridge;"
         "print([n for n in ('torch', 'kvcache') if n in sys.modules])",
         ROOT / "benchmarks",
     )
@@ -88,7 +90,9 @@ def test_a_library_that_is_broken_is_an_error_and_no_reason_to_skip(tmp_path, mo
         run("from suite.bridge import put_suite_in_place as put; put()", ROOT / "benchmarks", tmp_path)
 
 
-@pytest.mark.parametrize(("suite", "fewest"), [(Replays, 20), (Recordings, 20), (Operations, 6), (Growth, 3)])
+@pytest.mark.parametrize(
+    ("suite", "fewest"), [(Replays, 20), (Recordings, 20), (Operations, 6), (Growth, 3), (Fills, 9)]
+)
 def test_every_metric_has_a_unit_and_a_version(suite, fewest):
     tracks = [getattr(suite, name) for name in dir(suite) if name.startswith("track_")]
     assert len(tracks) >= fewest
@@ -104,7 +108,7 @@ def test_names_units_and_versions_are_those_of_the_committed_history():
         if name != "version"
     }
     ours = {}
-    for module, suite in (("replays", Replays), ("operations", Operations), ("operations", Growth)):
+    for module, suite in (("replays", Replays), ("operations", Operations), ("operations", Growth), ("fills", Fills)):
         for name in dir(suite):
             if name.startswith("track_"):
                 method = getattr(suite, name)
@@ -117,7 +121,7 @@ def test_every_recorded_trace_is_measured():
     assert committed == {*replays.RECORDINGS, replays.TRACES[0]}
 
 
-@pytest.mark.parametrize("suite", [Replays, Recordings, Operations, Growth])
+@pytest.mark.parametrize("suite", [Replays, Recordings, Operations, Growth, Fills])
 class TestCells:
     def test_what_cannot_run_is_skipped_with_its_reason(self, suite):
         with pytest.raises(NotImplementedError, match="no CUDA device"):
@@ -494,3 +498,75 @@ class TestGrowth:
         found = measure()
         assert found["layers=4", "legacy", "cpu"] == "skipped: this commit has no backend 'legacy'"
         assert values(Growth, found, ("layers=4", "new:private", "cpu"))["track_time"] > 0
+
+
+class TestFills:
+    @pytest.fixture
+    def measure(self, monkeypatch):
+        """A small geometry whose contexts are longer than its searches are deep."""
+        long = Geometry("wide", 1, 2, 16, 20, 2, 3)
+        monkeypatch.setitem(GEOMETRIES, "wide", long)
+        monkeypatch.setattr(fills, "SIMULATIONS", 3)
+        monkeypatch.setattr(Fills, "params", [fills.FILLS, ["wide"], fills.BACKENDS, ["cpu"]])
+        return Fills().setup_cache
+
+    def test_the_fills_are_those_there_are(self):
+        assert list(FILLS) == fills.FILLS
+        assert list(GEOMETRIES) == fills.GEOMETRIES
+
+    def test_every_cell_has_all_numbers_and_is_as_full_as_it_says(self, measure):
+        found = pickle.loads(pickle.dumps(measure()))
+        assert set(found) == set(product(*Fills.params))
+        most = {"start": 7, "middle": 15}
+        for place, cell in found.items():
+            numbers = values(Fills, found, place)
+            assert all(isinstance(value, (int, float)) and value >= 0 for value in numbers.values())
+            assert numbers["track_step_time"] > 0
+            assert numbers["track_forward_over_legacy"] > 0
+            assert (numbers["track_step_time_over_legacy"] == 1) == (place[2] == "legacy")
+            assert numbers["track_strided_bytes"] == 0
+            assert cell["longest"] == 17 or cell["longest"] <= most[place[0]]
+        moved = [found[each, "wide", "new:slab", "cpu"]["bytes_copied"] for each in ("start", "middle", "sliding")]
+        assert sorted(set(moved)) == moved
+        # The search that is counted is not the first one.
+        assert found["sliding", "wide", "new:private", "cpu"]["allocations"] == 0
+        assert found["sliding", "wide", "legacy", "cpu"]["allocations"] > 0
+
+    def test_a_layout_whose_tokens_are_apart_is_a_number_that_rises(self, measure, monkeypatch):
+        class TokenMajor(KVCacheManager):
+            def assemble(self):
+                sizes = super().assemble()
+                for layer in self.keys_values_wm:
+                    for cache in (layer._k_cache, layer._v_cache):
+                        cache._cache = cache._cache.permute(2, 0, 1, 3).contiguous().permute(1, 2, 0, 3)
+                return sizes
+
+        monkeypatch.setitem(registry.BACKENDS, "new:slab", TokenMajor)
+        monkeypatch.setattr(Fills, "params", [["sliding"], ["wide"], ["legacy", "new:slab"], ["cpu"]])
+        found = measure()
+        assert found["sliding", "wide", "legacy", "cpu"]["strided_bytes"] == 0
+        assert found["sliding", "wide", "new:slab", "cpu"]["strided_bytes"] == 2 * 2 * 16 * 17 * 4
+
+    @pytest.mark.parametrize(
+        ("backend", "message"), [*BROKEN, (TiresOfStoring, "raised IndexError: stored once too often")]
+    )
+    def test_a_broken_backend_fails_with_its_reason_and_legacy_has_numbers(
+        self, measure, monkeypatch, backend, message
+    ):
+        monkeypatch.setitem(registry.BACKENDS, "new:private", backend)
+        monkeypatch.setattr(Fills, "params", [["start"], ["wide"], ["legacy", "new:private"], ["cpu"]])
+        found = pickle.loads(pickle.dumps(measure()))
+        with pytest.raises(RuntimeError, match=f"^new:private {message}"):
+            Fills().setup(found, "start", "wide", "new:private", "cpu")
+        assert values(Fills, found, ("start", "wide", "legacy", "cpu"))["track_step_time"] > 0
+
+    def test_without_a_sound_legacy_there_are_times_but_no_ratio(self, measure, monkeypatch):
+        monkeypatch.setitem(registry.BACKENDS, "legacy", Raises)
+        monkeypatch.setattr(Fills, "params", [["start"], ["wide"], ["legacy", "new:slab"], ["cuda", "cpu"]])
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        found = measure()
+        assert found["start", "wide", "new:slab", "cuda"] == "skipped: no CUDA device"
+        numbers = values(Fills, found, ("start", "wide", "new:slab", "cpu"))
+        assert math.isnan(numbers["track_step_time_over_legacy"])
+        assert math.isnan(numbers["track_forward_over_legacy"])
+        assert numbers["track_step_time"] > 0
