@@ -148,16 +148,11 @@ class KeysValues:
         ValueError: a size is not positive, or ``embed_dim`` is no multiple of ``num_heads``.
     """
 
-    def __init__(  # the arguments of LightZero's class of this name: its models call it
-        self,
-        num_samples: int,
-        num_heads: int,
-        max_tokens: int,
-        embed_dim: int,
-        num_layers: int,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
+    # The arguments of LightZero's class of this name: its models call it.
+    def __init__(
+        self, num_samples: int, num_heads: int, max_tokens: int, embed_dim: int, num_layers: int,
+        device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
+    ) -> None:  # fmt: skip
         check_sizes(num_samples, num_heads, max_tokens, embed_dim, num_layers)
         shape = (num_samples, num_layers, 2, num_heads, max_tokens, embed_dim // num_heads)
         self._adopt(zeros(shape, device, dtype), 0)
@@ -226,6 +221,14 @@ class KeysValues:
         for cache in self._caches:
             cache._size = size
 
+    def note_appended(self, count: int) -> None:
+        """Count tokens that a write past torch, such as a CUDA graph's, put behind the live ones of all layers."""
+        first = self._caches[0]
+        torch.autograd.graph.increment_version(first._cache)
+        if first._journal is not None:
+            first._journal.note(first._size)
+        self.resize(first._size + count)
+
     @property
     def sizes_agree(self) -> bool:
         """Whether all layers have equally many live tokens."""
@@ -272,11 +275,6 @@ class KeysValues:
         caches = self.layer_tensors()
         samples, heads, tokens, head_dim = caches[0].shape
         return torch.stack(caches, dim=1).view(samples, len(self._keys_values), 2, heads, tokens, head_dim)
-
-    def extend(self, other: KeysValues, first: int) -> None:
-        """Append the tokens of ``other`` from ``first`` on. Raises ValueError as ``KVCache.update`` does."""
-        for ours, theirs in zip(self, other, strict=True):
-            ours.update(*(each[:, :, first:] for each in theirs.get()))
 
     def reset(self) -> None:
         """Forget all tokens; the memory stays."""

@@ -230,7 +230,8 @@ class ShadowCache(DelegatingCache):
         check_hashable(keys)
         check_priorities(scope, len(sizes), priorities)
         self.shadow.keys_values_wm.size = longest = max(sizes)  # a store before may have been refused, or was another
-        self.shadow.keys_values_wm.extend(self.primary.keys_values_wm, longest)
+        for ours, theirs in zip(self.shadow.keys_values_wm, self.primary.keys_values_wm, strict=True):
+            ours.update(*(each[:, :, longest:] for each in theirs.get()))
         self.primary.store(envs, keys, scope, priorities)
         self.shadow.store(envs, keys, scope, priorities)
 

@@ -20,7 +20,7 @@ from kvbench.record.needs import require_for_searches
 from kvbench.results.decode import write_json
 from kvbench.results.search import SearchedBackend, SearchResults
 from kvcache import AUTO, LOGGED_STALE_HITS, STORAGES, CacheMismatchError, Geometry
-from kvcache.world_model import Played, SearchConfig, WorldModel, WorldModelConfig, play
+from kvcache.world_model import CompileError, Played, SearchConfig, WorldModel, WorldModelConfig, play
 
 __all__ = ["search"]
 
@@ -77,6 +77,9 @@ class _Run:
     is_flag=True,
     help="Run the other cache beside each and compare every retrieval; times include both.",
 )
+@click.option(
+    "--compile", "compiles", is_flag=True, help="Compile the passes of recurrent inferences by torch.compile."
+)
 @option("--json", "json_file")
 def search(
     shape: Geometry,
@@ -85,6 +88,7 @@ def search(
     backends: tuple[str, ...],
     recur_slots: int | None,
     validate: bool,
+    compiles: bool,
     json_file: Path | None,
 ) -> None:
     """Run whole searches on each cache in turns, and compare what they find and take.
@@ -95,14 +99,16 @@ def search(
     caches = [*backends, *(("new", "legacy") * len(backends) if validate else ())]
     require_for_searches("this search", shape, caches, searches, recur_slots)
     try:
-        config = WorldModelConfig(shape, seed=seed, recur_pool_size=recur_slots, cache_validation_mode=validate)
+        config = WorldModelConfig(
+            shape, seed=seed, recur_pool_size=recur_slots, cache_validation_mode=validate, compile=compiles
+        )
         searched = SearchConfig(num_simulations=shape.num_simulations)
         runs = [_Run(name, config, searched) for name in backends]
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     try:
         _play(runs, searches, seed)
-    except CacheMismatchError as error:
+    except (CacheMismatchError, CompileError) as error:
         raise click.ClickException(str(error)) from error
     numbers = SearchResults(
         geometry=shape,
@@ -122,6 +128,8 @@ def search(
         if report is not None and report.stale_hits > LOGGED_STALE_HITS:
             found = f"{report.stale_hits} stale hits of legacy"
             say(f"{run.name}: {found}; the first {LOGGED_STALE_HITS} were logged")
+        for name, count in run.model.step_counts.items():
+            say(f"{run.name}: {count} {name}")
 
 
 def _play(runs: Sequence[_Run], searches: int, seed: int) -> None:

@@ -5,9 +5,11 @@ from kvcache.world_model.inference import Inference, InferenceRequest
 from kvcache.world_model.model import WorldModel
 from kvcache.world_model.play import Played, play
 from kvcache.world_model.search import Search, SearchConfig, SearchResult
+from kvcache.world_model.steps import CompileError
 
 __all__ = [
     "LARGEST_SEED",
+    "CompileError",
     "Inference",
     "InferenceRequest",
     "Played",

@@ -51,13 +51,16 @@ class WorldModelConfig:
         chained_keys: whether a context's key is of its whole history (see ``kvcache.chain``), so that no context of the
             same latent with another history is found. ``Inference.keys`` has the keys, and recurrent inferences need
             them.
+        compile: whether ``torch.compile`` compiles the passes of recurrent inferences. Results differ by rounding. The
+            first inference raises ``CompileError`` where it cannot.
+        cuda_graph: whether they are captured as CUDA graphs, one for each length of the padded contexts.
         device: where weights and caches live.
         dtype: of weights, computation and cached contexts: float32, float16 or bfloat16. Weights are drawn in float32
             and rounded. Expectations, and all that an inference returns, are float32.
 
     Raises:
         ValueError: a size is out of range, a storage or a strategy is unknown (with legacy as well), or the device or
-            dtype cannot be used.
+            dtype cannot be used, or not with ``cuda_graph``.
     """
 
     geometry: Geometry = field(default_factory=lambda: GEOMETRIES["pong"])
@@ -78,6 +81,8 @@ class WorldModelConfig:
     recur_pool_size: int | None = None
     verify_keys: bool = False
     chained_keys: bool = False
+    compile: bool = False
+    cuda_graph: bool = False
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float32
 
@@ -85,14 +90,23 @@ class WorldModelConfig:
         if not isinstance(self.geometry, Geometry):
             raise ValueError(f"geometry must be a Geometry, such as GEOMETRIES['pong'], got {self.geometry!r}")
         self._check_sizes()
-        if not isinstance(self.chained_keys, (bool, np.bool_)):
-            raise ValueError(f"chained_keys must be True or False, got {self.chained_keys!r}")
+        for name in ("chained_keys", "compile", "cuda_graph"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
         _check_device(self.device)
+        if self.cuda_graph:
+            self._check_graph()
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {self.dtype!r}")
         # Both are checked for legacy too: the same settings must work with the other cache.
         EvictionStrategy.parse(self.cache_config.eviction_strategy)
         chosen_storage(self.cache_config)
+
+    def _check_graph(self) -> None:
+        if torch.device(self.device).type != "cuda":
+            raise ValueError(f"cuda_graph=True needs a CUDA device, got device {str(self.device)!r}")
+        if not self.use_new_cache_manager:
+            raise ValueError("cuda_graph=True needs use_new_cache_manager=True: legacy makes a new batch every time")
 
     def _check_sizes(self) -> None:
         shape = self.observation_shape

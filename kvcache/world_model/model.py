@@ -18,6 +18,7 @@ from kvcache.world_model.config import WorldModelConfig
 from kvcache.world_model.inference import Inference, InferenceRequest, in_order
 from kvcache.world_model.inputs import numbers, positions
 from kvcache.world_model.log import cache_line
+from kvcache.world_model.steps import make_step
 
 __all__ = ["FIRST_STEP", "WorldModel"]
 
@@ -38,13 +39,26 @@ class WorldModel(CachedPredictor):
 
     Attributes:
         inference_observers: each is called before every initial and recurrent inference.
+
+    Raises:
+        CompileError: a recurrent inference cannot be compiled, with ``WorldModelConfig.compile``.
     """
 
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__(config)
         self.inference_observers: list[Callable[[InferenceRequest], None]] = []
         self._searches = 0
-        self._step = self.simulate
+        self._step = make_step(self)
+
+    @property
+    def step_counts(self) -> dict[str, int]:
+        """Compilations and captures so far, where the configuration asks for them."""
+        return self._step.counts
+
+    def weights_changed(self) -> None:
+        """As ``CachedPredictor``'s."""
+        super().weights_changed()
+        self._step.weights_changed()
 
     @exclusively
     @torch.inference_mode()
