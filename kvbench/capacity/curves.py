@@ -1,7 +1,8 @@
 """Hit rates of a recorded search in pools of any size, by entries and bytes, with their bounds.
 
-Pools of symbols replay the trace (``kvbench.capacity.symbols``): a second or so for a whole trace and one size. The
-outcomes are those that ``kvbench replay --capacity`` counts.
+Pools of symbols replay the trace (``kvbench.capacity.symbols``): a second or so for a whole trace and one size. All
+sizes of LRU are one pass (``kvbench.capacity.stacks``). The outcomes are those that ``kvbench replay --capacity``
+counts.
 
 Two lines bound every policy. *Unbounded* never evicts. *Belady* knows the future and evicts the entry whose next lookup
 is the latest. It may refuse an entry, and it has an entry again after its miss. No real pool can do the latter here,
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from kvbench.capacity.bounds import Future
+from kvbench.capacity.stacks import lru_outcomes
 from kvbench.capacity.symbols import LEGACY_POLICY, PagedCache, PooledCache, count_outcomes
 from kvbench.replay.hierarchy import INIT, RECUR
 from kvbench.replay.outcomes import Outcome, by_name
@@ -72,8 +74,12 @@ def hit_rate_curves(
         raise ValueError(f"unknown pool {pool!r}: choose one of {', '.join(POOLS)}")
     pools = geometry.env_num if pool == INIT else 1
     future = Future(steps, pool)
+    lru = EvictionStrategy.LRU.value
+    in_one_pass = lru_outcomes(steps, geometry, capacities, pool) if lru in policies and capacities else None
 
     def count(policy: str, capacity: int) -> Counter[Outcome]:
+        if policy == lru and in_one_pass is not None:
+            return in_one_pass[capacities.index(capacity)]
         if policy not in BOUNDS:
             return count_outcomes(steps, PooledCache(geometry, policy, {pool: capacity}))
         found = future.found_by_belady(capacity) if policy == BELADY else future.found

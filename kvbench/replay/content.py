@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import xxhash
 
 from kvcache import TOKENS_PER_STEP, Geometry
 
@@ -54,12 +55,12 @@ def _spread(word: Any) -> Any:
 
 def extend_context(context: int, key: int) -> int:
     """The context of ``key``, reached from ``context`` by one step."""
-    return mix(context, key)
+    return xxhash.xxh64_intdigest((context << 64 | key).to_bytes(16, "little"))
 
 
 def generated_context(key: int) -> int:
     """The context that a model makes for ``key`` after a miss: the observation alone."""
-    return mix(_GENERATED, key)
+    return xxhash.xxh64_intdigest(key.to_bytes(8, "little"), _GENERATED)
 
 
 def _words(seeds: Any, count: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from kvbench.replay.content import Contents, as_batch, generated_context, mix, mix_rows
+from kvbench.replay.content import Contents, as_batch, extend_context, generated_context, mix, mix_rows
 from kvbench.replay.tokens import EMPTY_CONTEXT, Histories, Tokens
 from kvcache import CacheConfig, KeysValues
 
@@ -47,11 +47,11 @@ class KnownContexts:
         """
         known = [max(context, EMPTY_CONTEXT) for context in contexts]
         sizes = [self._histories.sizes[context] for context in known]
-        before = np.array([self._histories.identities[context] for context in known], dtype=np.uint64)
-        identities = mix_rows(before, np.array(keys, dtype=np.uint64))
-        seeds = mix_rows(identities[:, None], np.arange(appended, dtype=np.uint64))
+        before = [self._histories.identities[context] for context in known]
+        identities = [extend_context(context, key) for context, key in zip(before, keys, strict=True)]
+        seeds = mix_rows(np.array(identities, dtype=np.uint64)[:, None], np.arange(appended, dtype=np.uint64))
         numbers = self._tokens.add(seeds.ravel().tolist()).reshape(seeds.shape)
-        rows = zip(contexts, identities.tolist(), keys, numbers, sizes, strict=True)
+        rows = zip(contexts, identities, keys, numbers, sizes, strict=True)
         for context, identity, key, new, size in rows:
             if context != UNKNOWN:
                 self._histories.add(context, identity, key, new, self._geometry.window(size + appended))

@@ -127,7 +127,7 @@ def test_every_value_is_exact_in_short_dtypes(dtype):
 
 def test_contents_are_the_same_everywhere():
     """Replays of one trace on two machines are compared by what they find."""
-    assert (extend_context(7, 3), generated_context(3)) == (17670481865470212032, 12773366489153039575)
+    assert (extend_context(7, 3), generated_context(3)) == (914670670012387040, 5120491529425815822)
     assert (latents_of([12345], 3)[0] * 2**24).tolist() == [2232706, 3436252, 2005591]
     contents = Contents(TINY)
     assert contents.tokens([mix(7, 1)])[0, :8].tolist() == [45, 6, 25, -57, -29, 38, 10, 59]
