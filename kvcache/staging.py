@@ -77,7 +77,8 @@ class PinnedStaging(Staging):
             return self._buffers[-1]
         turn, self._turn = self._turn, (self._turn + 1) % BUFFERS
         buffer, event = self._buffers[turn]
-        event.synchronize()
+        if not event.query():
+            event.synchronize()
         if len(buffer) < nbytes:
             self._buffers[turn] = self._pinned(max(nbytes, 2 * len(buffer))), event
         return self._buffers[turn]

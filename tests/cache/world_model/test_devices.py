@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_model import ROUNDING, Episode, each_cache, each_position, far, model_of, observations
+from test_model import CACHES, ROUNDING, Episode, each_cache, each_position, far, model_of, observations
 from test_search import played, same
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -176,3 +176,17 @@ def test_cuda_searches_find_the_same_with_every_cache(cache, positions):
 def test_cuda_validation_raises_no_false_alarm(cache, positions):
     model, _ = played(cache, positions=positions, device="cuda", cache_validation_mode=True)
     assert model.cache.report.compared == model.cache.report.lookups > 0
+
+
+@cuda
+@pytest.mark.parametrize("cache", [each for each in CACHES.values() if each])
+@pytest.mark.parametrize("options", [{"cuda_graph": True}, {"compile": True}, {"cuda_graph": True, "compile": True}])
+def test_cuda_steps_predict_what_single_operations_do(cache, options):
+    plain, other = (model_of(cache, 9, device="cuda", **more) for more in ({}, options))
+    episodes = Episode(plain), Episode(other)
+    for _ in range(6):
+        below = [episode.simulate(2, episode.step()) for episode in episodes]
+        for (wanted, _, _), (found, _, _) in zip(*below, strict=True):
+            assert far(wanted, found) < ROUNDINGS * torch.finfo(torch.float32).eps
+    assert other.step_counts.get("compilations", 1) == 1
+    assert other.step_counts.get("captures", 1) <= 9
