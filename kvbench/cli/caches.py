@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TypedDict
 
 import click
@@ -12,7 +13,7 @@ from kvbench.replay.needs import require_for_events
 from kvbench.results.replay import DEFAULT_CAPACITIES, Capacity
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import TraceError, TraceHeader
-from kvbench.trace.steps import Step, read_steps
+from kvbench.trace.steps import PackedSteps, Step, read_steps
 from kvcache import CacheConfig
 
 __all__ = ["DTYPES", "CacheSettings", "cache_config", "parse_capacity", "read_replayed", "recorded_or_given"]
@@ -32,7 +33,7 @@ class CacheSettings(TypedDict):
     threads: int
 
 
-def read_replayed(reader: TraceReader, settings: CacheSettings) -> list[Step]:
+def read_replayed(reader: TraceReader, settings: CacheSettings) -> Sequence[Step]:
     """The steps of a trace that are replayed.
 
     Raises:
@@ -42,7 +43,8 @@ def read_replayed(reader: TraceReader, settings: CacheSettings) -> list[Step]:
     searches = settings["searches"]
     if searches is None:
         require_for_events(reader)
-    steps = [step for step in read_steps(reader.sound_events()) if searches is None or step.search < searches]
+    read = read_steps(reader.sound_events())
+    steps = PackedSteps(step for step in read if searches is None or step.search < searches)
     if not steps:
         raise TraceError(reader.path, f"it has none of the first {searches} searches: leave --searches out")
     return steps

@@ -26,12 +26,12 @@ class HostMemory(DispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **kwargs) if kwargs else func(*args)
-        if is_view(func):
-            return result
-        for address, storage in new_storages(tensors_in((args, kwargs)), tensors_in(result)).items():
-            if address not in self._storages:
-                self._hold(address, storage, storage.nbytes())
-        self.peak = max(self.peak, self._held)
+        outputs = [] if is_view(func) else tensors_in(result)
+        if any(each.untyped_storage()._cdata not in self._storages for each in outputs):
+            for address, storage in new_storages(tensors_in((args, kwargs)), outputs).items():
+                if address not in self._storages:
+                    self._hold(address, storage, storage.nbytes())
+            self.peak = max(self.peak, self._held)
         return result
 
     def _hold(self, address: int, storage: torch.UntypedStorage, nbytes: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
@@ -43,7 +44,7 @@ class RecordedContexts:
     """The contexts of the recorded search, followed step by step."""
 
     def __init__(self) -> None:
-        self._stored: dict[int, int] = {}  # row of a store event -> the new context
+        self._stored = array("Q")  # by row of the trace: the new context of a store event, else NO_CONTEXT
 
     def wanted(self, step: Step, row: int) -> int:
         """The context that the row's lookup asks for; ``NO_CONTEXT`` where a row starts empty."""
@@ -60,6 +61,7 @@ class RecordedContexts:
                 before = generated_context(parent)  # the recorded run missed and its model made a new context
             else:
                 before = self.wanted(step, row)
+            self._stored.extend([NO_CONTEXT] * (store + 1 - len(self._stored)))
             self._stored[store] = extend_context(before, key)
 
 

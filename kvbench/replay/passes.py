@@ -8,13 +8,14 @@ hits all of them; it holds nothing but the backends' own calls.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kvbench.measure.counters import Counts, PlainCounter
 from kvbench.measure.memory import watch_memory
-from kvbench.measure.stopwatch import Stopwatch, make_stopwatch, no_collection, split_laps
+from kvbench.measure.stopwatch import Lap, Stopwatch, make_stopwatch, no_collection, split_laps
 from kvbench.replay.content import Contents
 from kvbench.replay.drive import OPERATIONS, STEP_OPERATIONS, FillerContent, Latents, run_step
 from kvbench.replay.outcomes import Outcomes
@@ -58,22 +59,22 @@ class StepTimes:
         device, step_device: the same on the device's clock; empty without one.
     """
 
-    host: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in OPERATIONS})
-    device: dict[str, list[float]] = field(default_factory=dict)
-    step: list[list[int]] = field(default_factory=list)
-    step_device: list[list[float]] = field(default_factory=list)
+    host: dict[str, array[int]] = field(default_factory=lambda: {name: array("q") for name in OPERATIONS})
+    device: dict[str, array[float]] = field(default_factory=dict)
+    step: list[array[int]] = field(default_factory=list)
+    step_device: list[array[float]] = field(default_factory=list)
 
-    def add(self, meter: _Meter) -> None:
+    def add(self, meter: _TimeMeter) -> None:
         """Add the laps of one repetition."""
-        for operation, laps in meter.by_operation().items():
+        for operation, laps in meter.by_operation.items():
             host, device = split_laps(laps)
-            self.host[operation] += host
+            self.host[operation].extend(host)
             if device:
-                self.device.setdefault(operation, []).extend(device)
-        steps = [split_laps(laps) for laps in meter.by_step()]
-        self.step.append([sum(host) for host, _ in steps])
+                self.device.setdefault(operation, array("d")).extend(device)
+        steps = [split_laps(laps) for laps in meter.by_step]
+        self.step.append(array("q", [sum(host) for host, _ in steps]))
         if self.device:
-            self.step_device.append([sum(device) for _, device in steps])
+            self.step_device.append(array("d", [sum(device) for _, device in steps]))
 
 
 @dataclass
@@ -147,7 +148,7 @@ class Replay:
         for number in range(repetitions):
             for content in contents.values():
                 content.backend.clear_all()
-            meters = {name: _Meter(self._stopwatch.time) for name in contents}
+            meters = {name: _TimeMeter(self._stopwatch) for name in contents}
             with no_collection():
                 self._time(contents, meters, f"time, repetition {number + 1} of {repetitions}")
             for name, meter in meters.items():
@@ -175,7 +176,7 @@ class Replay:
         self.reports[name].peak_bytes = memory.peak
         return content
 
-    def _time(self, contents: dict[str, FillerContent], meters: dict[str, _Meter], what: str) -> None:
+    def _time(self, contents: dict[str, FillerContent], meters: dict[str, _TimeMeter], what: str) -> None:
         """One repetition of the timed pass."""
         order = list(contents)
         for number, step in enumerate(self._ticking(what)):
@@ -186,47 +187,52 @@ class Replay:
                 run_step(contents[name].backend, step, inputs, contents[name], meters[name])
 
 
-class _Meter:
-    """Makes each call of a pass by ``measure``, which returns its result and its cost, and keeps the cost."""
+class _TimeMeter:
+    """Makes each call of a timed pass, and keeps its lap."""
 
-    def __init__(self, measure: Callable[..., tuple[Any, Any]]) -> None:
-        self._measure = measure
-        self._costs: list[tuple[str, int, Any]] = []
-        self._step = -1  # number of the recurrent step, which has one
-        self._steps = 0
+    def __init__(self, stopwatch: Stopwatch) -> None:
+        self.by_operation: dict[str, list[Lap]] = {name: [] for name in OPERATIONS}
+        self.by_step: list[list[Lap]] = []  # of each recurrent step
+        self._time = stopwatch.time
+        self._in_step = False
 
     def begin(self, step: Step) -> None:
         """The calls that follow are of this step."""
-        self._step = -1
-        if step.is_recurrent:
-            self._step = self._steps
-            self._steps += 1
+        self._in_step = step.is_recurrent
+        if self._in_step:
+            self.by_step.append([])
 
     def __call__(self, operation: str, call: Callable[..., Any], *args: Any) -> Any:
-        result, cost = self._measure(call, *args)
-        self._costs.append((operation, self._step, cost))
+        result, lap = self._time(call, *args)
+        self.by_operation[operation].append(lap)
+        if self._in_step and operation in STEP_OPERATIONS:
+            self.by_step[-1].append(lap)
         return result
 
-    def by_operation(self) -> dict[str, list[Any]]:
-        """Costs of all calls, by the kind of operation."""
-        found: dict[str, list[Any]] = {name: [] for name in OPERATIONS}
-        for operation, _, cost in self._costs:
-            found[operation].append(cost)
-        return found
 
-    def by_step(self) -> list[list[Any]]:
-        """Costs of the calls of each recurrent step."""
-        found: list[list[Any]] = [[] for _ in range(self._steps)]
-        for operation, step, cost in self._costs:
-            if step >= 0 and operation in STEP_OPERATIONS:
-                found[step].append(cost)
-        return found
+class _CountMeter:
+    """Makes each call of a counted pass, and adds up its counts."""
 
+    def __init__(self) -> None:
+        self.by_operation = {name: Counts() for name in OPERATIONS}
+        self.by_step: list[Counts] = []  # of each recurrent step
+        self._counter = PlainCounter()
+        self._in_step = False
 
-def _count(call: Callable[..., Any], *args: Any) -> tuple[Any, Counts]:
-    with PlainCounter() as counter:
-        result = call(*args)
-    return result, counter.counts
+    def begin(self, step: Step) -> None:
+        """As in ``_TimeMeter``."""
+        self._in_step = step.is_recurrent
+        if self._in_step:
+            self.by_step.append(Counts())
+
+    def __call__(self, operation: str, call: Callable[..., Any], *args: Any) -> Any:
+        self._counter.counts = Counts()
+        with self._counter:
+            result = call(*args)
+        self.by_operation[operation] += self._counter.counts
+        if self._in_step and operation in STEP_OPERATIONS:
+            self.by_step[-1] += self._counter.counts
+        return result
 
 
 def verify_replay(
@@ -237,7 +243,7 @@ def verify_replay(
     The backend's ``position_shift`` must be that of ``contents``. A ``timeline`` is filled.
     """
     content = CheckedContent(backend, contents)
-    meter = _Meter(_count)
+    meter = _CountMeter()
     for step in steps:
         meter.begin(step)
         judged = len(content.outcomes.by_lookup)
@@ -249,8 +255,8 @@ def verify_replay(
     return Verification(
         outcomes=content.outcomes,
         faults=content.faults,
-        counts={operation: sum(each, Counts()) for operation, each in meter.by_operation().items()},
-        step_counts=[sum(each, Counts()) for each in meter.by_step()],
+        counts=meter.by_operation,
+        step_counts=meter.by_step,
         evictions={
             "init": int(sum(pool["evictions"] for pool in stats["init_pools"].values())),
             "recur": int(stats["recur_pool"]["evictions"]),

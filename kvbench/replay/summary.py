@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -101,11 +101,13 @@ def median_step(counts: Sequence[Counts]) -> dict[str, float] | None:
     return {name: float(np.median([getattr(each, name) for each in counts])) for name in Counts.__dataclass_fields__}
 
 
-def _latency(by_operation: dict[str, list[Any]], steps: list[list[Any]]) -> dict[str, dict[str, Any]]:
-    samples = {**by_operation, "recurrent_step": [lap for repetition in steps for lap in repetition]}
+def _latency(
+    by_operation: Mapping[str, Sequence[float]], steps: Sequence[Sequence[float]]
+) -> dict[str, dict[str, Any]]:
+    samples = {**by_operation, "recurrent_step": np.concatenate(steps) if steps else []}
     latency: dict[str, dict[str, Any]] = {}
     for operation, laps in samples.items():
-        if laps:
+        if len(laps):
             percentiles = (np.percentile(laps, range(101)) / _MICROSECOND).tolist()
             named = {f"p{percentile}": percentiles[percentile] for percentile in PERCENTILES}
             latency[operation] = {**named, "samples": len(laps), "percentiles": percentiles}

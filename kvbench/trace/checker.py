@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from pathlib import Path
 
 from kvbench.trace.limits import out_of_bounds
@@ -40,7 +41,7 @@ class EventChecker:
     def __init__(self, path: Path, header: TraceHeader) -> None:
         self._path = path
         self._geometry, self._version = header.geometry, header.schema_version
-        self._stored: dict[int, int] = {}  # row of a store -> its key
+        self._keys, self._stores = array("Q"), bytearray()  # of each row: the key that it stores, and whether it does
         self._begin_batch(-1, 0)
 
     def _begin_batch(self, batch: int, row: int) -> None:
@@ -53,6 +54,9 @@ class EventChecker:
         fault = self._shape(event) or self._values(event) or self._order(row, event)
         if fault:
             raise TraceError(self._path, fault, row)
+        stores = event["kind"] == STORE
+        self._keys.append(event["key"] if stores else 0)
+        self._stores.append(stores)
 
     def _shape(self, event: Event) -> str | None:
         kind, scope = event["kind"], event["scope"]
@@ -107,7 +111,6 @@ class EventChecker:
         if kind == GENERATE and self._parent(env) != event["key"]:
             return f"generates key {event['key']:#018x}, which env {env} did not look up in this batch"
         if kind == STORE:
-            self._stored[row] = event["key"]
             return self._store(event)
         return None
 
@@ -128,10 +131,10 @@ class EventChecker:
         node, key = event["node"], event["key"]
         if node is None:
             return None
-        if node not in self._stored:
+        if not 0 <= node < len(self._stores) or not self._stores[node]:
             return f"the node it means, row {node}, is no store before this row"
-        if self._stored[node] != key:
-            return f"it looks up key {key:#018x} but means row {node}, which stored {self._stored[node]:#018x}"
+        if self._keys[node] != key:
+            return f"it looks up key {key:#018x} but means row {node}, which stored {self._keys[node]:#018x}"
         return None
 
     def _store(self, event: Event) -> str | None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, takewhile
+from typing import overload
 
 from kvbench.trace.schema import CLEAR, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE, Event
 from kvcache import Scope
 
-__all__ = ["Step", "read_steps"]
+__all__ = ["PackedSteps", "Step", "read_steps"]
+
+_NONE = -1  # in place of a node or a hit
 
 
 @dataclass(slots=True)
@@ -69,3 +73,67 @@ def _step(rows: list[tuple[int, Event]]) -> Step:
     step.clears = [event["scope"] for event in clears if event["env"] == NO_ENV]
     step.cleared_envs = [event["env"] for event in clears if event["env"] != NO_ENV]
     return step
+
+
+class PackedSteps(Sequence[Step]):
+    """Steps as columns of numbers: some ten bytes an event. Each step is made anew when it is asked for."""
+
+    def __init__(self, steps: Iterable[Step]) -> None:
+        self._scopes: list[Scope] = []
+        self._searches, self._simulations, self._tokens = array("q"), array("q"), array("q")
+        self._clears: dict[int, tuple[list[str], list[int]]] = {}  # of steps that clear something
+        self._rows, self._stores_from = array("q", [0]), array("q", [0])  # where each step's rows and stores begin
+        self._envs, self._depths, self._nodes, self._hits = array("i"), array("i"), array("q"), array("b")
+        self._parents, self._asks = array("Q"), array("b")  # the key is one, and not None
+        self._keys, self._stores = array("Q"), array("q")
+        for step in steps:
+            self._add(step)
+
+    def _add(self, step: Step) -> None:
+        if step.clears or step.cleared_envs:
+            self._clears[len(self)] = step.clears, step.cleared_envs
+        self._scopes.append(step.scope)
+        self._searches.append(step.search)
+        self._simulations.append(step.simulation)
+        self._tokens.append(step.tokens)
+        self._envs.extend(step.envs)
+        self._depths.extend(step.depths)
+        self._nodes.extend([_NONE if node is None else node for node in step.nodes])
+        self._hits.extend([_NONE if hit is None else hit for hit in step.recorded_hits])
+        self._parents.extend([0 if parent is None else parent for parent in step.parents])
+        self._asks.extend([parent is not None for parent in step.parents])
+        self._keys.extend(step.keys)
+        self._stores.extend(step.stores)
+        self._rows.append(len(self._envs))
+        self._stores_from.append(len(self._keys))
+
+    def __len__(self) -> int:
+        return len(self._scopes)
+
+    @overload
+    def __getitem__(self, place: int) -> Step: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Step]: ...
+    def __getitem__(self, place: int | slice) -> Step | list[Step]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        number = range(len(self))[place]
+        rows = slice(self._rows[number], self._rows[number + 1])
+        stores = slice(self._stores_from[number], self._stores_from[number + 1])
+        asked = zip(self._parents[rows], self._asks[rows], strict=True)
+        clears, cleared_envs = self._clears.get(number, ([], []))
+        return Step(
+            self._scopes[number],
+            self._searches[number],
+            self._simulations[number],
+            self._envs[rows].tolist(),
+            [parent if asks else None for parent, asks in asked],
+            [None if node == _NONE else node for node in self._nodes[rows]],
+            [None if hit == _NONE else bool(hit) for hit in self._hits[rows]],
+            self._keys[stores].tolist(),
+            self._stores[stores].tolist(),
+            self._depths[rows].tolist(),
+            self._tokens[number],
+            list(clears),
+            list(cleared_envs),
+        )

@@ -1,6 +1,7 @@
 """Replays: what backends return for recorded requests, and how the harness asks and times them."""
 
 import gc
+from array import array
 from collections import Counter
 from dataclasses import replace
 from functools import cache
@@ -310,11 +311,11 @@ class TestTimes:
         stopwatch = FakeStopwatch({"legacy": [1000, 1000, 1000], "new": [500, 1000, 2000]})
         replay = Replay(three_steps, CacheConfig(THREE_STEPS), ["legacy", "new"], stopwatch=stopwatch)
         reports = replay.run(1)
-        assert reports["legacy"].times.step == [[5000, 5000, 5000]]
-        assert reports["new"].times.step == [[2500, 5000, 10000]]
-        assert reports["new"].times.host["assemble"] == [1, 500, 1000, 2000]
-        assert reports["new"].times.host["hash"] == [1, 500, 500, 1000, 1000, 2000, 2000]
-        assert reports["new"].times.host["clear"] == [1]
+        assert reports["legacy"].times.step == [array("q", [5000, 5000, 5000])]
+        assert reports["new"].times.step == [array("q", [2500, 5000, 10000])]
+        assert reports["new"].times.host["assemble"] == array("q", [1, 500, 1000, 2000])
+        assert reports["new"].times.host["hash"] == array("q", [1, 500, 500, 1000, 1000, 2000, 2000])
+        assert reports["new"].times.host["clear"] == array("q", [1])
         assert reports["new"].times.device == {}
         assert ratio(reports["legacy"], reports["new"]) == {
             "median": 1.0, "p25": 0.75, "p75": 1.5, "lowest_repetition": 1.0, "highest_repetition": 1.0,
@@ -339,16 +340,16 @@ class TestTimes:
         )
         times = replay.run(3)["new"].times
         assert len(times.step) == 3
-        assert times.step[0] == [500, 1000, 1500]
-        assert times.step[1:] == [[5, 5, 5]] * 2
+        assert times.step[0] == array("q", [500, 1000, 1500])
+        assert times.step[1:] == [array("q", [5, 5, 5])] * 2
         assert len(times.host["assemble"]) == 3 * 4
 
     def test_a_device_clock_is_kept_beside_the_host_clock(self, three_steps):
         stopwatch = FakeStopwatch({"new": [100, 200, 300]}, device=0.5)
         report = Replay(three_steps, CacheConfig(THREE_STEPS), ["new"], stopwatch=stopwatch).run(1)["new"]
-        assert report.times.step == [[500, 1000, 1500]]
-        assert report.times.step_device == [[250, 500, 750]]
-        assert report.times.device["assemble"] == [0.5, 50, 100, 150]
+        assert report.times.step == [array("q", [500, 1000, 1500])]
+        assert report.times.step_device == [array("d", [250, 500, 750])]
+        assert report.times.device["assemble"] == array("d", [0.5, 50, 100, 150])
         assert summarise(report)["device_latency_us"]["recurrent_step"]["p50"] == 0.5
 
     def test_nothing_is_timed_without_repetitions(self, three_steps):

@@ -1,7 +1,10 @@
+import tracemalloc
+
+import pytest
 from traces import event, good_events
 
 from kvbench.trace.schema import NO_ENV
-from kvbench.trace.steps import Step, read_steps
+from kvbench.trace.steps import PackedSteps, Step, read_steps
 from kvcache.backend import Scope
 
 
@@ -78,3 +81,37 @@ def test_the_init_cache_of_one_environment_is_cleared_by_a_clear_of_its_own():
     ends = [event("clear", "init", env, 3, 2) for env in (1, 0)]
     step = list(read_steps([*good_events(), *ends, event("clear", "recur", NO_ENV, 3, 2)]))[-1]
     assert (step.clears, step.cleared_envs) == (["recur"], [1, 0])
+
+
+STEPS = [
+    *read_steps(good_events()),
+    Step(Scope.NODE, 2**48, 7, [3], [2**64 - 1], [None], [None], [], [], [0], 0, ["all", "recur"], [1, 0]),
+    Step(Scope.ROOT, 0, -1),
+]
+
+
+class TestPackedSteps:
+    def test_steps_come_out_as_they_went_in(self):
+        packed = PackedSteps(iter(STEPS))
+        assert len(packed) == len(STEPS)
+        assert list(packed) == STEPS
+        assert packed[1:3] == STEPS[1:3]
+        assert packed[-1] == STEPS[-1]
+        with pytest.raises(IndexError):
+            packed[len(STEPS)]
+
+    def test_what_is_done_to_a_step_is_not_done_to_the_next_pass(self):
+        packed = PackedSteps(STEPS)
+        packed[0].clears.clear()
+        packed[0].keys.clear()
+        assert list(packed) == STEPS
+
+    def test_a_step_takes_a_few_bytes_an_event(self):
+        steps = [
+            Step(Scope.NODE, 1, 1, *[[8 * each + row for row in range(8)] for each in range(7)]) for each in range(500)
+        ]
+        tracemalloc.start()
+        packed = PackedSteps(steps)
+        taken = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert taken < 40 * 3 * 8 * len(packed)
