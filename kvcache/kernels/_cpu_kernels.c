@@ -192,22 +192,20 @@ static PyObject *gather(PyObject *self, PyObject *const *args, Py_ssize_t given)
     Py_RETURN_NONE;
 }
 
-/* batch[:, b_i, :, t_i] = pool[index[i]] + shifts[shift_index[i / sharing]], of floats or doubles */
+/* batch[:, b_i, :, t_i] = pool[index[i]] + shifts[shift_index[i / sharing]], all of one type */
 static PyObject *gather_shifted(PyObject *self, PyObject *const *args, Py_ssize_t given) {
     int64_t n[10 + BATCH];
     if (take_in("gather_shifted", args, given, 10 + BATCH, n)) return NULL;
-    int64_t count = n[3], shift_rows = n[6], sharing = n[8], item = n[9];
+    int64_t count = n[3], shift_rows = n[6], sharing = n[8], type = n[9];
     Tokens tokens = {batch_of(n + 10), (char *)(intptr_t)n[0], 0, (const int64_t *)(intptr_t)n[2], count,
                      (const char *)(intptr_t)n[5], (const int64_t *)(intptr_t)n[7], sharing};
     if (count && sharing < 1) return PyErr_Format(PyExc_ValueError, "sharing must be positive");
-    if (item != sizeof(float) && item != sizeof(double))
-        return PyErr_Format(PyExc_ValueError, "elements of %lld bytes cannot be added", (long long)item);
+    if (type < 0 || type >= (adds_halves() ? TYPES : BFLOAT16))
+        return PyErr_Format(PyExc_ValueError, "elements of type %lld cannot be added here", (long long)type);
     if (can_move(&tokens.batch, count, n[1]) || are_rows(tokens.index, count, n[1])) return NULL;
     if (are_in_memory(shift_rows, token_bytes(&tokens.batch))) return NULL;
     if (count && are_rows(tokens.shift_index, (count - 1) / sharing + 1, shift_rows)) return NULL;
-    int past = streams(&tokens.batch, count, tokens.batch.memory);
-    Move floats = past ? gather_stream_float : gather_float, doubles = past ? gather_stream_double : gather_double;
-    if (count) move_tokens(&tokens, item == sizeof(float) ? floats : doubles, n[4]);
+    if (count) move_tokens(&tokens, gather_added[type][streams(&tokens.batch, count, tokens.batch.memory)], n[4]);
     Py_RETURN_NONE;
 }
 
@@ -239,7 +237,7 @@ static PyMethodDef functions[] = {
     {"gather", (PyCFunction)(void (*)(void))gather, METH_FASTCALL,
      "gather(pool, rows, index, count, threads, *batch)"},
     {"gather_shifted", (PyCFunction)(void (*)(void))gather_shifted, METH_FASTCALL,
-     "gather_shifted(pool, rows, index, count, threads, shifts, shift_rows, shift_index, sharing, item_bytes, *batch)"},
+     "gather_shifted(pool, rows, index, count, threads, shifts, shift_rows, shift_index, sharing, type, *batch)"},
     {"scatter", (PyCFunction)(void (*)(void))scatter, METH_FASTCALL,
      "scatter(pool, rows, index, count, threads, *batch)"},
     {"prefer_huge_pages", (PyCFunction)(void (*)(void))prefer_huge_pages, METH_FASTCALL,
@@ -247,7 +245,16 @@ static PyMethodDef functions[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static int fill(PyObject *module) { return PyModule_AddIntConstant(module, "NULL_PAGE", NULL_PAGE); }
+static int fill(PyObject *module) {
+    return PyModule_AddIntConstant(module, "NULL_PAGE", NULL_PAGE) ||
+                   PyModule_AddIntConstant(module, "FLOAT", FLOAT) ||
+                   PyModule_AddIntConstant(module, "DOUBLE", DOUBLE) ||
+                   PyModule_AddIntConstant(module, "BFLOAT16", BFLOAT16) ||
+                   PyModule_AddIntConstant(module, "FLOAT16", FLOAT16) ||
+                   PyModule_AddIntConstant(module, "ADDS_HALVES", adds_halves())
+               ? -1
+               : 0;
+}
 
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, fill}, {0, NULL}};
 

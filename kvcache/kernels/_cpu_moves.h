@@ -17,6 +17,7 @@
 #include <immintrin.h>
 #define HAS_STREAMS
 #define STREAMING __attribute__((target("avx")))
+#define HALVES __attribute__((target("avx2,f16c"))) /* no processor has only the one */
 #endif
 
 /* A batch [C, B, H, T, D]: the keys and values of all layers are its kinds C. A token of a row has a place,
@@ -101,6 +102,45 @@ STREAMING MOVE(gather_stream_float, stream_float)
 STREAMING MOVE(gather_stream_double, stream_double)
 STREAMING MOVE(scatter_stream, stream_back)
 
+/* Halves are added as floats, and rounded once to the nearest, ties to the even one, as torch does. */
+HALVES static inline __m128i sum_bfloat16(__m128i a, __m128i b) {
+    __m256 left = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(a), 16));
+    __m256 sum = _mm256_add_ps(left, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(b), 16)));
+    __m256i bits = _mm256_castps_si256(sum), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    __m256 is_nan = _mm256_cmp_ps(sum, sum, _CMP_UNORD_Q), nan = _mm256_set1_ps(__builtin_nanf(""));
+    bits = _mm256_castps_si256(_mm256_blendv_ps(_mm256_castsi256_ps(rounded), nan, is_nan));
+    bits = _mm256_srli_epi32(bits, 16);
+    return _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
+}
+
+HALVES static inline __m128i sum_float16(__m128i a, __m128i b) {
+    return _mm256_cvtps_ph(_mm256_add_ps(_mm256_cvtph_ps(a), _mm256_cvtph_ps(b)), _MM_FROUND_TO_NEAREST_INT);
+}
+
+#define SUM_AT(TYPE) sum_##TYPE(_mm_loadu_si128((const __m128i *)(row + i)), _mm_loadu_si128((const __m128i *)(shift + i)))
+#define ADD_HALVES(TYPE)                                                                                     \
+    HALVES PUT(stream_##TYPE) {                                                                              \
+        for (int64_t i = 0; i < bytes; i += (int64_t)sizeof(__m128i))                                        \
+            _mm_stream_si128((__m128i *)(batch + i), SUM_AT(TYPE));                                          \
+    }                                                                                                        \
+    HALVES PUT(add_##TYPE) {                                                                                 \
+        int64_t i = 0;                                                                                       \
+        for (; i + (int64_t)sizeof(__m128i) <= bytes; i += (int64_t)sizeof(__m128i))                         \
+            _mm_storeu_si128((__m128i *)(batch + i), SUM_AT(TYPE));                                          \
+        __m128i last_of_row = _mm_setzero_si128(), last_of_shift = last_of_row;                              \
+        memcpy(&last_of_row, row + i, (size_t)(bytes - i));                                                  \
+        memcpy(&last_of_shift, shift + i, (size_t)(bytes - i));                                              \
+        last_of_row = sum_##TYPE(last_of_row, last_of_shift);                                                \
+        memcpy(batch + i, &last_of_row, (size_t)(bytes - i));                                                \
+    }                                                                                                        \
+    HALVES MOVE(gather_##TYPE, add_##TYPE)                                                                   \
+    HALVES MOVE(gather_stream_##TYPE, stream_##TYPE)
+ADD_HALVES(bfloat16)
+ADD_HALVES(float16)
+
+static int adds_halves(void) { return __builtin_cpu_supports("avx2"); }
+
 static int streams(const Batch *batch, int64_t count, const char *to) {
     return count * token_bytes(batch) >= STREAM_FROM && batch->bytes % LINE == 0 && (intptr_t)to % LINE == 0 &&
            __builtin_cpu_supports("avx");
@@ -112,8 +152,23 @@ static void end_streams(void) { _mm_sfence(); }
 #define gather_stream_float gather_float
 #define gather_stream_double gather_double
 #define scatter_stream scatter_copy
+#define gather_bfloat16 NULL
+#define gather_stream_bfloat16 NULL
+#define gather_float16 NULL
+#define gather_stream_float16 NULL
+
+static int adds_halves(void) { return 0; }
 
 static int streams(const Batch *batch, int64_t count, const char *to) { return 0; }
 
 static void end_streams(void) {}
 #endif
+
+/* Types of what is added, and how they are gathered: through the caches, and past them. */
+enum { FLOAT, DOUBLE, BFLOAT16, FLOAT16, TYPES };
+static const Move gather_added[TYPES][2] = {
+    {gather_float, gather_stream_float},
+    {gather_double, gather_stream_double},
+    {gather_bfloat16, gather_stream_bfloat16},
+    {gather_float16, gather_stream_float16},
+};

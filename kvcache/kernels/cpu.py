@@ -15,7 +15,10 @@ from kvcache.kernels.torch import TorchKernels
 __all__ = ["CpuKernels"]
 
 _OF_A_THREAD = 4 << 20  # bytes: with fewer, starting a thread (20 us) takes a tenth of the time that it saves
-_ADDED = (torch.float32, torch.float64)  # types that C adds as torch does
+# Types that C adds as torch does.
+_ADDED = {torch.float32: compiled.FLOAT, torch.float64: compiled.DOUBLE}
+if compiled.ADDS_HALVES:
+    _ADDED |= {torch.bfloat16: compiled.BFLOAT16, torch.float16: compiled.FLOAT16}
 
 
 class CpuKernels(TorchKernels):
@@ -70,7 +73,7 @@ def _gather(pool: Tensor, index: Tensor, batch: Tensor, target: tuple[int, ...],
         if by.shape not in (index.shape, (len(index), 1)) or shifts.shape[1] != width:
             raise ValueError(f"{list(shifts.shape)}, by {list(by.shape)}, correct no {list(index.shape)} of {width}")
         sharing = 1 if by.shape == index.shape else index.shape[1]
-        added = shifts.data_ptr(), shifts.shape[0], by.data_ptr(), sharing, pool.itemsize
+        added = shifts.data_ptr(), shifts.shape[0], by.data_ptr(), sharing, _ADDED[pool.dtype]
         compiled.gather_shifted(*source, *added, *target)
     notify_observers(batch, nbytes)
 
