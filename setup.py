@@ -49,7 +49,7 @@ class BuildExtensions(build_ext):
     """Leaves out what cannot be compiled, also where it could be once: no binary outlives its source."""
 
     def build_extension(self, ext: Extension) -> None:
-        changed = Path(ext.sources[0]).stat().st_mtime
+        changed = max(Path(each).stat().st_mtime for each in (*ext.sources, *ext.depends))
         in_place, built = self.get_ext_filename(ext.name), self.get_ext_fullpath(ext.name)
         for binary in (Path(in_place), Path(built)):
             if binary.exists() and binary.stat().st_mtime < changed:
@@ -61,6 +61,10 @@ SOURCES = {name: f"{name.replace('.', '/')}.c" for name in COMPILED}
 
 setup(
     # The gate builds the library alone, without the suite's part.
-    ext_modules=[Extension(name, [path], optional=True) for name, path in SOURCES.items() if Path(path).exists()],
+    ext_modules=[
+        Extension(name, [path], depends=[str(each) for each in Path(path).parent.glob("*.h")], optional=True)
+        for name, path in SOURCES.items()
+        if Path(path).exists()
+    ],
     cmdclass={"build_ext": BuildExtensions, "build_py": BuildModules},
 )

@@ -11,20 +11,14 @@
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
-
-/* As many copies as there are kinds of processors; which one runs is chosen when this is loaded. */
-#if defined(__x86_64__) && defined(__GLIBC__) && (defined(__clang__) ? __clang_major__ >= 14 : defined(__GNUC__))
-#define FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define FOR_EACH_PROCESSOR
+#ifndef _WIN32
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#define HAS_THREADS
 #endif
-
-/* Stores past the caches; whether the processor has them is asked when they are needed. */
-#if defined(__x86_64__) && (defined(__clang__) || defined(__GNUC__))
-#include <immintrin.h>
-#define HAS_STREAMS
-#define STREAMING __attribute__((target("avx")))
-#endif
+#include "_cpu_moves.h"
 
 #ifdef Py_GIL_DISABLED
 #error "kvcache does not run on free-threaded Python: see setup.py"
@@ -63,15 +57,6 @@ static int are_rows(const int64_t *index, int64_t count, int64_t rows) {
     return 0;
 }
 
-/* A batch [C, B, H, T, D]: the keys and values of all layers are its kinds C. A token of a row has a place,
- * t x B + b. Tokens i = 0, 1, ... are at places[i]; without places at first x B + i. */
-typedef struct {
-    char *memory;
-    int64_t kinds, rows, heads, tokens, bytes; /* C, B, H, T; bytes of D elements */
-    const int64_t *places;
-    int64_t first;
-} Batch;
-
 enum { BATCH = 8 }; /* numbers that describe one */
 
 static Batch batch_of(const int64_t *n) {
@@ -97,100 +82,12 @@ static int can_move(const Batch *batch, int64_t count, int64_t pool_rows) {
     return 0;
 }
 
-/* Where token i of a batch's first head begins; further heads are next_head behind each other. */
-static char *begin(const Batch *batch, int64_t i) {
-    int64_t place = batch->places ? batch->places[i] : batch->first * batch->rows + i;
-    return batch->memory + (place % batch->rows * batch->heads * batch->tokens + place / batch->rows) * batch->bytes;
-}
-
-static int64_t next_head(const Batch *batch) { return batch->tokens * batch->bytes; }
-
-static int64_t next_kind(const Batch *batch) { return batch->rows * batch->heads * next_head(batch); }
-
-static int64_t token_bytes(const Batch *batch) { return batch->kinds * batch->heads * batch->bytes; }
-
-/* Consecutive tokens of a row of a batch. Moved together, what is written of each head is consecutive. */
-enum { LONGEST_RUN = 4 };
-
-typedef struct {
-    char *batch; /* the first token, in the first head */
-    char *rows[LONGEST_RUN]; /* of the pool */
-    const char *shifts[LONGEST_RUN];
-    int64_t count;
-} Run;
-
-typedef void (*Move)(const Batch *, const Run *);
-
-/* A function that moves a run. PUT(batch, row, shift, bytes) does so for one head of one token. */
-#define MOVE(NAME, PUT)                                                                                           \
-    static void NAME(const Batch *batch, const Run *run) {                                                        \
-        char *to = run->batch;                                                                                    \
-        int64_t at = 0, bytes = batch->bytes;                                                                     \
-        for (int64_t kind = 0; kind < batch->kinds; kind++, to += next_kind(batch))                               \
-            for (int64_t head = 0; head < batch->heads; head++, at += bytes)                                      \
-                for (int64_t n = 0; n < run->count; n++)                                                          \
-                    PUT(to + head * next_head(batch) + n * bytes, run->rows[n] + at, run->shifts[n] + at, bytes); \
-    }
-#define PUT(NAME) static inline void NAME(char *batch, char *row, const char *shift, int64_t bytes)
-
-PUT(copy) { memcpy(batch, row, (size_t)bytes); }
-PUT(copy_back) { memcpy(row, batch, (size_t)bytes); }
-#define ADD(TYPE)                                                                          \
-    PUT(add_##TYPE) {                                                                      \
-        for (int64_t i = 0; i < bytes / (int64_t)sizeof(TYPE); i++)                        \
-            ((TYPE *)batch)[i] = ((const TYPE *)row)[i] + ((const TYPE *)shift)[i];        \
-    }
-ADD(float)
-ADD(double)
-
-MOVE(gather_copy, copy)
-FOR_EACH_PROCESSOR MOVE(gather_float, add_float)
-FOR_EACH_PROCESSOR MOVE(gather_double, add_double)
-MOVE(scatter_copy, copy_back)
-
-/* From so many bytes on what is written goes past the processor's caches. Otherwise each line is read before it is
- * written, and evicts what is still to be read. With fewer bytes the next reader needs the time that the write saves. */
-enum { STREAM_FROM = 8 << 20, LINE = 64 };
-
-#ifdef HAS_STREAMS
-#define STREAM(NAME, TO, VALUE)                                                               \
-    STREAMING PUT(NAME) {                                                                     \
-        for (int64_t i = 0; i < bytes; i += (int64_t)sizeof(__m256))                          \
-            _mm256_stream_ps((float *)((TO) + i), VALUE);                                     \
-    }
-#define FLOATS(FROM) _mm256_loadu_ps((const float *)((FROM) + i))
-#define DOUBLES(FROM) _mm256_loadu_pd((const double *)((FROM) + i))
-STREAM(stream, batch, FLOATS(row))
-STREAM(stream_back, row, FLOATS(batch))
-STREAM(stream_float, batch, _mm256_add_ps(FLOATS(row), FLOATS(shift)))
-STREAM(stream_double, batch, _mm256_castpd_ps(_mm256_add_pd(DOUBLES(row), DOUBLES(shift))))
-
-STREAMING MOVE(gather_stream, stream)
-STREAMING MOVE(gather_stream_float, stream_float)
-STREAMING MOVE(gather_stream_double, stream_double)
-STREAMING MOVE(scatter_stream, stream_back)
-
-static int streams(const Batch *batch, int64_t count, const char *to) {
-    return count * token_bytes(batch) >= STREAM_FROM && batch->bytes % LINE == 0 && (intptr_t)to % LINE == 0 &&
-           __builtin_cpu_supports("avx");
-}
-
-static void end_streams(void) { _mm_sfence(); }
-#else
-#define gather_stream gather_copy
-#define gather_stream_float gather_float
-#define gather_stream_double gather_double
-#define scatter_stream scatter_copy
-
-static int streams(const Batch *batch, int64_t count, const char *to) { return 0; }
-
-static void end_streams(void) {}
-#endif
-
-/* Tokens of a pool, for a batch; their shifts, if any, are shifts[shift_index[i / sharing]]. */
+/* Tokens of a pool, for a batch; their shifts, if any, are shifts[shift_index[i / sharing]]. Or tokens of a batch for a
+ * pool that is written, one by one. */
 typedef struct {
     Batch batch;
     char *pool;
+    int is_written;
     const int64_t *index;
     int64_t count;
     const char *shifts;
@@ -200,6 +97,7 @@ typedef struct {
 
 /* Moves tokens i, i + step, ..., which are consecutive in a row. */
 static void move_run(const Tokens *tokens, Move move, int64_t i, int64_t step, int64_t count) {
+    if (tokens->is_written && tokens->index[i] == NULL_PAGE) return;
     Run run = {.batch = begin(&tokens->batch, i), .count = count};
     int64_t bytes = token_bytes(&tokens->batch);
     for (int64_t n = 0; n < count; n++, i += step) {
@@ -211,66 +109,113 @@ static void move_run(const Tokens *tokens, Move move, int64_t i, int64_t step, i
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* Row by row; runs of tokens that have places are found. */
-static void gather_tokens(const Tokens *tokens, Move move) {
+enum { PARTS = 16 };
+
+/* One of the parts that all tokens are moved in: a row of the batch or, of tokens that have places, some of them. */
+static int64_t parts_of(const Tokens *tokens) { return tokens->batch.places ? PARTS : tokens->batch.rows; }
+
+static void move_part(const Tokens *tokens, Move move, int64_t part) {
     const int64_t *places = tokens->batch.places;
-    int64_t rows = tokens->batch.rows, length = tokens->count / rows;
-    if (places) {
-        for (int64_t i = 0, next; i < tokens->count; i = next) {
-            for (next = i + 1; next < least(i + LONGEST_RUN, tokens->count) && places[next] == places[next - 1] + rows;)
-                next++;
+    int64_t rows = tokens->batch.rows, length = tokens->count / rows, longest = tokens->is_written ? 1 : LONGEST_RUN;
+    if (!places) {
+        for (int64_t i = 0; i < length; i += longest)
+            move_run(tokens, move, i * rows + part, rows, least(longest, length - i));
+    } else {
+        int64_t end = tokens->count * (part + 1) / PARTS;
+        for (int64_t i = tokens->count * part / PARTS, next; i < end; i = next) {
+            for (next = i + 1; next < least(i + longest, end) && places[next] == places[next - 1] + rows;) next++;
             move_run(tokens, move, i, 1, next - i);
         }
-    } else {
-        for (int64_t row = 0; row < rows; row++)
-            for (int64_t token = 0; token < length; token += LONGEST_RUN)
-                move_run(tokens, move, token * rows + row, rows, least(LONGEST_RUN, length - token));
     }
     end_streams();
 }
 
+#ifdef HAS_THREADS
+/* What threads share. Whoever is free takes the next part. The calling thread waits for parts that were taken, not for
+ * threads: on a busy machine one may start when all is done. The last one frees it. */
+typedef struct {
+    Tokens tokens;
+    Move move;
+    int64_t parts;
+    atomic_int_fast64_t taken, done, threads;
+} Shared;
+
+static void move_parts(Shared *shared) {
+    for (int64_t part; (part = atomic_fetch_add(&shared->taken, 1)) < shared->parts; atomic_fetch_add(&shared->done, 1))
+        move_part(&shared->tokens, shared->move, part);
+}
+
+static void leave(Shared *shared) {
+    if (atomic_fetch_sub(&shared->threads, 1) == 1) free(shared);
+}
+
+static void *help(void *shared) {
+    move_parts(shared);
+    leave(shared);
+    return NULL;
+}
+
+/* Whether threads moved all tokens. */
+static int share(const Tokens *tokens, Move move, int64_t threads) {
+    Shared *shared = malloc(sizeof(Shared));
+    if (!shared) return 0;
+    *shared = (Shared){*tokens, move, parts_of(tokens)};
+    atomic_init(&shared->threads, 1);
+    for (int64_t n = 1; n < least(threads, shared->parts); n++) {
+        pthread_t thread;
+        atomic_fetch_add(&shared->threads, 1);
+        if (pthread_create(&thread, NULL, help, shared)) leave(shared);
+        else pthread_detach(thread);
+    }
+    move_parts(shared);
+    while (atomic_load(&shared->done) < shared->parts) sched_yield();
+    leave(shared);
+    return 1;
+}
+#else
+static int share(const Tokens *tokens, Move move, int64_t threads) { return 0; }
+#endif
+
+static void move_tokens(const Tokens *tokens, Move move, int64_t threads) {
+    if (threads > 1 && share(tokens, move, threads)) return;
+    for (int64_t part = 0; part < parts_of(tokens); part++) move_part(tokens, move, part);
+}
+
 /* batch[:, b_i, :, t_i] = pool[index[i]] */
 static PyObject *gather(PyObject *self, PyObject *const *args, Py_ssize_t given) {
-    int64_t n[4 + BATCH];
-    if (take_in("gather", args, given, 4 + BATCH, n)) return NULL;
-    Tokens tokens = {batch_of(n + 4), (char *)(intptr_t)n[0], (const int64_t *)(intptr_t)n[2], n[3], NULL, NULL, 1};
+    int64_t n[5 + BATCH];
+    if (take_in("gather", args, given, 5 + BATCH, n)) return NULL;
+    Tokens tokens = {batch_of(n + 5), (char *)(intptr_t)n[0], 0, (const int64_t *)(intptr_t)n[2], n[3]};
     if (can_move(&tokens.batch, n[3], n[1]) || are_rows(tokens.index, n[3], n[1])) return NULL;
     if (n[3])
-        gather_tokens(&tokens, streams(&tokens.batch, n[3], tokens.batch.memory) ? gather_stream : gather_copy);
+        move_tokens(&tokens, streams(&tokens.batch, n[3], tokens.batch.memory) ? gather_stream : gather_copy, n[4]);
     Py_RETURN_NONE;
 }
 
-/* batch[:, b_i, :, t_i] = pool[index[i]] + shifts[shift_index[i / sharing]], of floats or doubles */
+/* batch[:, b_i, :, t_i] = pool[index[i]] + shifts[shift_index[i / sharing]], all of one type */
 static PyObject *gather_shifted(PyObject *self, PyObject *const *args, Py_ssize_t given) {
-    int64_t n[9 + BATCH];
-    if (take_in("gather_shifted", args, given, 9 + BATCH, n)) return NULL;
-    int64_t count = n[3], shift_rows = n[5], sharing = n[7], item = n[8];
-    Tokens tokens = {batch_of(n + 9), (char *)(intptr_t)n[0], (const int64_t *)(intptr_t)n[2], count,
-                     (const char *)(intptr_t)n[4], (const int64_t *)(intptr_t)n[6], sharing};
+    int64_t n[10 + BATCH];
+    if (take_in("gather_shifted", args, given, 10 + BATCH, n)) return NULL;
+    int64_t count = n[3], shift_rows = n[6], sharing = n[8], type = n[9];
+    Tokens tokens = {batch_of(n + 10), (char *)(intptr_t)n[0], 0, (const int64_t *)(intptr_t)n[2], count,
+                     (const char *)(intptr_t)n[5], (const int64_t *)(intptr_t)n[7], sharing};
     if (count && sharing < 1) return PyErr_Format(PyExc_ValueError, "sharing must be positive");
-    if (item != sizeof(float) && item != sizeof(double))
-        return PyErr_Format(PyExc_ValueError, "elements of %lld bytes cannot be added", (long long)item);
+    if (type < 0 || type >= (adds_halves() ? TYPES : BFLOAT16))
+        return PyErr_Format(PyExc_ValueError, "elements of type %lld cannot be added here", (long long)type);
     if (can_move(&tokens.batch, count, n[1]) || are_rows(tokens.index, count, n[1])) return NULL;
     if (are_in_memory(shift_rows, token_bytes(&tokens.batch))) return NULL;
     if (count && are_rows(tokens.shift_index, (count - 1) / sharing + 1, shift_rows)) return NULL;
-    int past = streams(&tokens.batch, count, tokens.batch.memory);
-    if (count && item == sizeof(float)) gather_tokens(&tokens, past ? gather_stream_float : gather_float);
-    else if (count) gather_tokens(&tokens, past ? gather_stream_double : gather_double);
+    if (count) move_tokens(&tokens, gather_added[type][streams(&tokens.batch, count, tokens.batch.memory)], n[4]);
     Py_RETURN_NONE;
 }
 
 /* pool[index[i]] = batch[:, b_i, :, t_i]; what goes to NULL_PAGE is not written */
 static PyObject *scatter(PyObject *self, PyObject *const *args, Py_ssize_t given) {
-    int64_t n[4 + BATCH];
-    if (take_in("scatter", args, given, 4 + BATCH, n)) return NULL;
-    Tokens tokens = {batch_of(n + 4), (char *)(intptr_t)n[0], (const int64_t *)(intptr_t)n[2], n[3], NULL, NULL, 1};
+    int64_t n[5 + BATCH];
+    if (take_in("scatter", args, given, 5 + BATCH, n)) return NULL;
+    Tokens tokens = {batch_of(n + 5), (char *)(intptr_t)n[0], 1, (const int64_t *)(intptr_t)n[2], n[3]};
     if (can_move(&tokens.batch, n[3], n[1]) || are_rows(tokens.index, n[3], n[1])) return NULL;
-    Move move = streams(&tokens.batch, n[3], tokens.pool) ? scatter_stream : scatter_copy;
-    for (int64_t token = 0, rows = tokens.batch.rows; token < n[3]; token++) {
-        int64_t length = n[3] / rows, i = token % length * rows + token / length; /* row by row */
-        if (tokens.index[i] != NULL_PAGE) move_run(&tokens, move, i, 1, 1);
-    }
-    end_streams();
+    if (n[3]) move_tokens(&tokens, streams(&tokens.batch, n[3], tokens.pool) ? scatter_stream : scatter_copy, n[4]);
     Py_RETURN_NONE;
 }
 
@@ -290,17 +235,26 @@ static PyObject *prefer_huge_pages(PyObject *self, PyObject *const *args, Py_ssi
 
 static PyMethodDef functions[] = {
     {"gather", (PyCFunction)(void (*)(void))gather, METH_FASTCALL,
-     "gather(pool, rows, index, count, *batch)"},
+     "gather(pool, rows, index, count, threads, *batch)"},
     {"gather_shifted", (PyCFunction)(void (*)(void))gather_shifted, METH_FASTCALL,
-     "gather_shifted(pool, rows, index, count, shifts, shift_rows, shift_index, sharing, item_bytes, *batch)"},
+     "gather_shifted(pool, rows, index, count, threads, shifts, shift_rows, shift_index, sharing, type, *batch)"},
     {"scatter", (PyCFunction)(void (*)(void))scatter, METH_FASTCALL,
-     "scatter(pool, rows, index, count, *batch)"},
+     "scatter(pool, rows, index, count, threads, *batch)"},
     {"prefer_huge_pages", (PyCFunction)(void (*)(void))prefer_huge_pages, METH_FASTCALL,
      "prefer_huge_pages(address, nbytes)"},
     {NULL, NULL, 0, NULL},
 };
 
-static int fill(PyObject *module) { return PyModule_AddIntConstant(module, "NULL_PAGE", NULL_PAGE); }
+static int fill(PyObject *module) {
+    return PyModule_AddIntConstant(module, "NULL_PAGE", NULL_PAGE) ||
+                   PyModule_AddIntConstant(module, "FLOAT", FLOAT) ||
+                   PyModule_AddIntConstant(module, "DOUBLE", DOUBLE) ||
+                   PyModule_AddIntConstant(module, "BFLOAT16", BFLOAT16) ||
+                   PyModule_AddIntConstant(module, "FLOAT16", FLOAT16) ||
+                   PyModule_AddIntConstant(module, "ADDS_HALVES", adds_halves())
+               ? -1
+               : 0;
+}
 
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, fill}, {0, NULL}};
 

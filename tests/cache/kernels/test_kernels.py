@@ -434,19 +434,19 @@ class TestCompiledKernels:
         for wrong in right:
             rows, count, *sizes = (right | {wrong: size}).values()
             of_batch = batch, *sizes, 0, 0
-            corrected = shifts, 1, zero, 1, 4
+            corrected = shifts, 1, zero, 1, module.compiled.FLOAT
             for name, added in (("gather", ()), ("scatter", ()), ("gather_shifted", corrected)):
                 with pytest.raises(ValueError, match="there is no memory of"):
-                    getattr(module.compiled, name)(pool, rows, zero, count, *added, *of_batch)
+                    getattr(module.compiled, name)(pool, rows, zero, count, 1, *added, *of_batch)
         of_batch = batch, *list(right.values())[2:], 0, 0
         with pytest.raises(ValueError, match="there is no memory of"):
-            module.compiled.gather_shifted(pool, 3, zero, 3, shifts, size, zero, 1, 4, *of_batch)
+            module.compiled.gather_shifted(pool, 3, zero, 3, 1, shifts, size, zero, 1, module.compiled.FLOAT, *of_batch)
 
     def test_rows_of_unequal_lengths_are_refused(self, module):
         case = gather_case((2, 3, 4), NO_SHIFTS, torch.float32)
         zero, pool, batch = (each.data_ptr() for each in (torch.zeros(4, dtype=torch.int64), case.pool, case.batch))
         with pytest.raises(IndexError, match="4 tokens of 3 rows"):
-            module.compiled.gather(pool, 3, zero, 4, batch, 2, 3, 2, 5, 4, 0, 0)
+            module.compiled.gather(pool, 3, zero, 4, 1, batch, 2, 3, 2, 5, 4, 0, 0)
         assert case.tokens.isnan().all()
 
     @pytest.mark.parametrize(("first", "count"), [(5, 3), (4, 6), (0, 18), (2**62, 3)])
@@ -501,14 +501,15 @@ class TestCompiledKernels:
             with pytest.raises((ValueError, RuntimeError, IndexError)):
                 case.scatter(module.CpuKernels())
 
-    @pytest.mark.parametrize("width", [4096, 4080], ids=["whole lines", "parts of lines"])
+    @pytest.mark.parametrize(("width", "threads"), [(4096, 1), (4096, 3), (4080, 1)], ids=["lines", "threads", "parts"])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
     @forms
-    def test_more_bytes_than_are_written_through_caches(self, module, form, dtype, width):
-        """Nine megabytes and more: runs of tokens that are not all as long, and some written past the caches."""
-        case = gather_case((8 * MEGABYTE // (3 * width * dtype.itemsize) + 30, 3, width), form, dtype)
+    def test_more_bytes_than_are_written_through_caches(self, module, form, dtype, width, threads, monkeypatch):
+        """Runs of tokens that are not all as long; some written past the caches, some by several threads."""
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        case = gather_case((13 * MEGABYTE // (3 * width * dtype.itemsize), 3, width), form, dtype)
         wanted = case.clone()
-        assert case.nbytes > 8 * MEGABYTE
+        assert module._threads(case.nbytes) == threads
         wanted.gather(TorchKernels())
         case.gather(module.CpuKernels())
         assert case.same(wanted, "batch", "pool", "index", "shifts", "shift_index")
@@ -524,6 +525,41 @@ class TestCompiledKernels:
         case.scatter(module.CpuKernels())
         assert same_bits(kept(case.pool), kept(wanted.pool))
         assert case.same(wanted, "index", "batch")
+
+    @pytest.mark.parametrize("tokens", [1, 80], ids=["few", "past the caches"])
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+    def test_all_halves_are_added_and_rounded_as_torch_does(self, module, dtype, tokens):
+        """Every half, and each added to others: infinities, the smallest numbers, sums halfway between two halves."""
+        every = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(dtype)
+        pool = torch.stack([torch.zeros_like(every), every])
+        shifts = torch.stack([pool[0], *(every[torch.randperm(2**16)] for _ in range(2)), every])
+        index, by = torch.ones(tokens, 1, dtype=torch.int64), torch.arange(tokens)[:, None] % 4
+        for heads, tail in ((16, 0), (16, 5)):  # with five halves of a head that are no whole vector
+            width = 2**16 - tail * heads
+            batches = [torch.zeros(1, 1, heads, tokens, width // heads, dtype=dtype) for _ in range(2)]
+            correction = Correction(shifts[:, :width].contiguous(), by)
+            for kernels, batch in zip((TorchKernels(), module.CpuKernels()), batches, strict=True):
+                kernels.gather(pool[:, :width].contiguous(), index, batch, 0, correction)
+            wanted, got = batches
+            assert same_bits(wanted.nan_to_num(7.0, torch.inf, -torch.inf), got.nan_to_num(7.0, torch.inf, -torch.inf))
+            assert torch.equal(wanted.isnan(), got.isnan())
+
+    def test_a_processor_without_vectors_of_halves_adds_them_by_torch(self, module, monkeypatch):
+        case = gather_case((2, 3, 4), SHIFT_PER_ROW, torch.bfloat16)
+        wanted = case.clone()
+        monkeypatch.delitem(module._ADDED, torch.bfloat16, raising=False)
+        case.gather(module.CpuKernels())
+        wanted.gather(TorchKernels())
+        assert case.same(wanted, "batch")
+        with pytest.raises(ValueError, match="elements of type 9 cannot be added"):
+            module.compiled.gather_shifted(0, 0, 0, 0, 1, 0, 0, 0, 1, 9, *[0] * 8)
+
+    @pytest.mark.parametrize(("megabytes", "threads"), [(0, 1), (7.9, 1), (8, 2), (12, 3), (1000, 5)])
+    def test_torchs_threads_take_part_where_there_is_enough_for_each(self, module, megabytes, threads, monkeypatch):
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+        assert module._threads(int(megabytes * MEGABYTE)) == threads
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+        assert module._threads(int(megabytes * MEGABYTE)) == 1
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
     def test_shifts_of_another_dtype_are_added_as_torch_does(self, module, dtype):
