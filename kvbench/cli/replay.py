@@ -19,6 +19,7 @@ from kvbench.cli.console import progress_bar, say, show
 from kvbench.cli.options import STEPS_OR_NONE, option
 from kvbench.cli.replay_table import replay_table
 from kvbench.measure.machine import Machine
+from kvbench.replay.forward import forwards
 from kvbench.replay.needs import Needs, require_for_replay
 from kvbench.replay.passes import Replay
 from kvbench.replay.summary import describe_trace, ratio, summarise
@@ -58,6 +59,7 @@ class _Settings(CacheSettings):
     default=3,
     help="Timed repetitions, backends interleaved step by step; 0 checks and counts only.",
 )
+@click.option("--forward", is_flag=True, help="Time the attention over each cache's batches too, in a pass of its own.")
 @option("--searches", default=None, help="Replay only the first so many searches of each trace.")
 @option("--threads")
 @option("--json", "json_file")
@@ -67,6 +69,7 @@ def replay(
     devices: tuple[str, ...],
     capacities: tuple[Capacity, ...],
     json_file: Path | None,
+    forward: bool,
     **settings: Unpack[_Settings],
 ) -> None:
     """Replay TRACES against several caches, and show what each costs and returns.
@@ -84,7 +87,7 @@ def replay(
     for each in not_measured:
         say(f"{each.device}: {each.reason}")
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    replays = list(_replay_all(traces, available, capacities, backends, settings))
+    replays = list(_replay_all(traces, available, capacities, backends, settings, forward))
     if json_file is not None:
         content = {
             "format": FORMAT,
@@ -110,6 +113,7 @@ def _replay_all(
     capacities: Sequence[Capacity],
     backends: Sequence[str],
     settings: _Settings,
+    forward: bool,
 ) -> Iterator[ReplayResult]:
     """Every trace on every device at every capacity, each printed when it is done."""
     # All of them are read before any is replayed: the last one's fault must not cost the others' measurements.
@@ -135,6 +139,7 @@ def _replay_all(
             "baseline": backends[0],
             "backends": [summarise(report) for report in reports.values()],
             "baseline_over_backend": {name: ratio(baseline, report) for name, report in reports.items()},
+            "forward_over_baseline": forwards(steps, config, backends) if forward else None,
         }
         replay = convert(content, ReplayResult)
         show(replay_table(replay), f"{Machine.describe(device)}\n")

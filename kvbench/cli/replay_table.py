@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kvbench.cli.console import cells_of, make_table
-from kvbench.metrics import COUNTERS, OUTCOMES
+from kvbench.metrics import COUNTERS, METRICS, OUTCOMES
 from kvbench.replay.drive import OPERATIONS
 from kvbench.results.replay import DEFAULT_CAPACITIES, POOLS, STEP, BackendResult, Latency, ReplayResult
 from kvbench.text import clean
@@ -16,6 +16,7 @@ from kvbench.text import clean
 __all__ = ["replay_table"]
 
 LABEL_WIDTH = 40
+STRIDED = METRICS["strided_bytes"]
 Rows = dict[str, list[str]]  # by label, a cell for each backend
 
 
@@ -27,6 +28,7 @@ def replay_table(replay: ReplayResult) -> Table:
         "latency, us: p50 / p95 / p99": _latencies([each.latency_us for each in backends]),
         "latency on the device, us: p50 / p95 / p99": _latencies([each.device_latency_us for each in backends]),
         f"recurrent step, times faster than {replay.baseline}": _ratios(replay),
+        f"forward over the batch, times that over {replay.baseline}'s": _forwards(replay),
         "lookup outcomes": _outcomes(replay),
         "bytes reserved": _memory(backends),
         "in a recurrent step, median": {
@@ -70,6 +72,16 @@ def _ratios(replay: ReplayResult) -> Rows:
     ratios = [replay.baseline_over_backend[each.name] for each in replay.backends]
     shown = cells_of(ratios, "{0.median:.2f} ({0.p25:.2f} to {0.p75:.2f})")
     return {"median (quartiles)": shown} if any(ratios) else {}
+
+
+def _forwards(replay: ReplayResult) -> Rows:
+    if not replay.forward_over_baseline:
+        return {}
+    found = [replay.forward_over_baseline.get(each.name) for each in replay.backends]
+    return {
+        "median (quartiles)": cells_of(found, "{0.median:.2f} ({0.p25:.2f} to {0.p75:.2f})"),
+        STRIDED.label: cells_of([None if each is None else each.strided_bytes for each in found], "{:,}"),
+    }
 
 
 def _outcomes(replay: ReplayResult) -> Rows:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from kvbench.measure.stopwatch import Stopwatch
-from kvbench.replay.drive import FillerContent
+from kvbench.measure.stopwatch import Stopwatch, make_stopwatch
+from kvbench.replay.content import Contents
+from kvbench.replay.drive import FillerContent, Latents
+from kvbench.replay.lockstep import take_turns
 from kvbench.trace.steps import Step
-from kvcache import CacheBackend, Geometry, KeysValues
+from kvcache import CacheBackend, CacheConfig, Geometry, KeysValues, make_backend
 
-__all__ = ["AttendingContent", "Attention", "strided_bytes"]
+__all__ = ["AttendingContent", "Attention", "forwards", "strided_bytes"]
 
 
 def strided_bytes(batch: KeysValues) -> int:
@@ -86,3 +89,26 @@ class AttendingContent(FillerContent):
         self.strided.append(strided_bytes(batch))
         _, (nanoseconds, _) = self._stopwatch.time(self._attention, batch, step.tokens)
         self.laps.append(nanoseconds)
+
+
+def forwards(steps: Sequence[Step], config: CacheConfig, backends: Sequence[str]) -> dict[str, dict[str, float]]:
+    """The forward over each backend's batches, over that of the first one's, all in turns: JSON, by backend.
+
+    ``median``, ``p25`` and ``p75`` are of pairs of forwards, ``strided_bytes`` of the batch that has most. Without
+    forwards there is nothing. Where one backend misses what another finds, batches differ in more than their layout.
+    """
+    stopwatch, contents = make_stopwatch(config.device), Contents(config.geometry)
+    drivers: dict[str, AttendingContent] = {}
+    for name in backends:
+        backend = make_backend(name, config)
+        backend.position_shift = contents.position_shift(config.device, config.dtype)
+        drivers[name] = AttendingContent(backend, stopwatch)
+    take_turns(steps, drivers, Latents(config.geometry.embed_dim, config.device), stopwatch)
+    first = np.array(drivers[backends[0]].laps, dtype=float)
+    if not len(first):
+        return {}
+    found = {}
+    for name, driver in drivers.items():
+        low, middle, high = np.percentile(driver.laps / first, (25, 50, 75)).tolist()
+        found[name] = {"median": middle, "p25": low, "p75": high, "strided_bytes": max(driver.strided)}
+    return found

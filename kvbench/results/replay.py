@@ -12,7 +12,7 @@ from kvcache import Geometry
 
 __all__ = [
     "COMMIT", "DEFAULT_CAPACITIES", "FORMAT", "MADE_BY", "OUTCOMES", "SCHEMA_VERSION", "STEP", "BackendResult",
-    "Latency", "ReplayResult", "ReplayResults", "Timeline", "Trace",
+    "Forward", "Latency", "ReplayResult", "ReplayResults", "Timeline", "Trace",
 ]  # fmt: skip
 
 FORMAT = "kvcache-replay"
@@ -148,6 +148,15 @@ class Ratio(Struct, frozen=True, kw_only=True):
     highest_repetition: float
 
 
+class Forward(Struct, frozen=True, kw_only=True):
+    """The attention over a backend's batches, over that of the baseline's; bytes that do not lie head by head."""
+
+    median: float
+    p25: float
+    p75: float
+    strided_bytes: int
+
+
 class ReplayResult(Struct, frozen=True, kw_only=True):
     """One trace on one device at one capacity. Backends are in the order of the command."""
 
@@ -157,6 +166,7 @@ class ReplayResult(Struct, frozen=True, kw_only=True):
     baseline: str
     backends: list[BackendResult]
     baseline_over_backend: dict[str, Ratio | None]
+    forward_over_baseline: dict[str, Forward] | None = None
 
     def __post_init__(self) -> None:
         if self.baseline not in [each.name for each in self.backends]:

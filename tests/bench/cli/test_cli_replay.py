@@ -128,6 +128,18 @@ def test_with_repetitions_times_and_ratios_are_shown(tmp_path, trace):
         assert each["latency_us"]["clear"]["samples"] == 2 * 4
 
 
+def test_the_forward_over_the_batches_is_a_pass_of_its_own(tmp_path, trace):
+    result, numbers = replayed(tmp_path, trace, "--repetitions", 0, "--forward")
+    (one,) = numbers["replays"]
+    found = one["forward_over_baseline"]
+    assert (found["legacy"]["median"], found["legacy"]["strided_bytes"]) == (1.0, 0)
+    assert "forward over the batch, times that over legacy's" in result.stdout
+    shown = [f"{each['median']:.2f} ({each['p25']:.2f} to {each['p75']:.2f})" for each in found.values()]
+    assert row(result.stdout, "median (quartiles)") == shown
+    assert row(result.stdout, "strided bytes") == ["0", "0"]
+    assert replayed(tmp_path, trace, "--repetitions", 0)[1]["replays"][0]["forward_over_baseline"] is None
+
+
 def test_several_traces_and_capacities_are_all_replayed(tmp_path, trace):
     other = tmp_path / "other.parquet"
     other.write_bytes(trace.read_bytes())
@@ -340,6 +352,7 @@ def test_help_explains_the_options():
         "--eviction",
         "--dtype",
         "--repetitions",
+        "--forward",
         "--searches",
         "--json",
     ):

@@ -6,10 +6,11 @@ import pytest
 import torch
 from traces import TINY
 
+from kvbench.measure.stopwatch import HostStopwatch
 from kvbench.replay.drive import Latents
 from kvbench.replay.forward import AttendingContent, Attention, strided_bytes
 from kvbench.replay.lockstep import take_turns
-from kvcache import BACKENDS, CacheConfig, KeysValues, KVCacheManager, Scope, make_backend
+from kvcache import BACKENDS, GEOMETRIES, CacheConfig, KeysValues, KVCacheManager, Scope, make_backend
 
 ROWS, TOKENS = 3, 4
 GEOMETRY = replace(TINY, env_num=ROWS)
@@ -79,6 +80,20 @@ class TestAttention:
     def test_smaller_batches(self, rows):
         block = batch("head by head").block[:rows]
         assert Attention(GEOMETRY)(KeysValues.from_block(block, 2), 1).shape[0] == rows
+
+
+def test_a_batch_of_all_layers_token_by_token_is_slower_to_attend_to():
+    """What the metric is for: such a layer's rows are strided, and copied before they are multiplied."""
+    geometry = replace(GEOMETRIES["visual-match"], num_layers=8)
+    shape = (geometry.context_length, geometry.env_num, geometry.num_layers, 2, geometry.num_heads, geometry.head_dim)
+    apart = KeysValues.from_block(torch.ones(shape).permute(1, 2, 3, 4, 0, 5), 150)
+    ours = make_backend("new:paged", CacheConfig(geometry)).keys_values_wm
+    attention, stopwatch, laps = Attention(geometry), HostStopwatch(), {True: [], False: []}
+    for _ in range(5):
+        for batch in (apart, ours):
+            batch.resize(150)
+            laps[batch is apart].append(stopwatch.time(attention, batch, 1)[1][0])
+    assert min(laps[True]) > 1.5 * min(laps[False])  # ten times and more
 
 
 class TokenMajor(KVCacheManager):
