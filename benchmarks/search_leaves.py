@@ -4,13 +4,13 @@ From the same roots, with the same noise, a search runs at each number of leaves
 those of one leaf at a time: ``apart`` is half the sum of the differences of the roots' shares of visits (total
 variation: 0 the same, 1 nothing in common), and ``the same best`` is how often the most visited action is the same.
 ``other noise`` is how far apart two searches of one leaf are that differ in the root's noise alone: a scale to read the
-others by. Means over searches, environments and seeds; times are medians.
+others by. Means over searches, environments and seeds. Times are of the processor, with one thread, medians.
 """
 
 from __future__ import annotations
 
 import argparse
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import torch
@@ -71,9 +71,9 @@ class Comparison:
             model.cache.clear_recur_cache()
             noise = [seed, number, int(kind == OTHER_NOISE)]
             generators = [np.random.default_rng([*noise, env]) for env in range(len(roots.values))]
-            start = perf_counter()
+            start = process_time()
             found[kind] = Search(model, self.kinds[kind]).run(roots, generators, timesteps=number)
-            self.seconds[kind].append(perf_counter() - start)
+            self.seconds[kind].append(process_time() - start)
         one = found[1].visit_counts
         for kind, result in found.items():
             self.distances[kind] += apart(one, result.visit_counts).tolist()
