@@ -52,6 +52,14 @@ class LegacyPool:
         self.stats.count(1, 0)
         return self.slots[slot]
 
+    def lengthen(self, slots: int) -> None:
+        """Add slots, where there are fewer than so many."""
+        more = slots - self.pool_size
+        if more > 0:
+            self.slots += [None] * more
+            self.owners += [None] * more
+            self.pool_size = slots
+
     def owner(self, key: int) -> int | None:
         """The key whose content is in the slot that the dict names for ``key``; None where it names none."""
         self.thread.check()

@@ -602,7 +602,7 @@ _KEY = st.integers(0, 4)
 _CLEARS = ("clear_recur_cache", "clear_init_caches", "clear_all")
 
 
-def scripts(max_rows: int = ENVS, init_keys=_KEY, recur_keys=_KEY):
+def scripts(max_rows: int = ENVS + 2, init_keys=_KEY, recur_keys=_KEY):
     """What a search may ask of a backend: inferences ``(scope, rows, appended, supplied)`` and clears, by name."""
 
     def inference(scope):
@@ -751,6 +751,26 @@ class BackendConformance:
         # The batch cache has grown; smaller batches go on as before.
         assert twins.infer(Scope.ROOT, [(0, 7, 8), (1, 101, 8), (2, 111, 8)])[0] == 2
         assert twins.infer(Scope.ROOT, [(2, 111, 9)]) == [2 if parent is None else 3]
+
+    def test_a_batch_may_have_several_leaves_of_each_environment(self):
+        """They are found, whatever their parents are: the root, one another's parent, or nodes of unequal lengths."""
+        twins = self.twins(replace(GEOMETRY, context_length=12))
+        twins.infer(Scope.ROOT, [(env, None, env) for env in range(ENVS)])
+        parents = [[env] * 3 for env in range(ENVS)]
+        for step in range(5):
+            leaves = range(3 - (step == 4))  # where simulations end, there are fewer
+            new = {(env, leaf): 100 * (step + 1) + 10 * env + leaf for leaf in leaves for env in range(ENVS)}
+            rows = [(env, parents[env][leaf], key) for (env, leaf), key in new.items()]
+            assert MISS not in twins.infer(Scope.NODE, rows)
+            # Of each three new nodes one is looked up twice, and one is not: its sister is asked for again.
+            parents = [[new[env, 0], new[env, 0], parents[env][1]] for env in range(ENVS)]
+
+    def test_of_two_leaves_that_are_one_state_either_is_found(self):
+        twins = self.twins()
+        twins.infer(Scope.ROOT, [(env, None, env) for env in range(ENVS)])
+        for _ in range(2):
+            twins.infer(Scope.NODE, [(env, env, 50 + env) for _ in range(2) for env in range(ENVS)])
+        assert twins.infer(Scope.NODE, [(env, 50 + env, 60 + env) for _ in range(2) for env in range(ENVS)]) == [4] * 6
 
     def test_a_context_length_of_two_stores_nothing(self):
         twins = self.twins(replace(GEOMETRY, context_length=2))

@@ -74,6 +74,23 @@ def good_events() -> list[Event]:
     ]
 
 
+def leaf_events() -> list[Event]:
+    """One search by hand: two roots, and one inference of two leaves of each, simulations 0 and 1.
+
+    Rows: 0-4 as in ``good_events``; 5-8 lookups, 9-12 assembled, 13-16 stores, the first leaf of both in front.
+    """
+    rows = [(env, simulation) for simulation in (0, 1) for env in (0, 1)]
+    return [
+        *good_events()[:5],
+        *(event("lookup", "node", env, 1, at, key=100 + env, node=2 + env, hit=True, depth=1) for env, at in rows),
+        *(event("assemble", "node", env, 1, at, size=1) for env, at in rows),
+        *(
+            event("store", "recur", env, 1, at, key=200 + 10 * at + env, parent=100 + env, tokens=2, depth=1)
+            for env, at in rows
+        ),
+    ]
+
+
 def batch_of(events: Iterable[Event]) -> pa.RecordBatch:
     """Events as ``EVENT_SCHEMA`` has them, whatever rules they break."""
     rows = [{name: each[name] for name in COLUMNS} for each in events]

@@ -88,17 +88,18 @@ def _report_distinct_keys(share: float | None) -> None:
 @model_options
 @_OUTPUT
 @option("--searches", help="Record this many searches.")
+@option("--leaves")
 @click.option("--backend", type=click.Choice(["legacy", "new"]), default="legacy", help="Use this cache.")
-def synthetic_model(shape: Geometry, seed: int, output: Path, searches: int, backend: str) -> None:
+def synthetic_model(shape: Geometry, seed: int, output: Path, searches: int, leaves: int, backend: str) -> None:
     """Search with kvcache's own world model of random weights, and record its cache requests.
 
     The searches have real shapes, at any geometry and without LightZero. Their results have no meaning.
     """
-    require_for_searches("this recording", shape, [backend], searches)
+    require_for_searches("this recording", shape, [backend], searches, leaves=leaves)
     require_for_trees(shape, searches, num_actions=WorldModelConfig.action_space_size)
     config = WorldModelConfig(shape, seed=seed, use_new_cache_manager=backend == "new")
     with _hint_when_cut_off(output):
-        recording = record_model(output, config, searches, seed)
+        recording = record_model(output, config, searches, seed, leaves)
         for _ in track(recording, f"record {shape.name}", total=searches, console=STDERR, transient=True):
             pass
     click.echo(clean(f"{output}: {searches} searches of kvcache's own world model, {shape.name}"))

@@ -61,6 +61,7 @@ class _Run:
 @click.command()
 @model_options
 @option("--searches")
+@option("--leaves")
 @option(
     "--backend",
     "backends",
@@ -85,6 +86,7 @@ def search(
     shape: Geometry,
     seed: int,
     searches: int,
+    leaves: int,
     backends: tuple[str, ...],
     recur_slots: int | None,
     validate: bool,
@@ -97,12 +99,12 @@ def search(
     the roots' inference and all simulations. The caches take turns, search by search.
     """
     caches = [*backends, *(("new", "legacy") * len(backends) if validate else ())]
-    require_for_searches("this search", shape, caches, searches, recur_slots)
+    require_for_searches("this search", shape, caches, searches, recur_slots, leaves)
     try:
         config = WorldModelConfig(
             shape, seed=seed, recur_pool_size=recur_slots, cache_validation_mode=validate, compile=compiles
         )
-        searched = SearchConfig(num_simulations=shape.num_simulations)
+        searched = SearchConfig(shape.num_simulations, leaves=leaves)
         runs = [_Run(name, config, searched) for name in backends]
     except ValueError as error:
         raise click.UsageError(str(error)) from error
@@ -115,6 +117,7 @@ def search(
         searches=searches,
         seed=seed,
         recur_slots=recur_slots,
+        leaves=leaves,
         validated=validate,
         machine=Machine.describe().to_dict(),
         command=sys.argv[1:],

@@ -21,20 +21,22 @@ _ALWAYS = 2**26
 
 
 def require_for_searches(
-    name: str, shape: Geometry, caches: Sequence[str], searches: int, recur_slots: int | None = None
+    name: str, shape: Geometry, caches: Sequence[str], searches: int, recur_slots: int | None = None, leaves: int = 1
 ) -> None:
     """Raise MemoryShortError where searches over world models would need more memory than is free.
 
     Args:
         name: of what is done, as in "this search".
+        leaves: of each environment in one batch.
         caches: of the models that are there at once; one beside another for validation counts as two.
     """
     config, width = CacheConfig(shape, recur_pool_size=recur_slots), shape.embed_dim
-    stored = Needs({searches: shape.env_num}, searches * shape.num_simulations * shape.env_num, shape.env_num)
+    rows = shape.env_num * min(leaves, shape.num_simulations)
+    stored = Needs({searches: shape.env_num}, searches * shape.num_simulations * shape.env_num, rows)
     weights = _FLOAT * width * (_WEIGHTS * shape.num_layers * width + 2 * shape.context_length)
     trees = shape.env_num * (shape.num_simulations * (_NODE_BYTES + _FLOAT * width) + searches * _RESULT_BYTES)
     needed = sum(weights + trees + bytes_of_pools(each, config, stored) for each in caches)
-    advice = "give fewer --env-num, --simulations, --searches or --backend, or a smaller --geometry"
+    advice = "give fewer --env-num, --simulations, --leaves, --searches or --backend, or a smaller --geometry"
     require_memory(name, needed + _ALWAYS, advice)
 
 

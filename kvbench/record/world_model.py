@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ class ModelRecorder:
         self._model, self._cache, self._writer = model, model.cache, writer
         self._batch = -1
         self._search = -1
-        self._simulation = ROOT_SIMULATION
+        self._simulations = [ROOT_SIMULATION]  # of each row
         self._depths: Sequence[int] = ()
         self._roots: dict[int, int] = {}  # environment -> timestep of its root
         self._stored: dict[tuple[int, int], int] = {}  # environment and key -> row of the store event
@@ -63,13 +64,17 @@ class ModelRecorder:
         if request.scope is Scope.ROOT:
             self._roots |= dict(zip(request.envs, request.timesteps, strict=True))
             self._search += 1
-            self._simulation = ROOT_SIMULATION
+            self._simulations = [ROOT_SIMULATION] * len(request.envs)
             self._writer.flush()  # a kill costs one search, not more
         else:
             rows = zip(request.envs, request.timesteps, strict=True)
             self._depths = [step - self._roots[env] + 1 for env, step in rows]
             assert request.simulation is not None
-            self._simulation = request.simulation
+            self._simulations = []
+            leaves: Counter[int] = Counter()  # of each environment
+            for env in request.envs:
+                self._simulations.append(request.simulation + leaves[env])
+                leaves[env] += 1
 
     def _lookup(
         self, call: Callable[..., list[int]], envs: Sequence[int], keys: Sequence[int | None], scope: Scope
@@ -78,21 +83,23 @@ class ModelRecorder:
         self._batch += 1
         self._parents = list(keys)
         if scope is Scope.ROOT:
-            self._depths = [0] * len(envs)
-        for env, key, size, depth in zip(envs, keys, found, self._depths, strict=True):
+            self._depths = [0] * len(envs)  # roots may come in two batches
+            self._simulations = [ROOT_SIMULATION] * len(envs)
+        rows = list(zip(envs, self._simulations, keys, found, self._depths, strict=True))
+        for env, simulation, key, size, depth in rows:
             if key is not None:
                 node = self._stored.get((env, key))
-                self._add(LOOKUP, scope.value, env, key=key, node=node, hit=size != MISS, depth=depth)
-        for env, key, size in zip(envs, keys, found, strict=True):
+                self._add(LOOKUP, scope.value, env, simulation, key=key, node=node, hit=size != MISS, depth=depth)
+        for env, simulation, key, size, _ in rows:
             if size == MISS:
-                self._add(GENERATE, scope.value, env, key=key)
+                self._add(GENERATE, scope.value, env, simulation, key=key)
         self._envs, self._scope = list(envs), scope
         return found
 
     def _assemble(self, call: Callable[[], list[int]]) -> list[int]:
         sizes = call()
-        for env, size in zip(self._envs, sizes, strict=True):
-            self._add(ASSEMBLE, self._scope.value, env, size=size)
+        for env, simulation, size in zip(self._envs, self._simulations, sizes, strict=True):
+            self._add(ASSEMBLE, self._scope.value, env, simulation, size=size)
         return sizes
 
     def _store(
@@ -101,13 +108,15 @@ class ModelRecorder:
         tokens = self._cache.keys_values_wm.size - max(self._cache.keys_values_wm_size_list)
         call(envs, keys, scope, *priorities)
         pool = "init" if scope is Scope.ROOT else "recur"
-        for env, key, parent, depth in zip(envs, keys, self._parents, self._depths, strict=True):
-            self._stored[env, key] = self._add(STORE, pool, env, key=key, parent=parent, tokens=tokens, depth=depth)
+        rows = zip(envs, self._simulations, keys, self._parents, self._depths, strict=True)
+        for env, simulation, key, parent, depth in rows:
+            values = {"key": key, "parent": parent, "tokens": tokens, "depth": depth}
+            self._stored[env, key] = self._add(STORE, pool, env, simulation, **values)
 
     def _clear(self, scope: str, call: Callable[[], None]) -> None:
         call()
         if self._search >= 0:  # before the first search the pools are empty
-            self._add(CLEAR, scope, NO_ENV)
+            self._add(CLEAR, scope, NO_ENV, self._simulations[-1])
 
     def _clear_init(self, call: Callable[..., None], envs: Sequence[int] | None) -> None:
         if envs is None:
@@ -116,16 +125,18 @@ class ModelRecorder:
         call(envs)
         if self._search >= 0:
             for env in dict.fromkeys(envs):
-                self._add(CLEAR, "init", env)
+                self._add(CLEAR, "init", env, self._simulations[-1])
 
-    def _add(self, kind: str, scope: str, env: int, **values: Any) -> int:
-        return self._writer.add(kind, scope, env, self._batch, self._search, self._simulation, **values)
+    def _add(self, kind: str, scope: str, env: int, simulation: int, **values: Any) -> int:
+        return self._writer.add(kind, scope, env, self._batch, self._search, simulation, **values)
 
 
-def record_model(path: str | Path, config: WorldModelConfig, searches: int, seed: int) -> Iterator[int]:
+def record_model(
+    path: str | Path, config: WorldModelConfig, searches: int, seed: int, leaves: int = 1
+) -> Iterator[int]:
     """Write a trace of searches over a model of random weights, yielding the number of searches done after each.
 
-    ``seed`` is the play's; the weights have their own, in ``config``.
+    ``seed`` is the play's; the weights have their own, in ``config``. ``leaves`` is as in ``SearchConfig``.
 
     Raises:
         FileExistsError: the file exists.
@@ -143,9 +154,11 @@ def record_model(path: str | Path, config: WorldModelConfig, searches: int, seed
         "trained": False,
         "packages": {"torch": torch.__version__, "numpy": np.__version__},
         "python": platform.python_version(),
+        **({"leaves": leaves} if leaves > 1 else {}),  # traces without it have one
     }
     pools = {"init": model.cache.init_pools[0].pool_size, "recur": model.cache.recur_pool.pool_size}
     header = TraceHeader.create(geometry, source, synthetic=False, backend=config.cache_name, pools=pools)
+    searched = SearchConfig(geometry.num_simulations, leaves=leaves)
     with TraceWriter(path, header) as writer, ModelRecorder(model, writer):
-        for number, _ in enumerate(play(model, searches, seed, SearchConfig(geometry.num_simulations)), 1):
+        for number, _ in enumerate(play(model, searches, seed, searched), 1):
             yield number

@@ -40,9 +40,10 @@ class Timeline:
             self._entries["recur"].append(len(backend.recur_pool))
             for pool, reserved in backend.bytes_reserved.items():
                 self._bytes[pool].append(reserved)
-        asked = [depth for depth, parent in zip(step.depths, step.parents, strict=True) if parent is not None]
-        for depth, outcome in zip(asked, outcomes, strict=True):
-            self._by_simulation[step.simulation][outcome] += 1
+        rows = zip(step.simulations, step.depths, step.parents, strict=True)
+        asked = [(simulation, depth) for simulation, depth, parent in rows if parent is not None]
+        for (simulation, depth), outcome in zip(asked, outcomes, strict=True):
+            self._by_simulation[simulation][outcome] += 1
             if step.is_recurrent:
                 self._by_depth[depth][outcome] += 1
 

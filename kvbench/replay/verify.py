@@ -111,4 +111,4 @@ class CheckedContent(Content):
         self.outcomes.add(step.scope, outcome, step.recorded_hits[row])
 
     def _fault(self, step: Step, row: int, message: str) -> None:
-        self.faults.append(f"search {step.search}, simulation {step.simulation}, env {step.envs[row]}: {message}")
+        self.faults.append(f"search {step.search}, simulation {step.simulations[row]}, env {step.envs[row]}: {message}")

@@ -100,8 +100,9 @@ def _nodes_and_reuse(steps: Sequence[Step]) -> tuple[pd.DataFrame, pd.Series[int
         recurrent = step.scope is Scope.NODE
         parents = [node if recurrent and node is not None else NO_NODE for node in step.nodes]
         # A batch that stores nothing has rows, and no stores.
-        for store, env, depth, parent in zip(step.stores, step.envs, step.depths, parents, strict=False):
-            stores.append((store, step.search, env, step.simulation, depth, parent, recurrent))
+        rows = zip(step.stores, step.envs, step.simulations, step.depths, parents, strict=False)
+        for store, env, simulation, depth, parent in rows:
+            stores.append((store, step.search, env, simulation, depth, parent, recurrent))
         lookups += [(parent, stored) for parent in parents if parent != NO_NODE]
         stored += len(step.stores) if recurrent else 0
     columns = ["store", "search", "env", "simulation", "depth", "parent", "recurrent"]

@@ -57,6 +57,7 @@ def _split_panel(file: WholeSearches) -> Panel:
     places = range(len(backends))
     bars = [Series(part, places, [time or 0.0 for time in times], hover) for part, times in parts.items() if any(times)]
     geometry = content.geometry
+    leaves = f", {content.leaves} leaves at once" if content.leaves > 1 else ""
     return Panel(
         file_name("search", file.path.stem, geometry.name, beside=str(file.path)),
         f"A whole search, divided: {geometry.name}",
@@ -64,9 +65,9 @@ def _split_panel(file: WholeSearches) -> Panel:
             ("backend", "a search, ms", *(f"{part}, ms" for part in PARTS), f"times as fast as {backends[0].name}"),
             rows,
         ),
-        f"{content.searches} searches of {geometry.num_simulations} simulations in {geometry.env_num} environments; "
-        "medians. Forward is inferences without their calls of the cache, tree is the search without its inferences, "
-        "rest is the environments and what is around.",
+        f"{content.searches} searches of {geometry.num_simulations} simulations{leaves}, in {geometry.env_num} "
+        "environments; medians. Forward is inferences without their calls of the cache, tree is the search without its "
+        "inferences, rest is the environments and what is around.",
         file.command,
         Plot("ms", series=bars, categories=[each.name for each in backends]),
     )

@@ -49,4 +49,5 @@ class SearchResults(Struct, frozen=True, kw_only=True):
     validated: bool
     machine: Scalars
     backends: list[SearchedBackend]
+    leaves: int = 1  # of each environment in one forward pass
     command: list[str] = []  # after kvbench's name; older files do not have it

@@ -12,12 +12,13 @@ from kvbench.trace.schema import (
     GENERATE,
     KINDS,
     LOOKUP,
-    NEWEST_VERSION,
     NO_ENV,
     ROOT_SIMULATION,
     SCHEMA_VERSION,
     SCOPES,
     STORE,
+    WITH_CLEARS_OF_ONE,
+    WITH_LEAVES,
     Event,
     TraceError,
     TraceHeader,
@@ -47,7 +48,8 @@ class EventChecker:
     def _begin_batch(self, batch: int, row: int) -> None:
         self._batch, self._first_row = batch, row
         self._phase = self._clears = 0
-        self._events: dict[str, dict[int, Event]] = {kind: {} for kind in KINDS}  # of this batch: kind -> env -> event
+        # Of this batch: kind -> row -> event.
+        self._events: dict[str, dict[tuple[int, int], Event]] = {kind: {} for kind in KINDS}
 
     def check(self, row: int, event: Event) -> None:
         """Raise TraceError, with the row, if this next event breaks a rule."""
@@ -76,7 +78,9 @@ class EventChecker:
         if not of_all and not 0 <= event["env"] < geometry.env_num:
             return f"env {event['env']}: the header has environments 0 to {geometry.env_num - 1}"
         if kind == CLEAR and not of_all and (event["scope"] != "init" or self._version == SCHEMA_VERSION):
-            return f"a clear of env {event['env']} alone is one of init, in schema version {NEWEST_VERSION}"
+            return (
+                f"a clear of env {event['env']} alone is one of init, in schema version {WITH_CLEARS_OF_ONE} and later"
+            )
         if event["batch"] < 0 or event["search"] < 0 or event["simulation"] < ROOT_SIMULATION:
             return "a negative batch, search or simulation number"
         for name in ("size", "depth"):
@@ -90,7 +94,7 @@ class EventChecker:
         return out_of_bounds(event)
 
     def _order(self, row: int, event: Event) -> str | None:
-        kind, env, batch = event["kind"], event["env"], event["batch"]
+        kind, batch = event["kind"], event["batch"]
         if batch < self._batch:
             return f"batch {batch} after batch {self._batch}: batches come in order"
         if batch > self._batch:
@@ -103,28 +107,44 @@ class EventChecker:
         self._clears += kind == CLEAR
         if self._clears > self._geometry.env_num + _FREE_CLEARS:
             return f"{self._clears} clears in batch {batch}: more than there is to clear"
-        if kind != CLEAR and env in self._events[kind]:
-            return f"a second {kind} of env {env} in batch {batch}"
-        self._events[kind][env] = event
+        place = self._place(event)
+        if kind != CLEAR and place in self._events[kind]:
+            of_one = f" and simulation {place[1]}" if self._version == WITH_LEAVES else ""
+            return f"a second {kind} of env {place[0]}{of_one} in batch {batch}"
+        if kind in (LOOKUP, STORE) and self._version == WITH_LEAVES and self._skips(kind, *place):
+            return (
+                f"simulation {place[1]} of env {place[0]} in batch {batch}: its leaves are numbered one after another"
+            )
+        self._events[kind][place] = event
         if kind == LOOKUP:
             return self._lookup(event)
-        if kind == GENERATE and self._parent(env) != event["key"]:
-            return f"generates key {event['key']:#018x}, which env {env} did not look up in this batch"
+        if kind == GENERATE and self._parent(place) != event["key"]:
+            return f"generates key {event['key']:#018x}, which env {place[0]} did not look up in this batch"
         if kind == STORE:
             return self._store(event)
         return None
 
+    def _place(self, event: Event) -> tuple[int, int]:
+        """Which row of its batch an event is of: environment, and simulation where there are several leaves."""
+        return event["env"], event["simulation"] if self._version == WITH_LEAVES else 0
+
+    def _skips(self, kind: str, env: int, simulation: int) -> bool:
+        """Whether this leaf of an environment is neither the batch's first one nor the next one."""
+        events = self._events[kind]
+        first = next(iter(events), (env, simulation))[1]
+        return simulation != first and (env, simulation - 1) not in events
+
     def _end_batch(self) -> None:
         """A batch stores all its rows or, at a context_length with no room for a past, none."""
         stores = self._events[STORE]
-        for row, env in enumerate(self._events[LOOKUP], self._first_row):  # lookups are a batch's first rows
-            if stores and env not in stores:
-                fault = f"env {env} looks up in batch {self._batch}, whose other environments store, but stores nothing"
-                raise TraceError(self._path, fault, row)
+        for row, place in enumerate(self._events[LOOKUP], self._first_row):  # lookups are a batch's first rows
+            if stores and place not in stores:
+                of_batch = f"in batch {self._batch}, whose other environments store, but stores nothing"
+                raise TraceError(self._path, f"env {place[0]} looks up {of_batch}", row)
 
-    def _parent(self, env: int) -> int | None:
-        """The key that the environment looked up in this batch."""
-        lookup = self._events[LOOKUP].get(env)
+    def _parent(self, place: tuple[int, int]) -> int | None:
+        """The key that was looked up for a row of this batch."""
+        lookup = self._events[LOOKUP].get(place)
         return None if lookup is None else lookup["key"]
 
     def _lookup(self, event: Event) -> str | None:
@@ -138,17 +158,18 @@ class EventChecker:
         return None
 
     def _store(self, event: Event) -> str | None:
-        parent, env, tokens = event["parent"], event["env"], event["tokens"]
+        parent, tokens, place = event["parent"], event["tokens"], self._place(event)
+        env = place[0]
         others = next(iter(self._events[STORE].values()))["tokens"]
         if tokens != others:
             return f"{tokens} new tokens, but the batch's rows get {others}: one batch appends alike"
-        if parent != self._parent(env):
+        if parent != self._parent(place):
             named = "no parent" if parent is None else f"the parent key {parent:#018x}"
             return f"the store names {named}, which no lookup of env {env} in this batch defines"
         assembled = self._events[ASSEMBLE]
         longest, limit = max((each["size"] for each in assembled.values()), default=0), self._geometry.context_length
         if longest + tokens > limit:
             return f"{tokens} new tokens on a batch of {longest} exceed the context_length of {limit}"
-        if assembled and env not in assembled:
+        if assembled and place not in assembled:
             return f"env {env} stores in batch {event['batch']} but was not assembled in it"
         return None

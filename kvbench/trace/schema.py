@@ -4,8 +4,9 @@ A trace is one Parquet file. Each row is one event of one environment; the heade
 of one inference share a ``batch`` number and stand together, in this order: lookups, generates, assembles, stores,
 clears.
 
-Schema version 1.1 adds one event: a clear of one environment's init cache, with that environment in ``env``. A file
-says the lowest version that its events need. So an older kvcache reads what it understands, and refuses the rest.
+Schema version 1.1 adds one event: a clear of one environment's init cache, with that environment in ``env``. Version
+1.2 adds several leaves of an environment in one inference: rows of one batch, each with its own simulation number. A
+file says the lowest version that its events need. So an older kvcache reads what it understands, and refuses the rest.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -28,12 +30,15 @@ from kvcache import Geometry, __version__
 
 __all__ = [
     "COLUMNS", "EVENT_SCHEMA", "FORMAT", "HEADER_DIGEST_KEY", "HEADER_KEY", "KINDS", "NEWEST_VERSION", "NO_ENV",
-    "ROOT_SIMULATION", "SCHEMA_VERSION", "SCOPES", "Event", "TraceError", "TraceHeader", "lowest_version",
+    "ROOT_SIMULATION", "SCHEMA_VERSION", "SCOPES", "WITH_CLEARS_OF_ONE", "WITH_LEAVES", "Event", "TraceError",
+    "TraceHeader", "lowest_version",
 ]  # fmt: skip
 
 FORMAT = "kvcache-trace"
 SCHEMA_VERSION = 1
-NEWEST_VERSION = "1.1"  # with clears of one environment
+WITH_CLEARS_OF_ONE, WITH_LEAVES = "1.1", "1.2"
+NEWEST_VERSION = WITH_LEAVES
+_VERSIONS = (SCHEMA_VERSION, WITH_CLEARS_OF_ONE, WITH_LEAVES)
 HEADER_KEY = b"kvcache"
 HEADER_DIGEST_KEY = b"kvcache.sha256"  # of the header's text; files of kvcache 0.1.0's first days lack it
 
@@ -59,7 +64,7 @@ EVENT_SCHEMA = pa.schema(
     [
         pa.field("kind", _NAMES, nullable=False),  # one of KINDS
         pa.field("scope", _NAMES, nullable=False),  # one of SCOPES[kind]
-        pa.field("env", pa.int32(), nullable=False),  # row of the batch that asks; of a clear NO_ENV or one alone
+        pa.field("env", pa.int32(), nullable=False),  # whose row of the batch asks; of a clear NO_ENV or one alone
         pa.field("batch", pa.int64(), nullable=False),  # inference, counted from 0
         pa.field("search", pa.int64(), nullable=False),  # search, counted from 0
         pa.field("simulation", pa.int32(), nullable=False),  # of the search; ROOT_SIMULATION for its root
@@ -100,7 +105,7 @@ class TraceHeader:
     pools: dict[str, int] = field(default_factory=dict)  # slots, ``init`` (each) and ``recur``; empty if synthetic
     created: str = ""  # ISO 8601, UTC
     recorder: str = ""  # version of kvcache that wrote it
-    schema_version: int | str = SCHEMA_VERSION  # of the columns and of this header; or NEWEST_VERSION
+    schema_version: int | str = SCHEMA_VERSION  # of the columns and of this header; at most NEWEST_VERSION
 
     @classmethod
     def create(cls, geometry: Geometry, source: dict[str, Any], **others: Any) -> TraceHeader:
@@ -123,10 +128,10 @@ class TraceHeader:
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
             raise ValueError(f"the header does not say that this is a {FORMAT}")
         version = values.get("schema_version")
-        if isinstance(version, bool) or version not in (SCHEMA_VERSION, NEWEST_VERSION):
+        if isinstance(version, bool) or version not in _VERSIONS:
             raise ValueError(
-                f"schema version {version!r}, but this kvcache reads versions {SCHEMA_VERSION!r} and "
-                f"{NEWEST_VERSION!r}: use the kvcache that wrote it, or record it anew"
+                f"schema version {version!r}, but this kvcache reads versions {SCHEMA_VERSION!r}, "
+                f"{WITH_CLEARS_OF_ONE!r} and {WITH_LEAVES!r}: use the kvcache that wrote it, or record it anew"
             )
         names = {each.name for each in fields(cls)}
         missing, unknown = sorted(names - set(values)), sorted(set(values) - names)
@@ -167,5 +172,10 @@ def _header_values(text: bytes | str) -> Any:
 
 def lowest_version(events: pa.Table) -> int | str:
     """The schema version that a reader of these events must know."""
-    of_one = pc.and_(pc.equal(events["kind"], CLEAR), pc.not_equal(events["env"], NO_ENV))
-    return NEWEST_VERSION if pc.any(of_one).as_py() else SCHEMA_VERSION
+    is_clear = pc.equal(events["kind"], CLEAR)
+    rows = events.select(["batch", "simulation"]).filter(pc.invert(is_clear))
+    batches, simulations = (rows[name].to_numpy() for name in ("batch", "simulation"))
+    if np.any((np.diff(batches) == 0) & (np.diff(simulations) != 0)):
+        return WITH_LEAVES
+    of_one = pc.and_(is_clear, pc.not_equal(events["env"], NO_ENV))
+    return WITH_CLEARS_OF_ONE if pc.any(of_one).as_py() else SCHEMA_VERSION

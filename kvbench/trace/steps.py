@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, takewhile
@@ -22,7 +23,7 @@ class Step:
 
     scope: Scope  # root or recurrent inference
     search: int
-    simulation: int  # of the search; ``ROOT_SIMULATION`` for the root inference
+    simulation: int  # of the search; ``ROOT_SIMULATION`` for the root inference; of several leaves the first
     envs: list[int] = field(default_factory=list)  # of each row
     parents: list[int | None] = field(default_factory=list)  # key of the context that a row extends; None: of none
     nodes: list[int | None] = field(default_factory=list)  # row number of the store event that a lookup means, or None
@@ -40,6 +41,18 @@ class Step:
         """Whether this is a recurrent step: a simulation of a search, with rows."""
         return self.scope is Scope.NODE and bool(self.envs)
 
+    @property
+    def simulations(self) -> list[int]:
+        """Of each row: further leaves of an environment have the next numbers."""
+        if self.scope is Scope.ROOT or len(set(self.envs)) == len(self.envs):
+            return [self.simulation] * len(self.envs)
+        leaves: Counter[int] = Counter()
+        simulations = []
+        for env in self.envs:
+            simulations.append(self.simulation + leaves[env])
+            leaves[env] += 1
+        return simulations
+
 
 def read_steps(events: Iterable[Event], searches: int | None = None) -> Iterator[Step]:
     """Group checked events (``TraceReader.events``) into steps; with ``searches`` those of the first so many only.
@@ -55,12 +68,12 @@ def _step(rows: list[tuple[int, Event]]) -> Step:
     _, first = rows[0]
     scope = Scope.ROOT if first["simulation"] == ROOT_SIMULATION else Scope.NODE
     step = Step(scope, first["search"], first["simulation"])
-    lookups = {event["env"]: event for _, event in rows if event["kind"] == LOOKUP}
+    lookups = {(event["env"], event["simulation"]): event for _, event in rows if event["kind"] == LOOKUP}
     stores = [(row, event) for row, event in rows if event["kind"] == STORE]
     # A batch that stores names its rows by its stores; one that does not (context_length 2) by its lookups.
-    step.envs = [event["env"] for _, event in stores] or list(lookups)
-    for env in step.envs:
-        lookup = lookups.get(env, {})
+    for env, simulation in [(event["env"], event["simulation"]) for _, event in stores] or lookups:
+        lookup = lookups.get((env, simulation), {})
+        step.envs.append(env)
         step.parents.append(lookup.get("key"))
         step.nodes.append(lookup.get("node"))
         step.recorded_hits.append(lookup.get("hit"))

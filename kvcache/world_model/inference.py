@@ -20,7 +20,8 @@ class InferenceRequest:
         scope: ROOT of initial inferences, NODE of recurrent ones.
         envs: of each row, ``[B]``; all 0 when old observations are analysed again.
         timesteps: of each row's state in its episode, ``[B]``: for NODE of the state in which the action is taken.
-        simulation: number within the search; None for roots.
+        simulation: number within the search; None for roots. Of several rows of one environment the first has it, and
+            the next ones have the next numbers.
     """
 
     scope: Scope

@@ -30,6 +30,10 @@ class SearchConfig:
         dirichlet_alpha: of the noise at the root.
         noise_fraction: share of the noise in the root's prior.
         temperature: of the choice among visit counts; 0 takes the most visited.
+        leaves: of each environment, that one forward pass infers: a simulation each. Those after the first are chosen
+            before the values of the others are known ("virtual loss": the others count as visits of the lowest value),
+            so a search of more leaves is faster and another one. Two of them may be the same state. Where they do not
+            divide the simulations, the last forward pass has fewer.
 
     Raises:
         ValueError: a constant is out of range, named.
@@ -42,11 +46,13 @@ class SearchConfig:
     dirichlet_alpha: float = 0.3
     noise_fraction: float = 0.25
     temperature: float = 1.0
+    leaves: int = 1
 
     def __post_init__(self) -> None:
-        simulations = self.num_simulations
-        if not is_whole(simulations) or simulations < 1:
-            raise ValueError(f"num_simulations must be a positive integer, got {simulations!r}")
+        for name in ("num_simulations", "leaves"):
+            whole = getattr(self, name)
+            if not is_whole(whole) or whole < 1:
+                raise ValueError(f"{name} must be a positive integer, got {whole!r}")
         for name, low, high in (
             ("discount", 0, 1),
             ("pb_c_base", 1, math.inf),
@@ -82,7 +88,9 @@ class SearchResult:
 
 
 class Search:
-    """Batched search: one recurrent inference of all environments for each simulation.
+    """Batched search: one recurrent inference of all environments for each simulation, or for each few of them.
+
+    With several leaves the rows of an inference are the first leaf of all environments, then the second, and so on.
 
     Args:
         model: whose cache is used.
@@ -120,18 +128,18 @@ class Search:
         noise = [each.dirichlet([config.dirichlet_alpha] * roots.policy_logits.shape[1]) for each in generators]
         trees = Trees(config, roots, np.array(noise))
         depths = []
-        for simulation in range(config.num_simulations):
-            leaves = trees.select(1)
+        for first in range(0, config.num_simulations, config.leaves):
+            leaves = trees.select(min(config.leaves, config.num_simulations - first))
             depths.append(leaves.depths)
+            above = (starts + leaves.depths - 1).ravel()
             keys = {} if leaves.keys is None else {"keys": leaves.keys}
-            above = starts + leaves.depths - 1
             found = self.model.forward_recurrent_inference(
-                leaves.latents, leaves.actions, envs, simulation, above, reanalyzes, **keys
+                leaves.latents, leaves.actions, leaves.repeat(envs), first, above, reanalyzes, **keys
             )
             trees.expand(found)
         visits = trees.visits
         actions = [self._chosen(each, generator) for each, generator in zip(visits, generators, strict=True)]
-        return SearchResult(visits, trees.values, np.array(actions), np.array(depths))
+        return SearchResult(visits, trees.values, np.array(actions), np.concatenate(depths))
 
     def _chosen(self, visits: np.ndarray, generator: np.random.Generator) -> int:
         if self.config.temperature == 0:

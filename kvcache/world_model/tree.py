@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,19 +23,26 @@ __all__ = ["Leaves", "Trees"]
 
 @dataclass(frozen=True)
 class Leaves:
-    """What is to be inferred next: a state of each tree, or several; the first of all trees, then the second.
+    """What is to be inferred next: k states of each tree; the first of all trees, then the second.
 
     Attributes:
-        latents: ``[n, 1, E]``, of the states above.
-        actions: ``[n]``, that lead from there.
-        depths: ``[n]``, of the leaves; the root's children are at 1.
-        keys: ``[n]``, of the contexts of ``latents``, where keys are chained.
+        latents: ``[k x B, 1, E]``, of the states above.
+        actions: ``[k x B]``, that lead from there.
+        depths: ``[k, B]``, of the leaves; the root's children are at 1.
+        keys: ``[k x B]``, of the contexts of ``latents``, where keys are chained.
     """
 
     latents: np.ndarray
     actions: np.ndarray
     depths: np.ndarray
     keys: list[int] | None
+
+    def repeat(self, envs: Sequence[int] | None) -> Sequence[int] | None:
+        """The environments of all rows, from those of the trees; None where they are the first ones in order."""
+        leaves, rows = self.depths.shape
+        if leaves == 1:
+            return envs
+        return [*(range(rows) if envs is None else envs)] * leaves
 
 
 class Trees:
@@ -91,7 +99,7 @@ class Trees:
         return Leaves(
             self._latents[self._rows, parents].reshape(parents.size, *self._latents.shape[2:]),
             ends[:, :, 1].ravel(),
-            np.concatenate([depths for _, depths in self._paths]),
+            np.stack([depths for _, depths in self._paths]),
             keys,
         )
 

@@ -160,7 +160,7 @@ HEADERS = st.fixed_dictionaries(
     {},
     optional={
         "source": JSON, "synthetic": JSON, "backend": JSON, "created": JSON, "recorder": JSON,
-        "schema_version": st.sampled_from([1, "1.1"]) | JSON, "pools": JSON | st.just({"init": 3, "recur": 4}),
+        "schema_version": st.sampled_from([1, "1.1", "1.2"]) | JSON, "pools": JSON | st.just({"init": 3, "recur": 4}),
         "unknown": JSON,
     },
 )  # fmt: skip
@@ -203,7 +203,7 @@ def test_events_that_no_search_made(folder, data, changes):
         events.insert(row, events.pop(data.draw(st.integers(0, len(events) - 1))))
     for row, name, value in changes:
         events[row % len(events)][name] = value
-    top = replace(header(), schema_version=data.draw(st.sampled_from([1, "1.1"])))
+    top = replace(header(), schema_version=data.draw(st.sampled_from([1, "1.1", "1.2"])))
     sizes = data.draw(st.sampled_from([{}, {"context_length": 3}, {"context_length": 4}, {"positions": "rotary"}]))
     top = replace(top, geometry=replace(TINY, **sizes))
     metadata = {HEADER_KEY: top.to_json().encode()}

@@ -1,6 +1,8 @@
 """``kvbench record synthetic-model``."""
 
 import itertools
+import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -37,6 +39,31 @@ def test_environments_and_positions_are_the_geometrys_own_unless_they_are_given(
         geometry = TraceReader(tmp_path / name).header.geometry
         found[name] = geometry.env_num, geometry.positions, geometry.num_simulations
     assert found == {"own": (8, "rotary", 3), "given": (3, "absolute", 3)}
+
+
+def test_several_leaves_are_recorded_replayed_and_reported(tmp_path):
+    trace = str(tmp_path / "trace.parquet")
+    assert record("--output", trace, "--leaves", 2).exit_code == 0
+    header = TraceReader(trace).header
+    assert (header.schema_version, header.source["leaves"], header.geometry.num_simulations) == ("1.2", 2, 3)
+    replayed = str(tmp_path / "replay.json")
+    capacities = ["--capacity", "default", "--capacity", "recur=5"]
+    for command in (
+        ["trace", "check", trace],
+        ["replay", trace, "--repetitions", "1", *capacities, "--json", replayed],
+        ["report", "--trace", trace, "--replay", replayed, "--output", str(tmp_path / "html")],
+    ):
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 0, result.output
+    for replay in json.loads(Path(replayed).read_text())["replays"]:
+        for backend in replay["backends"]:
+            # Three simulations of 8 environments, twice; those of the second search have roots that were looked up.
+            counts = {row["simulation"]: sum(row.values()) - row["simulation"] for row in simulations(backend)}
+            assert counts == {-1: 8, 0: 16, 1: 16, 2: 16}
+
+
+def simulations(backend):
+    return backend["timeline"]["by_simulation"]
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,17 @@ def test_a_small_legacy_pool_finds_something_else_and_validation_says_why(tmp_pa
     assert new["searches_with_the_same_visits"] < 4
 
 
+def test_several_leaves_are_another_search_in_fewer_batches_and_all_caches_find_the_same(tmp_path):
+    for leaves in (1, 3):
+        run("--leaves", leaves, "--json", tmp_path / "search.json", "--backend", "legacy", "--backend", "new")
+        numbers = json.loads((tmp_path / "search.json").read_text())
+        assert numbers["leaves"] == leaves
+        legacy, new = numbers["backends"]
+        assert new["searches_with_the_same_visits"] == 4
+        assert (new["hits"], new["misses"]) == (legacy["hits"], legacy["misses"]) == (4 * 5 * 2, 0)
+    assert "0 is not in the range" in run("--leaves", 0, expected=2)
+
+
 def test_a_seed_is_a_result(tmp_path):
     def found(seed, name):
         run("--seed", seed, "--json", tmp_path / name, "--positions", "absolute")

@@ -21,9 +21,9 @@ from kvcache.world_model import SearchConfig, WorldModel, WorldModelConfig
 from kvcache.world_model.play import play
 
 
-def recorded(path, cache, searches=24, **options):
+def recorded(path, cache, searches=24, leaves=1, **options):
     config = WorldModelConfig(GEOMETRY, **cache, **options)
-    assert list(record_model(path, config, searches, seed=0)) == list(range(1, searches + 1))
+    assert list(record_model(path, config, searches, seed=0, leaves=leaves)) == list(range(1, searches + 1))
     return TraceReader(path)
 
 
@@ -133,6 +133,31 @@ def test_an_episode_that_ends_in_one_environment_is_an_event_of_its_own(tmp_path
     assert reader.header.schema_version == "1.1"
     result = replayed(reader, backend)
     assert (result.faults, result.outcomes.disagreements) == ([], 0)
+
+
+@each_cache
+@pytest.mark.parametrize("pool", [None, 7])
+def test_several_leaves_replay_as_they_were_recorded(tmp_path, cache, pool):
+    """Also where slots are fewer than the rows of one inference, and where the last inference has fewer rows."""
+    reader = recorded(tmp_path / "trace.parquet", cache, searches=8, recur_pool_size=pool, leaves=4)
+    assert (reader.header.schema_version, reader.header.source["leaves"]) == ("1.2", 4)
+    steps = [step for step in read_steps(reader.events()) if step.is_recurrent]
+    assert {(len(step.envs), *sorted(set(step.simulations))) for step in steps} == {(12, 0, 1, 2, 3), (6, 4, 5)}
+    for step in steps:
+        assert step.envs == [0, 1, 2] * (len(step.envs) // 3)
+        assert step.simulations == sorted(step.simulations)
+    name = reader.header.backend
+    backend = name if name == "legacy" else f"new:{cache['cache_storage']}"
+    result = replayed(reader, backend, recur_pool_size=pool)
+    assert (result.faults, result.outcomes.disagreements) == ([], 0)
+    assert result.outcomes.recorded > 150
+    assert (result.outcomes.total[Outcome.HIT] == result.outcomes.recorded) is (pool is None)
+
+
+def test_one_leaf_is_recorded_as_ever(tmp_path):
+    reader = recorded(tmp_path / "trace.parquet", {}, searches=1)
+    assert reader.header.schema_version == 1
+    assert "leaves" not in reader.header.source
 
 
 @pytest.mark.parametrize("name", ["legacy", "slab"])

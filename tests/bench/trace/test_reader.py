@@ -13,6 +13,7 @@ from traces import (
     event,
     good_events,
     header,
+    leaf_events,
     moved,
     spoilt,
     synthetic,
@@ -23,6 +24,7 @@ from traces import (
 from kvbench.cli import main
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import HEADER_KEY, NO_ENV, TraceError
+from kvbench.trace.steps import read_steps
 
 PARQUET_BUT_NO_TRACE = {b"other": b"{}"}
 
@@ -239,6 +241,53 @@ BROKEN_RULES = {
         "env 1 stores in batch 1 but was not assembled in it",
     ),
 }
+
+
+# The same of leaves, in traces that may have them.
+BROKEN_LEAVES = {
+    "a simulation twice": (7, {"simulation": 0}, 7, "a second lookup of env 0 and simulation 0 in batch 1"),
+    "stored twice": (15, {"simulation": 0}, 15, "a second store of env 0 and simulation 0 in batch 1"),
+    "another leaf's parent": (
+        15,
+        {"parent": 101},
+        15,
+        "names the parent key 0x0000000000000065, which no lookup of env",
+    ),
+    "a number left out": (
+        8,
+        {"simulation": 2},
+        8,
+        "simulation 2 of env 1 in batch 1: its leaves are numbered one after",
+    ),
+    "a store's number left out": (16, {"simulation": 2}, 16, "simulation 2 of env 1 in batch 1: its leaves are numb"),
+    "a leaf not assembled": (12, {"env": 0, "simulation": 2}, 16, "env 1 stores in batch 1 but was not assembled"),
+}
+
+
+def test_leaves_are_rows_of_their_own(tmp_path):
+    reader = TraceReader(write_leaves(tmp_path / "leaves", leaf_events()))
+    assert reader.check() == 17
+    *_, step = read_steps(reader.events())
+    assert (step.envs, step.simulations, step.simulation) == ([0, 1, 0, 1], [0, 0, 1, 1], 0)
+    assert (step.keys, step.stores, step.nodes) == ([200, 201, 210, 211], [13, 14, 15, 16], [2, 3, 2, 3])
+    assert step.parents == [100, 101, 100, 101]
+
+
+def test_leaves_belong_to_their_schema_version(tmp_path):
+    for version in (1, "1.1"):
+        path = write_leaves(tmp_path / "leaves", leaf_events(), version)
+        assert_refused(path, "a second lookup of env 0 in batch 1", 7)
+
+
+@pytest.mark.parametrize(("changed", "values", "row", "fault"), BROKEN_LEAVES.values(), ids=BROKEN_LEAVES)
+def test_a_broken_rule_of_leaves_is_named_with_its_row(tmp_path, changed, values, row, fault):
+    events = leaf_events()
+    events[changed] |= values
+    assert_refused(write_leaves(tmp_path / "leaves", events), fault, row)
+
+
+def write_leaves(path, events, version="1.2"):
+    return write_events(path, events, {HEADER_KEY: header(schema_version=version).to_json().encode()})
 
 
 @pytest.mark.parametrize(("events", "row", "fault"), BROKEN_RULES.values(), ids=BROKEN_RULES)

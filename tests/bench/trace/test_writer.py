@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from traces import batch_of, event, good_events, header
+from traces import batch_of, event, good_events, header, leaf_events
 
 from kvbench.trace import writer as writer_module
 from kvbench.trace.reader import TraceReader
@@ -312,7 +312,13 @@ class TestRecovery:
 
 def test_a_file_says_the_lowest_schema_version_that_its_events_need(tmp_path):
     ended = event("clear", "init", 1, 2, 1)
-    for name, events, version in (("old", good_events(), 1), ("new", [*good_events(), ended], "1.1")):
+    leaves = leaf_events()
+    for name, events, version in (
+        ("old", good_events(), 1),
+        ("new", [*good_events(), ended], "1.1"),
+        ("leaves", leaves, "1.2"),
+        ("both", [*leaves, event("clear", "init", 1, 2, 2)], "1.2"),
+    ):
         with TraceWriter(tmp_path / name, header()) as writer:
             add_all(writer, events)
         reader = TraceReader(tmp_path / name)
@@ -322,4 +328,4 @@ def test_a_file_says_the_lowest_schema_version_that_its_events_need(tmp_path):
 def test_a_journal_that_an_older_kvcache_might_misread_is_refused_by_it(tmp_path):
     TraceWriter(tmp_path / "trace", header()).abandon()
     stored = pa.ipc.open_stream(journal_path(tmp_path / "trace")).schema.metadata[HEADER_KEY]
-    assert json.loads(stored)["schema_version"] == "1.1"
+    assert json.loads(stored)["schema_version"] == "1.2"

@@ -1,4 +1,7 @@
-"""The trees of a search in plain Python, a node at a time: what ``kvcache.world_model.tree`` is judged by."""
+"""The trees of a search in plain Python, a node at a time: what ``kvcache.world_model.tree`` is judged by.
+
+``PythonTree`` is the search as it was before there were arrays.
+"""
 
 import math
 
@@ -40,7 +43,7 @@ def _nodes(found):
     return [_Node(*each) for each in zip(found.latents, found.policy_logits, keys, strict=True)]
 
 
-class _Tree:
+class PythonTree:
     """The search of one environment."""
 
     def __init__(self, config, root, value):
@@ -94,19 +97,61 @@ class _Tree:
         return self.value_sum / self.visits
 
 
-def searched(model, config, roots, generators, envs):
-    """As ``Search.run`` at one leaf a forward, up to the choice: visits ``[B, A]``, values ``[B]`` and depths."""
-    trees = [_Tree(config, root, float(value)) for root, value in zip(_nodes(roots), roots.values, strict=True)]
+class PendingTree(PythonTree):
+    """A tree of which several leaves are chosen before the value of any is known ("virtual loss")."""
+
+    def __init__(self, config, root, value):
+        super().__init__(config, root, value)
+        self.paths, self.pending = [], {}
+
+    def select(self):
+        chosen = super().select()
+        self.paths.append(self.path)
+        for node, action in self.path:
+            self.pending[id(node), action] = self.pending.get((id(node), action), 0) + 1
+        return chosen
+
+    def _best(self, node):
+        config, scores = self.config, []
+        pending = [self.pending.get((id(node), action), 0) for action in range(len(node.visits))]
+        total = int(node.visits.sum()) + sum(pending)
+        weight = math.log((1 + total + config.pb_c_base) / config.pb_c_base) + config.pb_c_init
+        for action, visits in enumerate(node.visits.tolist()):
+            score = weight * node.priors[action] * math.sqrt(total) / (1 + visits + pending[action])
+            if not total:
+                score = node.priors[action]
+            if visits:
+                value = node.rewards[action] + config.discount * (node.value_sums[action] / visits)
+                # A pending visit is one of the lowest value, 0.
+                score = self.bounds.normalised(value) * (visits / (visits + pending[action])) + score
+            scores.append(score)
+        return int(np.argmax(scores))
+
+    def expand(self, child, reward, value):
+        self.path = self.paths.pop(0)
+        for node, action in self.path:
+            self.pending[id(node), action] -= 1
+        parent, action = self.path[-1]
+        if parent.children[action] is not None:  # of two leaves that are one state the first has made its node
+            child, reward = parent.children[action], float(parent.rewards[action])
+        super().expand(child, reward, value)
+
+
+def searched(model, config, roots, generators, envs, kind=PythonTree):
+    """As ``Search.run`` up to the choice: visits ``[B, A]``, values ``[B]`` and depths."""
+    trees = [kind(config, root, float(value)) for root, value in zip(_nodes(roots), roots.values, strict=True)]
     for tree, generator in zip(trees, generators, strict=True):
         noise = generator.dirichlet([config.dirichlet_alpha] * len(tree.root.priors))
         tree.root.priors = (1 - config.noise_fraction) * tree.root.priors + config.noise_fraction * noise
     depths = []
-    for simulation in range(config.num_simulations):
-        parents, actions = zip(*(tree.select() for tree in trees), strict=True)
-        depths.append([len(tree.path) for tree in trees])
-        found = model.forward_recurrent_inference(
-            np.stack([parent.latent for parent in parents]), actions, envs, simulation
-        )
-        for row, (tree, child) in enumerate(zip(trees, _nodes(found), strict=True)):
-            tree.expand(child, float(found.rewards[row]), float(found.values[row]))
+    for first in range(0, config.num_simulations, config.leaves):
+        chosen = []
+        for _ in range(first, min(first + config.leaves, config.num_simulations)):
+            chosen += [tree.select() for tree in trees]
+            depths.append([len(tree.path) for tree in trees])
+        parents, actions = zip(*chosen, strict=True)
+        rows = [*envs] * (len(chosen) // len(trees))
+        found = model.forward_recurrent_inference(np.stack([parent.latent for parent in parents]), actions, rows, first)
+        for row, child in enumerate(_nodes(found)):
+            trees[row % len(trees)].expand(child, float(found.rewards[row]), float(found.values[row]))
     return np.stack([tree.root.visits for tree in trees]), np.array([tree.value for tree in trees]), np.array(depths)

@@ -171,6 +171,8 @@ def test_cuda_where_there_is_none():
     ({"num_simulations": 2.0}, "num_simulations must be a positive integer, got 2.0"),
     ({"num_simulations": math.nan}, "num_simulations must be a positive integer, got nan"),
     ({"num_simulations": True}, "num_simulations must be a positive integer, got True"),
+    ({"leaves": 0}, "leaves must be a positive integer, got 0"),
+    ({"leaves": 2.5}, "leaves must be a positive integer, got 2.5"),
     ({"discount": 1.1}, "discount must be a number from 0 to 1, got 1.1"),
     ({"discount": -0.1}, "discount must be a number from 0 to 1, got -0.1"),
     ({"discount": True}, "discount must be a number from 0 to 1, got True"),

@@ -59,6 +59,48 @@ def test_a_small_cache_costs_misses_and_a_small_legacy_cache_changes_what_is_fou
     assert same(missed, again) == (True, 0)
 
 
+@each_position
+def test_no_cache_changes_what_several_leaves_find(positions):
+    """A batch has more rows than there are environments, and the last one fewer than the others."""
+    results = {
+        name: list(play(model_of(cache, positions=positions), 5, 0, SearchConfig(6, leaves=4), episode_length=3))
+        for name, cache in CACHES.items()
+    }
+    for name in set(CACHES) - {"legacy"}:
+        equal, off = same(results["legacy"], results[name])
+        assert equal, name
+        assert off == 0 if name in EXACT[positions] else off < ROUNDING, name
+
+
+@pytest.mark.parametrize("options", [{}, {"chained_keys": True}, {"cache_validation_mode": True}], ids=str)
+@pytest.mark.parametrize("envs", [None, [2, 0]])
+def test_several_leaves_are_rows_of_one_inference(options, envs):
+    model, asked = model_of(CACHES["paged"], **options), []
+    model.inference_observers.append(asked.append)
+    rows = 3 if envs is None else len(envs)
+    roots = model.forward_initial_inference(observations(rows, 4), envs=envs, timesteps=5)
+    result = Search(model, SearchConfig(7, leaves=3)).run(roots, generators(rows), envs, timesteps=5)
+    own = [0, 1, 2] if envs is None else envs
+    assert [(each.envs, each.simulation) for each in asked[1:]] == [(own * 3, 0), (own * 3, 3), (own, 6)]
+    steps = np.concatenate([np.reshape(each.timesteps, (-1, rows)) for each in asked[1:]])
+    assert np.array_equal(steps, 5 + result.depths - 1)
+    assert (result.visit_counts.sum(1) == 7).all()
+    assert model.cache.hierarchy_stats.misses == 0
+
+
+def test_leaves_of_old_observations_are_of_no_environment():
+    model = model_of({})
+    roots = model.forward_initial_inference(observations(5, 4), reanalyzes=True)
+    result = Search(model, SearchConfig(4, leaves=4)).run(roots, generators(5), reanalyzes=True)
+    assert (result.visit_counts.sum(1) == 4).all()
+
+
+def test_one_leaf_is_the_search_without_the_option():
+    one = list(play(model_of({}), 4, 0, SearchConfig(6, leaves=1)))
+    assert same(one, list(play(model_of({}), 4, 0, SearchConfig(6)))) == (True, 0)
+    assert not same(one, list(play(model_of({}), 4, 0, SearchConfig(6, leaves=3))))[0]
+
+
 def test_a_seed_is_a_search():
     assert same(played({})[1], played({})[1]) == (True, 0)
     assert not same(played({})[1], played({}, seed=1)[1])[0]

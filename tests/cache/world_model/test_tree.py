@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from python_trees import searched
+from python_trees import PendingTree, searched
 from test_search import Oracle, World, generators
 
 from kvcache.world_model import Search, SearchConfig, tree, tree_arrays
@@ -57,7 +57,7 @@ CONSTANTS = [{}, {"discount": 1, "pb_c_base": 19}, {"discount": 0, "noise_fracti
 @pytest.mark.parametrize(("envs", "actions"), [(1, 1), (3, 2), (8, 6), (5, 17)])
 def test_visits_and_values_are_those_of_plain_python(steps, world, envs, actions):
     rows = list(range(envs))
-    for seed, constants in enumerate(CONSTANTS):
+    for seed, constants in enumerate(CONSTANTS[actions % 2 :: 2]):
         config, said = SearchConfig(num_simulations=25, **constants), world(actions, seed)
         oracles = Float32(said), Float32(said)
         roots = [each.inference(rows, [()] * envs) for each in oracles]
@@ -66,6 +66,25 @@ def test_visits_and_values_are_those_of_plain_python(steps, world, envs, actions
         assert np.array_equal(found.visit_counts, visits)
         assert np.array_equal(found.values, values)
         assert np.array_equal(found.depths, depths)
+
+
+@pytest.mark.parametrize("world", [World, Alike, Nothing])
+@pytest.mark.parametrize(
+    ("leaves", "envs", "actions"), [(1, 2, 3), (2, 3, 6), (4, 2, 9), (7, 3, 3), (8, 1, 1), (50, 2, 4)]
+)
+def test_several_leaves_are_those_of_plain_python(steps, world, leaves, envs, actions):
+    """Also where two of them are one state, and where the last inference has fewer."""
+    rows = list(range(envs))
+    for seed, constants in enumerate(CONSTANTS[actions % 2 :: 2]):
+        config, said = SearchConfig(num_simulations=25, leaves=leaves, **constants), world(actions, seed)
+        oracles = Float32(said), Float32(said)
+        roots = [each.inference(rows, [()] * envs) for each in oracles]
+        found = Search(oracles[0], config).run(roots[0], generators(envs, seed), rows)
+        visits, values, depths = searched(oracles[1], config, roots[1], generators(envs, seed), rows, PendingTree)
+        assert np.array_equal(found.visit_counts, visits)
+        assert np.array_equal(found.values, values)
+        assert np.array_equal(found.depths, depths)
+        assert (visits.sum(1) == 25).all()
 
 
 def test_what_is_no_number_is_chosen_as_in_plain_python(steps):
