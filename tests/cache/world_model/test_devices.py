@@ -118,8 +118,8 @@ def test_so_do_misses_reanalyses_images_and_predictions_without_a_cache(accelera
 @pytest.mark.parametrize(
     "options", [{}, {"verify_keys": True}, {"mask_padding": True}, {"chained_keys": True}], ids=str
 )
-def test_a_simulation_brings_its_results_to_the_host_at_once(accelerator, cache, option):
-    model = model_of(cache, device="meta", **{option: True})
+def test_a_simulation_brings_its_results_to_the_host_at_once(accelerator, cache, options):
+    model = model_of(cache, device="meta", **options)
     roots = model.forward_initial_inference(observations(3, 1))
     before = accelerator.transfers
     model.forward_recurrent_inference(roots.latents, [0, 1, 2], keys=roots.keys)
