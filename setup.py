@@ -8,7 +8,9 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
-COMPILED = ("kvcache.kernels._cpu_kernels", "kvcache.storage._page_arrays", "kvbench.record._fixed_tree")
+COMPILED = (
+    "kvcache._slots", "kvcache.kernels._cpu_kernels", "kvcache.storage._page_arrays", "kvbench.record._fixed_tree"
+)  # fmt: skip
 
 
 if sysconfig.get_config_var("Py_GIL_DISABLED"):

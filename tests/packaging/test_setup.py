@@ -18,7 +18,11 @@ def test_the_library_is_compiled_alone(tmp_path):
     command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    assert {path.name.partition(".")[0] for path in tmp_path.rglob("*.so")} >= {"_cpu_kernels", "_page_arrays"}
+    assert {path.name.partition(".")[0] for path in tmp_path.rglob("*.so")} >= {
+        "_cpu_kernels",
+        "_page_arrays",
+        "_slots",
+    }
 
 
 @pytest.mark.parametrize("disabled", [True, False])
