@@ -1,8 +1,8 @@
 """Prints the figures of the README and of closing notes; each is also a test.
 
-Usage: python benchmarks/claims.py [sweep] [bookkeeping] [allocations] [recurrent-step] [storages] [batch-sizes]
-       [fills] [forward] [parts] [same-search] [same-search-full] [sliding] [capacities] [small-pools] [validation]
-       [uncached] [padding] [hit-rate] [bandwidth] [overhead]
+Usage: python benchmarks/claims.py [sweep] [bookkeeping] [clearing] [allocations] [recurrent-step] [storages]
+       [batch-sizes] [fills] [forward] [parts] [same-search] [same-search-full] [sliding] [capacities] [small-pools]
+       [validation] [uncached] [padding] [hit-rate] [bandwidth] [overhead]
        (default: all but same-search-full, which takes 35 min)
 """
 
@@ -22,6 +22,7 @@ from kvbench.measure.machine import Machine
 CLAIMS = {
     "sweep": replay_claims.sweep,
     "bookkeeping": pool_claims.bookkeeping,
+    "clearing": pool_claims.clearing,
     "allocations": pool_claims.allocations,
     "recurrent-step": replay_claims.recurrent_step,
     "storages": replay_claims.storages,

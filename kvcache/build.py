@@ -13,7 +13,12 @@ __all__ = ["BuildInfo", "build_info"]
 
 _NOTE = "kvcache._built_from"  # setup.py writes it into a wheel
 _DESCRIBE = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-_COMPILED = ("kvcache.kernels._cpu_kernels", "kvcache.storage._page_arrays", "kvcache.world_model._tree_arrays")
+_COMPILED = (
+    "kvcache._slots",
+    "kvcache.kernels._cpu_kernels",
+    "kvcache.storage._page_arrays",
+    "kvcache.world_model._tree_arrays",
+)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Iterator
+from math import isnan
+from threading import get_ident
 from typing import Any
 
 from torch import Tensor
 
-from kvcache.eviction import EvictionStrategy, check_priority, make_policy
+from kvcache.eviction import EvictionStrategy, check_priority
 from kvcache.geometry import is_whole
 from kvcache.integrity import Integrity
+from kvcache.slots import Slots, make_slots
 from kvcache.stats import CacheStats
 from kvcache.storage import DEFAULT_STORAGE, EntrySpec, Storage, make_storage
 
@@ -55,14 +58,11 @@ class KVCachePool:
         self.stats_enabled = enable_stats
         self.stats = CacheStats()
         self.storage = make_storage(storage, pool_size, spec) if isinstance(storage, str) else storage
+        self._checks_values = _has_own(self.storage, Storage, "check")
+        self._releases_slots = _has_own(self.storage, Storage, "release")
         self.join(Integrity())
         self.writes = 0  # claims and clears so far: after one, a slot found before may be another key's
-        self._policy = make_policy(self.eviction_strategy)
-        self._slots: dict[Hashable, int] = {}
-        self._owners: list[Hashable | None] = [None] * pool_size
-        # After every clear the lowest slots are used first, so the same memory is used again.
-        self._all_slots = list(range(pool_size - 1, -1, -1))
-        self._free = self._all_slots.copy()
+        self._slots = make_slots(self.eviction_strategy, pool_size)
 
     def join(self, integrity: Integrity) -> None:
         """Share the fate of the pools that share the storage's memory."""
@@ -71,8 +71,17 @@ class KVCachePool:
 
     def get(self, key: Hashable) -> Any | None:
         """The value stored under ``key``, or None. Counts one query."""
-        self.integrity.take()
-        slot = self.find(key)
+        integrity = self.integrity
+        if integrity.changing or get_ident() != integrity.ident:
+            integrity.take()
+        slot = self._slots.find(key)
+        if self.stats_enabled:  # as in ``find``: a call less
+            stats = self.stats
+            stats.total_queries += 1
+            if slot is None:
+                stats.misses += 1
+            else:
+                stats.hits += 1
         return None if slot is None else self.storage.read(slot)
 
     def set(self, key: Hashable, value: Any, priority: float | None = None) -> int:
@@ -91,25 +100,40 @@ class KVCachePool:
                 other error the next call empties the pool (see ``Integrity``).
         """
         integrity = self.integrity
-        integrity.take()
-        self.storage.check(value)
-        self.check(key, priority)
+        if integrity.changing or get_ident() != integrity.ident:
+            integrity.take()
+        storage = self.storage
+        if self._checks_values:
+            storage.check(value)
+        try:
+            hash(key)
+        except TypeError:
+            self.check(key, None)
+        if priority is not None and (type(priority) is not float or isnan(priority)):
+            self.check_priority(priority)
         integrity.changing = True  # as ``begin`` does, which would check all of ``take`` again
-        slot = self.claim(key, priority, getattr(value, "size", 0))
-        self.storage.write(slot, value)
+        if storage.is_limited:
+            slot = self.claim(key, priority, value.size)
+        else:
+            self.writes += 1
+            slot = self._slots.claim(key, priority)
+            if slot < 0:
+                slot = ~slot
+                self._lost(slot)
+        storage.write(slot, value)
         integrity.changing = False
         return slot
 
     def find(self, key: Hashable) -> int | None:
         """The slot of ``key``, or None: ``get`` without the copy, for callers that have checked the integrity."""
-        slot = self._slots.get(key)
-        if slot is None:
-            if self.stats_enabled:
-                self.stats.count(0, 1)
-            return None
+        slot = self._slots.find(key)
         if self.stats_enabled:
-            self.stats.count(1, 0)
-        self._policy.touch(slot)
+            stats = self.stats
+            stats.total_queries += 1
+            if slot is None:
+                stats.misses += 1
+            else:
+                stats.hits += 1
         return slot
 
     def save_tokens(
@@ -133,36 +157,35 @@ class KVCachePool:
         if self.eviction_strategy is not EvictionStrategy.PRIORITY:
             raise ValueError(f"pool {self.name!r} evicts by {self.eviction_strategy.name}: it keeps no priorities")
         self.check(key, priority)
-        slot = self._keys()[key]
+        if self._keys().peek(key) is None:
+            raise KeyError(key)
         self.integrity.begin()
-        self._policy.update(slot, priority)
+        self._slots.claim(key, priority)
         self.integrity.end()
 
     def clear(self) -> None:
-        """Remove all keys. Slot memory and statistics stay."""
-        self.integrity.begin()
+        """Remove all keys, in O(1). Slot memory and statistics stay."""
+        integrity = self.integrity
+        if integrity.changing or get_ident() != integrity.ident:
+            integrity.check()
+        integrity.changing = True
         self.empty()
-        self.integrity.end()
+        integrity.changing = False
 
     def empty(self) -> None:
         """``clear`` as a part of a change, which the caller marks."""
         self.writes += 1
         self._slots.clear()
-        self._policy.clear()
-        self._free = self._all_slots.copy()
         self.storage.clear()
 
     def reset(self) -> None:
         """As in ``Member``."""
         self.writes += 1
-        self._slots = {}
-        self._owners = [None] * self.pool_size
-        self._policy = make_policy(self.eviction_strategy)
-        self._free = self._all_slots.copy()
+        self._slots = make_slots(self.eviction_strategy, self.pool_size)
         self.storage.reset()
 
-    def _keys(self) -> dict[Hashable, int]:
-        """The slot of each key."""
+    def _keys(self) -> Slots:
+        """The slots, as they are after what an interrupted change has left."""
         self.integrity.check()
         return self._slots
 
@@ -172,11 +195,11 @@ class KVCachePool:
 
     def __contains__(self, key: Hashable) -> bool:
         """Whether ``key`` is stored. Counts no query, and is no use of the entry for the eviction strategy."""
-        return key in self._keys()
+        return self._keys().peek(key) is not None
 
     def __iter__(self) -> Iterator[Hashable]:
         """The stored keys, in any order."""
-        return iter(list(self._keys()))
+        return iter(self._keys().keys())
 
     def __repr__(self) -> str:
         return (
@@ -193,8 +216,10 @@ class KVCachePool:
     @property
     def bytes_reserved(self) -> int:
         """Bytes of tensor memory that the pool holds."""
-        self.integrity.check()
-        return self.storage.bytes_reserved
+        self.integrity.begin()  # to count what is left after a clear may change the storage
+        held = self.storage.bytes_reserved
+        self.integrity.end()
+        return held
 
     def claim(self, key: Hashable, priority: float | None = None, tokens: int = 0) -> int:
         """Give ``key`` a slot, which must then be written to: a part of a change.
@@ -209,45 +234,38 @@ class KVCachePool:
             self.free_memory(key)
             while self.evict_for(tokens):
                 pass
-        slot = self._slots.get(key)
-        if slot is not None:
-            self._policy.update(slot, priority)
-            return slot
-        slot = self._free.pop() if self._free else self._evict()
-        self._slots[key] = slot
-        self._owners[slot] = key
-        self._policy.insert(slot, priority)
+        slot = self._slots.claim(key, priority)
+        if slot < 0:
+            slot = ~slot
+            self._lost(slot)
         return slot
 
     def free_memory(self, key: Hashable) -> None:
         """Free the entry's memory but keep its slot; call ``claim`` next."""
-        slot = self._slots.get(key)
+        slot = self._slots.peek(key)
         if slot is not None:
             self.storage.release(slot)
 
     def evict_for(self, tokens: int) -> bool:
         """Evict one entry if the storage has no room for that many new tokens. Returns whether one was evicted."""
-        if not self.storage.is_limited or not self._slots or not self.storage.lacks_room(tokens):
+        if not self.storage.is_limited or not len(self._slots) or not self.storage.lacks_room(tokens):
             return False
         self.writes += 1
-        self._free.append(self._evict())
+        self._lost(self._slots.evict())
         return True
 
-    def _evict(self) -> int:
-        slot = self._policy.victim()
-        owner = self._owners[slot]
-        assert self._slots[owner] == slot, f"slot {slot} of pool {self.name!r} has two owners"
-        del self._slots[owner]
-        self._policy.remove(slot)
-        self.storage.release(slot)
+    def _lost(self, slot: int) -> None:
+        """A key was evicted from ``slot``."""
+        if self._releases_slots:
+            self.storage.release(slot)
         if self.stats_enabled:
             self.stats.evictions += 1
-        _log.debug("pool %s: key %s lost slot %d", self.name, owner, slot)
-        return slot
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("pool %s: key %s lost slot %d", self.name, self._slots.evicted, slot)
 
     def owns(self, key: Hashable, slot: int) -> bool:
         """Whether ``slot`` belongs to ``key``."""
-        return self._slots.get(key) == slot
+        return self._slots.peek(key) == slot
 
     def check(self, key: Hashable, priority: float | None) -> None:
         """Raise TypeError or ValueError if nothing can be stored under ``key`` with that priority."""
@@ -261,3 +279,8 @@ class KVCachePool:
     def check_priority(self, priority: float) -> None:
         """Raise TypeError or ValueError if entries cannot be ordered by ``priority``."""
         check_priority(priority, f"pool {self.name!r}")
+
+
+def _has_own(part: object, kind: type, name: str) -> bool:
+    """Whether a part of that kind has a method of its own of that name, and not the one that does nothing."""
+    return getattr(type(part), name) is not getattr(kind, name)

@@ -5,7 +5,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from kvcache.eviction import EvictionStrategy
 from kvcache.kernels import NULL_PAGE, ZERO_PAGE
+from kvcache.slots import PolicySlots
 
 
 def pools_of(cache):
@@ -27,14 +29,28 @@ def check_invariants(cache, counts=True):
     assert not cache.thread.changing
 
 
+def slots_of(pool):
+    """The slot of each key."""
+    return {key: pool._slots.peek(key) for key in pool._slots.keys()}  # noqa: SIM118 - no dict
+
+
 def check_pool(pool):
-    """Each slot is free, once, or belongs to one key, and the policy orders exactly these."""
-    slots = list(pool._slots.values())
-    assert len(set(slots)) == len(slots)
-    assert sorted([*slots, *pool._free]) == list(range(pool.pool_size))
-    assert all(pool._owners[slot] == key for key, slot in pool._slots.items())
-    ordered = pool._policy._current if hasattr(pool._policy, "_current") else pool._policy._order
-    assert set(ordered) == set(slots)
+    """Each slot is free, once, or belongs to one key, and the order of eviction has exactly these."""
+    slots = pool._slots
+    owned = slots_of(pool)
+    unused = range(pool.pool_size - slots.unused, pool.pool_size)
+    assert sorted([*owned.values(), *slots.free_slots(), *unused]) == list(range(pool.pool_size))
+    if isinstance(slots, PolicySlots):
+        assert all(slots._owners[slot] == key for key, slot in owned.items())
+        ordered = slots._policy._current if hasattr(slots._policy, "_current") else slots._policy._order
+        assert set(ordered) == set(owned.values())
+    else:
+        occupied = slots.occupied()
+        assert {key: slot for _, key, slot, _ in occupied} == owned
+        assert len(occupied) == len(owned)
+        if pool.eviction_strategy is EvictionStrategy.PRIORITY:  # a heap
+            ranks = [(priority, age) for age, _, _, priority in occupied]
+            assert all(ranks[(place - 1) // 2] < ranks[place] for place in range(1, len(ranks)))
 
 
 def check_slab(memory):
@@ -50,9 +66,9 @@ def check_pages(cache):
     pages._collect()
     held = Counter()
     for pool in pools_of(cache):
-        for slot in pool._slots.values():
+        live = set(slots_of(pool).values())
+        for slot in live:
             held.update(pool.storage.rows_of(slot).tolist())
-        live = set(pool._slots.values())
         assert all(pool.storage.size(slot) == 0 for slot in range(pool.pool_size) if slot not in live)
     free = pages.free.tolist()
     assert not {ZERO_PAGE, NULL_PAGE} & (set(held) | set(free))

@@ -23,6 +23,8 @@ except ImportError:  # it could not be compiled
 
 __all__ = ["PagedStorage", "Pages"]
 
+_ENTRIES_AT_ONCE = 64  # of a cleared storage: so no single call frees all that a search has stored
+
 
 class Pages(TokenMemory):
     """Token memory with a count of references to each row: tables of several pools may refer to one page.
@@ -39,6 +41,10 @@ class Pages(TokenMemory):
         self._owners = np.zeros(NULL_PAGES, dtype=np.int64)  # [N]: the storage that is charged for the page
         self._charges = np.zeros(0, dtype=np.int64)  # pages charged to each storage
         self._owner_of = [0]  # the storage of each entry
+        self._ranges: list[range] = []  # the entries of each storage
+        self._epochs: list[int] = []  # how often each storage was cleared
+        self._written = [0]  # the epoch in which each entry was written
+        self._cleared: dict[int, int] = {}  # by storage: the end of the entries that may have been written before
         self._free = np.zeros(0, dtype=np.int64)  # a stack
         self._free_count = 0
         self._next_serial = 1
@@ -47,7 +53,11 @@ class Pages(TokenMemory):
     def register(self, entries: int) -> int:
         self._owner_of += [len(self._charges)] * entries
         self._charges = _lengthened(self._charges, len(self._charges) + 1)
-        return super().register(entries)
+        self._epochs.append(0)
+        self._written += [0] * entries
+        first = super().register(entries)
+        self._ranges.append(range(first, first + entries))
+        return first
 
     def reset(self) -> None:
         super().reset()
@@ -57,6 +67,7 @@ class Pages(TokenMemory):
         self._next_serial = max(self._next_serial, int(self.serials.max()) + 1)  # no serial is given twice
         self.serials.fill(0)
         self._dropped.clear()
+        self._cleared.clear()
 
     def charge(self, entry: int) -> int:
         """Pages that were allocated for the entries registered with this one and that any table still holds."""
@@ -90,6 +101,7 @@ class Pages(TokenMemory):
         self._begin()
         for entry in entries:
             self.release(entry)
+            self._written[entry] = self._epochs[self._owner_of[entry]]
         count = sum(new)
         self._make_free(count)
         targets = np.empty((max(new), len(entries)), dtype=np.int64)
@@ -103,8 +115,10 @@ class Pages(TokenMemory):
         return targets
 
     def _make_free(self, count: int) -> None:
-        """Make at least that many pages free."""
-        self._collect()
+        """Make at least that many pages free. Those of cleared entries are freed before the memory grows."""
+        self._free_dropped()
+        while self._free_count < count and self._cleared:
+            self._free_some_cleared()
         if self._free_count < count:
             missing = count - self._free_count
             begin = self.take(missing)
@@ -121,23 +135,42 @@ class Pages(TokenMemory):
             self._dropped.append(self.tables[entry, self.longest - size : self.longest].copy())
             self.sizes[entry] = 0
 
-    def release_all(self, first: int, end: int) -> None:
-        """Free the entries in ``[first, end)``."""
-        self._collect()
-        size = max(self.sizes[first:end], default=0)
-        if not size:
-            return
-        held = [entry for entry in range(first, end) if self.sizes[entry]]
-        tables = self.tables[held, self.longest - size : self.longest]
-        self._free_pages(tables.ravel())
-        self.sizes[first:end] = [0] * (end - first)
+    def clear(self, entry: int) -> None:
+        """Free all entries that were registered with this one, in O(1).
+
+        A new epoch of their storage begins. Entries of an older one are freed when they are written again or when pages
+        are needed.
+        """
+        owner = self._owner_of[entry]
+        self._epochs[owner] += 1
+        self._cleared[owner] = self._ranges[owner].stop
 
     def _collect(self) -> None:
+        """Free all pages that only dropped tables and cleared entries hold."""
+        self._free_dropped()
+        while self._cleared:
+            self._free_some_cleared()
+
+    def _free_dropped(self) -> None:
         """Free the dropped pages that no table holds."""
         if self._dropped:
             pages = np.concatenate(self._dropped)
             self._dropped.clear()
             self._free_pages(pages)
+
+    def _free_some_cleared(self) -> None:
+        """Free the last entries of a cleared storage: these have most pages of their own. There is such a storage."""
+        owner, end = self._cleared.popitem()
+        begin = max(end - _ENTRIES_AT_ONCE, self._ranges[owner].start)
+        if begin > self._ranges[owner].start:
+            self._cleared[owner] = begin
+        sizes, written, epoch = self.sizes, self._written, self._epochs[owner]
+        longest = max(sizes[begin:end])
+        if longest:
+            held = [entry for entry in range(begin, end) if sizes[entry] and written[entry] != epoch]
+            for entry in held:
+                sizes[entry] = 0
+            self._free_pages(self.tables[held, self.longest - longest : self.longest].ravel())
 
     def _free_pages(self, pages: np.ndarray) -> None:
         """Drop one reference to each of these ``[n]``."""
@@ -148,12 +181,7 @@ class Pages(TokenMemory):
     def _lengthen(self) -> None:
         """Make the columns as long as the memory."""
         assert self.rows is not None
-        for name in (
-            "references",
-            "serials",
-            "_owners",
-            "_free",
-        ):  # each by itself: one may be longer already
+        for name in ("references", "serials", "_owners", "_free"):  # each by itself: one may be longer already
             column = getattr(self, name)
             if len(self.rows) > len(column):
                 setattr(self, name, _lengthened(column, len(self.rows)))
@@ -204,7 +232,7 @@ class PagedStorage(TokenStorage):
         return self._page_limit is not None and self.charge + tokens > self._page_limit
 
     def clear(self) -> None:
-        self.memory.release_all(self.first, self.first + self._pool_size)
+        self.memory.clear(self.first)
 
     @property
     def slots_allocated(self) -> int:

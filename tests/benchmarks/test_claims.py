@@ -10,23 +10,44 @@ import fill
 import fill_runs
 import fill_tables
 import model_claims
+import pool_claims
 import pytest
 import replay_claims
 from claim_traces import synthetic
 from overhead import EmptyBackend, gate_laps, operation_laps, replay_laps
-from pool_claims import bookkeeping_ratios
+from pool_claims import bookkeeping_ratios, clear_times
 
 from kvbench.record.fills import FILLS
 from kvbench.replay.drive import OPERATIONS
 from kvbench.replay.operations import OPERATION_KINDS
 from kvbench.replay.passes import Replay
 from kvbench.replay.summary import ratio
-from kvcache import GEOMETRIES, CacheConfig, EvictionStrategy, Geometry
+from kvcache import GEOMETRIES, CacheConfig, EvictionStrategy, Geometry, build_info
 
 
+@pytest.mark.parametrize("slots", [16, 4096])
 @pytest.mark.parametrize("strategy", EvictionStrategy, ids=lambda each: each.value)
-def test_bookkeeping_costs_at_most_twice_what_cachetools_does(strategy):
-    assert statistics.median(bookkeeping_ratios(strategy, pairs=5)) <= 2
+def test_bookkeeping_costs_at_most_what_cachetools_does(strategy, slots):
+    """Compiled; in Python alone it is within 2.5 times that."""
+    bound = 1 if build_info().compiled else 2.5
+    assert statistics.median(bookkeeping_ratios(strategy, pairs=5, slots=slots)) <= bound
+
+
+def test_what_is_printed_of_bookkeeping(capsys, monkeypatch):
+    for name, value in (("POOLS", (16,)), ("OPERATIONS", 100)):
+        monkeypatch.setattr(pool_claims, name, value)
+    claims.main(["bookkeeping"])
+    output = capsys.readouterr().out
+    peers = ["FIFO", "LRU", "PRIORITY", "random priorities"] + ["lru-dict"] * (pool_claims.LRU is not None)
+    assert re.findall(r"^16 slots, get \+ set, (.+): \d+\.\d\d times cachetools", output, re.MULTILINE) == peers
+
+
+@pytest.mark.parametrize("simulations", [0, 10])
+def test_a_clear_takes_as_long_whatever_is_stored(simulations):
+    """A clear is some 10 us of Python's calls; legacy's is as long, and grows."""
+    times = {name: min(laps) for name, laps in clear_times(8, simulations).items()}
+    for name, least in times.items():
+        assert least < 4 * times["legacy"], name
 
 
 @pytest.mark.parametrize("geometry", ["cartpole", "pong"])

@@ -21,6 +21,7 @@ def test_the_library_is_compiled_alone(tmp_path):
     assert {path.name.partition(".")[0] for path in tmp_path.rglob("*.so")} >= {
         "_cpu_kernels",
         "_page_arrays",
+        "_slots",
         "_tree_arrays",
     }
 

@@ -235,9 +235,8 @@ class ForgetsTheLastRowWhenCleared(KVCacheManager):
 
     def clear_recur_cache(self):
         *_, last = self.recur_pool
-        slot = self.recur_pool._slots[last]
         super().clear_recur_cache()
-        self.recur_pool._slots[last] = slot
+        self.recur_pool._slots.claim(last, None)
 
 
 SLOTS = 8 * ROWS  # a store that is called twice writes over entries that are not its own

@@ -11,6 +11,7 @@ import torch
 from conformance import ENVS, GEOMETRY, Twins, entry, live, replace_layer_tensors, run_script, same_bits, scripts
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from invariants import slots_of
 
 from kvbench.measure.counters import Counts, OperationCounter
 from kvcache.backend import MISS, Scope
@@ -342,8 +343,8 @@ class Pair:
     def compare(self):
         ours, theirs = ([*each.init_pools, each.recur_pool] for each in self.managers)
         for pool, other in zip(ours, theirs, strict=True):
-            assert pool._slots == other._slots
-            for slot in pool._slots.values():
+            assert slots_of(pool) == slots_of(other)
+            for slot in slots_of(pool).values():
                 content, wanted = pool.storage.read(slot), other.storage.read(slot)
                 assert content.size == wanted.size
                 assert same_bits(content.block, wanted.block)

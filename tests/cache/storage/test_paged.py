@@ -228,6 +228,89 @@ def test_no_page_is_lost_where_entries_are_set_and_got_one_by_one(script, whole,
     assert [pool.storage.charge for pool in pools_of(cache)] == [0] * (ENVS + 2)
 
 
+def released(monkeypatch):
+    """The length of each array of pages that is released from now on."""
+    lengths, release = [], paged_module.arrays.release
+
+    def counted(pages, *arguments):
+        lengths.append(len(pages))
+        return release(pages, *arguments)
+
+    monkeypatch.setattr(paged_module.arrays, "release", counted)
+    return lengths
+
+
+def whole(key):
+    return entry(key, 4, tokens=GEOMETRY.context_length)
+
+
+def full(recur_size):
+    cache = paged(init_pool_size=2, recur_pool_size=recur_size)
+    for key in range(recur_size):
+        cache.set_recur_cache(key, whole(key))
+    return cache
+
+
+CLEARS = {
+    "recur": lambda cache: cache.clear_recur_cache(),
+    "one environment": lambda cache: cache.clear_init_caches([0]),
+    "all": lambda cache: cache.clear_all(),
+}
+
+
+@pytest.mark.parametrize("clear", CLEARS)
+def test_a_clear_releases_no_page_however_many_are_held(clear, monkeypatch):
+    cache = full(200)
+    lengths = released(monkeypatch)
+    CLEARS[clear](cache)
+    assert lengths == []
+    if clear != "one environment":
+        assert charge(cache) == 0  # who asks has them counted
+        assert sum(lengths) == 200 * 4
+    check_pages(cache)
+
+
+def test_pages_of_cleared_entries_are_used_before_memory_grows(monkeypatch):
+    cache = full(200)
+    pages = cache.recur_pool.storage.memory
+    used, reserved = pages.used, pages.nbytes
+    cache.clear_recur_cache()
+    lengths = released(monkeypatch)
+    cache.set_init_cache(0, 1, whole(1))
+    assert sum(lengths) <= 64 * 4  # some of them, not all
+    for key in range(200):
+        cache.set_recur_cache(1000 + key, whole(key))
+        check = cache.get_recur_cache(1000 + key)
+        assert same_bits(live(check), live(whole(key)))
+    assert pages.used <= used + 4  # one entry more than ever before
+    cache.clear_recur_cache()
+    used = pages.used
+    for _ in range(3):
+        for env in range(ENVS):
+            for key in range(2):
+                cache.set_init_cache(env, key, whole(key))
+        cache.clear_all()
+    assert (pages.used, pages.nbytes >= reserved) == (used, True)
+    check_pages(cache)
+
+
+def test_a_page_that_a_live_entry_shares_survives_the_clear_of_the_pool_that_made_it():
+    cache = paged(init_pool_size=2, recur_pool_size=2)
+    cache.set_recur_cache(1, whole(1))
+    cache.lookup([0], [1], Scope.NODE)
+    cache.assemble()
+    cache.store([0], [2], Scope.ROOT)  # the init entry has the recurrent one's pages
+    before = live(cache.get_init_cache(0, 2)).clone()
+    cache.clear_recur_cache()
+    assert charge(cache) == 4
+    for key in range(3, 40):
+        cache.set_recur_cache(key, whole(key))
+        check_pages(cache)
+    assert same_bits(live(cache.get_init_cache(0, 2)), before)
+    cache.clear_init_caches([0])
+    check_pages(cache)
+
+
 @pytest.mark.parametrize("fails", ["scatter", "memory"])
 @pytest.mark.parametrize("keys", [(3, 4), (1, 2), (3, 3), (2, 9)], ids=["new", "old", "one key", "old and new"])
 @pytest.mark.parametrize("recur_size", [2, 10])
