@@ -125,7 +125,7 @@ def _replay_all(
     steps_of = {reader: read_replayed(reader, settings) for reader in readers}
     for reader, _, _, config in parts:
         needs = Needs.of(steps_of[reader])
-        at_once = settings["repetitions"] > 0
+        at_once = settings["repetitions"] > 0 or forward
         require_for_replay(clean(f"a replay of {reader.path.name}"), config, backends, needs, at_once)
     for reader, device, sized, config in parts:
         steps = steps_of[reader]
