@@ -100,9 +100,12 @@ static Py_ssize_t best(const Trees *trees, Py_ssize_t row, Py_ssize_t at, double
 static PyObject *select_leaves(PyObject *self, PyObject *const *args, Py_ssize_t given) {
     Trees trees = {.held = 0};
     PyObject *result = NULL;
-    if (given != 8) return PyErr_Format(PyExc_TypeError, "select takes 8 arguments, got %zd", given);
-    double discount = PyFloat_AsDouble(args[5]), base = PyFloat_AsDouble(args[6]), init = PyFloat_AsDouble(args[7]);
+    if (given != 9) return PyErr_Format(PyExc_TypeError, "select takes 9 arguments, got %zd", given);
+    double discount = PyFloat_AsDouble(args[6]), base = PyFloat_AsDouble(args[7]), init = PyFloat_AsDouble(args[8]);
     if (PyErr_Occurred() || take(&trees, args)) goto done;
+    Py_ssize_t of_ends[] = {trees.rows, 2};
+    int64_t *ends = array_of(&trees, args[5], 'q', 2, of_ends);
+    if (!ends) goto done;
     for (Py_ssize_t row = 0; row < trees.rows; row++) {
         int64_t node = 0, depth = 0;
         do {
@@ -110,7 +113,7 @@ static PyObject *select_leaves(PyObject *self, PyObject *const *args, Py_ssize_t
             Py_ssize_t at = (row * trees.nodes + node) * trees.actions;
             Py_ssize_t action = best(&trees, row, at, discount, base, init);
             int64_t *edge = trees.path + (row * trees.nodes + depth++) * 2;
-            edge[0] = node, edge[1] = action;
+            edge[0] = ends[2 * row] = node, edge[1] = ends[2 * row + 1] = action;
             trees.pending[at + action]++;
             node = trees.children[at + action];
         } while (node);

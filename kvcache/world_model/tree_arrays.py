@@ -23,9 +23,10 @@ __all__ = ["backup", "select"]
 
 def select(
     counts: np.ndarray, numbers: np.ndarray, bounds: np.ndarray, path: np.ndarray, depths: np.ndarray,
-    discount: float, pb_c_base: float, pb_c_init: float,
+    ends: np.ndarray, discount: float, pb_c_base: float, pb_c_init: float,
 ) -> None:  # fmt: skip
-    """In each tree, follow the best children to one that has no node: write ``path`` and ``depths``.
+    """In each tree, follow the best children to one that has no node: write ``path`` and ``depths``, and the
+    last edges, to ``ends`` ``[B, 2]``, int64.
 
     Its edges become pending. A pending visit counts as one of the lowest value: later leaves of the same batch avoid it
     ("virtual loss").
@@ -42,6 +43,7 @@ def select(
         pending[rows, nodes, actions] += 1
         below = children[rows, nodes, actions]
         rows, nodes = rows[below > 0], below[below > 0]
+    ends[:] = path[np.arange(len(depths)), depths - 1]
 
 
 def _best(
