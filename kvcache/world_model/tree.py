@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -66,7 +67,8 @@ class Trees:
         self._nodes = 0
         # Of the leaves that are inferred now: paths from the root, their lengths, and their last edges.
         most = min(config.leaves, config.num_simulations)
-        self._paths = np.empty((most, rows, nodes, 2), dtype=np.int64)
+        deepest = math.ceil(config.num_simulations / most)  # an inference makes no tree deeper by more than one
+        self._paths = np.empty((most, rows, deepest, 2), dtype=np.int64)
         self._depths = np.empty((most, rows), dtype=np.int64)
         self._ends = np.empty((most, rows, 2), dtype=np.int64)
         self._leaves = 0

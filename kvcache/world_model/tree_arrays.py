@@ -8,7 +8,7 @@ arguments first. All arrays are C-contiguous and are written to:
     numbers: ``[3, B, N, A]``, float64, likewise: sums of values, rewards, priors.
     bounds: ``[3, B]``, float64, of each tree: the least and the largest mean value that a node of it ever had, between
         which values are normalised; and the sum of the root's values.
-    path: ``[B, N, 2]``, int64: node and action of each edge from the root to the leaf.
+    path: ``[B, D, 2]``, int64, of trees at most D deep: node and action of each edge from the root to the leaf.
     depths: ``[B]``, int64: edges of each path.
 """
 

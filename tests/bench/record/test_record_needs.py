@@ -10,6 +10,7 @@ HUGE = {
     "search, simulations": ["search", "--geometry", "wide", "--simulations", "1000000"],
     "search, slots": ["search", "--geometry", "wide", "--recur-slots", "1000000", "--searches", "1"],
     "search, searches": ["search", "--geometry", "cartpole", "--searches", "1000000000"],
+    "search, leaves": ["search", "--geometry", "wide", "--simulations", "100000", "--leaves", "100000"],
     "recording, environments": ["record", "synthetic-model", "--geometry", "pong", "--env-num", "1000000"],
     "recording, simulations": ["record", "synthetic-model", "--geometry", "pong", "--simulations", "1000000"],
     "recording, searches": ["record", "synthetic-model", "--geometry", "pong", "--searches", "1000000000"],

@@ -123,10 +123,8 @@ class TestCompiled:
 
     @pytest.mark.parametrize("name", ["counts", "numbers", "bounds", "path", "depths", "ends"])
     def test_arrays_of_another_type_or_shape(self, compiled, arrays, name):
-        for wrong in (arrays[name][:, :1].copy() if arrays[name].ndim > 1 else arrays[name][:1].copy(), None):
-            given = arrays | {name: arrays[name].astype(np.float32) if wrong is None else wrong}
-            if name == "counts" and wrong is not None:
-                given["counts"] = arrays["counts"][:, :, :, :2].copy()
+        for wrong in (arrays[name][..., :1].copy(), arrays[name].astype(np.float32)):
+            given = arrays | {name: wrong}
             with pytest.raises(ValueError, match="another type or shape"):
                 compiled.select(*given.values(), 1.0, 20.0, 1.0)
 
