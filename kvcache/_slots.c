@@ -147,18 +147,21 @@ static void touch(Slots *self, Py_ssize_t slot) {
     self->at[slot].age = self->next_age++;
 }
 
-static PyObject *find(Slots *self, PyObject *key) {
-    Py_ssize_t slot = slot_of(self, key);
-    if (slot >= 0) touch(self, slot);
-    return answer(slot);
-}
-
-static PyObject *peek(Slots *self, PyObject *key) { return answer(slot_of(self, key)); }
-
 static int begin(Slots *self) {
     if (!self->busy) return !(self->busy = 1);
     PyErr_SetString(PyExc_RuntimeError, "a key or priority called the pool that compared it");
     return -1;
+}
+
+static PyObject *peek(Slots *self, PyObject *key) { return answer(slot_of(self, key)); }
+
+static PyObject *find(Slots *self, PyObject *key) {
+    if (self->kind != LRU) return peek(self, key);
+    if (begin(self)) return NULL;
+    Py_ssize_t slot = slot_of(self, key);
+    self->busy = 0;
+    if (slot >= 0) touch(self, slot);
+    return answer(slot);
 }
 
 /* Take the slot that is evicted next from its key. Returns it; NONE with an error. */

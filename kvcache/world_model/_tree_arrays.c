@@ -26,7 +26,7 @@ typedef struct {
     int held;
     int64_t *visits, *pending, *children, *path, *depths;
     double *sums, *rewards, *priors, *least, *most, *roots;
-    Py_ssize_t rows, nodes, actions;
+    Py_ssize_t rows, nodes, actions, deepest;
 } Trees;
 
 static void drop(Trees *trees) {
@@ -58,11 +58,12 @@ static int take(Trees *trees, PyObject *const *args) {
     trees->rows = all[1], trees->nodes = all[2], trees->actions = all[3];
     Py_ssize_t block = all[1] * all[2] * all[3];
     trees->pending = trees->visits + block, trees->children = trees->visits + 2 * block;
-    of_bounds[1] = of_path[0] = all[1], of_path[1] = all[2];
+    of_bounds[1] = of_path[0] = all[1];
     if (!(trees->sums = array_of(trees, args[1], 'd', 4, all)) ||
         !(trees->least = array_of(trees, args[2], 'd', 2, of_bounds)) ||
         !(trees->path = array_of(trees, args[3], 'q', 3, of_path)) ||
         !(trees->depths = array_of(trees, args[4], 'q', 1, of_path))) return -1;
+    trees->deepest = of_path[1];
     trees->rewards = trees->sums + block, trees->priors = trees->sums + 2 * block;
     trees->most = trees->least + all[1], trees->roots = trees->least + 2 * all[1];
     return 0;
@@ -100,17 +101,20 @@ static Py_ssize_t best(const Trees *trees, Py_ssize_t row, Py_ssize_t at, double
 static PyObject *select_leaves(PyObject *self, PyObject *const *args, Py_ssize_t given) {
     Trees trees = {.held = 0};
     PyObject *result = NULL;
-    if (given != 8) return PyErr_Format(PyExc_TypeError, "select takes 8 arguments, got %zd", given);
-    double discount = PyFloat_AsDouble(args[5]), base = PyFloat_AsDouble(args[6]), init = PyFloat_AsDouble(args[7]);
+    if (given != 9) return PyErr_Format(PyExc_TypeError, "select takes 9 arguments, got %zd", given);
+    double discount = PyFloat_AsDouble(args[6]), base = PyFloat_AsDouble(args[7]), init = PyFloat_AsDouble(args[8]);
     if (PyErr_Occurred() || take(&trees, args)) goto done;
+    Py_ssize_t of_ends[] = {trees.rows, 2};
+    int64_t *ends = array_of(&trees, args[5], 'q', 2, of_ends);
+    if (!ends) goto done;
     for (Py_ssize_t row = 0; row < trees.rows; row++) {
         int64_t node = 0, depth = 0;
         do {
-            if (is_index("node", node, trees.nodes) || is_index("depth", depth, trees.nodes)) goto done;
+            if (is_index("node", node, trees.nodes) || is_index("depth", depth, trees.deepest)) goto done;
             Py_ssize_t at = (row * trees.nodes + node) * trees.actions;
             Py_ssize_t action = best(&trees, row, at, discount, base, init);
-            int64_t *edge = trees.path + (row * trees.nodes + depth++) * 2;
-            edge[0] = node, edge[1] = action;
+            int64_t *edge = trees.path + (row * trees.deepest + depth++) * 2;
+            edge[0] = ends[2 * row] = node, edge[1] = ends[2 * row + 1] = action;
             trees.pending[at + action]++;
             node = trees.children[at + action];
         } while (node);
@@ -139,9 +143,9 @@ static PyObject *backup(PyObject *self, PyObject *const *args, Py_ssize_t given)
     for (Py_ssize_t row = 0; row < trees.rows; row++) {
         double value = values[row];
         int64_t depth = trees.depths[row], visits = 1;
-        if (is_index("depth", depth, trees.nodes + 1)) goto done;
+        if (is_index("depth", depth, trees.deepest + 1)) goto done;
         for (int64_t place = depth - 1; place >= 0; place--) {
-            const int64_t *edge = trees.path + (row * trees.nodes + place) * 2;
+            const int64_t *edge = trees.path + (row * trees.deepest + place) * 2;
             if (is_index("node", edge[0], trees.nodes) || is_index("action", edge[1], trees.actions)) goto done;
             Py_ssize_t at = (row * trees.nodes + edge[0]) * trees.actions + edge[1];
             if (place == depth - 1 && !trees.children[at]) trees.children[at] = new, trees.rewards[at] = rewards[row];

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -64,7 +65,13 @@ class Trees:
         self._latents = np.empty((rows, nodes, *roots.latents.shape[1:]), roots.latents.dtype)
         self._keys: list[list[int]] = []  # of the nodes, [N][B], where keys are chained
         self._nodes = 0
-        self._paths: list[tuple[np.ndarray, np.ndarray]] = []  # and depths, of the leaves that are inferred now
+        # Of the leaves that are inferred now: paths from the root, their lengths, and their last edges.
+        most = min(config.leaves, config.num_simulations)
+        deepest = math.ceil(config.num_simulations / most)  # an inference makes no tree deeper by more than one
+        self._paths = np.empty((most, rows, deepest, 2), dtype=np.int64)
+        self._depths = np.empty((most, rows), dtype=np.int64)
+        self._ends = np.empty((most, rows, 2), dtype=np.int64)
+        self._leaves = 0
         self._rows = np.arange(rows)
         self._add(roots, slice(None))
         priors = self._numbers[2, :, 0]
@@ -83,36 +90,25 @@ class Trees:
 
     def select(self, leaves: int) -> Leaves:
         """Choose that many leaves of each tree; ``expand`` takes what is inferred of them."""
-        rows, nodes = self._counts.shape[1:3]
-        self._paths = [
-            (np.empty((rows, nodes, 2), dtype=np.int64), np.empty(rows, dtype=np.int64)) for _ in range(leaves)
-        ]
-        for path, depths in self._paths:
-            arrays.select(self._counts, self._numbers, self._bounds, path, depths, *self._constants)
-        ends = np.stack([path[self._rows, depths - 1] for path, depths in self._paths])
-        parents = ends[:, :, 0]
-        keys = (
-            [self._keys[node][row] for line in parents.tolist() for row, node in enumerate(line)]
-            if self._keys
-            else None
-        )
-        return Leaves(
-            self._latents[self._rows, parents].reshape(parents.size, *self._latents.shape[2:]),
-            ends[:, :, 1].ravel(),
-            np.stack([depths for _, depths in self._paths]),
-            keys,
-        )
+        self._leaves = leaves
+        for leaf in range(leaves):
+            own = self._paths[leaf], self._depths[leaf], self._ends[leaf]
+            arrays.select(self._counts, self._numbers, self._bounds, *own, *self._constants)
+        parents, actions = self._ends[:leaves, :, 0], self._ends[:leaves, :, 1]
+        keys = None
+        if self._keys:
+            keys = [self._keys[node][row] for nodes in parents.tolist() for row, node in enumerate(nodes)]
+        latents = self._latents[self._rows, parents].reshape(parents.size, *self._latents.shape[2:])
+        return Leaves(latents, actions.ravel(), self._depths[:leaves].copy(), keys)
 
     def expand(self, found: Inference) -> None:
         """Make nodes of the selected leaves, and count their values."""
         rewards, values = found.rewards.astype(np.float64), found.values.astype(np.float64)
-        for leaf, (path, depths) in enumerate(self._paths):
-            rows = slice(leaf * len(depths), (leaf + 1) * len(depths))
-            node = self._add(found, rows)
-            discount = self._constants[0]
-            arrays.backup(
-                self._counts, self._numbers, self._bounds, path, depths, discount, node, rewards[rows], values[rows]
-            )
+        count, discount = len(self._rows), self._constants[0]
+        for leaf in range(self._leaves):
+            rows = slice(leaf * count, (leaf + 1) * count)
+            node, own = self._add(found, rows), (self._paths[leaf], self._depths[leaf])
+            arrays.backup(self._counts, self._numbers, self._bounds, *own, discount, node, rewards[rows], values[rows])
 
     def _add(self, found: Inference, rows: slice) -> int:
         """Keep what is known of new nodes, one of each tree, and return their number."""

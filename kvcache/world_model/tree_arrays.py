@@ -8,7 +8,7 @@ arguments first. All arrays are C-contiguous and are written to:
     numbers: ``[3, B, N, A]``, float64, likewise: sums of values, rewards, priors.
     bounds: ``[3, B]``, float64, of each tree: the least and the largest mean value that a node of it ever had, between
         which values are normalised; and the sum of the root's values.
-    path: ``[B, N, 2]``, int64: node and action of each edge from the root to the leaf.
+    path: ``[B, D, 2]``, int64, of trees at most D deep: node and action of each edge from the root to the leaf.
     depths: ``[B]``, int64: edges of each path.
 """
 
@@ -23,9 +23,10 @@ __all__ = ["backup", "select"]
 
 def select(
     counts: np.ndarray, numbers: np.ndarray, bounds: np.ndarray, path: np.ndarray, depths: np.ndarray,
-    discount: float, pb_c_base: float, pb_c_init: float,
+    ends: np.ndarray, discount: float, pb_c_base: float, pb_c_init: float,
 ) -> None:  # fmt: skip
-    """In each tree, follow the best children to one that has no node: write ``path`` and ``depths``.
+    """In each tree, follow the best children to one that has no node: write ``path`` and ``depths``, and the
+    last edges, to ``ends`` ``[B, 2]``, int64.
 
     Its edges become pending. A pending visit counts as one of the lowest value: later leaves of the same batch avoid it
     ("virtual loss").
@@ -42,6 +43,7 @@ def select(
         pending[rows, nodes, actions] += 1
         below = children[rows, nodes, actions]
         rows, nodes = rows[below > 0], below[below > 0]
+    ends[:] = path[np.arange(len(depths)), depths - 1]
 
 
 def _best(

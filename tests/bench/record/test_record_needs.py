@@ -4,6 +4,8 @@ import pytest
 from click.testing import CliRunner
 
 from kvbench.cli import main
+from kvbench.record import needs
+from kvcache import GEOMETRIES
 
 HUGE = {
     "search, environments": ["search", "--geometry", "pong", "--env-num", "1000000"],
@@ -28,3 +30,13 @@ def test_they_are_refused_in_one_line(tmp_path, monkeypatch, arguments):
     assert " needs about " in line
     assert " are free: give fewer --" in line
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("cache", ["legacy", "new"])
+def test_leaves_need_a_larger_batch_up_to_all_simulations(monkeypatch, cache):
+    needed = []
+    monkeypatch.setattr(needs, "require_memory", lambda name, needs, advice: needed.append(needs))
+    for leaves in (1, 8, 50, 51):
+        needs.require_for_searches("this search", GEOMETRIES["wide"], [cache], 1, leaves=leaves)
+    one, eight, all_of_them, more = needed
+    assert one + 7 * 8 * GEOMETRIES["wide"].entry_bytes() <= eight < all_of_them == more

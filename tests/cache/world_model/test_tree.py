@@ -117,15 +117,14 @@ class TestCompiled:
     def arrays(self):
         """Of 2 trees of 5 nodes and 3 actions."""
         shapes = {"counts": (3, 2, 5, 3), "numbers": (3, 2, 5, 3), "bounds": (3, 2), "path": (2, 5, 2), "depths": (2,)}
-        whole = {"counts", "path", "depths"}
+        shapes["ends"] = (2, 2)
+        whole = {"counts", "path", "depths", "ends"}
         return {name: np.zeros(shape, np.int64 if name in whole else np.float64) for name, shape in shapes.items()}
 
-    @pytest.mark.parametrize("name", ["counts", "numbers", "bounds", "path", "depths"])
+    @pytest.mark.parametrize("name", ["counts", "numbers", "bounds", "path", "depths", "ends"])
     def test_arrays_of_another_type_or_shape(self, compiled, arrays, name):
-        for wrong in (arrays[name][:, :1].copy() if arrays[name].ndim > 1 else arrays[name][:1].copy(), None):
-            given = arrays | {name: arrays[name].astype(np.float32) if wrong is None else wrong}
-            if name == "counts" and wrong is not None:
-                given["counts"] = arrays["counts"][:, :, :, :2].copy()
+        for wrong in (arrays[name][..., :1].copy(), arrays[name].astype(np.float32)):
+            given = arrays | {name: wrong}
             with pytest.raises(ValueError, match="another type or shape"):
                 compiled.select(*given.values(), 1.0, 20.0, 1.0)
 
@@ -146,17 +145,17 @@ class TestCompiled:
         arrays["depths"][:] = 1
         arrays[name][:] = value
         with pytest.raises(IndexError, match=f"{value} is not in 0.."):
-            compiled.backup(*arrays.values(), 1.0, 1, np.zeros(2), np.zeros(2))
+            compiled.backup(*list(arrays.values())[:5], 1.0, 1, np.zeros(2), np.zeros(2))
 
     def test_arguments_that_are_missing_or_no_numbers(self, compiled, arrays):
-        with pytest.raises(TypeError, match="select takes 8 arguments, got 1"):
+        with pytest.raises(TypeError, match="select takes 9 arguments, got 1"):
             compiled.select(1)
         with pytest.raises(TypeError, match="backup takes 9 arguments, got 0"):
             compiled.backup()
         with pytest.raises(TypeError):
             compiled.select(*arrays.values(), "1", 20.0, 1.0)
         with pytest.raises(ValueError, match="another type or shape"):
-            compiled.backup(*arrays.values(), 1.0, 1, np.zeros(3), np.zeros(2))
+            compiled.backup(*list(arrays.values())[:5], 1.0, 1, np.zeros(3), np.zeros(2))
 
     @pytest.mark.parametrize("seed", range(20))
     def test_any_numbers_are_the_same_bits_as_in_numpy(self, compiled, seed):
@@ -168,12 +167,12 @@ class TestCompiled:
         children = children * rng.integers(0, 2, (rows, nodes, actions))
         bounds = np.sort(rng.normal(size=(3, rows)), 0) * rng.integers(0, 2)
         arrays = [np.stack([visits, pending, children]), rng.normal(size=(3, rows, nodes, actions)), bounds]
-        arrays += [np.zeros((rows, nodes, 2), np.int64), np.zeros(rows, np.int64)]
+        arrays += [np.zeros((rows, nodes, 2), np.int64), np.zeros(rows, np.int64), np.zeros((rows, 2), np.int64)]
         outcomes = []
         for module in (tree_arrays, compiled):
             own = [each.copy() for each in arrays]
             module.select(*own, 0.997, 19652.0, 1.25)
-            module.backup(*own, 0.997, int(nodes) - 1, bounds[0] + 1, bounds[1] - 1)
+            module.backup(*own[:5], 0.997, int(nodes) - 1, bounds[0] + 1, bounds[1] - 1)
             outcomes.append(own)
         for one, other in zip(*outcomes, strict=True):
             assert np.array_equal(one, other)
