@@ -36,6 +36,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option(
     "--search", "searches", multiple=True, type=_FILE, help="A file of 'kvbench search --json'; several times."
 )
+@click.option("--gpu", "gpus", multiple=True, type=_FILE, help="A file of 'tox -e gpu'; several times.")
 @click.option("--output", type=_FOLDER, default=Path("reports/html"), help="Folder of the pages.")
 @click.option("--repository", type=_FOLDER, default=Path(), help="A checkout of what was measured.")
 @click.option(
@@ -49,12 +50,13 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 def report(output: Path, histories: int | None, command: str | None, **inputs: Any) -> None:
     """Make HTML pages of measurements; they need no network and no server.
 
-    There is a front page, and pages of regressions, of backends, of each trace and of each comparison of training runs.
+    There is a front page, and pages of regressions, of backends, of each trace, of each comparison of training runs and
+    of each card.
     """
     from kvbench.report import MOST_HISTORIES, Inputs, build_report
 
     if not any(inputs[each] for each in inputs if each not in ("repository", "since")):
-        kinds = "--results, --replay, --benchmark, --trace, --profile, --training or --search"
+        kinds = "--results, --replay, --benchmark, --trace, --profile, --training, --search or --gpu"
         raise click.UsageError(f"nothing to report: give {kinds}")
     given = Inputs(
         **inputs,

@@ -14,13 +14,14 @@ from kvbench.history.commits import read_commits
 from kvbench.history.series import History, read_history
 from kvbench.judge.change_points import Judgement, judge_history
 from kvbench.report import backends, capacities, comparisons, costs, front, regressions, trace_pages
+from kvbench.report.gpu import Gpu, read_gpu
 from kvbench.report.input_files import read_benchmarks, read_replays
 from kvbench.report.panels import Panel
 from kvbench.report.searches import Searches, read_searches
 from kvbench.report.site import Group, PageLink, ReportError, Site
 from kvbench.report.text import clean, file_name
+from kvbench.report.training import Training, read_training
 from kvbench.report.training import headlines as training_headlines
-from kvbench.report.training import read_training
 from kvbench.report.whole_searches import read_whole_searches, split_panels
 from kvbench.results.asv import load_machines
 from kvbench.results.decode import LeftOut
@@ -40,6 +41,7 @@ _KINDS = (
     ("profiles", "kvbench profile ..., then --profile FOLDER"),
     ("training runs", "kvbench train ... --json FILE, then --training FILE"),
     ("whole searches", "kvbench search ... --json FILE, then --search FILE"),
+    ("a GPU", "tox -e gpu on a machine that has one, then --gpu FILE"),
 )
 
 Progress = Callable[[str], None]
@@ -61,6 +63,7 @@ class Inputs:
         command: that makes the report, as a reader would repeat it.
         trainings: files of ``kvbench train --json``.
         searches: files of ``kvbench search --json``.
+        gpus: files of ``tox -e gpu``.
     """
 
     results: Path | None = None
@@ -74,6 +77,7 @@ class Inputs:
     command: str = "kvbench report"
     trainings: Sequence[Path] = ()
     searches: Sequence[Path] = ()
+    gpus: Sequence[Path] = ()
 
 
 def build_report(
@@ -134,6 +138,7 @@ class _Report:
             for path, name in _named_apart(inputs.trainings)
         }
         self.searches = [read_whole_searches(path, name) for path, name in _named_apart(inputs.searches)]
+        self.gpus = {f"{file_name('gpu', name)}.html": read_gpu(path, name) for path, name in _named_apart(inputs.gpus)}
         if inputs.profile is not None and not inputs.profile.is_dir():
             raise ReportError(inputs.profile, "no folder of profiles")
         self.profile = None if inputs.profile is None else read_profile_index(inputs.profile)
@@ -152,7 +157,7 @@ class _Report:
             PageLink(regressions.PAGE, "Regressions"),
             PageLink(BACKENDS, "Backends"),
             *(PageLink(file, each.name) for file, each in traces.items()),
-            *(PageLink(file, each.title) for file, each in self.trainings.items()),
+            *(PageLink(file, each.title) for file, each in self._whole_pages()),
         ]
         judgement = judge_history(self.history, self.commits)
         self.progress("regressions")
@@ -164,11 +169,15 @@ class _Report:
         for file, searches in traces.items():
             self.progress(searches.name)
             self._trace(file, searches)
-        for file, training in self.trainings.items():
-            self.progress(training.name)
-            self.site.pages(Path(file).stem, training.title, training.groups(), training.lead)
+        for file, each in self._whole_pages():
+            self.progress(each.name)
+            self.site.pages(Path(file).stem, each.title, each.groups(), each.lead)
         self.progress("front page")
         self._front(judgement, pages)
+
+    def _whole_pages(self) -> list[tuple[str, Training | Gpu]]:
+        """Files that are a page each, by its name."""
+        return [*self.trainings.items(), *self.gpus.items()]
 
     def _backends(self) -> None:
         replays, at_a_glance = self.replays, (backends.step_panels, backends.outcome_panels, backends.work_panels)
@@ -221,6 +230,7 @@ class _Report:
         sentence, changed = front.changed_table(judgement.change_points, self.commits, self.history, pages)
         given = (
             self.inputs.results, self.files, self.benchmarks, self.traces, self.profile, self.trainings, self.searches,
+            self.gpus,
         )  # fmt: skip
         absent = [kind for kind, value in zip(_KINDS, given, strict=True) if not value]
         not_measured = front.not_measured_table(found, self.files, self.history, absent, self.left_out)

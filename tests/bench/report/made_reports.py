@@ -16,6 +16,7 @@ from training_files import backend, results
 from kvbench.replay.summary import describe_trace
 from kvbench.report import Inputs, build_report
 from kvbench.results.decode import write_json
+from kvbench.results.gpu import GpuPart, GpuResults, GpuRow
 from kvbench.results.profile import FORMAT, INDEX, SCHEMA_VERSION
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import TraceHeader
@@ -61,6 +62,7 @@ def make_hostile(folder: Path) -> list[Path]:
         command=f"kvcache {SEEN}",
         trainings=[_training(folder / "training<script>.json")],
         searches=[_searches(folder / "search<script>.json")],
+        gpus=[_gpu(folder / "gpu<script>.json")],
     )
     (folder / "profile").mkdir()
     name = "<img src=x onerror=alert(1)>#?.json"
@@ -109,6 +111,14 @@ def _replay(folder: Path) -> Path:
         each["backends"][1]["name"] = HOSTILE
     file.write_text(json.dumps(content))
     return file
+
+
+def _gpu(path: Path) -> Path:
+    part = GpuPart(name=SEEN, status="failed", seconds=1, reason=SEEN)
+    row = GpuRow(part=SEEN, name=SEEN, value=1, unit=SEEN, wanted=SEEN, holds=False, reason=SEEN)
+    told = {"date": SEEN, "device": "cuda", "quick": True, "card": {"name": SEEN, SEEN: SEEN}, "machine": {SEEN: SEEN}}
+    write_json(path, GpuResults(**told, parts=[part], rows=[row]))
+    return path
 
 
 def _training(path: Path) -> Path:
