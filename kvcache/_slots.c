@@ -1,7 +1,7 @@
 /* slots.py, compiled, for FIFO, LRU and PRIORITY. Both do the same; slots.py has the documentation.
  *
- * FIFO and LRU link the slots in the order of their eviction. PRIORITY has them in a binary heap, and each slot knows its
- * place there. Whatever may run Python code (a key's __eq__, a priority's __lt__) runs while `busy` is set.
+ * FIFO and LRU link the slots in the order of their eviction. PRIORITY has them in a binary heap, and each slot knows
+ * its place there. Whatever may run Python code (a key's __eq__, a priority's __lt__) runs while `busy` is set.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -100,15 +100,16 @@ static int set_priority(Slots *self, Py_ssize_t slot, PyObject *priority) {
     return sift(self, each->before);
 }
 
-static int insert(Slots *self, Py_ssize_t slot, PyObject *priority) {
+/* The youngest key has this slot. `had_place`: an older one had it, whose place in the order is there still. */
+static int insert(Slots *self, Py_ssize_t slot, PyObject *priority, int had_place) {
     self->at[slot].age = self->next_age++;
     if (self->kind != PRIORITY) {
+        if (had_place) unlink_slot(self, slot);
+        else self->count++;
         link_last(self, slot);
-        self->count++;
         return 0;
     }
-    /* Below all others, until its priority is known. */
-    swap_in(self, self->count++, slot);
+    if (!had_place) swap_in(self, self->count++, slot); /* below all others, until its priority is known */
     PyObject *given = priority == Py_None ? PyFloat_FromDouble(0.0) : Py_NewRef(priority); /* DEFAULT_PRIORITY */
     int failed = given == NULL || set_priority(self, slot, given);
     Py_XDECREF(given);
@@ -164,7 +165,7 @@ static PyObject *find(Slots *self, PyObject *key) {
     return answer(slot);
 }
 
-/* Take the slot that is evicted next from its key. Returns it; NONE with an error. */
+/* Take the slot that is evicted next from its key, but not from the order. Returns it; NONE with an error. */
 static Py_ssize_t take_victim(Slots *self) {
     if (!self->count) {
         PyErr_SetString(PyExc_IndexError, "no slot is occupied");
@@ -172,8 +173,7 @@ static Py_ssize_t take_victim(Slots *self) {
     }
     Py_ssize_t slot = self->kind == PRIORITY ? self->heap[0] : self->first;
     Py_XSETREF(self->evicted, Py_NewRef(self->at[slot].key));
-    if (remove_slot(self, slot) || PyDict_DelItem(self->numbers, self->evicted)) return NONE;
-    return slot;
+    return PyDict_DelItem(self->numbers, self->evicted) ? NONE : slot;
 }
 
 static PyObject *claim(Slots *self, PyObject *const *args, Py_ssize_t given) {
@@ -198,7 +198,8 @@ static PyObject *claim(Slots *self, PyObject *const *args, Py_ssize_t given) {
         if (slot >= 0) {
             Py_XSETREF(self->at[slot].key, Py_NewRef(key));
             number = PyLong_FromSsize_t(slot);
-            if (!number || PyDict_SetItem(self->numbers, key, number) || insert(self, slot, priority)) Py_CLEAR(number);
+            if (!number || PyDict_SetItem(self->numbers, key, number) || insert(self, slot, priority, evicts))
+                Py_CLEAR(number);
         }
     }
     self->busy = 0;
@@ -209,8 +210,9 @@ static PyObject *claim(Slots *self, PyObject *const *args, Py_ssize_t given) {
 static PyObject *evict(Slots *self, PyObject *unused) {
     if (begin(self)) return NULL;
     Py_ssize_t slot = take_victim(self);
+    int failed = slot == NONE || remove_slot(self, slot);
     self->busy = 0;
-    if (slot == NONE) return NULL;
+    if (failed) return NULL;
     self->free[self->free_count++] = slot;
     return PyLong_FromSsize_t(slot);
 }
@@ -278,7 +280,7 @@ static PyObject *restore(Slots *self, PyObject *args) {
         }
         self->at[slot].key = Py_NewRef(key);
         PyObject *number = PyLong_FromSsize_t(slot);
-        if (number && !PyDict_SetItem(self->numbers, key, number)) insert(self, slot, priority);
+        if (number && !PyDict_SetItem(self->numbers, key, number)) insert(self, slot, priority, 0);
         Py_XDECREF(number);
     }
     self->busy = 0;
@@ -351,7 +353,8 @@ static PyMethodDef methods[] = {
 };
 
 static PyMemberDef members[] = {
-    {"evicted", T_OBJECT, offsetof(Slots, evicted), READONLY, NULL}, {"kind", T_INT, offsetof(Slots, kind), READONLY, NULL},
+    {"evicted", T_OBJECT, offsetof(Slots, evicted), READONLY, NULL},
+    {"kind", T_INT, offsetof(Slots, kind), READONLY, NULL},
     {"size", T_PYSSIZET, offsetof(Slots, size), READONLY, NULL}, {NULL, 0, 0, 0, NULL},
 };
 

@@ -23,7 +23,7 @@ except ImportError:  # it could not be compiled
 
 __all__ = ["PagedStorage", "Pages"]
 
-_ENTRIES_AT_ONCE = 64  # of a cleared storage: so no single call frees all that a search has stored
+_ENTRIES_AT_ONCE = 256  # of a cleared storage: so no single call frees all that a search has stored
 
 
 class Pages(TokenMemory):
@@ -44,7 +44,7 @@ class Pages(TokenMemory):
         self._ranges: list[range] = []  # the entries of each storage
         self._epochs: list[int] = []  # how often each storage was cleared
         self._written = [0]  # the epoch in which each entry was written
-        self._cleared: dict[int, int] = {}  # by storage: the end of the entries that may have been written before
+        self._cleared: dict[int, int] = {}  # by storage: the first entry that may still be of an older epoch
         self._free = np.zeros(0, dtype=np.int64)  # a stack
         self._free_count = 0
         self._next_serial = 1
@@ -69,10 +69,14 @@ class Pages(TokenMemory):
         self._dropped.clear()
         self._cleared.clear()
 
-    def charge(self, entry: int) -> int:
-        """Pages that were allocated for the entries registered with this one and that any table still holds."""
+    def owner_of(self, entry: int) -> int:
+        """The number of the storage that an entry was registered for."""
+        return self._owner_of[entry]
+
+    def charge(self, owner: int) -> int:
+        """Pages that were allocated for a storage and that any table still holds."""
         self._collect()
-        return int(self._charges[self._owner_of[entry]])
+        return int(self._charges[owner])
 
     @property
     def free(self) -> np.ndarray:
@@ -100,8 +104,12 @@ class Pages(TokenMemory):
     ) -> np.ndarray:
         self._begin()
         for entry in entries:
-            self.release(entry)
-            self._written[entry] = self._epochs[self._owner_of[entry]]
+            epoch = self._epochs[self._owner_of[entry]]
+            if self.sizes[entry]:
+                while self.sizes[entry] and self._written[entry] != epoch:
+                    self._free_some_cleared(self._owner_of[entry])
+                self.release(entry)
+            self._written[entry] = epoch
         count = sum(new)
         self._make_free(count)
         targets = np.empty((max(new), len(entries)), dtype=np.int64)
@@ -118,7 +126,7 @@ class Pages(TokenMemory):
         """Make at least that many pages free. Those of cleared entries are freed before the memory grows."""
         self._free_dropped()
         while self._free_count < count and self._cleared:
-            self._free_some_cleared()
+            self._free_some_cleared(next(iter(self._cleared)))
         if self._free_count < count:
             missing = count - self._free_count
             begin = self.take(missing)
@@ -135,21 +143,20 @@ class Pages(TokenMemory):
             self._dropped.append(self.tables[entry, self.longest - size : self.longest].copy())
             self.sizes[entry] = 0
 
-    def clear(self, entry: int) -> None:
-        """Free all entries that were registered with this one, in O(1).
+    def clear(self, owner: int) -> None:
+        """Free all entries of a storage, in O(1).
 
-        A new epoch of their storage begins. Entries of an older one are freed when they are written again or when pages
-        are needed.
+        A new epoch of it begins. Entries of an older one are freed when one of them is written again or when pages are
+        needed, some at once: one by one takes several times as long.
         """
-        owner = self._owner_of[entry]
         self._epochs[owner] += 1
-        self._cleared[owner] = self._ranges[owner].stop
+        self._cleared[owner] = self._ranges[owner].start
 
     def _collect(self) -> None:
         """Free all pages that only dropped tables and cleared entries hold."""
         self._free_dropped()
         while self._cleared:
-            self._free_some_cleared()
+            self._free_some_cleared(next(iter(self._cleared)))
 
     def _free_dropped(self) -> None:
         """Free the dropped pages that no table holds."""
@@ -158,12 +165,12 @@ class Pages(TokenMemory):
             self._dropped.clear()
             self._free_pages(pages)
 
-    def _free_some_cleared(self) -> None:
-        """Free the last entries of a cleared storage: these have most pages of their own. There is such a storage."""
-        owner, end = self._cleared.popitem()
-        begin = max(end - _ENTRIES_AT_ONCE, self._ranges[owner].start)
-        if begin > self._ranges[owner].start:
-            self._cleared[owner] = begin
+    def _free_some_cleared(self, owner: int) -> None:
+        """Free the next entries of a cleared storage."""
+        begin = self._cleared.pop(owner)
+        end = min(begin + _ENTRIES_AT_ONCE, self._ranges[owner].stop)
+        if end < self._ranges[owner].stop:
+            self._cleared[owner] = end
         sizes, written, epoch = self.sizes, self._written, self._epochs[owner]
         longest = max(sizes[begin:end])
         if longest:
@@ -215,7 +222,7 @@ class PagedStorage(TokenStorage):
     ) -> None:
         self.memory = Pages(spec) if memory is None else memory
         self.first = self.memory.register(pool_size)
-        self._pool_size = pool_size
+        self._owner = self.memory.owner_of(self.first)
         self._reserved = pool_size * TOKENS_PER_STEP if reserves else 0
         if page_limit is not None:
             self._reserved = min(self._reserved, page_limit)
@@ -226,13 +233,13 @@ class PagedStorage(TokenStorage):
     @property
     def charge(self) -> int:
         """Pages that were allocated for this storage and that any table still holds."""
-        return self.memory.charge(self.first)
+        return self.memory.charge(self._owner)
 
     def lacks_room(self, tokens: int) -> bool:
         return self._page_limit is not None and self.charge + tokens > self._page_limit
 
     def clear(self) -> None:
-        self.memory.clear(self.first)
+        self.memory.clear(self._owner)
 
     @property
     def slots_allocated(self) -> int:

@@ -42,12 +42,10 @@ def test_what_is_printed_of_bookkeeping(capsys, monkeypatch):
     assert re.findall(r"^16 slots, get \+ set, (.+): \d+\.\d\d times cachetools", output, re.MULTILINE) == peers
 
 
-@pytest.mark.parametrize("simulations", [0, 10])
-def test_a_clear_takes_as_long_whatever_is_stored(simulations):
-    """A clear is some 10 us of Python's calls; legacy's is as long, and grows."""
-    times = {name: min(laps) for name, laps in clear_times(8, simulations).items()}
-    for name, least in times.items():
-        assert least < 4 * times["legacy"], name
+def test_a_clear_of_any_storage_takes_about_as_long_as_legacys():
+    """Some 5 us of Python's calls; ``test_slots.py`` and ``test_paged.py`` show that it is O(1)."""
+    times = {name: min(laps) for name, laps in clear_times(4, 5).items()}
+    assert all(least < 4 * times["legacy"] for least in times.values()), times
 
 
 @pytest.mark.parametrize("geometry", ["cartpole", "pong"])
