@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fill_runs import LIGHTZERO, Cell
+from fill_runs import LIGHTZERO, SIMULATIONS, Cell
 
 from kvcache import GEOMETRIES
 
@@ -46,14 +47,15 @@ class Result:
         what = "forward over each batch / over legacy's" if self.forward else f"{self.against} / backend"
         return (
             f"{self.machine_line}\n{self.date}, against {self.baseline}; {what}: median (quartiles) of steps in turns, "
-            f"{len(self.seeds)} seeds x {self.searches} searches x 25 simulations, 8 environments"
+            f"seeds {', '.join(map(str, self.seeds))}; {self.searches} searches of {SIMULATIONS} simulations each, 8 "
+            "environments"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it; units are in the names."""
         values = asdict(self)
         del values["machine_line"]
-        return {**values, "lightzero": self.against == LIGHTZERO}
+        return {"command": sys.argv[1:], **values, "lightzero": self.against == LIGHTZERO, "simulations": SIMULATIONS}
 
 
 def shown(ratio: Sequence[float], digits: int = 1) -> str:

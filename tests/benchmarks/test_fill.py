@@ -47,7 +47,7 @@ def test_one_command_prints_every_geometry_and_fill(capsys, monkeypatch):
     assert all(re.fullmatch(r"\d+\.\d \(\d+\.\d to \d+\.\d\)", each) for row in rows.values() for each in row[2:])
     assert "cores" in output.splitlines()[0]
     assert "against legacy-0.2.0, not LightZero itself" in output
-    assert "1 seeds x 1 searches" in output
+    assert "seeds 0; 1 searches of" in output
     assert re.search(r"contents: \d{3,} lookups by 5 backends, all as stored", output)
 
 
