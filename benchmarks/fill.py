@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from fill_runs import AGAINST, LIGHTZERO, STORAGES, Cell, measure, verify
+from fill_runs import AGAINST, LIGHTZERO, STORAGES, Cell, Plan, measure, verify
 from fill_tables import Result, markdown, table_rows
 
 from kvbench.measure.machine import Machine
@@ -35,10 +35,8 @@ def main(arguments: list[str] | None = None) -> None:
     if given.forward and given.against == LIGHTZERO:
         sys.exit("--forward compares layouts of batches, and LightZero's is legacy's: leave --against out")
     baseline = "legacy" if given.forward else given.against
-    result = Result(
-        Machine.describe().to_dict(), str(Machine.describe()), f"{datetime.date.today()}", baseline, given.seeds,
-        given.searches, given.forward,
-    )  # fmt: skip
+    plan = Plan(given.seeds, given.searches, given.forward, given.processor_time)
+    result = Result(Machine.describe().to_dict(), str(Machine.describe()), f"{datetime.date.today()}", baseline, plan)
     print(result.heading, flush=True)
     # Garbage is collected before each measurement: looking through all that torch is made of takes long.
     gc.collect()
@@ -58,7 +56,7 @@ def _run(given: argparse.Namespace, result: Result) -> None:
     """Check, measure, and print line by line."""
     if not given.no_check:
         _check(given, result.against)
-    for cell in _cells(given, result.against):
+    for cell in _cells(given, result):
         result.cells.append(cell)
         if cell.backend == given.backend[-1]:
             print("\n".join(table_rows(result, result.cells[-len(given.backend) :])), flush=True)
@@ -70,10 +68,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fill", nargs="+", default=list(FILLS), choices=FILLS)
     parser.add_argument("--backend", nargs="+", default=list(STORAGES), choices=[*BACKENDS, LIGHTZERO])
     parser.add_argument("--against", default=AGAINST[0], choices=AGAINST)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--searches", type=int, default=4, help="searches that count, of each seed")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(Plan.seeds))
+    parser.add_argument("--searches", type=int, default=Plan.searches, help="searches that count, of each seed")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--forward", action="store_true", help="measure the attention over the batches instead")
+    parser.add_argument(
+        "--processor-time", action="store_true", help="count no time in which others have the processor"
+    )
     parser.add_argument("--no-check", action="store_true", help="leave the pass out that compares contents")
     parser.add_argument(
         "--markdown", action="store_true", help="print the tables of README.md and docs/storages.md too"
@@ -95,12 +96,11 @@ def _check(given: argparse.Namespace, baseline: str) -> None:
     print(f"contents: {lookups} lookups by {len(given.backend) + 1} backends, all as stored\n", flush=True)
 
 
-def _cells(given: argparse.Namespace, baseline: str) -> Iterator[Cell]:
+def _cells(given: argparse.Namespace, result: Result) -> Iterator[Cell]:
     for geometry in given.geometry:
         for fill in given.fill:
             for backend in given.backend:
-                pair = (baseline, backend)
-                yield measure(GEOMETRIES[geometry], fill, pair, given.seeds, given.searches, given.forward)
+                yield measure(GEOMETRIES[geometry], fill, (result.against, backend), result.plan)
 
 
 if __name__ == "__main__":

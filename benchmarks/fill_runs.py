@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,13 +18,34 @@ from kvbench.replay.lockstep import take_turns
 from kvbench.replay.passes import verify_replay
 from kvcache import CacheBackend, CacheConfig, Geometry, make_backend
 
-__all__ = ["AGAINST", "LIGHTZERO", "STORAGES", "Cell", "make", "measure", "verify"]
+__all__ = ["AGAINST", "LIGHTZERO", "SIMULATIONS", "STORAGES", "Cell", "Plan", "make", "measure", "verify"]
 
 LIGHTZERO = "lightzero"
 AGAINST = ("legacy-0.2.0", "legacy", LIGHTZERO)
 STORAGES = ("new:paged", "new:paged-resident", "new:slab", "new:private")
 SIMULATIONS = 25
 INIT_SLOTS = 2  # LightZero 0.2.0's: only the last root is looked up
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured of every cell.
+
+    Attributes:
+        seeds: of the traces.
+        searches: that count, of each seed.
+        forward: whether the attention over the batches is timed instead of the steps.
+        processor_time: whether time counts only while this process runs: others on the machine then add less to it.
+    """
+
+    seeds: Sequence[int] = (0, 1, 2)
+    searches: int = 4
+    forward: bool = False
+    processor_time: bool = False
+
+    @property
+    def stopwatch(self) -> HostStopwatch:
+        return HostStopwatch(time.process_time_ns if self.processor_time else time.perf_counter_ns)
 
 
 @dataclass(frozen=True)
@@ -65,15 +87,14 @@ def _config(geometry: Geometry) -> CacheConfig:
     return CacheConfig(replace(geometry, num_simulations=SIMULATIONS), init_pool_size=INIT_SLOTS)
 
 
-def measure(
-    geometry: Geometry, fill: str, pair: tuple[str, str], seeds: Sequence[int], searches: int, forward: bool = False
-) -> Cell:
+def measure(geometry: Geometry, fill: str, pair: tuple[str, str], plan: Plan) -> Cell:
     """Time a baseline and a backend in turns, each seed with fresh ones. A seed's first search is not counted."""
     laps: list[np.ndarray] = []
     longest: list[int] = []
     strided: list[int] = []
-    for seed in seeds:
-        clocks, contents = _run(geometry, fill, pair, seed, searches + 1, forward)
+    forward = plan.forward
+    for seed in plan.seeds:
+        clocks, contents = _run(geometry, fill, pair, seed, plan)
         found = [content.laps if forward else clocks[name].steps for name, content in contents.items()]
         laps.append(np.array(found, dtype=float)[:, SIMULATIONS:])
         longest += clocks[pair[1]].longest[SIMULATIONS:]
@@ -88,15 +109,15 @@ def measure(
     )  # fmt: skip
 
 
-def _run(geometry: Geometry, fill: str, pair: tuple[str, str], seed: int, searches: int, forward: bool) -> Any:
+def _run(geometry: Geometry, fill: str, pair: tuple[str, str], seed: int, plan: Plan) -> Any:
     config, contents = _config(geometry), Contents(geometry)
-    stopwatch = HostStopwatch()
+    stopwatch = plan.stopwatch
     drivers: dict[str, Any] = {}
     for name in pair:
         backend = make(name, config)
         backend.position_shift = contents.position_shift("cpu", config.dtype)
-        drivers[name] = AttendingContent(backend, stopwatch) if forward else FillerContent(backend)
-    steps = filled(config.geometry, fill, seed, searches)
+        drivers[name] = AttendingContent(backend, stopwatch) if plan.forward else FillerContent(backend)
+    steps = filled(config.geometry, fill, seed, plan.searches + 1)
     return take_turns(steps, drivers, Latents(geometry.embed_dim, "cpu"), stopwatch), drivers
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fill_runs import LIGHTZERO, Cell
+from fill_runs import LIGHTZERO, SIMULATIONS, Cell, Plan
 
 from kvcache import GEOMETRIES
 
@@ -22,9 +23,7 @@ class Result:
         machine_line: the same, for people.
         date: of the run.
         against: the baseline: LightZero's own methods, or which legacy cache.
-        seeds: of the traces.
-        searches: that count, of each seed.
-        forward: whether the attention over the batches was measured.
+        plan: of every cell.
         cells: by geometry, fill and backend, in this order.
     """
 
@@ -32,9 +31,7 @@ class Result:
     machine_line: str
     date: str
     against: str
-    seeds: list[int]
-    searches: int
-    forward: bool
+    plan: Plan
     cells: list[Cell] = field(default_factory=list)
 
     @property
@@ -43,17 +40,21 @@ class Result:
 
     @property
     def heading(self) -> str:
-        what = "forward over each batch / over legacy's" if self.forward else f"{self.against} / backend"
+        plan = self.plan
+        what = "forward over each batch / over legacy's" if plan.forward else f"{self.against} / backend"
+        clock = "processor time, " if plan.processor_time else ""
         return (
-            f"{self.machine_line}\n{self.date}, against {self.baseline}; {what}: median (quartiles) of steps in turns, "
-            f"{len(self.seeds)} seeds x {self.searches} searches x 25 simulations, 8 environments"
+            f"{self.machine_line}\n{self.date}, against {self.baseline}; {what}: {clock}median (quartiles) of steps "
+            f"in turns, seeds {', '.join(map(str, plan.seeds))}; {plan.searches} searches of {SIMULATIONS} simulations "
+            "each, 8 environments"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it; units are in the names."""
         values = asdict(self)
         del values["machine_line"]
-        return {**values, "lightzero": self.against == LIGHTZERO}
+        values |= values.pop("plan")
+        return {"command": sys.argv[1:], **values, "lightzero": self.against == LIGHTZERO, "simulations": SIMULATIONS}
 
 
 def shown(ratio: Sequence[float], digits: int = 1) -> str:
@@ -67,9 +68,9 @@ def _tokens(cell: Cell) -> str:
 
 def table_rows(result: Result, cells: Sequence[Cell]) -> list[str]:
     """One geometry and fill on all backends; before the first one, the table's head."""
-    digits = 2 if result.forward else 1
+    digits = 2 if result.plan.forward else 1
     ratios = [shown(each.ratio, digits) for each in cells]
-    if result.forward:
+    if result.plan.forward:
         ratios = [
             f"{ratio}, {each.strided_bytes} strided bytes" if each.strided_bytes else ratio
             for ratio, each in zip(ratios, cells, strict=True)
@@ -95,7 +96,7 @@ def markdown(result: Result) -> str:
         whole.cells += cells
         detailed += table_rows(whole, cells)
     parts = ["\ndocs/storages.md:\n", *detailed]
-    if not result.forward:
+    if not result.plan.forward:
         parts = ["\nREADME.md:\n", *_headline(result), *parts]
     return "\n".join(parts)
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import time
 from dataclasses import replace
 
 import fill
@@ -47,7 +48,7 @@ def test_one_command_prints_every_geometry_and_fill(capsys, monkeypatch):
     assert all(re.fullmatch(r"\d+\.\d \(\d+\.\d to \d+\.\d\)", each) for row in rows.values() for each in row[2:])
     assert "cores" in output.splitlines()[0]
     assert "against legacy-0.2.0, not LightZero itself" in output
-    assert "1 seeds x 1 searches" in output
+    assert "seeds 0; 1 searches of" in output
     assert re.search(r"contents: \d{3,} lookups by 5 backends, all as stored", output)
 
 
@@ -56,7 +57,7 @@ def test_one_command_prints_every_geometry_and_fill(capsys, monkeypatch):
     [("start", 1, 5), ("middle", 9, 13), ("full", 17, 17), ("sliding", 17, 17), ("unequal", 17, 17)],
 )
 def test_what_is_timed_is_as_full_as_it_says(name, shortest, longest):
-    cell = fill_runs.measure(LONG, name, ("legacy-0.2.0", "new:paged"), [0], 2)
+    cell = fill_runs.measure(LONG, name, ("legacy-0.2.0", "new:paged"), fill_runs.Plan([0], 2))
     assert shortest <= cell.shortest <= cell.longest <= longest
 
 
@@ -72,7 +73,7 @@ def test_a_pair_is_timed_in_turns_and_the_first_search_of_a_seed_is_not_counted(
         return clocks
 
     monkeypatch.setattr(fill_runs, "take_turns", turns)
-    cell = fill_runs.measure(LONG, "full", ("legacy-0.2.0", "new:slab"), [0, 1], 2)
+    cell = fill_runs.measure(LONG, "full", ("legacy-0.2.0", "new:slab"), fill_runs.Plan([0, 1], 2))
     assert [names for names, _ in seen] == [["legacy-0.2.0", "new:slab"]] * 2
     assert (cell.ratio, cell.by_seed) == ((4.0, 4.0, 4.0), [4.0, 4.0])
     assert (cell.baseline_us, cell.us) == (0.04, 0.01)
@@ -99,7 +100,7 @@ def test_markdown_has_the_worst_and_the_best_fill_of_each_geometry():
 
     ratios = {"new:paged": (9.0, 2.5), "new:slab": (8.0, 2.25), "new:private": (2.0, 2.75)}
     cells = [cell(name, each, ratios[each][at]) for at, name in enumerate(("start", "sliding")) for each in ratios]
-    result = fill_tables.Result({}, "a machine", "2026-11-26", "legacy-0.2.0", [0], 4, False, cells)
+    result = fill_tables.Result({}, "a machine", "2026-11-26", "legacy-0.2.0", fill_runs.Plan(), cells)
     text = fill_tables.markdown(result)
     readme, docs = text.split("docs/storages.md:")
     assert (
@@ -144,6 +145,13 @@ def test_wrong_contents_end_it_before_anything_is_timed(monkeypatch):
     monkeypatch.setattr(fill, "measure", lambda *_: pytest.fail("timed"))
     with pytest.raises(SystemExit, match="cartpole, start, new:slab: wrong contents: "):
         run()
+
+
+def test_processor_time_is_said_and_counts_no_waiting(capsys):
+    waiting, working = (fill_runs.Plan(processor_time=each).stopwatch.time(time.sleep, 0.05)[1][0] for each in (0, 1))
+    assert working < 10_000_000 < waiting
+    run("--fill", "start", "--backend", "new:slab", "--no-check", "--processor-time")
+    assert "legacy-0.2.0 / backend: processor time, median" in capsys.readouterr().out
 
 
 def test_lightzero_has_no_layout_of_its_own_to_compare():
