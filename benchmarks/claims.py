@@ -2,13 +2,15 @@
 
 Usage: python benchmarks/claims.py [sweep] [bookkeeping] [allocations] [recurrent-step] [storages] [batch-sizes]
        [parts] [same-search] [same-search-full] [sliding] [capacities] [small-pools] [validation] [uncached]
-       [padding] [hit-rate] [bandwidth] [overhead]   (default: all but same-search-full, which takes 35 min)
+       [padding] [hit-rate] [bandwidth] [overhead] [compiled]
+       (default: all but same-search-full, which takes 35 min)
 """
 
 from __future__ import annotations
 
 import sys
 
+import compiled_claims
 import cost_claims
 import model_claims
 import pool_claims
@@ -36,6 +38,7 @@ CLAIMS = {
     "hit-rate": replay_claims.hit_rate,
     "bandwidth": cost_claims.bandwidth,
     "overhead": cost_claims.overhead,
+    "compiled": compiled_claims.compiled,
 }
 
 
