@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/claims.py [sweep] [bookkeeping] [clearing] [allocations] [recurrent-step] [storages]
        [batch-sizes] [fills] [forward] [parts] [same-search] [same-search-full] [sliding] [capacities] [small-pools]
-       [validation] [uncached] [padding] [hit-rate] [bandwidth] [overhead]
+       [validation] [uncached] [padding] [hit-rate] [bandwidth] [overhead] [compiled]
        (default: all but same-search-full, which takes 35 min)
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 
+import compiled_claims
 import cost_claims
 import fill
 import model_claims
@@ -41,6 +42,7 @@ CLAIMS = {
     "hit-rate": replay_claims.hit_rate,
     "bandwidth": cost_claims.bandwidth,
     "overhead": cost_claims.overhead,
+    "compiled": compiled_claims.compiled,
 }
 
 

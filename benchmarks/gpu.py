@@ -50,7 +50,7 @@ class Part(NamedTuple):
 
 # In order of value: what comes last has what time is left.
 PARTS = {
-    "tests": Part(tests, 150),
+    "tests": Part(tests, 180),
     "contents": Part(contents, 120),
     "counts": Part(counts, 60),
     "steps": Part(steps, 60),

@@ -106,7 +106,7 @@ def profiled(setting: Setting, call: Callable[[], object], times: int) -> Counte
 def _names(setting: Setting, calls: Iterable[Callable[[], object]]) -> Iterator[str]:
     activity = torch.profiler.ProfilerActivity
     activities = [activity.CPU, activity.CUDA] if setting.device == "cuda" else [activity.CPU]
-    with torch.profiler.profile(activities=activities, acc_events=True) as profile:
+    with torch.profiler.profile(activities=activities) as profile:
         for call in calls:
             call()
     for event in profile.events() or ():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -26,6 +27,8 @@ def tests(setting: Setting) -> Iterator[GpuRow]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "results.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", f"--junitxml={report}"]
+        if find_spec("xdist") and not setting.quick:  # most of the time goes into compiling kernels
+            command += ["-n", "4"]
         files = [str(_TESTS / each) for each in chosen]
         done = subprocess.run(
             [*command, *files], cwd=_TESTS.parents[1], env=os.environ, capture_output=True, text=True, check=False

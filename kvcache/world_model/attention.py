@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -54,8 +54,8 @@ class ReadOnlyContext:
     def __init__(self, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
         self.layers = [_ReadOnlyLayer(*layer) for layer in layers]
 
-    def __iter__(self) -> Iterator[_ReadOnlyLayer]:
-        return iter(self.layers)
+    def __getitem__(self, layer: int) -> _ReadOnlyLayer:
+        return self.layers[layer]
 
     @property
     def size(self) -> int:

@@ -145,8 +145,8 @@ class Transformer(nn.Module):
         else:
             turned = rotation(positions, self.geometry.head_dim, x.dtype)
         mask = self._mask(x.shape[1], cache.size, padding, x.device)
-        for block, layer in zip(self.blocks, cache, strict=True):
-            x = block(x, turned, layer, mask, attend)
+        for number, block in enumerate(self.blocks):
+            x = block(x, turned, cache[number], mask, attend)
         result: Tensor = self.norm(x)
         return result
 

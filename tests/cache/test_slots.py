@@ -1,5 +1,6 @@
 """Slots: in C and in Python they give the same slots and victims, and neither searches."""
 
+import contextlib
 import copy
 import gc
 import math
@@ -162,6 +163,35 @@ class Counted:
         return self.number == other.number
 
     __hash__ = None
+
+
+class Caller:
+    """A key that makes a call when it is compared."""
+
+    def __init__(self, call):
+        self.call = call
+
+    def __hash__(self):
+        return 1
+
+    def __eq__(self, other):
+        self.call()
+        return self is other
+
+
+@each_strategy
+@pytest.mark.parametrize("method", ["find", "claim"])
+def test_a_key_that_evicts_while_it_is_looked_up_harms_nothing(strategy, method):
+    pytest.importorskip("kvcache._slots", reason="not compiled")
+    slots = make_slots(strategy, 3)
+    slots.claim(Caller(slots.evict), None)
+    slots.claim(2, None)
+    with contextlib.suppress(RuntimeError):
+        getattr(slots, method)(Caller(slots.evict), *([None] if method == "claim" else []))
+    while len(slots):
+        slots.evict()
+    assert len({slots.claim(key, None) for key in range(10, 13)}) == 3
+    assert [slots.find(key) is not None for key in range(10, 13)] == [True] * 3
 
 
 @pytest.mark.parametrize("slots", [16, 4096])

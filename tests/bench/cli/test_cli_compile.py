@@ -1,4 +1,4 @@
-"""``kvbench search --compile``: the same searches, how often something was compiled, and a line where nothing can."""
+"""``kvbench search --compile``: the same searches, a count of compilations, and a line where torch cannot compile."""
 
 from click.testing import CliRunner
 

@@ -161,7 +161,7 @@ def test_attention_beside_a_context_is_attention_to_all_of_it():
     mask = torch.tensor([True, False, True, True, True]).view(1, 1, 1, 5)
     for each in (None, mask):
         cache._k_cache._size = cache._v_cache._size = 4
-        (beside,) = ReadOnlyContext([cache.get()])
+        beside = ReadOnlyContext([cache.get()])[0]
         found = attend_beside(beside, query, key, value, each)
         wanted = append_and_attend(cache, query, key, value, each)
         assert torch.allclose(found, wanted, atol=1e-6)
