@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ class KnownContexts:
         """A new context of one token: ``[L, 2, H, 1, D]``."""
         identity = generated_context(key)
         numbers = self._tokens.add([mix(identity, 0)])
-        self._histories.add(EMPTY_CONTEXT, identity, key, numbers, (0, 1))
+        self._histories.add(EMPTY_CONTEXT, identity, key, numbers.tolist(), (0, 1))
         return self._tensor(numbers, np.zeros(1, dtype=np.int64))
 
     def extend(self, contexts: Sequence[int], keys: Sequence[int], appended: int) -> torch.Tensor:
@@ -51,7 +52,7 @@ class KnownContexts:
         identities = [extend_context(context, key) for context, key in zip(before, keys, strict=True)]
         seeds = mix_rows(np.array(identities, dtype=np.uint64)[:, None], np.arange(appended, dtype=np.uint64))
         numbers = self._tokens.add(seeds.ravel().tolist()).reshape(seeds.shape)
-        rows = zip(contexts, identities, keys, numbers, sizes, strict=True)
+        rows = zip(contexts, identities, keys, numbers.tolist(), sizes, strict=True)
         for context, identity, key, new, size in rows:
             if context != UNKNOWN:
                 self._histories.add(context, identity, key, new, self._geometry.window(size + appended))
@@ -82,12 +83,13 @@ class KnownContexts:
         inside = np.flatnonzero((sizes > 0) & (starts >= 0) & (starts + sizes <= width))
         if len(inside):
             contexts[inside] = self._candidates(tensors, inside, (starts + sizes)[inside] - 1, sizes[inside])
-        numbers = np.zeros((len(sizes), width), dtype=np.int64)
-        places = np.full_like(numbers, _PADDING)
-        for row in np.flatnonzero(contexts > EMPTY_CONTEXT).tolist():
-            live = slice(starts[row], starts[row] + sizes[row])
-            numbers[row, live] = self._histories.tokens(contexts[row])
-            places[row, live] = np.arange(sizes[row])
+        places = np.arange(width) - starts[:, None]
+        live = (places >= 0) & (places < sizes[:, None]) & (contexts > EMPTY_CONTEXT)[:, None]
+        numbers = np.zeros(live.shape, dtype=np.int64)
+        numbers[live] = list(
+            chain.from_iterable(map(self._histories.tokens, contexts[contexts > EMPTY_CONTEXT].tolist()))
+        )
+        places[~live] = _PADDING
         contexts[_differing_rows(tensors, self._contents(numbers, places))] = UNKNOWN
         found: list[int] = contexts.tolist()
         return found

@@ -14,13 +14,13 @@ from kvcache import TOKENS_PER_STEP, CacheConfig, Scope
 __all__ = ["Needs", "bytes_of_pools", "require_for_events", "require_for_replay"]
 
 _EVENT_BYTES = 250  # of one event among a replay's steps
-_STORE_BYTES = 2_000  # of what the passes keep of a stored context, without its tokens
+_STORE_BYTES = 500  # of what the passes keep of a stored context
 _PAGE_EVENT_BYTES = 2_000  # with the tables and figures of its page
 
 _SLOT_BYTES = 200  # of a slot without its content: lists, and dictionaries of keys
 _BATCHES = 4  # copies of a batch at once: rows, batch, what the model appends, what is checked
 _GROWTH = 2.25  # shared memory grows by a quarter, and old and new are there at once
-_REMEMBERED_TOKENS = 4096
+_REMEMBERED = 4096  # tokens, and contexts with their tokens' numbers
 _ALWAYS = 2**26  # whatever is replayed
 
 
@@ -91,7 +91,7 @@ def require_for_replay(name: str, config: CacheConfig, backends: Sequence[str], 
     geometry = config.geometry
     token = geometry.num_layers * 2 * geometry.embed_dim
     contents = geometry.context_length * token + 2 * config.entry_bytes  # positions, a generated context
-    contents += min(_REMEMBERED_TOKENS, 2 * needs.stored) * token + needs.stored * 8 * geometry.context_length
+    contents += min(_REMEMBERED, 2 * needs.stored) * (token + 8 * geometry.context_length)
     needed = (sum(pools) if at_once else max(pools, default=0)) + contents + needs.stored * _STORE_BYTES + _ALWAYS
     advice = "give a smaller --capacity, fewer --backend or fewer --searches, or a machine with more memory"
     require_memory(name, needed, advice, config.device)

@@ -25,6 +25,8 @@ class Outcome(Enum):
     CONTEXT_MISMATCH = "context mismatch"  # the right key's, with another history
     WRONG_CONTENT = "wrong content"  # nothing that was ever stored: damaged
 
+    __hash__ = object.__hash__  # Enum's is several times as slow, and outcomes are counted for every lookup
+
 
 def by_name(counts: Counter[Outcome]) -> dict[str, int]:
     """Every outcome's count, under its name in JSON."""

@@ -46,20 +46,19 @@ class Tokens:
     def contents(self, numbers: np.ndarray) -> np.ndarray:
         """``[..., N]``, int8, of an array of numbers; zeros where there is no token."""
         places = self._places[numbers]
-        if np.any((places == 0) & (numbers != _NO_TOKEN)):
-            self._remember(numbers)
+        missing = numbers[(places == 0) & (numbers != _NO_TOKEN)]
+        if len(missing):
+            self._remember(missing, numbers)
             places = self._places[numbers]
         found: np.ndarray = self._remembered.take(places, axis=0)
         return found
 
-    def _remember(self, numbers: np.ndarray) -> None:
-        wanted = np.unique(numbers[numbers != _NO_TOKEN])
-        missing = wanted[self._places[wanted] == 0]
-        if self._used + len(missing) > len(self._remembered):
+    def _remember(self, missing: np.ndarray, wanted: np.ndarray) -> None:
+        if self._used + len(missing) > len(self._remembered):  # forget all others
             self._places[:] = 0
-            self._used, missing = 1, wanted
-            if len(wanted) >= len(self._remembered):
-                self._remembered = np.zeros((2 * len(wanted), self._contents.width), dtype=np.int8)
+            self._used, missing = 1, np.unique(wanted[wanted != _NO_TOKEN])
+            if len(missing) >= len(self._remembered):
+                self._remembered = np.zeros((2 * len(missing), self._contents.width), dtype=np.int8)
         places = np.arange(self._used, self._used + len(missing))
         made = self._contents.tokens(np.frombuffer(self._seeds, dtype=np.uint64)[missing])
         made[:, : self.digits] = missing[:, None] // self._powers % _BASE - _BASE // 2
@@ -86,20 +85,22 @@ class Histories:
         self._first, self._appended = array("q", [0]), array("i", [0])
         self.sizes = array("i", [0])
         self._by_last_token = np.zeros(_REMEMBERED, dtype=np.int32)
-        self._recent: dict[int, np.ndarray] = {}
+        self._recent: dict[int, list[int]] = {}
 
-    def add(self, parent: int, identity: int, key: int, appended: np.ndarray, window: tuple[int, int]) -> None:
+    def add(self, parent: int, identity: int, key: int, appended: list[int], window: tuple[int, int]) -> None:
         """A context: ``window`` is (first, count) of the parent's tokens and the appended ones that it has."""
         number, (first, count) = len(self.sizes), window
-        tokens = np.concatenate([self.tokens(parent), appended])[first : first + count]
-        for column, value in (
-            (self.identities, identity), (self.keys, key), (self._parents, parent), (self._windows, first),
-            (self._first, int(appended[0])), (self._appended, len(appended)), (self.sizes, len(tokens)),
-        ):  # fmt: skip
-            column.append(value)
+        tokens = (self.tokens(parent) + appended)[first : first + count]
+        self.identities.append(identity)
+        self.keys.append(key)
+        self._parents.append(parent)
+        self._windows.append(first)
+        self._first.append(appended[0])
+        self._appended.append(len(appended))
+        self.sizes.append(len(tokens))
         self._remember(number, tokens)
-        if len(tokens):
-            last = int(tokens[-1])
+        if tokens:
+            last = tokens[-1]
             if last >= len(self._by_last_token):
                 self._by_last_token = np.concatenate([self._by_last_token, np.zeros(last + 1, dtype=np.int32)])
             self._by_last_token[last] = number
@@ -115,21 +116,21 @@ class Histories:
         sizes: np.ndarray = np.frombuffer(self.sizes, dtype=np.int32)[contexts]
         return sizes
 
-    def tokens(self, context: int) -> np.ndarray:
+    def tokens(self, context: int) -> list[int]:
         """Numbers of the context's tokens."""
         above = []
         while context not in self._recent and context != EMPTY_CONTEXT:
             above.append(context)
             context = self._parents[context]
-        tokens = self._recent.get(context, np.zeros(0, dtype=np.int64))
+        tokens = self._recent.get(context, [])
         for each in reversed(above):
-            appended = np.arange(self._first[each], self._first[each] + self._appended[each])
+            appended = range(self._first[each], self._first[each] + self._appended[each])
             first = self._windows[each]
-            tokens = np.concatenate([tokens, appended])[first : first + self.sizes[each]]
+            tokens = [*tokens, *appended][first : first + self.sizes[each]]
             self._remember(each, tokens)
         return tokens
 
-    def _remember(self, context: int, tokens: np.ndarray) -> None:
+    def _remember(self, context: int, tokens: list[int]) -> None:
         self._recent[context] = tokens
         if len(self._recent) > _REMEMBERED:
             del self._recent[next(iter(self._recent))]

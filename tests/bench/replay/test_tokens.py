@@ -86,19 +86,19 @@ class TestHistories:
                 appended = range(last + 1, last + 1 + count)
                 last += count
                 window = TINY.window(len(plain.all[parent]) + count)
-                histories.add(parent, pick, pick + 1, np.array(appended), window)
+                histories.add(parent, pick, pick + 1, list(appended), window)
                 plain.add(parent, appended, window)
             for number, tokens in enumerate(plain.all):
-                assert histories.tokens(number).tolist() == tokens
+                assert histories.tokens(number) == tokens
             assert histories.sizes_of(np.arange(len(plain.all))).tolist() == [len(each) for each in plain.all]
             assert len(histories._recent) <= remembered
 
     def test_a_context_is_known_by_its_last_token(self):
         histories = Histories()
-        histories.add(EMPTY_CONTEXT, 70, 7, np.array([1]), (0, 1))
-        histories.add(1, 80, 8, np.array([2, 3]), (0, 3))
-        histories.add(2, 90, 9, np.array([4, 5]), (2, 2))  # the window's end is cut off: token 4 is the last
+        histories.add(EMPTY_CONTEXT, 70, 7, [1], (0, 1))
+        histories.add(1, 80, 8, [2, 3], (0, 3))
+        histories.add(2, 90, 9, [4, 5], (2, 2))  # the window's end is cut off: token 4 is the last
         assert histories.ending_with(np.array([0, 1, 2, 3, 4, 5, 10**6])).tolist() == [0, 1, 0, 2, 3, 0, 0]
         assert (histories.keys[3], histories.identities[3]) == (9, 90)
-        histories.add(1, 91, 9, np.array([6, 3]), (0, 3))
+        histories.add(1, 91, 9, [6, 3], (0, 3))
         assert histories.ending_with(np.array([3])).tolist() == [4]  # the newest
