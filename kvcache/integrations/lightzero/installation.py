@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import gc
 import importlib
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -105,6 +106,9 @@ def install() -> str:
     if not _installations:
         world_model = importlib.import_module(_MODULE).WorldModel
         _installations.append(_Installation(world_model, _adapter(world_model)))
+        log = logging.getLogger("kvcache")
+        if log.level == logging.NOTSET:  # LightZero lets the root logger print all, and pools debug each eviction
+            log.setLevel(logging.INFO)
     return _installations[0].adapter.name
 
 

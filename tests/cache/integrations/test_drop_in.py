@@ -7,6 +7,7 @@ checkout of main first in ``PYTHONPATH``. What only main has is in ``test_lightz
 import copy
 import gc
 import io
+import logging
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -51,6 +52,21 @@ def outputs(searches=12, rows=lambda step: 3, restart_every=9, **config):
 
 def world_model_of(driver):
     return driver.model.world_model
+
+
+def test_lightzero_lets_all_be_printed_but_evictions_are_not():
+    lightzero.uninstall()
+    log = logging.getLogger("kvcache")
+    log.setLevel(logging.NOTSET)
+    lightzero.install()
+    assert logging.getLogger().level == logging.DEBUG, "LightZero's root logger: else nothing is to be kept quiet"
+    assert not logging.getLogger("kvcache.pool").isEnabledFor(logging.DEBUG)
+    assert log.isEnabledFor(logging.INFO)
+    log.setLevel(logging.DEBUG)
+    lightzero.uninstall()
+    lightzero.install()
+    assert log.level == logging.DEBUG
+    log.setLevel(logging.NOTSET)
 
 
 class TestSameAsLightZero:
