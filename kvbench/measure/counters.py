@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
+from operator import add, attrgetter
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -41,13 +42,10 @@ class Counts:
     synchronisations: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.tensor_ops + other.tensor_ops,
-            self.bytes_copied + other.bytes_copied,
-            self.allocations + other.allocations,
-            self.bytes_allocated + other.bytes_allocated,
-            self.synchronisations + other.synchronisations,
-        )
+        return Counts(*map(add, _values(self), _values(other)))
+
+
+_values = attrgetter(*(each.name for each in fields(Counts)))
 
 
 class _Operation(NamedTuple):
@@ -117,8 +115,8 @@ class PlainCounter(DispatchMode):
             return result  # a view in effect: reshape, contiguous or to() that had nothing to do
         counts = self.counts
         counts.tensor_ops += 1
+        counts.allocations += len(fresh)
         for storage in fresh.values():
-            counts.allocations += 1
             counts.bytes_allocated += storage.nbytes()
         if about.written is not None:
             counts.bytes_copied += args[about.written].nbytes
