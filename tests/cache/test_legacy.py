@@ -241,8 +241,8 @@ class TestPool:
 
 
 @pytest.mark.parametrize("variant", [LEGACY, LEGACY_0_2_0], ids=lambda each: each.name)
-def test_a_batch_with_more_hits_than_environments_overwrites_its_own_rows(variant):
-    """The scratch pool is a circle of env_num slots too; no search asks for so much, a reanalysis looks nothing up."""
+def test_a_batch_with_more_hits_than_environments_has_a_scratch_slot_for_each_row(variant):
+    """LightZero's scratch pool is a circle of env_num slots: a search of several leaves would overwrite its own rows."""
     cache = LegacyCache(CacheConfig(GEOMETRY, init_pool_size=50), variant)
     for key in range(ENVS + 1):
         cache.lookup([0], [None], Scope.ROOT)
@@ -254,7 +254,7 @@ def test_a_batch_with_more_hits_than_environments_overwrites_its_own_rows(varian
     cache.lookup([0] * (ENVS + 1), list(range(ENVS + 1)), Scope.ROOT)
     cache.assemble()
     found = cache.keys_values_wm[0].get()[0][:, 0, 0, 0].tolist()
-    assert found == [float(ENVS), *map(float, range(1, ENVS + 1))]
+    assert found == [*map(float, range(ENVS + 1))]
 
 
 @each_variant
