@@ -14,6 +14,7 @@ from kvcache.chain import Chain
 from kvcache.keys_values import KeysValues
 from kvcache.threads import exclusively
 from kvcache.world_model.config import WorldModelConfig
+from kvcache.world_model.direct import prepare
 from kvcache.world_model.inputs import environments, whole_numbers
 from kvcache.world_model.predictor import Predictor
 from kvcache.world_model.weights import WeightsWatch
@@ -60,6 +61,7 @@ class CachedPredictor(Predictor):
         Every inference calls this by itself where it notices a change (see ``WeightsWatch``). Call it after a change
         that torch cannot count, such as a write through ``.data`` to a part of a tensor.
         """
+        prepare(self)
         self._weights.remember()
         self.cache.clear_all()
         self.cache.position_shift = self.transformer.position_shift()

@@ -62,7 +62,7 @@ def whole_numbers(
         raise ValueError(f"{name} must be {list(shape)}{', or one for all' * one_for_all}, got {list(array.shape)}")
     if array.size and (array.min() < lowest or array.max() > highest):
         raise ValueError(f"{name} must be from {lowest} to {highest}, got {array.tolist()}")
-    return np.array(np.broadcast_to(array, tuple(shape)), dtype=np.int64)
+    return np.full(tuple(shape), array, dtype=np.int64)
 
 
 def _array(values: Any) -> np.ndarray:

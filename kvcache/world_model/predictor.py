@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from kvcache.keys_values import KeysValues
 from kvcache.staging import make_staging
 from kvcache.world_model.attention import Attend, append_and_attend
 from kvcache.world_model.config import WorldModelConfig
+from kvcache.world_model.direct import Call, DirectModule, direct, prepare
 from kvcache.world_model.inference import Inference
 from kvcache.world_model.inputs import numbers, positions, whole_numbers
 from kvcache.world_model.tokenizer import Tokenizer
@@ -22,17 +23,37 @@ from kvcache.world_model.transformer import Transformer
 
 __all__ = ["Predictor"]
 
+
+class _Calls(NamedTuple):
+    """The parts of a predictor that a simulation calls besides the transformer."""
+
+    actions: Call
+    latent: Call
+    reward: Call
+    policy: Call
+    value: Call
+
+
 _PLACES_END = 3  # columns of what is sent for a simulation: the action and two positions
 
 
-class Head(nn.Sequential):
+class Head(DirectModule, nn.Sequential):
     """A perceptron on one token's output: ``[B, E]`` to ``[B, width]``."""
 
     def __init__(self, embed_dim: int, width: int, *behind: nn.Module) -> None:
         super().__init__(nn.Linear(embed_dim, embed_dim), nn.GELU(), nn.Linear(embed_dim, width), *behind)
+        self.prepare()
+
+    def bind(self) -> list[Call]:
+        return [direct(layer) for layer in self]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self._calls:
+            x = layer(x)
+        return x
 
 
-class Predictor(nn.Module):
+class Predictor(DirectModule):
     """Tokenizer, transformer and heads, with weights from the configuration's seed; no gradients.
 
     Args:
@@ -59,6 +80,11 @@ class Predictor(nn.Module):
         support = torch.arange(-size, size + 1, device=config.device, dtype=torch.float32)
         self.register_buffer("support", support, persistent=False)
         self._staging = make_staging(support.device)
+
+    def bind(self) -> _Calls:
+        """As ``DirectModule``'s."""
+        heads = map(direct, (self.latent_head, self.reward_head, self.policy_head, self.value_head))
+        return _Calls(direct(self.tokenizer.actions), *heads)
 
     def _initialise(self, seed: int) -> None:
         """Draw the weights from ``seed`` alone; torch's own generators and default type have no effect."""
@@ -88,6 +114,7 @@ class Predictor(nn.Module):
             ValueError: the window is longer than the context, there is not one action between two latents, or an
                 argument is of another shape or out of range.
         """
+        prepare(self)
         states = self._tensor(numbers("latents", latents, (None, self.geometry.embed_dim)))
         rows, count = states.shape[:2]
         between = self._actions("actions", actions, [rows, count - 1])
@@ -136,12 +163,13 @@ class Predictor(nn.Module):
         Returns:
             Predictions as ``_columns`` has them.
         """
-        longest = context.size
-        embedded = self.tokenizer.embed(sent[:, 0])
-        acted = self.transformer(embedded, sent[:, 1:2], context, self._padding(sent, longest, longest), attend)[:, -1]
-        new = self.latent_head(acted).unsqueeze(1)
-        padding = self._padding(sent, longest, longest + 1)
-        output = self.transformer(new, sent[:, 2:3], context, padding, attend)[:, -1]
+        longest, calls, through = context.size, self._calls, self.transformer.placed
+        embedded = calls.actions(sent[:, :1])
+        places = self.transformer.places(sent[:, 1:_PLACES_END], embedded.dtype)
+        first, second = zip(*(each.chunk(TOKENS_PER_STEP, dim=-2) for each in places), strict=True)
+        acted = through(embedded, first, context, self._padding(sent, longest, longest), attend)[:, 0]
+        new = calls.latent(acted).unsqueeze(1)
+        output = through(new, second, context, self._padding(sent, longest, longest + 1), attend)[:, 0]
         return self._columns(new, acted, output)
 
     def _padding(self, sent: Tensor, longest: int, size: int) -> Tensor | None:
@@ -167,9 +195,14 @@ class Predictor(nn.Module):
             acted: ``[B, E]``: outputs of the action tokens that led there; None for roots.
             output: ``[B, E]``: outputs of the states' own tokens.
         """
-        values, logits = self._expected(self.value_head(output)), self.policy_head(output)
-        rewards = torch.zeros_like(values) if acted is None else self._expected(self.reward_head(acted))
-        return torch.cat([rewards[:, None], values[:, None], logits.float(), latents[:, 0].float()], 1)
+        calls = self._calls
+        values, logits = calls.value(output), calls.policy(output)
+        if acted is None:
+            expected = self._expected(values)
+            rewards = torch.zeros_like(expected)
+        else:
+            rewards, expected = self._expected(torch.cat([calls.reward(acted), values])).chunk(2)
+        return torch.cat([rewards, expected, logits.float(), latents[:, 0].float()], 1)
 
     def _inference(self, columns: Tensor, sizes: Sequence[int]) -> Inference:
         """Predictions on the host: the step's only transfer to it.
@@ -188,8 +221,8 @@ class Predictor(nn.Module):
         )
 
     def _expected(self, logits: Tensor) -> Tensor:
-        """Expectations ``[B]`` over the support, of logits ``[B, 2 x support_size + 1]``."""
-        return (logits.float().softmax(dim=1) * self.support).sum(dim=1)
+        """Expectations ``[B, 1]`` over the support, of logits ``[B, 2 x support_size + 1]``."""
+        return (logits.float().softmax(dim=1) * self.support).sum(dim=1, keepdim=True)
 
     def _tensor(self, values: Tensor | np.ndarray) -> Tensor:
         """Numbers in the model's dtype, on its device."""
