@@ -18,9 +18,9 @@ import gc
 import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
+from command_line import Help, new_file, positive
 from fill_runs import AGAINST, LIGHTZERO, STORAGES, Cell, Plan, measure, verify
 from fill_tables import Result, markdown, table_rows
 
@@ -63,14 +63,19 @@ def _run(given: argparse.Namespace, result: Result) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--geometry", nargs="+", default=list(GEOMETRIES), choices=list(GEOMETRIES))
-    parser.add_argument("--fill", nargs="+", default=list(FILLS), choices=FILLS)
-    parser.add_argument("--backend", nargs="+", default=list(STORAGES), choices=[*BACKENDS, LIGHTZERO])
-    parser.add_argument("--against", default=AGAINST[0], choices=AGAINST)
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(Plan.seeds))
-    parser.add_argument("--searches", type=int, default=Plan.searches, help="searches that count, of each seed")
-    parser.add_argument("--threads", type=int, default=1)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
+    several = {"nargs": "+", "metavar": "NAME"}
+    parser.add_argument(
+        "--geometry", **several, default=list(GEOMETRIES), choices=list(GEOMETRIES), help="measure these"
+    )
+    parser.add_argument("--fill", **several, default=list(FILLS), choices=FILLS, help="measure these")
+    parser.add_argument(
+        "--backend", **several, default=list(STORAGES), choices=[*BACKENDS, LIGHTZERO], help="measure these"
+    )
+    parser.add_argument("--against", default=AGAINST[0], choices=AGAINST, help="what they are compared with")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(Plan.seeds), help="of the traces")
+    parser.add_argument("--searches", type=positive, default=Plan.searches, help="searches that count, of each seed")
+    parser.add_argument("--threads", type=positive, default=1, help="that torch uses")
     parser.add_argument("--forward", action="store_true", help="measure the attention over the batches instead")
     parser.add_argument(
         "--processor-time", action="store_true", help="count no time in which others have the processor"
@@ -79,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--markdown", action="store_true", help="print the tables of README.md and docs/storages.md too"
     )
-    parser.add_argument("--json", type=Path, help="write all numbers to this file")
+    parser.add_argument("--json", type=new_file, help="write all numbers to this file")
     return parser
 
 

@@ -12,6 +12,7 @@ from time import perf_counter
 
 import numpy as np
 import torch
+from command_line import Help, positive
 
 from kvbench.measure.machine import Machine
 from kvcache import GEOMETRIES, Geometry
@@ -55,11 +56,15 @@ def measure(calls: dict[str, Callable[[], object]], rounds: int, cold: bool) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="compares gathers of full windows with a plain copy")
-    parser.add_argument("--geometry", nargs="*", default=list(GEOMETRIES), choices=list(GEOMETRIES))
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=40)
+    parser = argparse.ArgumentParser(
+        description="compares gathers of full windows with a plain copy", formatter_class=Help
+    )
+    parser.add_argument(
+        "--geometry", nargs="+", default=list(GEOMETRIES), choices=list(GEOMETRIES), help="measure these"
+    )
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of tokens")
+    parser.add_argument("--threads", type=positive, default=1, help="that torch uses")
+    parser.add_argument("--rounds", type=positive, default=40, help="of each gather")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)

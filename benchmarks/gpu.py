@@ -7,6 +7,8 @@ says so and what it would run. ``--device cpu --quick`` runs the parts on a CPU,
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -127,15 +129,26 @@ def _run_part(setting: Setting, name: str, seconds: float) -> tuple[GpuPart, lis
         path = Path(folder) / "rows"
         command = [sys.executable, __file__, "--device", setting.device, "--only", name, "--rows", str(path)]
         try:
-            done = subprocess.run(
-                [*command, *["--quick"] * setting.quick], capture_output=True, text=True, timeout=seconds, check=False
-            )
-            said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-            status, reason = ("failed", said[-1]) if done.returncode else ("done", "")
+            code, said = _wait_for([*command, *["--quick"] * setting.quick], seconds)
+            last = (said.strip().splitlines() or [f"exit code {code}"])[-1]
+            status, reason = ("failed", last) if code else ("done", "")
         except subprocess.TimeoutExpired:
             status, reason = "timed out", f"after {seconds:.0f} s"
         part = GpuPart(name=name, status=status, seconds=round(time.monotonic() - began, 1), reason=reason)
         return part, list(_read_rows(path))
+
+
+def _wait_for(command: Sequence[str], seconds: float) -> tuple[int, str]:
+    """A command's exit code and what it said of errors. One that is ended takes along what it has started."""
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            _, said = process.communicate(timeout=seconds)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return process.returncode, said
 
 
 def _read_rows(path: Path) -> Iterator[GpuRow]:

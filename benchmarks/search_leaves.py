@@ -14,6 +14,7 @@ from time import process_time
 
 import numpy as np
 import torch
+from command_line import Help, positive
 
 from kvbench.measure.machine import Machine
 from kvcache import GEOMETRIES, Geometry
@@ -95,10 +96,10 @@ class Comparison:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--geometry", action="append", help="several times; by default all")
-    parser.add_argument("--searches", type=int, default=4, help="of each seed")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
+    parser.add_argument("--geometry", action="append", choices=list(GEOMETRIES), help="several times; by default all")
+    parser.add_argument("--searches", type=positive, default=4, help="of each seed")
+    parser.add_argument("--seeds", type=positive, default=3, help="how many")
     given = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{given.seeds} seeds x {given.searches} searches, 1 thread; {Machine.describe().to_dict()}\n")

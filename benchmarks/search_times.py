@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command_line import Help, positive
 
 ROOT = Path(__file__).resolve().parents[1]
 _SPLIT = ROOT / "kvbench" / "measure" / "search_split.py"
@@ -133,11 +134,11 @@ def prepare(folder: Path, base: str | None) -> dict[str, Path]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
     parser.add_argument("--base", help="compare with this commit's library")
     parser.add_argument("--geometry", action="append", help="several times; by default all")
-    parser.add_argument("--searches", type=int, default=8, help="of each process")
-    parser.add_argument("--processes", type=int, default=3, help="pairs of processes")
+    parser.add_argument("--searches", type=positive, default=8, help="of each process")
+    parser.add_argument("--processes", type=positive, default=3, help="pairs of processes")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -147,6 +148,9 @@ def main() -> None:
     from kvbench.measure.machine import Machine
     from kvcache import GEOMETRIES
 
+    for geometry in given.geometry or ():
+        if geometry not in GEOMETRIES:
+            parser.error(f"argument --geometry: unknown {geometry!r}: choose among {', '.join(GEOMETRIES)}")
     machine = Machine.describe()
     print(f"{given.processes} x {given.searches} searches, 1 thread; {machine.to_dict()}\n")
     print("| geometry | library | a search, ms | forward | cache | tree | rest | the same visits |")

@@ -130,9 +130,11 @@ static int remove_slot(Slots *self, Py_ssize_t slot) {
 
 /* The slot of a key; NONE where it has none. */
 static Py_ssize_t slot_of(Slots *self, PyObject *key) {
-    PyObject *number = PyDict_GetItemWithError(self->numbers, key);
-    if (number) return PyLong_AsSsize_t(number);
-    return PyErr_Occurred() ? FAILED : NONE;
+    PyObject *numbers = Py_NewRef(self->numbers); /* a key's __eq__ may clear the pool */
+    PyObject *number = PyDict_GetItemWithError(numbers, key);
+    Py_ssize_t slot = number ? PyLong_AsSsize_t(number) : PyErr_Occurred() ? FAILED : NONE;
+    Py_DECREF(numbers);
+    return slot;
 }
 
 static PyObject *answer(Py_ssize_t slot) {
@@ -157,7 +159,6 @@ static int begin(Slots *self) {
 static PyObject *peek(Slots *self, PyObject *key) { return answer(slot_of(self, key)); }
 
 static PyObject *find(Slots *self, PyObject *key) {
-    if (self->kind != LRU) return peek(self, key);
     if (begin(self)) return NULL;
     Py_ssize_t slot = slot_of(self, key);
     self->busy = 0;
@@ -224,15 +225,18 @@ static PyObject *clear(Slots *self, PyObject *unused) {
         Py_XDECREF(numbers);
         return NULL;
     }
-    Py_XSETREF(self->former, self->numbers);
+    PyObject *former = self->former;
+    self->former = self->numbers;
     self->numbers = numbers;
     self->unused = self->free_count = self->count = 0;
     self->first = self->last = NONE;
     self->busy = 0;
+    Py_XDECREF(former);
     Py_RETURN_NONE;
 }
 
 static PyObject *occupied(Slots *self, PyObject *unused) {
+    if (begin(self)) return NULL; /* memory that is asked for may run the collector, and that whatever it frees */
     PyObject *found = PyList_New(0);
     for (Py_ssize_t i = 0, slot = self->first; found && i < self->count; i++) {
         if (self->kind == PRIORITY) slot = self->heap[i];
@@ -243,19 +247,30 @@ static PyObject *occupied(Slots *self, PyObject *unused) {
         Py_XDECREF(one);
         slot = each->after;
     }
+    self->busy = 0;
     return found;
 }
 
 static PyObject *free_slots(Slots *self, PyObject *unused) {
+    if (begin(self)) return NULL;
     PyObject *found = PyList_New(self->free_count);
     for (Py_ssize_t i = 0; found && i < self->free_count; i++)
         PyList_SET_ITEM(found, i, PyLong_FromSsize_t(self->free[i]));
+    self->busy = 0;
     return found;
 }
 
 static PyObject *keys(Slots *self, PyObject *unused) { return PyDict_Keys(self->numbers); }
 
 static PyObject *unused_slots(Slots *self, void *closure) { return PyLong_FromSsize_t(self->size - self->unused); }
+
+/* Says that a fresh slot is given: it is none, or was given before. */
+static int take_fresh(Slots *self, Py_ssize_t slot) {
+    if (slot >= 0 && slot < self->unused && !self->at[slot].key && !self->at[slot].after)
+        return self->at[slot].after = NONE, 0;
+    PyErr_Format(PyExc_ValueError, "%zd is no slot, or is given twice", slot);
+    return -1;
+}
 
 /* Of fresh slots: as `occupied`, which must be in the order of age, `free_slots` and `unused_slots` of others were. */
 static PyObject *restore(Slots *self, PyObject *args) {
@@ -267,17 +282,16 @@ static PyObject *restore(Slots *self, PyObject *args) {
         return PyErr_Format(PyExc_ValueError, "these are not all of %zd fresh slots", self->size);
     if (begin(self)) return NULL;
     self->unused = self->size - unused;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(free) && !PyErr_Occurred(); i++)
-        self->free[self->free_count++] = PyLong_AsSsize_t(PyList_GET_ITEM(free, i));
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(free) && !PyErr_Occurred(); i++) {
+        slot = PyLong_AsSsize_t(PyList_GET_ITEM(free, i));
+        if (!PyErr_Occurred() && !take_fresh(self, slot)) self->free[self->free_count++] = slot;
+    }
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(occupied) && !PyErr_Occurred(); i++) {
         PyObject *each = PyList_GET_ITEM(occupied, i);
         if (!PyTuple_Check(each)) PyErr_SetString(PyExc_TypeError, "an occupied slot is a tuple");
         else PyArg_ParseTuple(each, "KOnO", &age, &key, &slot, &priority);
         if (PyErr_Occurred()) break;
-        if (slot < 0 || slot >= self->unused || self->at[slot].key) {
-            PyErr_Format(PyExc_ValueError, "%zd is no slot, or one of two keys", slot);
-            break;
-        }
+        if (take_fresh(self, slot)) break;
         self->at[slot].key = Py_NewRef(key);
         PyObject *number = PyLong_FromSsize_t(slot);
         if (number && !PyDict_SetItem(self->numbers, key, number)) insert(self, slot, priority, 0);

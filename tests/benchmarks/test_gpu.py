@@ -123,7 +123,7 @@ def test_failing_tests_are_rows_of_their_own():
 
 
 _FAKE = """
-import sys, time
+import pathlib, subprocess, sys, time
 arguments = sys.argv[1:]
 name, path = arguments[arguments.index("--only") + 1], arguments[arguments.index("--rows") + 1]
 with open(path, "w") as rows:
@@ -134,6 +134,9 @@ with open(path, "w") as rows:
         sys.exit("RuntimeError: CUDA error: an illegal memory access was encountered")
     if name == "counts":
         rows.flush()
+        works = "import itertools, pathlib, sys, time\\nfor each in itertools.count(1):\\n"
+        works += " pathlib.Path(sys.argv[1]).write_text(str(each)); time.sleep(0.02)"
+        subprocess.Popen([sys.executable, "-c", works, pathlib.Path(__file__).with_name("works")])
         time.sleep(60)
 """
 
@@ -142,18 +145,20 @@ def test_a_part_that_fails_or_hangs_ends_no_other(monkeypatch, tmp_path, capsys)
     script, path = tmp_path / "fake.py", tmp_path / "folder" / "gpu.json"
     script.write_text(_FAKE)
     monkeypatch.setattr(gpu, "__file__", str(script))
-    monkeypatch.setitem(gpu.PARTS, "counts", gpu.PARTS["counts"]._replace(seconds=1))
+    monkeypatch.setitem(gpu.PARTS, "counts", gpu.PARTS["counts"]._replace(seconds=2))
     assert gpu.main(["--device", "cpu", "--quick", "--json", str(path)]) == 1
+    works = script.with_name("works").read_text()
     found = read_json(path, GpuResults, MADE_BY)
     status = {each.name: (each.status, each.reason) for each in found.parts}
     assert status.pop("contents") == ("failed", "RuntimeError: CUDA error: an illegal memory access was encountered")
-    assert status.pop("counts") == ("timed out", "after 1 s")
+    assert status.pop("counts") == ("timed out", "after 2 s")
     assert set(status.values()) == {("done", "")}
     assert [each.part for each in found.rows] == list(gpu.PARTS)
     assert (found.device, found.card) == ("cpu", {})
     assert json.loads(path.read_text())["format"] == "kvcache-gpu"
     assert "contents: failed" in capsys.readouterr().out
     assert gpu.main(["--device", "cpu", "--only", "steps"]) == 0
+    assert script.with_name("works").read_text() == works != ""  # what a part has started ends with it
 
 
 def test_parts_have_the_time_that_is_left(monkeypatch):

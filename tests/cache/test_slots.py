@@ -139,6 +139,10 @@ class TestRefused:
             ([(0, "a", 2, 0.0)], [], 1),
             ([(0, "a", 0, 0.0), (1, "b", 0, 0.0)], [], 0),
             ([5], [], 1),
+            ([], [2], 1),
+            ([], [-1, 0], 0),
+            ([], [0, 0], 0),
+            ([(0, "a", 0, 0.0)], [0], 0),
         ],
     )
     def test_a_state_that_cannot_be(self, compiled, occupied, free, unused):
@@ -192,6 +196,28 @@ def test_a_key_that_evicts_while_it_is_looked_up_harms_nothing(strategy, method)
         slots.evict()
     assert len({slots.claim(key, None) for key in range(10, 13)}) == 3
     assert [slots.find(key) is not None for key in range(10, 13)] == [True] * 3
+
+
+@each_strategy
+@pytest.mark.parametrize("method", ["find", "peek", "claim"])
+def test_a_key_that_clears_while_it_is_looked_up_harms_nothing(strategy, method):
+    """What is looked through lives until then: its memory would be another's."""
+    pytest.importorskip("kvcache._slots", reason="not compiled")
+    slots = make_slots(strategy, 2000)
+    kept = []
+
+    def clear():
+        slots.clear()
+        slots.claim(0, None)
+        kept.extend({f"{each}": each} for each in range(1000))
+
+    for key in range(2, 1000):
+        slots.claim(key, None)
+    slots.claim(1, None)
+    with contextlib.suppress(RuntimeError):
+        getattr(slots, method)(Caller(clear), *([None] if method == "claim" else []))
+    assert slots.claim("another", None) >= 0
+    assert slots.peek("another") is not None
 
 
 @pytest.mark.parametrize("slots", [16, 4096])
