@@ -1,6 +1,8 @@
 """``tox -e gpu`` on a CPU: what it says without a card, that one part's end ends no other, and each part's own code."""
 
+import configparser
 import json
+from pathlib import Path
 
 import gpu
 import pytest
@@ -165,3 +167,11 @@ def test_parts_have_the_time_that_is_left(monkeypatch):
     assert gpu.BUDGET < 600
     monkeypatch.setattr(gpu, "BUDGET", -1)
     assert gpu.main(["--device", "cpu", "--only", "steps"]) == 1
+
+
+def test_tox_runs_on_the_card_that_is_meant():
+    """tox hides the environment's variables; of several cards another one might be in use."""
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(Path(gpu.__file__).parents[1] / "tox.ini")
+    assert "pass_env" not in tox["testenv:gpu"]
+    assert "CUDA_VISIBLE_DEVICES" in tox["testenv"]["pass_env"].split()
