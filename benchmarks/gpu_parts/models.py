@@ -57,7 +57,7 @@ def _counted(setting: Setting, label: str, geometry: Geometry, options: dict[str
     try:
         found = _profile(setting, _model(setting, geometry, **options))
     except (ValueError, RuntimeError) as error:
-        yield row(label, reason=_line(error))
+        yield _failed(setting, label, error)
         return
     if setting.device != "cuda":
         yield row(label, reason="a CPU has no launches and no transfers to count")
@@ -135,7 +135,7 @@ def _compared(setting: Setting, geometry: Geometry, variants: dict[str, dict[str
             model = _model(setting, geometry, **options)
             found, seconds = _timed_searches(setting, model, number)
         except (ValueError, RuntimeError) as error:
-            yield row(label, reason=_line(error))
+            yield _failed(setting, label, error)
             continue
         wanted = wanted or found
         yield row(f"{label}, a search", 1e3 * median(seconds[1:]), "ms")
@@ -189,6 +189,8 @@ def sliding(setting: Setting) -> Iterator[GpuRow]:
         yield row(label, compared, "retrievals", wanted=f"{report.lookups}", holds=compared == report.lookups)
 
 
-def _line(error: BaseException) -> str:
+def _failed(setting: Setting, label: str, error: BaseException) -> GpuRow:
+    """Why there is no number. Only a CPU may lack something."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+    reason = f"{type(error).__name__}: {lines[0] if lines else ''}"
+    return row(label, reason=reason, wanted="runs", holds=False if setting.device == "cuda" else None)

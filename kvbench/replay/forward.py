@@ -43,16 +43,15 @@ class Attention:
         self, geometry: Geometry, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> None:
         shape = (geometry.env_num, 1, geometry.num_heads, geometry.head_dim)
-        made = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)).to(device=device, dtype=dtype)
-        # As a projection leaves them: [B, 1, H, D], seen as [B, H, 1, D].
-        self._query, self._key, self._value = made.transpose(2, 3).unbind(0)
+        made = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+        self._made = made.to(device=device, dtype=dtype)  # as a projection leaves them: [B, 1, H, D]
         self._scale = 1 / math.sqrt(geometry.head_dim)
 
     @torch.no_grad()
     def __call__(self, batch: KeysValues, tokens: int) -> Tensor:
         """Append ``tokens`` to every layer. Each attends to all before it; the last one's result, ``[B, H, 1, D]``."""
         rows = batch[0].get()[0].shape[0]
-        query, key, value = self._query[:rows], self._key[:rows], self._value[:rows]
+        query, key, value = self._projected(rows)
         for _ in range(tokens):
             for layer in batch:
                 layer.update(key, value)
@@ -60,6 +59,12 @@ class Attention:
                 scores = torch.softmax((query @ keys.transpose(-2, -1)) * self._scale, dim=-1)
                 attended: Tensor = scores @ values
         return attended
+
+    def _projected(self, rows: int) -> tuple[Tensor, ...]:
+        """Query, key and value of so many rows, ``[B, H, 1, D]``. Several leaves of an environment have the same."""
+        if rows > self._made.shape[1]:
+            self._made = self._made.repeat(1, -(-rows // self._made.shape[1]), 1, 1, 1)
+        return self._made[:, :rows].transpose(2, 3).unbind(0)
 
 
 class AttendingContent(FillerContent):

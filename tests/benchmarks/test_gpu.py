@@ -1,10 +1,12 @@
 """``tox -e gpu`` on a CPU: what it says without a card, that one part's end ends no other, and each part's own code."""
 
+import configparser
 import json
+from pathlib import Path
 
 import gpu
 import pytest
-from gpu_parts import device
+from gpu_parts import device, models
 from gpu_parts.device import Counted, Setting, counted
 from gpu_parts.driving import FILLS, Driver, grown
 from gpu_parts.own_tests import results
@@ -106,6 +108,20 @@ def test_parts_say_what_a_cpu_cannot_run(one_geometry, name):
         assert min(shares) > 0
 
 
+@pytest.mark.parametrize("name", ["counts", "searches", "compiled"])
+def test_what_fails_on_a_card_is_a_broken_promise(name, monkeypatch):
+    def fails(self, *options, **more):
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand more")
+
+    monkeypatch.setattr(models, "_model", fails)
+    monkeypatch.setattr(models, "_split", lambda setting, geometry: iter(()))
+    rows = list(gpu.PARTS[name].run(Setting("cuda", quick=True)))
+    assert len(rows) > 3
+    for each in rows:
+        assert (each.holds, each.wanted) == (False, "runs")
+        assert each.reason == "RuntimeError: CUDA error: operation not permitted when stream is capturing"
+
+
 def test_profiles_are_counted_by_their_events_names():
     names = ["cudaLaunchKernel", "cuLaunchKernelEx", "cudaGraphLaunch", "aten::add", "cudaStreamSynchronize"]
     names += ["Memcpy DtoH (Device -> Pageable)", "Memcpy HtoD (Pinned -> Device)", "cudaMemcpyAsync"] * 2
@@ -134,8 +150,7 @@ with open(path, "w") as rows:
         sys.exit("RuntimeError: CUDA error: an illegal memory access was encountered")
     if name == "counts":
         rows.flush()
-        works = "import itertools, pathlib, sys, time\\nfor each in itertools.count(1):\\n"
-        works += " pathlib.Path(sys.argv[1]).write_text(str(each)); time.sleep(0.02)"
+        works = "import sys, time\\nwhile True: open(sys.argv[1], 'a').write('.'); time.sleep(0.02)"
         subprocess.Popen([sys.executable, "-c", works, pathlib.Path(__file__).with_name("works")])
         time.sleep(60)
 """
@@ -145,13 +160,13 @@ def test_a_part_that_fails_or_hangs_ends_no_other(monkeypatch, tmp_path, capsys)
     script, path = tmp_path / "fake.py", tmp_path / "folder" / "gpu.json"
     script.write_text(_FAKE)
     monkeypatch.setattr(gpu, "__file__", str(script))
-    monkeypatch.setitem(gpu.PARTS, "counts", gpu.PARTS["counts"]._replace(seconds=2))
+    monkeypatch.setitem(gpu.PARTS, "counts", gpu.PARTS["counts"]._replace(seconds=3))
     assert gpu.main(["--device", "cpu", "--quick", "--json", str(path)]) == 1
     works = script.with_name("works").read_text()
     found = read_json(path, GpuResults, MADE_BY)
     status = {each.name: (each.status, each.reason) for each in found.parts}
     assert status.pop("contents") == ("failed", "RuntimeError: CUDA error: an illegal memory access was encountered")
-    assert status.pop("counts") == ("timed out", "after 2 s")
+    assert status.pop("counts") == ("timed out", "after 3 s")
     assert set(status.values()) == {("done", "")}
     assert [each.part for each in found.rows] == list(gpu.PARTS)
     assert (found.device, found.card) == ("cpu", {})
@@ -165,3 +180,11 @@ def test_parts_have_the_time_that_is_left(monkeypatch):
     assert gpu.BUDGET < 600
     monkeypatch.setattr(gpu, "BUDGET", -1)
     assert gpu.main(["--device", "cpu", "--only", "steps"]) == 1
+
+
+def test_tox_runs_on_the_card_that_is_meant():
+    """tox hides the environment's variables; of several cards another one might be in use."""
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(Path(gpu.__file__).parents[1] / "tox.ini")
+    assert "pass_env" not in tox["testenv:gpu"]
+    assert "CUDA_VISIBLE_DEVICES" in tox["testenv"]["pass_env"].split()

@@ -50,7 +50,7 @@ def test_several_leaves_are_recorded_replayed_and_reported(tmp_path):
     capacities = ["--capacity", "default", "--capacity", "recur=5"]
     for command in (
         ["trace", "check", trace],
-        ["replay", trace, "--repetitions", "1", *capacities, "--json", replayed],
+        ["replay", trace, "--repetitions", "1", "--forward", *capacities, "--json", replayed],
         ["report", "--trace", trace, "--replay", replayed, "--output", str(tmp_path / "html")],
     ):
         result = CliRunner().invoke(main, command)

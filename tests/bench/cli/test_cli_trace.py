@@ -116,19 +116,6 @@ class TestRecover:
         assert result.exit_code == 1
         assert "there is no journal trace.journal to recover" in result.stderr
 
-    def test_a_fill_decides_about_episodes(self, tmp_path):
-        path = tmp_path / "trace.parquet"
-        result = synthesize(path, "--fill", "sliding")
-        assert result.exit_code == 0
-        assert result.stdout.endswith("synthetic, cartpole, seed 0, sliding\n")
-        assert TraceReader(path).header.source["fill"] == "sliding"
-
-    @pytest.mark.parametrize("option", [("--episode-length", 9), ("--clear-ended",)])
-    def test_a_fill_leaves_no_choice_of_episodes(self, tmp_path, option):
-        result = synthesize(tmp_path / "trace.parquet", "--fill", "full", *option)
-        assert result.exit_code == 2
-        assert f"--fill decides about episodes: leave {option[0]} out" in result.stderr
-
     def test_refuses_to_overwrite(self, trace):
         journal_path(trace).write_bytes(b"")
         result = invoke("trace", "recover", trace)

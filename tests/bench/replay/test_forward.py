@@ -67,7 +67,7 @@ class TestAttention:
         found = Attention(GEOMETRY)(given, 2)
         assert given.size == TOKENS + 2
         keys, values = given[-1].get()
-        query = Attention(GEOMETRY)._query
+        query, _, _ = Attention(GEOMETRY)._projected(ROWS)
         wanted = torch.nn.functional.scaled_dot_product_attention(query, keys, values)
         assert torch.allclose(found, wanted, atol=1e-6)
 
@@ -76,9 +76,9 @@ class TestAttention:
         found, wanted = (Attention(GEOMETRY)(batch(each), 2) for each in (layout, "head by head"))
         assert torch.allclose(found, wanted, atol=1e-6)
 
-    @pytest.mark.parametrize("rows", [1, 2, ROWS])
-    def test_smaller_batches(self, rows):
-        block = batch("head by head").block[:rows]
+    @pytest.mark.parametrize("rows", [1, 2, ROWS, 3 * ROWS, 3 * ROWS + 1])
+    def test_batches_of_fewer_environments_or_of_several_leaves(self, rows):
+        block = torch.cat([batch("head by head").block] * 4)[:rows]
         assert Attention(GEOMETRY)(KeysValues.from_block(block, 2), 1).shape[0] == rows
 
 
