@@ -171,16 +171,15 @@ class Replay:
         """One untimed run on a backend of its own: slots are allocated, lazily made things made."""
         with watch_memory(self.config.device) as memory:
             content = FillerContent(self._build(name))
-            for step in self._ticking(f"warm up {name}"):
-                run_step(content.backend, step, self._latents.inputs(step), content, lambda _, call, *args: call(*args))
+            for step, inputs in self._latents.of_steps(self._ticking(f"warm up {name}")):
+                run_step(content.backend, step, inputs, content, lambda _, call, *args: call(*args))
         self.reports[name].peak_bytes = memory.peak
         return content
 
     def _time(self, contents: dict[str, FillerContent], meters: dict[str, _TimeMeter], what: str) -> None:
         """One repetition of the timed pass."""
         order = list(contents)
-        for number, step in enumerate(self._ticking(what)):
-            inputs = self._latents.inputs(step)
+        for number, (step, inputs) in enumerate(self._latents.of_steps(self._ticking(what))):
             # A B, B A, A B, ...: whoever goes second finds caches that the other has just used.
             for name in order if number % 2 == 0 else reversed(order):
                 meters[name].begin(step)
@@ -242,15 +241,14 @@ def verify_replay(
 
     The backend's ``position_shift`` must be that of ``contents``. A ``timeline`` is filled.
     """
-    content = CheckedContent(backend, contents)
+    content = CheckedContent(backend, contents, timeline)
     meter = _CountMeter()
-    for step in steps:
+    for step, inputs in latents.of_steps(steps):
         meter.begin(step)
-        judged = len(content.outcomes.by_lookup)
-        run_step(backend, step, latents.inputs(step), content, meter)
+        run_step(backend, step, inputs, content, meter)
         content.cleared(step)
         if timeline is not None:
-            timeline.add(backend, step, content.outcomes.by_lookup[judged:])
+            timeline.sample(backend)
     stats = backend.get_stats_summary()
     return Verification(
         outcomes=content.outcomes,
