@@ -174,7 +174,7 @@ class Replay:
             yield step
             self._progress(what, done, len(self.steps))
 
-    def _warm(self, name: str, counted_searches: int | None) -> FillerContent:
+    def _warm(self, name: str, counted_searches: int | None = None) -> FillerContent:
         """One untimed run on a backend of its own: slots are allocated, lazily made things made."""
         with ExitStack() as watched:
             memory = watched.enter_context(watch_memory(self.config.device))
