@@ -16,7 +16,7 @@ from msgspec import convert
 
 from kvbench.cli.caches import CacheSettings, cache_config, read_replayed, recorded_or_given
 from kvbench.cli.console import progress_bar, say, show
-from kvbench.cli.options import STEPS_OR_NONE, option
+from kvbench.cli.options import STEPS, STEPS_OR_NONE, option
 from kvbench.cli.replay_table import replay_table
 from kvbench.measure.machine import Machine
 from kvbench.replay.forward import forwards
@@ -36,6 +36,7 @@ _NO_CUDA = "skipped: no CUDA device"
 
 class _Settings(CacheSettings):
     repetitions: int
+    counted_searches: int | None
 
 
 @click.command()
@@ -61,6 +62,13 @@ class _Settings(CacheSettings):
 )
 @click.option("--forward", is_flag=True, help="Time the attention over each cache's batches too, in a pass of its own.")
 @option("--searches", default=None, help="Replay only the first so many searches of each trace.")
+@click.option(
+    "--counted-searches",
+    type=STEPS,
+    default=None,
+    help="Count operations and memory in the first so many searches only: counting takes most of the time of a long "
+    "replay. By default in all. Contents are checked in all.",
+)
 @option("--threads")
 @option("--json", "json_file")
 def replay(
@@ -94,7 +102,7 @@ def replay(
             "schema_version": SCHEMA_VERSION,
             "created": created,
             "command": sys.argv[1:],
-            "settings": settings,
+            "settings": {name: given for name, given in settings.items() if name not in ReplayResult.__struct_fields__},
             "machines": {device: Machine.describe(device).to_dict() for device in available},
             "replays": replays,
             "not_measured": not_measured,
@@ -130,20 +138,23 @@ def _replay_all(
     for reader, device, sized, config in parts:
         steps = steps_of[reader]
         with _progress_bar(clean(reader.path.name)) as progress:
-            reports = Replay(steps, config, backends, progress=progress).run(settings["repetitions"])
+            replay = Replay(steps, config, backends, progress=progress)
+            reports = replay.run(settings["repetitions"], settings["counted_searches"])
         baseline = reports[backends[0]]
+        described = describe_trace(reader, steps)
         content = {
-            "trace": describe_trace(reader, steps),
+            "trace": described,
             "device": device,
             "capacity": sized,
             "baseline": backends[0],
             "backends": [summarise(report) for report in reports.values()],
             "baseline_over_backend": {name: ratio(baseline, report) for name, report in reports.items()},
             "forward_over_baseline": forwards(steps, config, backends) if forward else None,
+            "counted_searches": min(settings["counted_searches"] or described["searches"], described["searches"]),
         }
-        replay = convert(content, ReplayResult)
-        show(replay_table(replay), f"{Machine.describe(device)}\n")
-        yield replay
+        result = convert(content, ReplayResult)
+        show(replay_table(result), f"{Machine.describe(device)}\n")
+        yield result
 
 
 @contextmanager

@@ -24,14 +24,15 @@ def replay_table(replay: ReplayResult) -> Table:
     """The table of one entry of ``replays`` in the JSON file."""
     backends = replay.backends
     table = make_table(_title(replay), [""], [each.name for each in backends], LABEL_WIDTH)
+    counted = _counted(replay)
     sections = {
         "latency, us: p50 / p95 / p99": _latencies([each.latency_us for each in backends]),
         "latency on the device, us: p50 / p95 / p99": _latencies([each.device_latency_us for each in backends]),
         f"recurrent step, times faster than {replay.baseline}": _ratios(replay),
         f"forward over the batch, times that over {replay.baseline}'s": _forwards(replay),
         "lookup outcomes": _outcomes(replay),
-        "bytes reserved": _memory(backends),
-        "in a recurrent step, median": {
+        "bytes reserved": _memory(backends, counted),
+        f"in a recurrent step{counted}, median": {
             each.label: cells_of([backend.counts_per_step.get(each.name) for backend in backends], "{:,.0f}")
             for each in COUNTERS
             if each.published
@@ -55,6 +56,14 @@ def _title(replay: ReplayResult) -> str:
         f"{trace.searches} searches, {trace.recurrent_steps} recurrent steps of {geometry.env_num} environments; "
         f"slots: init {capacity.init or 'default'}, recur {capacity.recur or 'default'}"
     )
+
+
+def _counted(replay: ReplayResult) -> str:
+    """Where operations and memory were counted, if not in all searches."""
+    searches = replay.counted_searches
+    if searches in (None, replay.trace.searches):
+        return ""
+    return ", in the first search" if searches == 1 else f", in the first {searches} searches"
 
 
 def _latencies(by_backend: Sequence[dict[str, Latency] | None]) -> Rows:
@@ -98,11 +107,11 @@ def _outcomes(replay: ReplayResult) -> Rows:
     return rows
 
 
-def _memory(backends: Sequence[BackendResult]) -> Rows:
+def _memory(backends: Sequence[BackendResult], counted: str) -> Rows:
     reserved = [each.bytes_reserved for each in backends]
     rows = {pool: cells_of([each[pool] for each in reserved], "{:,}") for pool in POOLS}
     rows["together"] = cells_of([sum(each.values()) for each in reserved], "{:,}")
     peaks = [each.peak_bytes for each in backends]
     if any(peak is not None for peak in peaks):
-        rows["peak memory, batches included"] = cells_of(peaks, "{:,}")
+        rows[f"peak memory, batches included{counted}"] = cells_of(peaks, "{:,}")
     return rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
 from operator import add, attrgetter
 from typing import Any, NamedTuple, Self
 
@@ -56,18 +55,25 @@ class _Operation(NamedTuple):
     synchronises: bool
     moves: bool  # elements
     written: int | None  # the argument that a partial write moves
+    func: Any  # kept, so that no other operation gets its address
 
 
-@cache  # torch has so many operations, and no more
+_known_operations: dict[int, _Operation] = {}  # by address: hashing an operation takes longer
+
+
 def _operation(func: Any) -> _Operation:
-    name = func.overloadpacket.__name__
-    return _Operation(
-        func.is_view,
-        func._schema.is_mutable,
-        name in _SYNCHRONISING,
-        name not in _ALLOCATING_ONLY,
-        _PARTIAL_WRITES.get(name),
-    )
+    known = _known_operations.get(id(func))
+    if known is None:
+        name = func.overloadpacket.__name__
+        known = _known_operations[id(func)] = _Operation(
+            func.is_view,
+            func._schema.is_mutable,
+            name in _SYNCHRONISING,
+            name not in _ALLOCATING_ONLY,
+            _PARTIAL_WRITES.get(name),
+            func,
+        )
+    return known
 
 
 def is_view(func: Any) -> bool:
@@ -109,10 +115,46 @@ class PlainCounter(DispatchMode):
         about = _operation(func)
         if about.is_view:
             return result
-        outputs, inputs = tensors_in(result), tensors_in((args, kwargs))
+        if isinstance(result, torch.Tensor):
+            self._count_tensor(about, result, args, kwargs)
+        else:
+            self._count_several(about, tensors_in(result), args, kwargs)
+        return result
+
+    def _count_tensor(self, about: _Operation, output: torch.Tensor, args: Any, kwargs: Any) -> None:
+        """What ``_count_several`` does, of an operation's only result: the same at a fraction of the cost."""
+        counts, is_new, from_device = self.counts, True, False
+        if not args or output is not args[0]:
+            storage = output.untyped_storage()
+            address = storage._cdata
+            for each in tensors_in(args) if not kwargs else tensors_in((args, kwargs)):
+                if each.untyped_storage()._cdata == address:
+                    is_new = False
+                if not each.is_cpu:
+                    from_device = True
+            if is_new:
+                counts.allocations += 1
+                counts.bytes_allocated += storage.nbytes()
+            elif not about.writes_inputs:
+                return  # a view in effect: reshape, contiguous or to() that had nothing to do
+        elif not about.writes_inputs:
+            return
+        else:
+            from_device = output.is_cpu and _any_on(tensors_in((args, kwargs)), cpu=False)
+        counts.tensor_ops += 1
+        if about.written is not None:
+            counts.bytes_copied += args[about.written].nbytes
+        elif about.moves:
+            counts.bytes_copied += output.nbytes
+        if about.synchronises or (from_device and output.is_cpu):
+            counts.synchronisations += 1
+
+    def _count_several(self, about: _Operation, outputs: Sequence[torch.Tensor], args: Any, kwargs: Any) -> None:
+        """Count an operation of several results or none."""
+        inputs = tensors_in((args, kwargs))
         fresh = new_storages(inputs, outputs)
         if outputs and not fresh and not about.writes_inputs:
-            return result  # a view in effect: reshape, contiguous or to() that had nothing to do
+            return  # a view in effect
         counts = self.counts
         counts.tensor_ops += 1
         counts.allocations += len(fresh)
@@ -125,7 +167,6 @@ class PlainCounter(DispatchMode):
                 counts.bytes_copied += each.nbytes
         if about.synchronises or (_any_on(outputs, cpu=True) and _any_on(inputs, cpu=False)):
             counts.synchronisations += 1
-        return result
 
 
 def _any_on(tensors: Iterable[torch.Tensor], cpu: bool) -> bool:

@@ -26,13 +26,20 @@ class HostMemory(DispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **kwargs) if kwargs else func(*args)
-        outputs = [] if is_view(func) else tensors_in(result)
-        if any(each.untyped_storage()._cdata not in self._storages for each in outputs):
-            for address, storage in new_storages(tensors_in((args, kwargs)), outputs).items():
-                if address not in self._storages:
-                    self._hold(address, storage, storage.nbytes())
-            self.peak = max(self.peak, self._held)
+        if is_view(func) or (args and result is args[0]):  # no storage is new
+            return result
+        outputs = [result] if isinstance(result, torch.Tensor) else tensors_in(result)
+        for each in outputs:
+            if each.untyped_storage()._cdata not in self._storages:
+                self._note(new_storages(tensors_in((args, kwargs)), outputs))
+                break
         return result
+
+    def _note(self, storages: dict[int, torch.UntypedStorage]) -> None:
+        for address, storage in storages.items():
+            if address not in self._storages:
+                self._hold(address, storage, storage.nbytes())
+        self.peak = max(self.peak, self._held)
 
     def _hold(self, address: int, storage: torch.UntypedStorage, nbytes: int) -> None:
         def died(_: object) -> None:

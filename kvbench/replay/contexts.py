@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from kvbench.replay.content import Contents, as_batch, extend_context, generated_context, mix, mix_rows
-from kvbench.replay.tokens import EMPTY_CONTEXT, Histories, Tokens
+from kvbench.replay.content import Contents, as_batch
+from kvbench.replay.tokens import Histories, Tokens
 from kvcache import CacheConfig, KeysValues
 
-__all__ = ["UNKNOWN", "KnownContexts"]
+__all__ = ["UNKNOWN", "KnownContexts", "Rows", "live_tensors"]
 
 UNKNOWN = -1  # in place of a context's number
 _PADDING = -1  # place of no token
+_AHEAD = 256  # tokens that are made before they are needed, at once
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of batches of one width.
+
+    Attributes:
+        tensors: K and V of every layer in turn, ``[2 L, n, H, width, D]``, float32.
+        starts: where each row's first token should be.
+        sizes: of each row.
+    """
+
+    tensors: np.ndarray
+    starts: np.ndarray
+    sizes: np.ndarray
 
 
 class KnownContexts:
@@ -23,101 +39,104 @@ class KnownContexts:
 
     def __init__(self, contents: Contents, config: CacheConfig) -> None:
         self._geometry, self._device, self._dtype = config.geometry, config.device, config.dtype
-        self._tokens, self._histories = Tokens(contents), Histories()
+        self._tokens, self.histories = Tokens(contents), Histories(config.geometry)
         # By a token's place in its context; the last one is that of padding.
         self._positions = np.concatenate([contents.positions, np.zeros((1, contents.width), dtype=np.int8)])
-        self._any_position = bool(contents.positions.any())
-        of_tensor = config.geometry.num_heads * config.geometry.head_dim
-        self._named_by = -(-self._tokens.digits // of_tensor)  # tensors that hold a token's number
-
-    def entry(self, context: int) -> tuple[int, int]:
-        """The key that the context is of, and its identity."""
-        return self._histories.keys[context], self._histories.identities[context]
+        self._position_tensors = self._tensors(self._positions) if contents.positions.any() else None
+        # Where a token's number stands: in which tensors, heads and elements.
+        shape = 2 * config.geometry.num_layers, config.geometry.num_heads, config.geometry.head_dim
+        self._named_by = np.unravel_index(np.arange(self._tokens.digits), shape)
+        self._ahead, self._given = np.zeros(0, dtype=np.int64), 0  # tokens that are made, and given away
+        self._ahead_tensors = torch.empty(0)
 
     def generate(self, key: int) -> torch.Tensor:
         """A new context of one token: ``[L, 2, H, 1, D]``."""
-        identity = generated_context(key)
-        numbers = self._tokens.add([mix(identity, 0)])
-        self._histories.add(EMPTY_CONTEXT, identity, key, numbers.tolist(), (0, 1))
-        return self._tensor(numbers, np.zeros(1, dtype=np.int64))
+        numbers = self._tokens.add(1)
+        self.histories.add_generated(key, int(numbers[0]))
+        contents = self._contents(numbers, np.zeros(1, dtype=np.int64))
+        return as_batch(contents, self._geometry, self._device, self._dtype)
 
-    def extend(self, contexts: Sequence[int], keys: Sequence[int], appended: int) -> torch.Tensor:
-        """Append tokens to the contexts of a batch's rows: ``[B, L, 2, H, appended, D]``.
+    def append(self, sizes: np.ndarray, appended: int) -> tuple[np.ndarray, Sequence[torch.Tensor]]:
+        """New tokens behind the ``sizes`` of a batch's rows.
 
-        The new contexts are those of ``keys``, as far as a cache stores them; what UNKNOWN becomes stays unknown.
+        Returns their numbers, ``[B, appended]``, and K and V of every layer in turn, ``[B, H, appended, D]``.
         """
-        known = [max(context, EMPTY_CONTEXT) for context in contexts]
-        sizes = [self._histories.sizes[context] for context in known]
-        before = [self._histories.identities[context] for context in known]
-        identities = [extend_context(context, key) for context, key in zip(before, keys, strict=True)]
-        seeds = mix_rows(np.array(identities, dtype=np.uint64)[:, None], np.arange(appended, dtype=np.uint64))
-        numbers = self._tokens.add(seeds.ravel().tolist()).reshape(seeds.shape)
-        rows = zip(contexts, identities, keys, numbers.tolist(), sizes, strict=True)
-        for context, identity, key, new, size in rows:
-            if context != UNKNOWN:
-                self._histories.add(context, identity, key, new, self._geometry.window(size + appended))
-        return self._tensor(numbers, np.array(sizes)[:, None] + np.arange(appended))
+        count = len(sizes) * appended
+        if self._given + count > len(self._ahead):
+            self._ahead, self._given = self._tokens.add(max(_AHEAD, count)), 0
+            self._ahead_tensors = self._tensors(self._tokens.contents(self._ahead))
+        chosen = slice(self._given, self._given + count)
+        self._given += count
+        tensors = self._ahead_tensors[:, chosen]
+        if self._position_tensors is not None:
+            places = np.minimum(sizes[:, None] + np.arange(appended), self._geometry.context_length - 1)
+            tensors = tensors + self._position_tensors[:, torch.from_numpy(places.ravel()).to(self._device)]
+        shaped = tensors.view(len(tensors), len(sizes), appended, *tensors.shape[2:]).transpose(2, 3)
+        return self._ahead[chosen].reshape(-1, appended), shaped.unbind(0)
 
-    def _tensor(self, numbers: np.ndarray, places: np.ndarray) -> torch.Tensor:
-        return as_batch(self._contents(numbers, places), self._geometry, self._device, self._dtype)
+    def _tensors(self, contents: np.ndarray) -> torch.Tensor:
+        """K and V of every layer in turn of tokens ``[n, N]``: ``[2 L, n, H, D]``."""
+        heads, head_dim = self._geometry.num_heads, self._geometry.head_dim
+        shaped = np.moveaxis(contents.reshape(len(contents), -1, heads, head_dim), 1, 0)
+        return torch.from_numpy(shaped.astype(np.float32, order="C")).to(device=self._device, dtype=self._dtype)
 
     def _contents(self, numbers: np.ndarray, places: np.ndarray) -> np.ndarray:
         """Tokens, by their numbers, at their places in a context: ``[..., N]``, int8."""
         contents = self._tokens.contents(numbers)
-        if self._any_position:
-            contents += self._positions[places]
+        if self._position_tensors is not None:
+            contents += self._positions.take(places, axis=0)
         return contents
 
-    def recognise(self, batch: KeysValues, starts: np.ndarray, sizes: np.ndarray) -> list[int]:
-        """The context that each row of a batch is, zeros around it; UNKNOWN where it is none that was ever made.
+    def read(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens that rows consist of, and whether that is all that they consist of.
 
-        A row's last token says which context it should be. Then every element of the batch is compared.
+        Each token says its number. Then every element of the batch is compared: with what tokens of these numbers are
+        at their places, and with zero around them.
 
-        Args:
-            starts: where each row's first token should be.
-            sizes: of each row.
+        Returns:
+            Numbers ``[n, T]``, from the left on, and zeros; and ``[n]``, false where a row is anything else.
         """
-        tensors = _live_tensors(batch, int(sizes.max()))
-        width = tensors[0].shape[2]
-        contexts = np.where(sizes == 0, EMPTY_CONTEXT, UNKNOWN)
-        inside = np.flatnonzero((sizes > 0) & (starts >= 0) & (starts + sizes <= width))
-        if len(inside):
-            contexts[inside] = self._candidates(tensors, inside, (starts + sizes)[inside] - 1, sizes[inside])
-        places = np.arange(width) - starts[:, None]
-        live = (places >= 0) & (places < sizes[:, None]) & (contexts > EMPTY_CONTEXT)[:, None]
-        numbers = np.zeros(live.shape, dtype=np.int64)
-        numbers[live] = list(
-            chain.from_iterable(map(self._histories.tokens, contexts[contexts > EMPTY_CONTEXT].tolist()))
-        )
-        places[~live] = _PADDING
-        contexts[_differing_rows(tensors, self._contents(numbers, places))] = UNKNOWN
-        found: list[int] = contexts.tolist()
+        width, starts, sizes = rows.tensors.shape[3], rows.starts[:, None], rows.sizes[:, None]
+        inside = ((starts >= 0) & (sizes >= 0) & (starts + sizes <= width)).ravel()
+        places = np.arange(width) - starts
+        live = (places >= 0) & (places < sizes)
+        places = np.where(live, places, _PADDING)
+        tensors, heads, elements = self._named_by
+        digits = np.moveaxis(rows.tensors[tensors, :, heads, :, elements], 0, -1)
+        if self._position_tensors is not None:
+            digits -= self._positions[:, : self._tokens.digits].take(places, axis=0)
+        numbers = np.where(live, self._tokens.numbers(digits), 0)
+        sound = inside & ~_differing_rows(rows.tensors, self._contents(numbers, places))
+        found = np.zeros((len(numbers), self._geometry.context_length), dtype=np.int64)
+        at, _ = np.nonzero(live)
+        found[at, places[live]] = numbers[live]
+        return found, sound
+
+    def named(self, tokens: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """The contexts that consist of ``tokens`` ``[n, T]``; UNKNOWN where none ever did."""
+        ends = tokens[np.arange(len(tokens)), np.maximum(sizes - 1, 0)]
+        contexts = self.histories.ending_with(ends)  # the last token says which one it should be
+        same = (self.histories.tokens(contexts) == tokens).all(axis=1) & (self.histories.sizes_of(contexts) == sizes)
+        found: np.ndarray = np.where(same, contexts, UNKNOWN)
         return found
 
-    def _candidates(
-        self, tensors: Sequence[np.ndarray], rows: np.ndarray, last: np.ndarray, sizes: np.ndarray
-    ) -> np.ndarray:
-        """The contexts that rows should be, by the number that their last tokens say."""
-        tokens = np.stack([tensor[rows, :, last] for tensor in tensors[: self._named_by]], axis=1)
-        digits = tokens.reshape(len(rows), -1)[:, : self._tokens.digits]
-        digits = digits - self._positions[sizes - 1, : self._tokens.digits]
-        contexts = self._histories.ending_with(self._tokens.numbers(digits))
-        fits = (contexts != EMPTY_CONTEXT) & (self._histories.sizes_of(contexts) == sizes)
-        candidates: np.ndarray = np.where(fits, contexts, UNKNOWN)
-        return candidates
 
-
-def _live_tensors(batch: KeysValues, longest: int) -> list[np.ndarray]:
-    """K and V of every layer in turn, ``[B, H, longest, D]``, float32."""
-    tensors = [tensor.detach()[:, :, :longest] for tensor in batch.layer_tensors()]
+def live_tensors(batch: KeysValues, longest: int) -> np.ndarray:
+    """K and V of every layer in turn, ``[2 L, B, H, longest, D]``, float32: a copy."""
+    tensors = batch.layer_tensors()
     if not tensors[0].is_cpu:
-        tensors = list(torch.stack(tensors).to("cpu"))  # one transfer
-    return [tensor.to(torch.float32).numpy() for tensor in tensors]
-
-
-def _differing_rows(tensors: Sequence[np.ndarray], contents: np.ndarray) -> np.ndarray:
-    """Which rows of a batch are not ``contents`` ``[B, T, N]``: an element of K or V of any layer is another."""
+        tensors = list(torch.stack([each.detach()[:, :, :longest] for each in tensors]).to("cpu"))  # one transfer
     rows, heads, width, head_dim = tensors[0].shape
+    copy = np.empty((len(tensors), rows, heads, min(longest, width), head_dim), dtype=np.float32)
+    for place, tensor in zip(copy, tensors, strict=True):
+        values = tensor if tensor.dtype == torch.float32 else tensor.to(torch.float32)
+        place[...] = values.detach().numpy()[:, :, :longest]
+    return copy
+
+
+def _differing_rows(tensors: np.ndarray, contents: np.ndarray) -> np.ndarray:
+    """Which rows of a batch are not ``contents`` ``[B, T, N]``: an element of K or V of any layer is another."""
+    _, rows, heads, width, head_dim = tensors.shape
     wanted = contents.reshape(rows, width, len(tensors), heads, head_dim)
     differ = np.zeros(rows, dtype=bool)
     for number, tensor in enumerate(tensors):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ __all__ = [
 # The operations of a recurrent step, and of a whole search.
 STEP_OPERATIONS = ("hash", "lookup", "assemble", "store")
 OPERATIONS = (*STEP_OPERATIONS, "clear")
+_AT_ONCE = 64  # steps whose latents are made at once
 # How a backend is cleared, by the scope of a clear.
 _CLEARS: dict[str, Callable[[CacheBackend], None]] = {
     "recur": lambda backend: backend.clear_recur_cache(),
@@ -44,13 +46,27 @@ class Latents:
 
     def inputs(self, step: Step) -> StepInputs:
         """The latents of one step, made before any measurement and shared by all backends."""
-        asked = [key for key in step.parents if key is not None]
-        parents: torch.Tensor | np.ndarray | None = self._stack(asked) if asked else None
+        return next(self.of_steps([step]))[1]
+
+    def of_steps(self, steps: Iterable[Step]) -> Iterator[tuple[Step, StepInputs]]:
+        """The steps with their latents, which are made of many steps at once."""
+        remaining = iter(steps)
+        while some := list(islice(remaining, _AT_ONCE)):
+            keys = [[key for key in each.parents if key is not None] + each.keys for each in some]
+            latents, first = self._stack(list(chain.from_iterable(keys))), 0
+            for step, each in zip(some, keys, strict=True):
+                yield step, self._inputs(step, latents[first : first + len(each)])
+                first += len(each)
+
+    def _inputs(self, step: Step, latents: np.ndarray) -> StepInputs:
+        """Of the latents of a step's parents and new nodes."""
+        asked = len(latents) - len(step.keys)
+        parents: torch.Tensor | np.ndarray | None = latents[:asked] if asked else None
         # A search keeps its nodes' latents on the host; the root's come from the tokenizer, on the device
         # (LightZero 0.2.0: mcts_ctree.py, world_model.py).
         if asked and step.scope is Scope.ROOT:
             parents = torch.as_tensor(parents, device=self._device)
-        new = torch.from_numpy(self._stack(step.keys)).to(self._device) if step.keys else None
+        new = torch.from_numpy(latents[asked:]).to(self._device) if step.keys else None
         return StepInputs(parents, new)
 
     def _stack(self, keys: Sequence[int]) -> np.ndarray:

@@ -67,8 +67,7 @@ def take_turns(
     """
     clocks = {name: SearchClock(stopwatch.time) for name in contents}
     with no_collection():
-        for step in steps:
-            inputs = latents.inputs(step)
+        for step, inputs in latents.of_steps(steps):
             for name, content in contents.items():
                 clocks[name].begin(step)
                 run_step(content.backend, step, inputs, content, clocks[name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -57,13 +58,19 @@ class RecordedContexts:
 
     def store(self, step: Step) -> None:
         """Follow the step's store events."""
-        for row, (store, key) in enumerate(zip(step.stores, step.keys, strict=True)):
-            parent = step.parents[row]
-            if parent is not None and step.recorded_hits[row] is False:
-                before = generated_context(parent)  # the recorded run missed and its model made a new context
+        if not step.stores:
+            return
+        missing = max(step.stores) + 1 - len(self._stored)
+        if missing > 0:
+            self._stored.frombytes(bytes(missing * self._stored.itemsize))
+        rows = zip(step.stores, step.keys, step.parents, step.nodes, step.recorded_hits, strict=False)
+        for store, key, parent, node, hit in rows:
+            if parent is None:
+                before = NO_CONTEXT
+            elif node is None or hit is False:  # the recorded run missed and its model made a new context
+                before = generated_context(parent)
             else:
-                before = self.wanted(step, row)
-            self._stored.extend([NO_CONTEXT] * (store + 1 - len(self._stored)))
+                before = self._stored[node]
             self._stored[store] = extend_context(before, key)
 
 
@@ -91,9 +98,15 @@ class Outcomes:
 
     def add(self, scope: Scope, outcome: Outcome, recorded_hit: bool | None) -> None:
         """Count one lookup; ``recorded_hit`` is None where the trace does not have it."""
-        (self.root if scope is Scope.ROOT else self.node)[outcome] += 1
-        self.by_lookup.append(outcome)
-        if recorded_hit is not None:
-            self.recorded += 1
-            # The recorded run, like a pool, takes whatever it finds for a hit.
-            self.disagreements += recorded_hit != (outcome is not Outcome.MISS)
+        self.extend(scope, [outcome], [recorded_hit])
+
+    def extend(self, scope: Scope, outcomes: Sequence[Outcome], recorded_hits: Sequence[bool | None]) -> None:
+        """Count the lookups of one inference."""
+        (self.root if scope is Scope.ROOT else self.node).update(outcomes)
+        self.by_lookup.extend(outcomes)
+        if recorded_hits.count(None) < len(recorded_hits):
+            for outcome, recorded_hit in zip(outcomes, recorded_hits, strict=True):
+                if recorded_hit is not None:
+                    self.recorded += 1
+                    # The recorded run, like a pool, takes whatever it finds for a hit.
+                    self.disagreements += recorded_hit != (outcome is not Outcome.MISS)

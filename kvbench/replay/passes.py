@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,8 +34,8 @@ class Verification:
 
     Attributes:
         faults: contents that were never stored, and stored ones that were lost, each with its place.
-        counts: over the whole replay, by kind of operation.
-        step_counts: those of each recurrent step.
+        counts: over all searches that were counted, by kind of operation.
+        step_counts: those of each recurrent step of these.
         evictions: by pool: ``init`` (all environments), ``recur``.
         bytes_reserved: at the end, by pool; pools never shrink.
         timeline: None where none was asked for.
@@ -82,8 +83,8 @@ class BackendReport:
     """The results of a replay for one backend; None stands for a pass that was left out.
 
     Attributes:
-        peak_bytes: most memory that the backend and its batches held at once: by the device's allocator, or on a CPU
-            counted storage by storage.
+        peak_bytes: most memory that the backend and its batches held at once, in the searches that were counted: by the
+            device's allocator, or on a CPU counted storage by storage.
     """
 
     name: str
@@ -128,22 +129,28 @@ class Replay:
         for name in backends:
             self._build(name)
 
-    def run(self, repetitions: int) -> dict[str, BackendReport]:
-        """All passes. ``repetitions`` of the timed one; 0 leaves it and the warm one out."""
+    def run(self, repetitions: int, counted_searches: int | None = None) -> dict[str, BackendReport]:
+        """All passes.
+
+        Args:
+            repetitions: of the timed one; 0 leaves it and the warm one out.
+            counted_searches: operations and memory are counted in the first so many; None is all.
+        """
         for name, report in self.reports.items():
-            report.verification = self.verify(name, Timeline(len(self.steps)))
+            report.verification = self.verify(name, Timeline(len(self.steps)), counted_searches)
         if repetitions:
-            self.time(repetitions)
+            self.time(repetitions, counted_searches)
         return self.reports
 
-    def verify(self, name: str, timeline: Timeline | None = None) -> Verification:
+    def verify(self, name: str, timeline: Timeline | None = None, counted_searches: int | None = None) -> Verification:
         """The checked and counted pass of one backend."""
         steps = self._ticking(f"check {name}")
-        return verify_replay(self._build(name), steps, self._contents, self._latents, timeline)
+        backend = self._build(name)
+        return verify_replay(backend, steps, self._contents, self._latents, timeline, counted_searches)
 
-    def time(self, repetitions: int) -> None:
+    def time(self, repetitions: int, counted_searches: int | None = None) -> None:
         """The warm and the timed pass of all backends, side by side."""
-        contents = {name: self._warm(name) for name in self.reports}
+        contents = {name: self._warm(name, counted_searches) for name in self.reports}
         times = {name: StepTimes() for name in contents}
         for number in range(repetitions):
             for content in contents.values():
@@ -167,20 +174,22 @@ class Replay:
             yield step
             self._progress(what, done, len(self.steps))
 
-    def _warm(self, name: str) -> FillerContent:
+    def _warm(self, name: str, counted_searches: int | None = None) -> FillerContent:
         """One untimed run on a backend of its own: slots are allocated, lazily made things made."""
-        with watch_memory(self.config.device) as memory:
+        with ExitStack() as watched:
+            memory = watched.enter_context(watch_memory(self.config.device))
             content = FillerContent(self._build(name))
-            for step in self._ticking(f"warm up {name}"):
-                run_step(content.backend, step, self._latents.inputs(step), content, lambda _, call, *args: call(*args))
+            for step, inputs in self._latents.of_steps(self._ticking(f"warm up {name}")):
+                if not is_counted(step, counted_searches):
+                    watched.close()
+                run_step(content.backend, step, inputs, content, lambda _, call, *args: call(*args))
         self.reports[name].peak_bytes = memory.peak
         return content
 
     def _time(self, contents: dict[str, FillerContent], meters: dict[str, _TimeMeter], what: str) -> None:
         """One repetition of the timed pass."""
         order = list(contents)
-        for number, step in enumerate(self._ticking(what)):
-            inputs = self._latents.inputs(step)
+        for number, (step, inputs) in enumerate(self._latents.of_steps(self._ticking(what))):
             # A B, B A, A B, ...: whoever goes second finds caches that the other has just used.
             for name in order if number % 2 == 0 else reversed(order):
                 meters[name].begin(step)
@@ -211,21 +220,25 @@ class _TimeMeter:
 
 
 class _CountMeter:
-    """Makes each call of a counted pass, and adds up its counts."""
+    """Makes each call of a counted pass, and adds up the counts of the first ``searches``; None is all."""
 
-    def __init__(self) -> None:
+    def __init__(self, searches: int | None) -> None:
         self.by_operation = {name: Counts() for name in OPERATIONS}
         self.by_step: list[Counts] = []  # of each recurrent step
         self._counter = PlainCounter()
-        self._in_step = False
+        self._searches = searches
+        self._is_counted = self._in_step = False
 
     def begin(self, step: Step) -> None:
         """As in ``_TimeMeter``."""
-        self._in_step = step.is_recurrent
+        self._is_counted = is_counted(step, self._searches)
+        self._in_step = step.is_recurrent and self._is_counted
         if self._in_step:
             self.by_step.append(Counts())
 
     def __call__(self, operation: str, call: Callable[..., Any], *args: Any) -> Any:
+        if not self._is_counted:
+            return call(*args)
         self._counter.counts = Counts()
         with self._counter:
             result = call(*args)
@@ -235,22 +248,28 @@ class _CountMeter:
         return result
 
 
+def is_counted(step: Step, searches: int | None) -> bool:
+    """Whether a step is of the first ``searches``; None is all."""
+    return searches is None or step.search < searches
+
+
 def verify_replay(
-    backend: CacheBackend, steps: Iterable[Step], contents: Contents, latents: Latents, timeline: Timeline | None = None
-) -> Verification:
+    backend: CacheBackend, steps: Iterable[Step], contents: Contents, latents: Latents,
+    timeline: Timeline | None = None, counted_searches: int | None = None,
+) -> Verification:  # fmt: skip
     """Drive a fresh backend through the steps, checking every context it returns.
 
-    The backend's ``position_shift`` must be that of ``contents``. A ``timeline`` is filled.
+    The backend's ``position_shift`` must be that of ``contents``. A ``timeline`` is filled. Operations are counted in
+    the first ``counted_searches``; None is all.
     """
-    content = CheckedContent(backend, contents)
-    meter = _CountMeter()
-    for step in steps:
+    content = CheckedContent(backend, contents, timeline)
+    meter = _CountMeter(counted_searches)
+    for step, inputs in latents.of_steps(steps):
         meter.begin(step)
-        judged = len(content.outcomes.by_lookup)
-        run_step(backend, step, latents.inputs(step), content, meter)
+        run_step(backend, step, inputs, content, meter)
         content.cleared(step)
         if timeline is not None:
-            timeline.add(backend, step, content.outcomes.by_lookup[judged:])
+            timeline.sample(backend)
     stats = backend.get_stats_summary()
     return Verification(
         outcomes=content.outcomes,

@@ -33,6 +33,11 @@ class Timeline:
 
     def add(self, backend: CacheBackend, step: Step, outcomes: Iterable[Outcome]) -> None:
         """A step is done; ``outcomes`` of its lookups, in the order of its rows."""
+        self.sample(backend)
+        self.count(step, outcomes)
+
+    def sample(self, backend: CacheBackend) -> None:
+        """A step is done: look at the pools, if it is time."""
         self._done += 1
         if self._done % self._every == 0:
             self._steps.append(self._done)
@@ -40,6 +45,9 @@ class Timeline:
             self._entries["recur"].append(len(backend.recur_pool))
             for pool, reserved in backend.bytes_reserved.items():
                 self._bytes[pool].append(reserved)
+
+    def count(self, step: Step, outcomes: Iterable[Outcome]) -> None:
+        """Count a step's lookups where they belong."""
         rows = zip(step.simulations, step.depths, step.parents, strict=True)
         asked = [(simulation, depth) for simulation, depth, parent in rows if parent is not None]
         for (simulation, depth), outcome in zip(asked, outcomes, strict=True):

@@ -2,40 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
 from kvbench.replay.content import Contents, generated_context
-from kvbench.replay.contexts import UNKNOWN, KnownContexts
+from kvbench.replay.contexts import UNKNOWN, KnownContexts, Rows, live_tensors
+from kvbench.replay.deferred import JudgedLater, SetAside
 from kvbench.replay.drive import Content
 from kvbench.replay.hierarchy import INIT, RECUR, Hierarchy
 from kvbench.replay.outcomes import Outcome, Outcomes, RecordedContexts, judge
+from kvbench.replay.timeline import Timeline
 from kvbench.replay.tokens import EMPTY_CONTEXT
 from kvbench.trace.steps import Step
 from kvcache import EMPTY, MISS, CacheBackend, KeysValues
 
 __all__ = ["CheckedContent"]
 
+_NOT_STORED = "the context found under key {:#018x} was never stored"
+_NOT_EMPTY = "a row that starts empty is not empty"
+_NOT_SUPPLIED = "the context supplied after the miss is not in the batch"
+_LOST = "nothing found under key {:#018x}, which was stored and never evicted"
+_TOO_OLD = "found key {:#018x}, which was not stored since its pool was cleared"
+
 
 class CheckedContent(Content):
     """The model's part of a replay whose contents are checked.
 
-    Every appended token has its own content, which depends on the key and the whole history. Every row of every
-    assembled batch is compared with it, padding included. After a batch is stored, its memory is filled with NaN: so
-    an entry that shares memory with the batch is found. A miss needs a reason: the key was never stored, the pool was
-    cleared, or its counters say that it evicted. Nothing is found under a key that was not stored since its pool was
-    cleared. ``faults`` say what is wrong with the backend, each with its place.
+    Every appended token has its own content, so every context has. Every row of every assembled batch is compared with
+    it, padding included: copies of some batches are kept, and compared at once. After a batch is stored, its memory is
+    filled with NaN: so an entry that shares memory with the batch is found. A miss needs a reason: the key was never
+    stored, the pool was cleared, or its counters say that it evicted. Nothing is found under a key that was not stored
+    since its pool was cleared.
+
+    Args:
+        backend: the cache.
+        contents: of its geometry.
+        timeline: where outcomes are counted too.
     """
 
-    def __init__(self, backend: CacheBackend, contents: Contents) -> None:
-        self.outcomes = Outcomes()
-        self.faults: list[str] = []
+    def __init__(self, backend: CacheBackend, contents: Contents, timeline: Timeline | None = None) -> None:
+        self._outcomes, self._faults, self._timeline = Outcomes(), list[str](), timeline
         self._geometry = backend.config.geometry
         self._recorded = RecordedContexts()
         self._known = KnownContexts(contents, backend.config)
-        self._rows: list[int] = []  # context of each row of the batch, UNKNOWN where it is damaged
+        self._later = SetAside(self._known)
         self._supplied: list[KeysValues] = []
         self._stored: Hierarchy[set[int]] = Hierarchy(lambda kind: set())  # keys since the last clear
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """Of all lookups."""
+        self._judge()
+        return self._outcomes
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong with the backend, each with its place."""
+        self._judge()
+        return self._faults
 
     def generate(self, step: Step, row: int) -> KeysValues:
         key = step.parents[row]
@@ -47,25 +73,27 @@ class CheckedContent(Content):
         return keys_values
 
     def assembled(self, backend: CacheBackend, step: Step, found: list[int]) -> None:
+        if self._later.is_full:
+            self._judge()
         sizes = np.array(backend.keys_values_wm_size_list)
         starts = np.array([backend.row_start(row) for row in range(len(sizes))])
-        self._rows = self._known.recognise(backend.keys_values_wm, starts, sizes)
-        for row, (context, report) in enumerate(zip(self._rows, found, strict=True)):
-            key = step.parents[row]
+        tensors = live_tensors(backend.keys_values_wm, int(sizes.max()))
+        later = JudgedLater(step, list(found), Rows(tensors, starts, sizes))
+        for row, (key, report) in enumerate(zip(step.parents, found, strict=True)):
             if report == MISS:
                 if self._must_hold(backend, step, row):
-                    self._fault(step, row, f"nothing found under key {key:#018x}, which was stored and never evicted")
-            elif key is not None and not self._kinds(step, row):
-                self._fault(step, row, f"found key {key:#018x}, which was not stored since its pool was cleared")
-            self._judge(step, row, report, context)
+                    later.faults[row] = _LOST.format(key)
+            elif key is not None and not self._is_stored(step, row):
+                later.faults[row] = _TOO_OLD.format(key)
+        self._later.add(later)
 
     def append(self, batch: KeysValues, step: Step) -> None:
-        block = self._known.extend(self._rows, step.keys, step.tokens)
-        for number, layer in enumerate(batch):
-            layer.update(block[:, number, 0], block[:, number, 1])
+        later = self._later.steps[-1]
+        later.appended, tensors = self._known.append(later.batch.sizes, step.tokens)
+        for layer, keys, values in zip(batch, tensors[::2], tensors[1::2], strict=True):
+            layer.update(keys, values)
 
     def stored(self, backend: CacheBackend, step: Step) -> None:
-        self._recorded.store(step)
         if self._geometry.keeps_past:
             for env, key in zip(step.envs, step.keys, strict=True):
                 self._stored.written(env, step.scope).add(key)
@@ -82,33 +110,58 @@ class CheckedContent(Content):
     def _must_hold(self, backend: CacheBackend, step: Step, row: int) -> bool:
         """Whether one of the lookup's pools stored the key after its last clear, and never evicted."""
         pools = {INIT: backend.init_pools[step.envs[row]], RECUR: backend.recur_pool}
-        # Where evictions are not counted any pool may have lost anything.
-        return backend.stats_enabled and any(not pools[kind].stats.evictions for kind in self._kinds(step, row))
-
-    def _kinds(self, step: Step, row: int) -> list[str]:
-        """The kinds of the lookup's pools that stored its key since they were cleared."""
         asked = self._stored.asked(step.envs[row], step.scope)
-        return [kind for kind, stored in asked if step.parents[row] in stored]
+        kinds = [kind for kind, stored in asked if step.parents[row] in stored]
+        # Where evictions are not counted any pool may have lost anything.
+        return backend.stats_enabled and any(not pools[kind].stats.evictions for kind in kinds)
 
-    def _judge(self, step: Step, row: int, report: int, context: int) -> None:
+    def _is_stored(self, step: Step, row: int) -> bool:
+        """Whether one of the lookup's pools stored its key since it was cleared."""
         key = step.parents[row]
-        if key is None:
-            if context != EMPTY_CONTEXT:
-                self._fault(step, row, "a row that starts empty is not empty")
+        for _, stored in self._stored.asked(step.envs[row], step.scope):  # noqa: SIM110 - twice as fast as a generator
+            if key in stored:
+                return True
+        return False
+
+    def _judge(self) -> None:
+        """Judge all lookups that were set aside, in their order."""
+        if not self._later.steps:
             return
-        wanted = (key, self._recorded.wanted(step, row))
-        if report == MISS:
-            outcome = judge(wanted, None)
-            if context == UNKNOWN or self._known.entry(context) != (key, generated_context(key)):
-                self._fault(step, row, "the context supplied after the miss is not in the batch")
-        elif report == EMPTY and self._geometry.slid_size == 0:
-            outcome = Outcome.HIT  # at context_length 3 a slid window is empty: all contexts are alike
-        elif context in (UNKNOWN, EMPTY_CONTEXT):
-            outcome = Outcome.WRONG_CONTENT
-            self._fault(step, row, f"the context found under key {key:#018x} was never stored")
-        else:
-            outcome = judge(wanted, self._known.entry(context))
-        self.outcomes.add(step.scope, outcome, step.recorded_hits[row])
+        steps, contexts = self._later.take()
+        keys, identities = self._known.histories.entries(np.maximum(contexts, EMPTY_CONTEXT))
+        rows = zip(contexts.tolist(), keys.tolist(), identities.tolist(), strict=True)
+        for later in steps:
+            step = later.step
+            outcomes = list(self._outcomes_of(later, rows))
+            hits = [hit for hit, key in zip(step.recorded_hits, step.parents, strict=True) if key is not None]
+            self._outcomes.extend(step.scope, outcomes, hits)
+            if self._timeline is not None:
+                self._timeline.count(step, outcomes)
+            self._recorded.store(step)
+
+    def _outcomes_of(self, later: JudgedLater, rows: Iterator[tuple[int, int, int]]) -> Iterator[Outcome]:
+        """Outcomes of a step's lookups; ``rows`` are the context, its key and its identity of each row."""
+        step = later.step
+        for row, (key, report) in enumerate(zip(step.parents, later.found, strict=True)):
+            context, *entry = next(rows)
+            if row in later.faults:
+                self._fault(step, row, later.faults[row])
+            if key is None:
+                if context != EMPTY_CONTEXT:
+                    self._fault(step, row, _NOT_EMPTY)
+                continue
+            if report == MISS:
+                if context == UNKNOWN or entry != [key, generated_context(key)]:
+                    self._fault(step, row, _NOT_SUPPLIED)
+                yield Outcome.MISS
+            elif report == EMPTY and self._geometry.slid_size == 0:
+                yield Outcome.HIT  # at context_length 3 a slid window is empty: all contexts are alike
+            elif context in (UNKNOWN, EMPTY_CONTEXT):
+                self._fault(step, row, _NOT_STORED.format(key))
+                yield Outcome.WRONG_CONTENT
+            else:
+                yield judge((key, self._recorded.wanted(step, row)), (entry[0], entry[1]))
 
     def _fault(self, step: Step, row: int, message: str) -> None:
-        self.faults.append(f"search {step.search}, simulation {step.simulations[row]}, env {step.envs[row]}: {message}")
+        place = f"search {step.search}, simulation {step.simulations[row]}, env {step.envs[row]}"
+        self._faults.append(f"{place}: {message}")

@@ -158,7 +158,10 @@ class Forward(Struct, frozen=True, kw_only=True):
 
 
 class ReplayResult(Struct, frozen=True, kw_only=True):
-    """One trace on one device at one capacity. Backends are in the order of the command."""
+    """One trace on one device at one capacity. Backends are in the order of the command.
+
+    Operations and peak memory are of the first ``counted_searches``; None, in older files, is all.
+    """
 
     trace: Trace
     device: str
@@ -167,6 +170,7 @@ class ReplayResult(Struct, frozen=True, kw_only=True):
     backends: list[BackendResult]
     baseline_over_backend: dict[str, Ratio | None]
     forward_over_baseline: dict[str, Forward] | None = None
+    counted_searches: int | None = None
 
     def __post_init__(self) -> None:
         if self.baseline not in [each.name for each in self.backends]:

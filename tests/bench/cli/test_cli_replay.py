@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from kvbench.cli import main
 from kvbench.cli.caches import parse_capacity
 from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
+from kvbench.replay.drive import STEP_OPERATIONS
 from kvcache import registry
 from kvcache.geometry import Geometry
 from kvcache.manager import KVCacheManager
@@ -138,6 +139,25 @@ def test_the_forward_over_the_batches_is_a_pass_of_its_own(tmp_path, trace):
     assert row(result.stdout, "median (quartiles)") == shown
     assert row(result.stdout, "strided bytes") == ["0", "0"]
     assert replayed(tmp_path, trace, "--repetitions", 0)[1]["replays"][0]["forward_over_baseline"] is None
+
+
+def test_operations_and_memory_can_be_counted_in_some_searches_only(tmp_path, trace):
+    whole, everything = replayed(tmp_path, trace, "--repetitions", 1)
+    result, numbers = replayed(tmp_path, trace, "--repetitions", 1, "--counted-searches", 1)
+    _, first = replayed(tmp_path, trace, "--repetitions", 1, "--searches", 1)
+    (one,), (of_all,), (of_first,) = (each["replays"] for each in (numbers, everything, first))
+    assert (one["counted_searches"], of_all["counted_searches"], of_first["counted_searches"]) == (1, 4, 1)
+    for each, all_of_it, alone in zip(one["backends"], of_all["backends"], of_first["backends"], strict=True):
+        for name in ("counts_per_recurrent_step_median", "peak_bytes"):
+            assert each[name] == alone[name]
+        counted, alone_counted = ({key: one["counts"][key] for key in STEP_OPERATIONS} for one in (each, alone))
+        assert counted == alone_counted
+        assert each["counts"] != all_of_it["counts"]
+        assert each["outcomes"] == all_of_it["outcomes"]
+        assert each["timeline"] == all_of_it["timeline"]
+    assert "in a recurrent step, in the first search, median" in result.stdout
+    assert "peak memory, batches included, in the first search" in result.stdout
+    assert "in the first" not in whole.stdout
 
 
 def test_several_traces_and_capacities_are_all_replayed(tmp_path, trace):

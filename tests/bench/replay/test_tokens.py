@@ -7,23 +7,23 @@ from hypothesis import strategies as st
 from traces import TINY
 
 from kvbench.replay import tokens as module
-from kvbench.replay.content import Contents
-from kvbench.replay.tokens import EMPTY_CONTEXT, Histories, Tokens
+from kvbench.replay.content import NO_CONTEXT, Contents, extend_context
+from kvbench.replay.tokens import Histories, Tokens
 
 CONTENTS = Contents(TINY)
 
 
 def many_tokens(count):
     tokens = Tokens(CONTENTS)
-    numbers = tokens.add(range(1000, 1000 + count))
+    numbers = tokens.add(count)
     return tokens, numbers
 
 
 class TestTokens:
     def test_numbers_go_on_from_one(self):
         tokens = Tokens(CONTENTS)
-        assert tokens.add([7, 7]).tolist() == [1, 2]
-        assert tokens.add([8]).tolist() == [3]
+        assert tokens.add(2).tolist() == [1, 2]
+        assert tokens.add(1).tolist() == [3]
 
     def test_contents_are_of_any_shape_and_zero_where_there_is_no_token(self):
         tokens, _ = many_tokens(3)
@@ -33,10 +33,9 @@ class TestTokens:
         assert not found[1, 1].any()
         assert np.array_equal(found[1, 0], tokens.contents(np.array([3]))[0])
 
-    def test_two_tokens_of_one_seed_differ(self):
-        tokens = Tokens(CONTENTS)
-        one, two = tokens.contents(tokens.add([7, 7]))
-        assert not np.array_equal(one, two)
+    def test_two_tokens_differ_beyond_their_numbers(self):
+        tokens, numbers = many_tokens(1000)
+        assert len(np.unique(tokens.contents(numbers)[:, tokens.digits :], axis=0)) == len(numbers)
 
     def test_a_token_says_its_number(self):
         tokens, numbers = many_tokens(20_000)
@@ -67,38 +66,46 @@ class PlainHistories:
     """What ``Histories`` should be: every context's tokens in a list."""
 
     def __init__(self):
-        self.all = [[]]
+        self.all, self.entries = [[]], [(0, NO_CONTEXT)]
 
-    def add(self, parent, appended, window):
-        first, count = window
+    def add(self, parent, key, appended):
+        first, count = TINY.window(len(self.all[parent]) + len(appended))
         self.all.append([*self.all[parent], *appended][first : first + count])
+        self.entries.append((key, extend_context(self.entries[parent][1], key)))
+
+
+def add(histories, parents, keys, appended):
+    """Rows of a batch: contexts and what they became."""
+    parents = np.array(parents)
+    numbers = histories.add(keys, histories.tokens(parents), histories.sizes_of(parents), np.array(appended))
+    histories.trace(parents.tolist())
+    return numbers.tolist()
 
 
 class TestHistories:
     @settings(max_examples=50)
     @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 2)), max_size=60), st.integers(1, 5))
     def test_tokens_of_a_context_are_its_parents_and_its_own(self, steps, remembered):
-        histories, plain, last = Histories(), PlainHistories(), 0
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "_REMEMBERED", remembered)
+            histories, plain, last = Histories(TINY), PlainHistories(), 0
             for pick, count in steps:
                 parent = pick % len(plain.all)
-                appended = range(last + 1, last + 1 + count)
+                appended = list(range(last + 1, last + 1 + count))
                 last += count
-                window = TINY.window(len(plain.all[parent]) + count)
-                histories.add(parent, pick, pick + 1, list(appended), window)
-                plain.add(parent, appended, window)
-            for number, tokens in enumerate(plain.all):
-                assert histories.tokens(number) == tokens
-            assert histories.sizes_of(np.arange(len(plain.all))).tolist() == [len(each) for each in plain.all]
-            assert len(histories._recent) <= remembered
+                add(histories, [parent], [pick], [appended + [0] * (2 - count)])
+                plain.add(parent, pick, appended)
+            numbers = np.arange(len(plain.all))
+            found = [[token for token in tokens if token] for tokens in histories.tokens(numbers).tolist()]
+            assert found == plain.all
+            assert histories.sizes_of(numbers).tolist() == [len(each) for each in plain.all]
+            assert list(zip(*(each.tolist() for each in histories.entries(numbers)), strict=True)) == plain.entries
 
     def test_a_context_is_known_by_its_last_token(self):
-        histories = Histories()
-        histories.add(EMPTY_CONTEXT, 70, 7, [1], (0, 1))
-        histories.add(1, 80, 8, [2, 3], (0, 3))
-        histories.add(2, 90, 9, [4, 5], (2, 2))  # the window's end is cut off: token 4 is the last
-        assert histories.ending_with(np.array([0, 1, 2, 3, 4, 5, 10**6])).tolist() == [0, 1, 0, 2, 3, 0, 0]
-        assert (histories.keys[3], histories.identities[3]) == (9, 90)
-        histories.add(1, 91, 9, [6, 3], (0, 3))
-        assert histories.ending_with(np.array([3])).tolist() == [4]  # the newest
+        histories = Histories(TINY)
+        assert histories.add_generated(7, 1) == 1
+        assert add(histories, [1, 1], [8, 9], [[2, 3], [4, 5]]) == [2, 3]
+        ends = np.array([0, 1, 2, 3, 4, 5, 10**6])
+        assert histories.ending_with(ends).tolist() == [0, 1, 0, 2, 0, 3, 0]
+        histories.forget(np.array([2]))
+        assert histories.ending_with(ends).tolist() == [0, 1, 0, 0, 0, 3, 0]
