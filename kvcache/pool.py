@@ -164,7 +164,7 @@ class KVCachePool:
         self.integrity.end()
 
     def clear(self) -> None:
-        """Remove all keys, in O(1). Slot memory and statistics stay."""
+        """Remove all keys: in O(1), but that ``reference`` frees each object. Slot memory and statistics stay."""
         integrity = self.integrity
         if integrity.changing or get_ident() != integrity.ident:
             integrity.check()
