@@ -206,9 +206,11 @@ def anything(history, choose):
 def compete(cache, steps, threads=3, each=None):
     """Random histories of so many threads on one cache; each has keys of its own, and checks all that it finds."""
     errors = []
+    alive = threading.Barrier(threads)  # a thread that has ended may leave its number to the next
 
     def run(number):
         try:
+            alive.wait()
             choose, history = random.Random(number), History(cache)
             for _ in range(steps):
                 rows = [(env, parent and parent + 100 * number, key + 100 * number)
@@ -216,6 +218,7 @@ def compete(cache, steps, threads=3, each=None):
                 (each or infer)(history, rows, choose.choice([NODE, ROOT]))
         except BaseException as error:
             errors.append(error)
+        alive.wait()
 
     def infer(history, rows, scope):
         with history.cache.exclusive():

@@ -17,7 +17,7 @@ from kvbench.results.gpu import GpuRow
 __all__ = ["results", "tests"]
 
 _TESTS = Path(__file__).parents[2] / "tests" / "cache"
-_FILES = ("kernels", "test_staging.py", "world_model/test_devices.py", "world_model/test_steps.py")
+_FILES = ("kernels", "test_staging.py", "world_model/test_devices.py", "world_model/test_model_steps.py")
 _QUICK = ("test_staging.py",)
 
 
