@@ -221,10 +221,8 @@ class Transformer(DirectModule):
     ) -> Tensor:
         """As ``forward``, with what ``places`` made of positions."""
         table, blocks, norm = self._calls
-        turned = None
-        if table is None:
-            turned = places
-        else:
+        turned = places if table is None else None
+        if table is not None:
             x = x + places[0]
         mask = self._mask(x.shape[1], cache.size, padding, x.device)
         for number, block in enumerate(blocks):
