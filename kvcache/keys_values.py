@@ -55,7 +55,7 @@ class Cache:
 
     def get(self) -> Tensor:
         """The live tokens, ``[B, H, size, D]``: a view."""
-        return self._cache[:, :, : self._size, :]
+        return self._cache.narrow(2, 0, self._size)
 
     def update(self, x: Tensor) -> None:
         """Append ``x`` ``[B, H, n, D]`` along tokens.
@@ -67,15 +67,16 @@ class Cache:
             ValueError: ``x`` does not fit the cache's other dimensions, or has more tokens than the cache can hold.
         """
         samples, heads, capacity, head_dim = self._cache.shape
-        if x.ndim != 4 or (x.shape[0], x.shape[1], x.shape[3]) != (samples, heads, head_dim):
-            raise ValueError(f"cannot append {tuple(x.shape)} to a cache of [{samples}, {heads}, n, {head_dim}]")
-        new = x.shape[2]
+        shape = x.shape
+        new = shape[2] if len(shape) == 4 else 0
+        if shape != (samples, heads, new, head_dim):
+            raise ValueError(f"cannot append {tuple(shape)} to a cache of [{samples}, {heads}, n, {head_dim}]")
         missing = self._size + new - capacity
         if missing > 0:
             self._drop_oldest(missing, new)
             if self._journal is not None:
                 self._journal.dropped = True
-        self._cache[:, :, self._size : self._size + new, :] = x.detach()
+        self._cache.narrow(2, self._size, new).copy_(x.detach() if x.requires_grad else x)
         if self._journal is not None and self._cache is self._noted:
             self._journal.note(self._size)
         self._size += new

@@ -184,8 +184,8 @@ class CachedPredictor(Predictor):
         """Begin a batch: its environments ``[B]``, and the next tokens' positions in their episodes ``[B]``."""
         if self._weights.touched():
             self.weights_changed()
-        self._envs, self._next_positions, self._reanalyzes = envs, next_positions, reanalyzes
-        self._stored = None
+        # Each by itself passes through torch.nn.Module's search for parameters and modules.
+        vars(self).update(_envs=envs, _next_positions=next_positions, _reanalyzes=reanalyzes, _stored=None)
 
     def _retrieve(self, latents: np.ndarray | Tensor | None, scope: Scope, given: Sequence[int] | None = None) -> None:
         """Look up contexts, and make those that are not there.

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["DirectModule", "direct", "prepare"]
+from kvcache.world_model.few_rows import FewRows, suits
+
+__all__ = ["Call", "DirectModule", "direct", "is_plain", "linear", "prepare"]
 
 Call = Callable[..., Tensor]
 
@@ -23,15 +25,27 @@ def direct(module: nn.Module) -> Call:
     if _is_hooked(module):
         return module.__call__
     if type(module) is nn.Linear:
-        return partial(F.linear, weight=module.weight, bias=module.bias)
+        return linear(module.weight, module.bias)
     if type(module) is nn.LayerNorm:
-        shape, eps = module.normalized_shape, module.eps
-        return partial(torch.layer_norm, normalized_shape=shape, weight=module.weight, bias=module.bias, eps=eps)
+        shape, weight, bias, eps = module.normalized_shape, module.weight, module.bias, module.eps
+        return lambda x: torch.layer_norm(x, shape, weight, bias, eps)  # a partial's keywords take a third longer
     if type(module) is nn.GELU:
         return partial(F.gelu, approximate=module.approximate)
     if type(module) is nn.Embedding and module.max_norm is None:
         return partial(torch.embedding, module.weight)
     return module.forward if isinstance(module, DirectModule) else module.__call__
+
+
+def linear(weight: Tensor, bias: Tensor | None) -> Call:
+    """A linear layer with these weights."""
+    if bias is not None and suits(weight, bias):
+        return FewRows(weight, bias)
+    return partial(F.linear, weight=weight, bias=bias)
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether a module is torch's linear layer, and nothing else happens when it is called."""
+    return type(module) is nn.Linear and not _is_hooked(module)
 
 
 def _is_hooked(module: nn.Module) -> bool:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kvcache.geometry import TOKENS_PER_STEP, Geometry
 from kvcache.keys_values import KeysValues
 from kvcache.world_model.attention import Attend, ReadOnlyContext, append_and_attend
-from kvcache.world_model.direct import Call, DirectModule, direct
+from kvcache.world_model.direct import Call, DirectModule, direct, is_plain, linear
 
 __all__ = ["Transformer"]
 
@@ -92,11 +90,11 @@ class SelfAttention(DirectModule):
         projection.
         """
         layers = self.query, self.key, self.value
-        calls = [direct(layer) for layer in layers]
-        if all(isinstance(call, partial) for call in calls):
+        if all(map(is_plain, layers)):
             weight, bias = (_block_of([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
             if weight is not None and bias is not None:
-                return partial(F.linear, weight=weight, bias=bias), direct(self.projection)
+                return linear(weight, bias), direct(self.projection)
+        calls = [direct(layer) for layer in layers]
         return lambda x: torch.cat([call(x) for call in calls], dim=-1), direct(self.projection)
 
     def heads(self, x: Tensor) -> Tensor:
@@ -223,10 +221,8 @@ class Transformer(DirectModule):
     ) -> Tensor:
         """As ``forward``, with what ``places`` made of positions."""
         table, blocks, norm = self._calls
-        turned = None
-        if table is None:
-            turned = places
-        else:
+        turned = places if table is None else None
+        if table is not None:
             x = x + places[0]
         mask = self._mask(x.shape[1], cache.size, padding, x.device)
         for number, block in enumerate(blocks):
