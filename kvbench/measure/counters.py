@@ -115,49 +115,14 @@ class PlainCounter(DispatchMode):
         about = _operation(func)
         if about.is_view:
             return result
-        if isinstance(result, torch.Tensor):
-            self._count_tensor(about, result, args, kwargs)
-        else:
-            self._count_several(about, tensors_in(result), args, kwargs)
-        return result
-
-    def _count_tensor(self, about: _Operation, output: torch.Tensor, args: Any, kwargs: Any) -> None:
-        """What ``_count_several`` does, of an operation's only result: the same at a fraction of the cost."""
-        counts, is_new, from_device = self.counts, True, False
-        if not args or output is not args[0]:
-            storage = output.untyped_storage()
-            address = storage._cdata
-            for each in tensors_in(args) if not kwargs else tensors_in((args, kwargs)):
-                if each.untyped_storage()._cdata == address:
-                    is_new = False
-                if not each.is_cpu:
-                    from_device = True
-            if is_new:
-                counts.allocations += 1
-                counts.bytes_allocated += storage.nbytes()
-            elif not about.writes_inputs:
-                return  # a view in effect: reshape, contiguous or to() that had nothing to do
-        elif not about.writes_inputs:
-            return
-        else:
-            from_device = output.is_cpu and _any_on(tensors_in((args, kwargs)), cpu=False)
-        counts.tensor_ops += 1
-        if about.written is not None:
-            counts.bytes_copied += args[about.written].nbytes
-        elif about.moves:
-            counts.bytes_copied += output.nbytes
-        if about.synchronises or (from_device and output.is_cpu):
-            counts.synchronisations += 1
-
-    def _count_several(self, about: _Operation, outputs: Sequence[torch.Tensor], args: Any, kwargs: Any) -> None:
-        """Count an operation of several results or none."""
-        inputs = tensors_in((args, kwargs))
+        outputs = [result] if isinstance(result, torch.Tensor) else tensors_in(result)
+        inputs = tensors_in((args, kwargs)) if kwargs else tensors_in(args)
         fresh = new_storages(inputs, outputs)
         if outputs and not fresh and not about.writes_inputs:
-            return  # a view in effect
+            return result  # a view in effect: reshape, contiguous or to() that had nothing to do
         counts = self.counts
-        counts.tensor_ops += 1
         counts.allocations += len(fresh)
+        counts.tensor_ops += 1
         for storage in fresh.values():
             counts.bytes_allocated += storage.nbytes()
         if about.written is not None:
@@ -167,6 +132,7 @@ class PlainCounter(DispatchMode):
                 counts.bytes_copied += each.nbytes
         if about.synchronises or (_any_on(outputs, cpu=True) and _any_on(inputs, cpu=False)):
             counts.synchronisations += 1
+        return result
 
 
 def _any_on(tensors: Iterable[torch.Tensor], cpu: bool) -> bool:
@@ -213,6 +179,13 @@ def new_storages(inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]
     """The storages of an operation's results that none of its arguments has, by their address."""
     if len(outputs) == 1 and inputs and outputs[0] is inputs[0]:  # it was written in place
         return {}
+    if len(outputs) == 1:
+        storage = outputs[0].untyped_storage()
+        address = storage._cdata
+        for each in inputs:
+            if each.untyped_storage()._cdata == address:
+                return {}
+        return {address: storage}
     known = {each.untyped_storage()._cdata for each in inputs}
     storages = [each.untyped_storage() for each in outputs]
     return {storage._cdata: storage for storage in storages if storage._cdata not in known}

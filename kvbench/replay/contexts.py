@@ -70,7 +70,8 @@ class KnownContexts:
         tensors = self._ahead_tensors[:, chosen]
         if self._position_tensors is not None:
             places = np.minimum(sizes[:, None] + np.arange(appended), self._geometry.context_length - 1)
-            tensors = tensors + self._position_tensors[:, torch.from_numpy(places.ravel()).to(self._device)]
+            added = torch.from_numpy(places.ravel()).to(self._device)
+            tensors = tensors + self._position_tensors.index_select(1, added)
         shaped = tensors.view(len(tensors), len(sizes), appended, *tensors.shape[2:]).transpose(2, 3)
         return self._ahead[chosen].reshape(-1, appended), shaped.unbind(0)
 
