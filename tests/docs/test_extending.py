@@ -146,5 +146,5 @@ def test_a_metric_takes_two_files(checkout):
     _insert(checkout / "kvbench" / "metrics.py", '    Metric("synchronisations",', METRIC_LINE)
     counters = checkout / "kvbench" / "measure" / "counters.py"
     _insert(counters, "\n    def __add__", COUNTS_LINE)
-    _insert(counters, "        if isinstance(result, torch.Tensor):\n            self._count_tensor", COUNTED_LINE)
+    _insert(counters, "        counts.tensor_ops += 1\n        for storage", COUNTED_LINE)
     _run(checkout, CHECK_METRIC)
