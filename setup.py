@@ -12,7 +12,6 @@ COMPILED = (
     "kvcache._slots",
     "kvcache.kernels._cpu_kernels",
     "kvcache.storage._page_arrays",
-    "kvcache.world_model._few_rows",
     "kvcache.world_model._tree_arrays",
     "kvbench.record._fixed_tree",
 )

@@ -17,7 +17,6 @@ _COMPILED = (
     "kvcache._slots",
     "kvcache.kernels._cpu_kernels",
     "kvcache.storage._page_arrays",
-    "kvcache.world_model._few_rows",
     "kvcache.world_model._tree_arrays",
 )
 

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kvcache.world_model.few_rows import FewRows, suits
-
 __all__ = ["Call", "DirectModule", "direct", "is_plain", "linear", "prepare"]
 
 Call = Callable[..., Tensor]
@@ -38,8 +36,6 @@ def direct(module: nn.Module) -> Call:
 
 def linear(weight: Tensor, bias: Tensor | None) -> Call:
     """A linear layer with these weights."""
-    if bias is not None and suits(weight, bias):
-        return FewRows(weight, bias)
     return partial(F.linear, weight=weight, bias=bias)
 
 

@@ -22,7 +22,6 @@ def test_the_library_is_compiled_alone(tmp_path):
         "_cpu_kernels",
         "_page_arrays",
         "_slots",
-        "_few_rows",
         "_tree_arrays",
     }
 
