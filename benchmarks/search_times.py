@@ -63,7 +63,8 @@ class Side:
 
     def __init__(self, folder: Path, geometry: str, seed: int) -> None:
         command = [sys.executable, str(Path(__file__).resolve()), "--serve", geometry, "--seed", str(seed)]
-        environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
+        path = os.pathsep.join([str(folder), str(Path(__file__).resolve().parent)])
+        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
         self._process = subprocess.Popen(
             command, cwd=folder, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )

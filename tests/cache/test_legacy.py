@@ -242,7 +242,7 @@ class TestPool:
 
 @pytest.mark.parametrize("variant", [LEGACY, LEGACY_0_2_0], ids=lambda each: each.name)
 def test_a_batch_with_more_hits_than_environments_has_a_scratch_slot_for_each_row(variant):
-    """LightZero's scratch pool is a circle of env_num slots: a search of several leaves would overwrite its own rows."""
+    """LightZero's scratch pool is a circle of env_num slots: several leaves would overwrite their own rows."""
     cache = LegacyCache(CacheConfig(GEOMETRY, init_pool_size=50), variant)
     for key in range(ENVS + 1):
         cache.lookup([0], [None], Scope.ROOT)
