@@ -1,6 +1,7 @@
 /* slots.py, compiled, for FIFO, LRU and PRIORITY. Both do the same; slots.py has the documentation.
  *
- * _slots_order.h has the order of eviction. Whatever may run Python code (a key's __eq__, a priority's __lt__) runs while `busy` is set.
+ * _slots_order.h has the order of eviction. Whatever may run Python code (a key's __eq__, a priority's __lt__) runs while
+ * `busy` is set.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
