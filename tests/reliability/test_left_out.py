@@ -241,7 +241,9 @@ class TestReplaysAndBenchmarks:
 
 
 class TestBounds:
-    @pytest.mark.parametrize("text", [DEEP, '{"a":' * 1000 + "1" + "}" * 1000, "[" * 200_000, "[" * 99_999 + "]" * 99_998])
+    @pytest.mark.parametrize(
+        "text", [DEEP, '{"a":' * 1000 + "1" + "}" * 1000, "[" * 200_000, "[" * 99_999 + "]" * 99_998]
+    )
     def test_deep_json(self, text):
         with pytest.raises(ValueError, match="deep"):
             parse_json(text)
