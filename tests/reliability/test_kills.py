@@ -109,7 +109,7 @@ def test_recorder(server, folder, trace):
 
 def test_recover(server, folder, trace):
     path, recorded = folder / "new.parquet", folder / "recorded"
-    command = ("record", "synthetic-model", "--output", path, "--geometry", "cartpole", "--searches", 40)
+    command = ("record", "synthetic-model", "--output", path, "--geometry", "cartpole", "--searches", 1000)
     done = server.run(*command, signal_after=(signal.SIGKILL, 2.0))
     assert done.code == -signal.SIGKILL
     journal = Path(f"{path}.journal").rename(recorded)
