@@ -73,7 +73,7 @@ class DirectModule(nn.Module):
 
 
 def prepare(model: nn.Module) -> None:
-    """Bind all functions of a model anew, after a part or a weight was replaced by another."""
+    """Bind all functions of a model anew, after a part or a weight was replaced by another, or a hook came or went."""
     for module in model.modules():
         if isinstance(module, DirectModule):
             module.prepare()

@@ -16,9 +16,9 @@ class WeightsWatch:
 
     Two checks, by what they cost. ``touched`` compares torch's count of writes to each tensor: an optimiser's step,
     ``copy_``, a submodule's ``load_state_dict``. And it sees another tensor or submodule in a place: ``assign=True``, a
-    parametrization. ``differ`` also compares each tensor's address, and its first and last
-    element: ``.data`` that was replaced or written to, which torch does not count. A write through ``.data`` that
-    changes neither element is not noticed.
+    parametrization. ``differ`` also sees hooks that came or went. And it compares each tensor's address, and its first
+    and last element: ``.data`` that was replaced or written to, which torch does not count. A write through ``.data``
+    that changes neither element is not noticed.
 
     Args:
         model: whose parameters and buffers are watched.
@@ -41,7 +41,7 @@ class WeightsWatch:
         self._holders = [holder for holder, _, _ in parts]
         self._names = [name for _, name, _ in parts]
         self._parts = [part for _, _, part in parts]
-        self._writes, self._places = self._counts(), self._addresses()
+        self._writes, self._places, self._hooked = self._counts(), self._addresses(), self._hooks()
         self._ends: dict[torch.dtype, list[Tensor]] = {}  # views of first and last elements, to be read at once
         for each in self._tensors:
             flat = each.detach().reshape(-1)
@@ -55,8 +55,8 @@ class WeightsWatch:
         return not all(map(is_, map(dict.get, self._holders, self._names), self._parts))
 
     def differ(self) -> bool:
-        """As ``touched``, or the weights' first and last elements are others."""
-        if self.touched() or self._addresses() != self._places:
+        """As ``touched``, or the weights' first and last elements are others, or the modules' hooks are."""
+        if self.touched() or self._addresses() != self._places or self._hooks() != self._hooked:
             return True
         return not all(map(torch.equal, self._sample(), self._elements))
 
@@ -65,6 +65,9 @@ class WeightsWatch:
 
     def _addresses(self) -> list[int]:
         return [each.data_ptr() for each in self._tensors]
+
+    def _hooks(self) -> list[tuple[int, ...]]:
+        return [(*each._forward_hooks, *each._forward_pre_hooks) for each in self._model.modules()]
 
     def _sample(self) -> list[Tensor]:
         """The first and the last element of each tensor, together by their type, on the host: one transfer each."""

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from test_model import model_of
+from test_model import model_of, observations
 from torch import nn
 
 from kvbench.measure.counters import DispatchMode
@@ -90,6 +90,20 @@ def test_hooks_and_other_layers_are_called_once_prepared():
     prepare(model)
     predicted(model)
     assert sorted(called) == sorted(layers)
+
+
+def test_a_hook_is_called_from_the_next_root_on_and_no_more_when_it_is_removed():
+    model, called = model_of({}), []
+    model.forward_initial_inference(observations(3, 1))
+    hook = model.transformer.blocks[0].perceptron_norm.register_forward_hook(lambda *_: called.append(True))
+    roots = model.forward_initial_inference(observations(3, 1))
+    assert called
+    called.clear()
+    model.forward_recurrent_inference(roots.latents, [0, 1, 0])
+    assert len(called) == 2
+    hook.remove()
+    model.forward_initial_inference(observations(3, 1))
+    assert len(called) == 2
 
 
 def test_a_simulation_asks_little_of_torch():
