@@ -56,20 +56,9 @@ def _counted(backend: str, config: Any, steps: list[Any]) -> dict[str, Any]:
 
 def _timed(names: list[str], config: Any, steps: list[Any]) -> dict[str, Any]:
     """Of each backend, all in turns: nanoseconds of each step and each forward, the longest context, strided bytes."""
-    from kvbench.measure.stopwatch import make_stopwatch
-    from kvbench.replay.content import Contents
-    from kvbench.replay.drive import Latents
-    from kvbench.replay.forward import AttendingContent
-    from kvbench.replay.lockstep import take_turns
-    from kvcache import make_backend
+    from kvbench.replay.forward import attend_in_turns
 
-    stopwatch, contents = make_stopwatch(config.device), Contents(config.geometry)
-    drivers: dict[str, Any] = {}
-    for name in names:
-        backend = make_backend(name, config)
-        backend.position_shift = contents.position_shift(config.device, config.dtype)
-        drivers[name] = AttendingContent(backend, stopwatch)
-    clocks = take_turns(steps, drivers, Latents(config.geometry.embed_dim, config.device), stopwatch)
+    clocks, contents = attend_in_turns(steps, config, names)
     return {
         name: {
             "steps": clocks[name].steps[SIMULATIONS:],
@@ -77,7 +66,7 @@ def _timed(names: list[str], config: Any, steps: list[Any]) -> dict[str, Any]:
             "longest": max(clocks[name].longest),
             "strided_bytes": max(each.strided),
         }
-        for name, each in drivers.items()
+        for name, each in contents.items()
     }
 
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from kvbench.measure.stopwatch import Stopwatch, make_stopwatch
 from kvbench.replay.content import Contents
 from kvbench.replay.drive import FillerContent, Latents
-from kvbench.replay.lockstep import take_turns
+from kvbench.replay.lockstep import SearchClock, take_turns
 from kvbench.trace.steps import Step
 from kvcache import CacheBackend, CacheConfig, Geometry, KeysValues, make_backend
 
-__all__ = ["AttendingContent", "Attention", "forwards", "strided_bytes"]
+__all__ = ["AttendingContent", "Attention", "attend_in_turns", "forwards", "strided_bytes"]
 
 
 def strided_bytes(batch: KeysValues) -> int:
@@ -96,19 +96,26 @@ class AttendingContent(FillerContent):
         self.laps.append(nanoseconds)
 
 
-def forwards(steps: Sequence[Step], config: CacheConfig, backends: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The forward over each backend's batches, over that of the first one's, all in turns: JSON, by backend.
-
-    ``median``, ``p25`` and ``p75`` are of pairs of forwards, ``strided_bytes`` of the batch that has most. Without
-    forwards there is nothing. Where one backend misses what another finds, batches differ in more than their layout.
-    """
+def attend_in_turns(
+    steps: Sequence[Step], config: CacheConfig, backends: Sequence[str]
+) -> tuple[dict[str, SearchClock], dict[str, AttendingContent]]:
+    """Drive fresh backends through the steps in turns. Of each, by its name: the cache's times and the forwards'."""
     stopwatch, contents = make_stopwatch(config.device), Contents(config.geometry)
     drivers: dict[str, AttendingContent] = {}
     for name in backends:
         backend = make_backend(name, config)
         backend.position_shift = contents.position_shift(config.device, config.dtype)
         drivers[name] = AttendingContent(backend, stopwatch)
-    take_turns(steps, drivers, Latents(config.geometry.embed_dim, config.device), stopwatch)
+    return take_turns(steps, drivers, Latents(config.geometry.embed_dim, config.device), stopwatch), drivers
+
+
+def forwards(steps: Sequence[Step], config: CacheConfig, backends: Sequence[str]) -> dict[str, dict[str, float]]:
+    """The forward over each backend's batches, over that of the first one's, all in turns: JSON, by backend.
+
+    ``median``, ``p25`` and ``p75`` are of pairs of forwards, ``strided_bytes`` of the batch that has most. Without
+    forwards there is nothing. Where one backend misses what another finds, batches differ in more than their layout.
+    """
+    _, drivers = attend_in_turns(steps, config, backends)
     first = np.array(drivers[backends[0]].laps, dtype=float)
     if not len(first):
         return {}

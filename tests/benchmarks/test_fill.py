@@ -10,10 +10,11 @@ import fill
 import fill_runs
 import fill_tables
 import pytest
+from faulty_backends import AnotherRow, TokenMajor
 
 from kvbench.record.fills import FILLS
 from kvbench.replay.lockstep import SearchClock
-from kvcache import GEOMETRIES, Geometry, KVCacheManager, registry
+from kvcache import GEOMETRIES, Geometry, registry
 
 LONG = Geometry("long", 1, 2, 16, 20, 2, 3, "absolute")
 
@@ -119,14 +120,6 @@ def test_the_forward_over_a_batch_is_measured_against_legacys(capsys):
 
 
 def test_a_layout_whose_tokens_are_apart_is_said_beside_its_forward(capsys, monkeypatch):
-    class TokenMajor(KVCacheManager):
-        def assemble(self):
-            sizes = super().assemble()
-            for layer in self.keys_values_wm:
-                for cache in (layer._k_cache, layer._v_cache):
-                    cache._cache = cache._cache.permute(2, 0, 1, 3).contiguous().permute(1, 2, 0, 3)
-            return sizes
-
     monkeypatch.setitem(registry.BACKENDS, "new:paged", TokenMajor)
     run("--fill", "sliding", "--backend", "new:paged", "--no-check", "--forward")
     _, rows = table(capsys.readouterr().out)
@@ -134,13 +127,6 @@ def test_a_layout_whose_tokens_are_apart_is_said_beside_its_forward(capsys, monk
 
 
 def test_wrong_contents_end_it_before_anything_is_timed(monkeypatch):
-    class AnotherRow(KVCacheManager):
-        def assemble(self):
-            sizes = super().assemble()
-            block = self.keys_values_wm.block
-            block.copy_(block.roll(1, dims=0))
-            return sizes
-
     monkeypatch.setitem(registry.BACKENDS, "new:slab", AnotherRow)
     monkeypatch.setattr(fill, "measure", lambda *_: pytest.fail("timed"))
     with pytest.raises(SystemExit, match="cartpole, start, new:slab: wrong contents: "):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from faulty_backends import TokenMajor
 from suite import cells, fills, operations, replays
 from suite.fills import Fills
 from suite.operations import Growth, Operations
@@ -533,14 +534,6 @@ class TestFills:
         assert found["sliding", "wide", "legacy", "cpu"]["allocations"] > 0
 
     def test_a_layout_whose_tokens_are_apart_is_a_number_that_rises(self, measure, monkeypatch):
-        class TokenMajor(KVCacheManager):
-            def assemble(self):
-                sizes = super().assemble()
-                for layer in self.keys_values_wm:
-                    for cache in (layer._k_cache, layer._v_cache):
-                        cache._cache = cache._cache.permute(2, 0, 1, 3).contiguous().permute(1, 2, 0, 3)
-                return sizes
-
         monkeypatch.setitem(registry.BACKENDS, "new:slab", TokenMajor)
         monkeypatch.setattr(Fills, "params", [["sliding"], ["wide"], ["legacy", "new:slab"], ["cpu"]])
         found = measure()

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from faulty_backends import TokenMajor
 from traces import TINY
 
 from kvbench.measure.stopwatch import HostStopwatch
 from kvbench.replay.drive import Latents
 from kvbench.replay.forward import AttendingContent, Attention, strided_bytes
 from kvbench.replay.lockstep import take_turns
-from kvcache import BACKENDS, GEOMETRIES, CacheConfig, KeysValues, KVCacheManager, Scope, make_backend
+from kvcache import BACKENDS, GEOMETRIES, CacheConfig, KeysValues, Scope, make_backend
 
 ROWS, TOKENS = 3, 4
 GEOMETRY = replace(TINY, env_num=ROWS)
@@ -94,17 +95,6 @@ def test_a_batch_of_all_layers_token_by_token_is_slower_to_attend_to():
             batch.resize(150)
             laps[batch is apart].append(stopwatch.time(attention, batch, 1)[1][0])
     assert min(laps[True]) > 1.5 * min(laps[False])  # ten times and more
-
-
-class TokenMajor(KVCacheManager):
-    """A backend whose batches lie token by token."""
-
-    def assemble(self):
-        sizes = super().assemble()
-        for layer in self.keys_values_wm:
-            for cache in (layer._k_cache, layer._v_cache):
-                cache._cache = cache._cache.permute(2, 0, 1, 3).contiguous().permute(1, 2, 0, 3)
-        return sizes
 
 
 class Ticking:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from faulty_backends import AnotherRow
 from traces import TINY
 
 from kvbench.measure.counters import Counts
@@ -164,14 +165,6 @@ class FindsNothingFromSomeTimeOn(KVCacheManager):
     def lookup(self, envs, keys, scope):
         self.lookups += scope.name == "NODE"
         return super().lookup(envs, keys if self.lookups <= 1 else unknown(keys), scope)
-
-
-class AnotherRow(KVCacheManager):
-    def assemble(self):
-        sizes = super().assemble()
-        block = self.keys_values_wm.block
-        block.copy_(block.roll(1, dims=0))
-        return sizes
 
 
 class DirtyPadding(KVCacheManager):
