@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["COUNTERS", "FORWARD", "LATENCIES", "METRICS", "OUTCOMES", "POOLS", "Metric", "direction_of"]
+__all__ = ["COMPILED", "COUNTERS", "FORWARD", "LATENCIES", "METRICS", "OUTCOMES", "POOLS", "Metric", "direction_of"]
 
 SMALL_POOL = "_in_small_pool"  # what the name of a metric ends with that was measured with a small recurrent pool
 
@@ -78,7 +78,9 @@ FORWARD = (
     Metric("forward_over_legacy", "forward over legacy", "ratio", exact=False),
     Metric("strided_bytes", "strided bytes", "bytes"),
 )
-METRICS = {metric.name: metric for metric in (*COUNTERS, *OUTCOMES, *POOLS, *LATENCIES, *FORWARD)}
+# Of each compiled module: whether it was built and imported, and by how many functions and workloads it is used.
+COMPILED = Metric("compiled", "compiled parts", "uses", "higher", published=False)
+METRICS = {metric.name: metric for metric in (*COUNTERS, *OUTCOMES, *POOLS, *LATENCIES, *FORWARD, COMPILED)}
 
 
 def direction_of(name: str) -> str | None:

@@ -15,12 +15,14 @@ from kvbench.cli.options import FILE, FiniteRange, option
 from kvbench.errors import KvbenchError
 from kvbench.files import append_whole, temporary_folder
 from kvbench.measure.machine import Machine
+from kvbench.metrics import COMPILED
 from kvbench.results.decode import write_json
 from kvbench.results.gate import GateResults
 
 if TYPE_CHECKING:
     from kvbench.gate.processes import GateFixture
     from kvbench.gate.session import GateReport
+    from kvbench.gate.thresholds import Thresholds
 
 __all__ = ["gate"]
 
@@ -39,6 +41,13 @@ class NotMeasuredError(click.ClickException):
 @click.option("--budget", type=FiniteRange(min=0), default=300, help="Seconds for measuring.")
 @click.option("--keyword", "-k", help="Only these benchmarks, as pytest's -k has it, e.g. 'store and pong'.")
 @click.option("--no-times", is_flag=True, help="Compare deterministic metrics only.")
+@click.option(
+    "--plain",
+    is_flag=True,
+    help="pytest-benchmark's own comparison instead: one process of each library. It finds what is twice as slow, or "
+    "what --plain-fails says.",
+)
+@click.option("--plain-fails", metavar="RULE", help="What fails --plain, as in --benchmark-compare-fail: min:100%.")
 @click.option(
     "--thresholds",
     type=FILE,
@@ -60,6 +69,8 @@ def gate(
     budget: float,
     keyword: str | None,
     no_times: bool,
+    plain: bool,
+    plain_fails: str | None,
     thresholds: Path,
     pass_env: tuple[str, ...],
     summary: Path | None,
@@ -74,6 +85,8 @@ def gate(
     budget.
     """
     _check_packages()
+    if plain and (no_times or summary or json_file):
+        raise click.UsageError("--plain has a table of its own: leave --no-times, --summary and --json out")
     from kvbench.gate.processes import GateFixture, find_checkout
     from kvbench.gate.session import run_gate
     from kvbench.gate.thresholds import read_thresholds
@@ -84,6 +97,8 @@ def gate(
         with temporary_folder("kvcache-gate") as folder:
             fixture = GateFixture(find_checkout(Path.cwd()), base, folder, keyword or "", pass_env)
             limits = read_thresholds(fixture, thresholds, say)
+            if plain:
+                context.exit(_compare_plainly(fixture, limits, plain_fails))
             report = run_gate(fixture.measure, limits, budget=budget, with_times=not no_times, progress=_say_how_far)
     except (KvbenchError, OSError) as error:
         raise NotMeasuredError(str(error)) from None
@@ -102,12 +117,20 @@ def _check_packages() -> None:
         raise NotMeasuredError(f"the gate needs what 'pip install kvcache[bench]' brings: {error}") from None
 
 
+def _compare_plainly(fixture: GateFixture, limits: Thresholds, fails: str | None) -> int:
+    """The exit code of the plain form."""
+    from kvbench.gate.plain import FAILS, compare_plainly
+
+    are_meant = any(each.metric == COMPILED.name for each in limits.meant)
+    is_worse = compare_plainly(fixture, click.echo, fails or FAILS, other_parts=are_meant)
+    return EXIT_WORSE if is_worse else 0
+
+
 def _show(title: str, fixture: GateFixture, report: GateReport, summary: Path | None, json_file: Path | None) -> None:
     """Print the verdicts, and write them where they are wanted."""
     from kvbench.cli.gate_table import gate_markdown, gate_table, gate_text
 
-    # The measuring processes have one thread each, whatever this one has.
-    machine = replace(Machine.describe(), threads=1)
+    machine = _machine(fixture)
     show(gate_table(title, report), f"{gate_text(report)}\n{machine}; {_compiled(fixture.compiled)}")
     content = GateResults(
         base=fixture.commit, machine=machine.to_dict(), compiled=fixture.compiled, pairs=report.pairs,
@@ -120,6 +143,15 @@ def _show(title: str, fixture: GateFixture, report: GateReport, summary: Path | 
             write_json(json_file, content)
     except OSError as error:  # code 1 would call the commit worse
         raise NotMeasuredError(str(error)) from None
+
+
+def _machine(fixture: GateFixture) -> Machine:
+    """The machine with the working tree's library, which is not the one that this process has."""
+    compiled, wanted = fixture.compiled["head"], fixture.compiled["base"]
+    return replace(
+        Machine.describe(), threads=1, kvcache_version=fixture.versions.get("head", "of no known version"),
+        kvcache_commit=fixture.head, kvcache_compiled=bool(compiled) and {*compiled} >= {*wanted},
+    )  # fmt: skip
 
 
 def _compiled(sides: Mapping[str, Sequence[str]]) -> str:

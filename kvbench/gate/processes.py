@@ -34,6 +34,7 @@ class Measured:
 
     ``times`` are microseconds a round: the fastest of the process, since noise only ever adds. ``metrics`` are
     deterministic numbers, ``failures`` and ``skips`` have reasons, ``places`` are pytest's node identifiers.
+    ``compiled`` is what the process used of the library's compiled modules, where metrics were measured.
     """
 
     times: dict[str, float] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class Measured:
     failures: dict[str, str] = field(default_factory=dict)
     skips: dict[str, str] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
+    compiled: dict[str, set[str]] = field(default_factory=dict)
 
 
 class GateFixture:
@@ -49,7 +51,8 @@ class GateFixture:
     The head is the working tree of ``checkout``, a folder of a repository or its root, and the base the same folder in
     a revision. The libraries are put in ``folder``. ``keyword`` is pytest's ``-k``: which benchmarks. ``pass_env`` are
     names of environment variables that the processes get besides ``HANDED_OVER``. ``compiled`` has the compiled modules
-    of each side.
+    of each side, ``versions`` what the libraries that were measured say of themselves. ``commit`` is the base's, and
+    ``head`` the working tree's, with ``-dirty`` where files differ.
 
     Raises GateError: no such revision, one without the library, or only one side can be compiled.
     """
@@ -75,6 +78,9 @@ class GateFixture:
         extract_base(checkout, self.commit, self.sides["base"])
         copy_head(checkout, self.sides["head"])
         self.compiled = build_sides(self.sides, self._environment)
+        self.versions: dict[str, str] = {}
+        described = run_git(checkout, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+        self.head = described.stdout.decode(errors="replace").strip() or None
 
     def file_of_base(self, path: Path) -> str | None:
         """The text of a file as the base has it; None where it has none."""
@@ -101,10 +107,15 @@ class GateFixture:
             return measured
 
     def _run(self, side: str, seed: int, options: list[str], outcomes: Path) -> None:
+        done = self.run_pytest(side, seed, [f"--benchmark-storage=file://{outcomes.parent}", *options])
+        if done.returncode not in _PYTEST_RAN or not outcomes.exists():
+            raise self.not_measured(side, done)
+
+    def run_pytest(self, side: str, seed: int, options: Iterable[str]) -> subprocess.CompletedProcess[str]:
+        """Run pytest around the library of one side. Raises GateError: it did not end."""
         command = [
             sys.executable, "-P", "-m", "pytest", "-q", "--tb=short", "--rootdir=.", "-p", "pytest_benchmark.plugin",
-            "-p", "no:cacheprovider", "--benchmark-disable-gc", f"--benchmark-storage=file://{outcomes.parent}",
-            *options,
+            "-p", "no:cacheprovider", "--benchmark-disable-gc", *options,
         ]  # fmt: skip
         # A process that finds the side's library first, with one thread and nothing of the caller's pytest.
         own = {
@@ -114,19 +125,22 @@ class GateFixture:
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }
         try:
-            done = run_merged(command, self.checkout, env=self._environment | own, timeout=LONGEST_PROCESS)
+            return run_merged(command, self.checkout, env=self._environment | own, timeout=LONGEST_PROCESS)
         except subprocess.TimeoutExpired:
             raise GateError(f"a process of the {side} did not end within {LONGEST_PROCESS} s") from None
-        if done.returncode not in _PYTEST_RAN or not outcomes.exists():
-            raise GateError(
-                f"pytest could not measure the {side} (exit code {done.returncode}):\n{done.stdout[-2000:]}"
-            )
+
+    @staticmethod
+    def not_measured(side: str, done: subprocess.CompletedProcess[str]) -> GateError:
+        """What to raise after a process that measured nothing."""
+        return GateError(f"pytest could not measure the {side} (exit code {done.returncode}):\n{done.stdout[-2000:]}")
 
     def _read_numbers(self, path: Path, side: str, measured: Measured) -> None:
         content = read_json(path, PytestBenchmarks, MADE_BY)
         library = Path(content.commit_info.library)
         if not library.is_relative_to(self.sides[side]):
             raise GateError(f"the {side} should have been measured, but {library} was: is PYTHONPATH taken over?")
+        self.versions[side] = content.commit_info.version
+        measured.compiled = {name: set(uses) for name, uses in content.commit_info.compiled.items()}
         for each in content.benchmarks:
             name = each.name
             if measured.places.setdefault(name, each.fullname) != each.fullname:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from kvbench.gate.compiled import compare_compiled
 from kvbench.gate.processes import GateError, Measured
 from kvbench.gate.rows import Row, compare_metrics, compare_times
 from kvbench.gate.thresholds import TIME, Thresholds
@@ -50,6 +51,7 @@ class _Side:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     skips: dict[str, str] = field(default_factory=dict)
+    compiled: dict[str, set[str]] = field(default_factory=dict)
 
     @property
     def names(self) -> set[str]:
@@ -64,6 +66,7 @@ class _Side:
                 self.failures[name] = f"not deterministic: two processes of the {side} differ in {', '.join(differing)}"
         self.failures |= measured.failures
         self.skips |= measured.skips
+        self.compiled |= measured.compiled
 
 
 def run_gate(
@@ -130,6 +133,7 @@ class _Pairs:
         if not rows:
             reason = next(iter(head.skips.values()), "no benchmark was selected")
             raise GateError(f"{reason}: there is nothing to compare")
+        rows += compare_compiled(base.compiled, head.compiled, thresholds)
         times = [row for row in rows if row.metric == TIME]
         self.undecided = sorted(row.benchmark for row in times if row.verdict is Verdict.INCONCLUSIVE)
         return rows

@@ -57,11 +57,16 @@ class MachineInfo(Struct, frozen=True):
 
 
 class CommitInfo(Struct, frozen=True):
-    """The commit, ``dirty`` with changes; the gate's processes add the file of the ``library`` that they measured."""
+    """The commit, ``dirty`` with changes; the gate's processes add the ``library`` that they measured.
+
+    That is its file, its ``version``, and its ``compiled`` modules with what is used of them.
+    """
 
     id: str | None = None
     dirty: bool = False
     library: str = ""
+    version: str = ""
+    compiled: dict[str, list[str]] = {}
 
 
 class PytestBenchmarks(Struct, frozen=True):

@@ -91,6 +91,13 @@ class TestWorse:
         assert (time["ratio"], time["pairs"]) == (pytest.approx(1), 2)
         assert "wrong content" in rows["test_operation[lookup]", ""]["reason"]
 
+    def test_the_machine_has_the_library_that_was_measured(self, worse):
+        machine = worse[2]["machine"]
+        assert machine["kvcache_version"] == "7.5"
+        assert machine["kvcache_commit"] == f"{worse[2]['base']}-dirty"
+        assert machine["kvcache_compiled"] is False
+        assert f"kvcache 7.5 {worse[2]['base'][:8]}-dirty, not compiled" in " ".join(worse[0].stdout.split())
+
 
 @pytest.mark.slow
 class TestExitCodes:

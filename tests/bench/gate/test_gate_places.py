@@ -144,22 +144,21 @@ class TestRefused:
             GateFixture(project, "HEAD", tmp_path / "libraries")
         return str(raised.value)
 
-    @pytest.mark.parametrize("side", ["base", "head"])
-    def test_instructions_that_one_side_lacks(self, project, tmp_path, side):
+    def test_instructions_that_the_base_lacks(self, project, tmp_path):
         text = (project / "setup.py").read_text()
         (project / "setup.py").unlink()
-        if side == "base":
-            commit(project)
-            (project / "setup.py").write_text(text)
-        fault = f"only the {side} could not be compiled (kvcache.parts.fast), so times would mean nothing"
+        commit(project)
+        (project / "setup.py").write_text(text)
+        fault = "only the base could not be compiled (kvcache.parts.fast), so times would mean nothing"
         assert self.refusal(project, tmp_path) == f"{fault}:\nit has no setup.py"
 
-    def test_one_of_two_modules_that_one_side_leaves_out(self, project, tmp_path):
+    def test_one_of_two_modules_that_the_base_leaves_out(self, project, tmp_path):
         (project / "kvcache" / "slow.c").write_text("")
-        commit(project)
         edit(project, "setup.py", "for source", "print('no header')\nfor source")
         edit(project, "setup.py", '"*.c"', '"s*.c"')
-        fault = "only the head could not be compiled (kvcache.parts.fast), so times would mean nothing"
+        commit(project)
+        edit(project, "setup.py", '"s*.c"', '"*.c"')
+        fault = "only the base could not be compiled (kvcache.parts.fast), so times would mean nothing"
         assert self.refusal(project, tmp_path) == f"{fault}:\nno header\n"
 
     def test_what_git_does_not_put_into_an_archive(self, project, tmp_path):

@@ -18,6 +18,7 @@ FILES = {
     LIBRARY: """\
 MICROSECONDS = {"store": 5, "lookup": 2}
 COPIES = {"store": 3, "lookup": 0}
+__version__ = "7.5"
 
 
 def returned(kind):
@@ -29,12 +30,14 @@ import pytest
 
 def pytest_addoption(parser):
     parser.addoption("--gate-pass", choices=("both", "metrics", "times"), default="both")
+    parser.addoption("--gate-library")
+    parser.addoption("--gate-other-parts", action="store_true")
 
 
 def pytest_benchmark_update_commit_info(config, commit_info):
     import kvcache
 
-    commit_info["library"] = kvcache.__file__
+    commit_info |= {"library": kvcache.__file__, "version": kvcache.__version__}
 """,
     GATES: """\
 import kvcache
