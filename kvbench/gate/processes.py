@@ -46,16 +46,16 @@ class Measured:
 class GateFixture:
     """The libraries of both sides, each in a folder of its own, and the checkout whose gates measure them.
 
-    The head is the working tree of ``checkout``, a folder of a repository or its root, and the base the same folder in
-    a revision. The libraries are put in ``folder``. ``keyword`` is pytest's ``-k``: which benchmarks. ``pass_env`` are
-    names of environment variables that the processes get besides ``HANDED_OVER``. ``compiled`` has the compiled modules
-    of each side.
+    The head is the working tree of ``checkout``, a folder of a repository or its root, or with ``head``, a full hash,
+    that commit; the base is the same folder in a revision. The libraries are put in ``folder``. ``keyword`` is pytest's
+    ``-k``: which benchmarks. ``pass_env`` are names of environment variables that the processes get besides
+    ``HANDED_OVER``. ``compiled`` has the compiled modules of each side.
 
     Raises GateError: no such revision, one without the library, or only one side can be compiled.
     """
 
     def __init__(
-        self, checkout: Path, base: str, folder: Path, keyword: str = "", pass_env: Iterable[str] = ()
+        self, checkout: Path, base: str, folder: Path, keyword: str = "", pass_env: Iterable[str] = (), head: str = ""
     ) -> None:
         if not (checkout / GATES).is_dir():
             raise GateError(f"{checkout} has no {GATES}: run the gate in a checkout of kvcache")
@@ -73,7 +73,10 @@ class GateFixture:
         # Names of one length: a path's length shifts what lies behind it in memory.
         self.sides = {"base": folder / "base", "head": folder / "head"}
         extract_base(checkout, self.commit, self.sides["base"])
-        copy_head(checkout, self.sides["head"])
+        if head:
+            extract_base(checkout, head, self.sides["head"])
+        else:
+            copy_head(checkout, self.sides["head"])
         self.compiled = build_sides(self.sides, self._environment)
 
     def file_of_base(self, path: Path) -> str | None:
