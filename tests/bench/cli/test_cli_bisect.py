@@ -76,7 +76,7 @@ def test_what_cannot_be_asked_is_one_line_without_measuring(repository, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("text", "benchmark", "metric"),
+    ("text", "of", "metric"),
     [
         ("time", "", "time"),
         ("operation[new:slab-pong-store]:time", "operation[new:slab-pong-store]", "time"),
@@ -84,8 +84,8 @@ def test_what_cannot_be_asked_is_one_line_without_measuring(repository, monkeypa
         (" operation[store] : copies ", "operation[store]", "copies"),
     ],
 )
-def test_a_metric_may_be_copied_from_the_gates_table(text, benchmark, metric):
-    assert _parse_metric(None, None, text) == (benchmark, metric)
+def test_a_metric_may_be_copied_from_the_gates_table(text, of, metric):
+    assert _parse_metric(None, None, text) == (of, metric)
 
 
 @pytest.mark.slow
