@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from .bridge import METRICS, put_suite_in_place
 
-__all__ = ["Cell", "Cells", "Place", "attempt", "lacking", "together", "track", "track_counters"]
+__all__ = ["Cell", "Cells", "Place", "attempt", "lacking", "publish_counters", "together", "track"]
 
 Place = tuple[Any, ...]  # one value of each parameter
 
@@ -69,7 +69,7 @@ def track(benchmark: type[Cells], name: str, unit: str, value: Callable[[Cell], 
     setattr(benchmark, method.__name__, method)
 
 
-def track_counters(benchmark: type[Cells], per: str, value: Callable[[Cell, str], float], *only: str) -> None:
+def publish_counters(benchmark: type[Cells], per: str, value: Callable[[Cell, str], float], *only: str) -> None:
     """``track`` every published counter of ``kvbench.metrics``, or only some of them, by its name in a cell."""
     for counter in METRICS.COUNTERS:
         if counter.published and (not only or counter.name in only):

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any, ClassVar
 
 from .bridge import METRICS, storages
-from .cells import Cell, Cells, Place, attempt, lacking, together, track, track_counters
+from .cells import Cell, Cells, Place, attempt, lacking, publish_counters, together, track
 
 # Never changed, only appended: a history whose sampling changed would jump. What a commit or a machine does not have is
 # skipped, not left out.
@@ -138,4 +138,4 @@ track(Fills, "step_time_over_legacy", "ratio", lambda cell: cell["time_over_lega
 for each in METRICS.FORWARD:
     track(Fills, each.slug, each.unit, lambda cell, name=each.name: cell[name])
 track(Fills, "bytes_reserved", "bytes", lambda cell: cell["bytes_reserved"])
-track_counters(Fills, "search", lambda cell, name: cell[name])
+publish_counters(Fills, "search", lambda cell, name: cell[name])

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any, ClassVar
 
 from .bridge import storages
-from .cells import Cell, Cells, Place, attempt, lacking, together, track, track_counters
+from .cells import Cell, Cells, Place, attempt, lacking, publish_counters, together, track
 
 # Never changed, only appended: a history whose sampling changed would jump. What a commit or a machine does not have is
 # skipped, not left out.
@@ -115,7 +115,7 @@ class Operations(Cells):
 
 track(Operations, "time", "us", lambda cell: cell["time"])
 track(Operations, "time_over_legacy", "ratio", lambda cell: cell["time_over_legacy"])
-track_counters(Operations, "call", lambda cell, name: cell[name])
+publish_counters(Operations, "call", lambda cell, name: cell[name])
 
 
 class Growth(Cells):
@@ -142,7 +142,7 @@ class Growth(Cells):
 
 track(Growth, "time", "us", lambda cell: cell["time"])
 track(Growth, "bytes_reserved", "bytes", lambda cell: cell["bytes_reserved"])
-track_counters(Growth, "batch", lambda cell, name: cell[name], "tensor_ops")
+publish_counters(Growth, "batch", lambda cell, name: cell[name], "tensor_ops")
 
 
 def _shape(point: str) -> tuple[Any, int, int | None]:

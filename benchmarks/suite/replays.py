@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any, ClassVar
 
 from .bridge import METRICS, ROOT, storages
-from .cells import Cell, Cells, Place, attempt, lacking, together, track, track_counters
+from .cells import Cell, Cells, Place, attempt, lacking, publish_counters, together, track
 
 # Never changed, only appended: a history whose sampling changed would jump. What a commit or a machine does not have is
 # skipped, not left out.
@@ -172,7 +172,7 @@ def _track_all(benchmark: type[Cells]) -> None:
     track(benchmark, "evictions", "evictions", lambda cell: sum(cell["evictions"].values()))
     track(benchmark, "bytes_reserved", "bytes", lambda cell: sum(cell["bytes_reserved"].values()))
     track(benchmark, "peak_memory", "bytes", lambda cell: cell["peak_bytes"])
-    track_counters(benchmark, "step", lambda cell, name: cell["counts_per_recurrent_step_median"][name])
+    publish_counters(benchmark, "step", lambda cell, name: cell["counts_per_recurrent_step_median"][name])
 
 
 _track_all(Replays)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kvbench.gate.session import GateReport
     from kvbench.gate.thresholds import Thresholds
 
-__all__ = ["gate"]
+__all__ = ["EXIT_INCONCLUSIVE", "EXIT_WORSE", "NotMeasuredError", "check_packages", "gate"]
 
 EXIT_WORSE, EXIT_NOT_MEASURED, EXIT_INCONCLUSIVE = 1, 2, 3
 
@@ -84,7 +84,7 @@ def gate(
     Exit code: 0 nothing got worse, 1 something did (or failed), 2 it could not be measured, 3 not decided within the
     budget.
     """
-    _check_packages()
+    check_packages()
     if plain and (no_times or summary or json_file):
         raise click.UsageError("--plain has a table of its own: leave --no-times, --summary and --json out")
     from kvbench.gate.processes import GateFixture, find_checkout
@@ -107,7 +107,7 @@ def gate(
         context.exit(EXIT_WORSE if report.fails else EXIT_INCONCLUSIVE)
 
 
-def _check_packages() -> None:
+def check_packages() -> None:
     try:
         import pytest_benchmark  # noqa: F401 (what measures imports it, in processes of its own)
 

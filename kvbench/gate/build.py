@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from kvbench.errors import KvbenchError
+from kvbench.files import uninterrupted
 
-__all__ = ["GateError", "build_sides", "copy_head", "extract_base", "run_git", "run_merged"]
+__all__ = ["BUILD", "LIBRARY", "GateError", "build_sides", "copy_head", "extract_base", "run_git", "run_merged"]
 
 LIBRARY = "kvcache"
 BUILD = "setup.py"  # what the library compiles
@@ -109,12 +110,24 @@ def _has_source(side: Path, module: str) -> bool:
     return any(each.suffix not in _PYTHON for each in sources)
 
 
-def run_merged(command: list[str], folder: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+def run_merged(
+    command: list[str], folder: Path, timeout: float | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
     """Run a command; its ``stdout`` has what it wrote to either stream. It ends when this process does."""
-    return subprocess.run(
-        command, cwd=folder, check=False, text=True, errors="replace", stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, preexec_fn=_end_with_parent if sys.platform == "linux" else None, **options,
-    )  # fmt: skip
+    process = None
+    try:
+        with uninterrupted():  # what a signal raises while a process is forked would be lost
+            process = subprocess.Popen(
+                command, cwd=folder, text=True, errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 (one call of C)
+                **options,
+            )  # fmt: skip
+        said, _ = process.communicate(timeout=timeout)
+        return subprocess.CompletedProcess(command, process.returncode, said)
+    finally:
+        if process is not None:
+            with process:
+                process.kill()
 
 
 def _end_with_parent() -> None:

@@ -48,17 +48,18 @@ class Measured:
 class GateFixture:
     """The libraries of both sides, each in a folder of its own, and the checkout whose gates measure them.
 
-    The head is the working tree of ``checkout``, a folder of a repository or its root, and the base the same folder in
-    a revision. The libraries are put in ``folder``. ``keyword`` is pytest's ``-k``: which benchmarks. ``pass_env`` are
-    names of environment variables that the processes get besides ``HANDED_OVER``. ``compiled`` has the compiled modules
-    of each side, ``versions`` what the libraries that were measured say of themselves. ``commit`` is the base's, and
-    ``head`` the working tree's, with ``-dirty`` where files differ.
+    The head is the working tree of ``checkout``, a folder of a repository or its root, or with ``head``, a full hash,
+    that commit; the base is the same folder in a revision. The libraries are put in ``folder``. ``keyword`` is pytest's
+    ``-k``: which benchmarks. ``pass_env`` are names of environment variables that the processes get besides
+    ``HANDED_OVER``. ``compiled`` has the compiled modules of each side, ``versions`` what the libraries that were
+    measured say of themselves. ``commit`` is the base's, and ``head`` the other one's, with ``-dirty`` where files of a
+    working tree differ.
 
     Raises GateError: no such revision, one without the library, or only one side can be compiled.
     """
 
     def __init__(
-        self, checkout: Path, base: str, folder: Path, keyword: str = "", pass_env: Iterable[str] = ()
+        self, checkout: Path, base: str, folder: Path, keyword: str = "", pass_env: Iterable[str] = (), head: str = ""
     ) -> None:
         if not (checkout / GATES).is_dir():
             raise GateError(f"{checkout} has no {GATES}: run the gate in a checkout of kvcache")
@@ -76,11 +77,15 @@ class GateFixture:
         # Names of one length: a path's length shifts what lies behind it in memory.
         self.sides = {"base": folder / "base", "head": folder / "head"}
         extract_base(checkout, self.commit, self.sides["base"])
-        copy_head(checkout, self.sides["head"])
+        if head:
+            extract_base(checkout, head, self.sides["head"])
+        else:
+            copy_head(checkout, self.sides["head"])
+            described = run_git(checkout, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+            head = described.stdout.decode(errors="replace").strip()
+        self.head = head or None
         self.compiled = build_sides(self.sides, self._environment)
         self.versions: dict[str, str] = {}
-        described = run_git(checkout, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-        self.head = described.stdout.decode(errors="replace").strip() or None
 
     def file_of_base(self, path: Path) -> str | None:
         """The text of a file as the base has it; None where it has none."""

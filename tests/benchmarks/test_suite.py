@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import pytest
 from faulty_backends import TokenMajor
-from suite import cells, fills, operations, replays
+from suite import bridge, cells, clock, fills, operations, replays
 from suite.fills import Fills
 from suite.operations import Growth, Operations
 from suite.replays import Recordings, Replays
@@ -47,6 +47,12 @@ def test_importing_the_suite_imports_neither_torch_nor_the_library():
         ROOT / "benchmarks",
     )
     assert loaded == "[]"
+
+
+@pytest.mark.parametrize("module", [bridge, cells, clock, fills, operations, replays])
+def test_asv_takes_no_helper_for_a_benchmark(module):
+    """It takes every function with such a name, imported ones as well; without arguments they fail each night."""
+    assert not [name for name in vars(module) if re.match("(time|track|mem|peakmem|timeraw)_", name)]
 
 
 def test_the_harness_is_the_checkouts_and_the_library_the_installed_one(tmp_path):
@@ -115,6 +121,16 @@ def test_names_units_and_versions_are_those_of_the_committed_history():
                 method = getattr(suite, name)
                 ours[f"{module}.{suite.__name__}.{name}"] = method.unit, method.version, suite.param_names
     assert {name: ours.get(name) for name in known} == known
+
+
+def test_asvs_pages_look_for_steps_in_ratios_and_counters_alone():
+    """Its step detection is right about every second step of a raw time: our report judges those."""
+    committed = json.loads((ROOT / "benchmarks" / "results" / "benchmarks.json").read_text())
+    ((pattern, first),) = json.loads((ROOT / "asv.conf.json").read_text())["regressions_first_commits"].items()
+    assert first is None  # asv looks nowhere
+    units = {name: each["unit"] for name, each in committed.items() if name != "version"}
+    raw = {name for name in units if re.match(pattern, f"{name}('start', 'pong')@main")}
+    assert raw == {name for name, unit in units.items() if unit == "us"}
 
 
 def test_every_recorded_trace_is_measured():

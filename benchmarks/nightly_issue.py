@@ -1,0 +1,85 @@
+"""One issue for what a night found: it is opened, or updated where it is open already. Nothing found, nothing done.
+
+Usage: python benchmarks/nightly_issue.py ALARM.md [--link URL] [--summary FILE]
+
+Needs GitHub's ``gh``, and in ``GH_TOKEN`` the right to write issues. A comment tells those who watch the issue whenever
+its text changes: an edit alone notifies nobody.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+__all__ = ["tell"]
+
+LABEL = "nightly-regression"
+TITLE = "The nightly history found regressions"
+LONGEST = 60_000  # characters: GitHub takes 65,536
+FOOT = (
+    "Written by `benchmarks/nightly_issue.py`. Close it when all of it is mended or meant. "
+    "What is found after that opens another."
+)
+
+
+def tell(text: str, link: str) -> str:
+    """Open or update the issue; what was done. Raises CalledProcessError: ``gh`` failed."""
+    if len(text) > LONGEST:
+        text = text[:LONGEST].rpartition("\n")[0] + "\n\nThere is more: see the report."
+    whole = "\n\n".join(filter(None, [text.strip(), FOOT]))
+    _gh("label", "create", LABEL, "--force", "--color", "B60205", "--description", "Found by the nightly history")
+    found = json.loads(
+        _gh("issue", "list", "--state", "open", "--label", LABEL, "--limit", "1", "--json", "number,body")
+    )
+    if not found:
+        return f"opened {_gh('issue', 'create', '--title', TITLE, '--label', LABEL, '--body-file', '-', text=whole)}"
+    number = str(found[0]["number"])
+    if _lines(found[0]["body"]) == _lines(whole):
+        return f"issue {number} says all of it already"
+    _gh("issue", "edit", number, "--body-file", "-", text=whole)
+    new = [line for line in whole.splitlines() if line.strip() and line.strip() not in _lines(found[0]["body"])]
+    comment = "\n".join(["This night's findings differ from the last ones.", "", *new, "", link])
+    _gh("issue", "comment", number, "--body-file", "-", text=comment)
+    return f"updated issue {number}"
+
+
+def _lines(text: str) -> list[str]:
+    """Lines of a text; GitHub gives them back with ends of its own."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _gh(*arguments: str, text: str = "") -> str:
+    command = ["gh", *arguments]
+    return subprocess.run(command, input=text, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+
+def main() -> int:
+    """Read the file and tell of it; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("alarm", type=Path, help="what was found, as Markdown; no file or an empty one is nothing")
+    parser.add_argument("--link", default="", help="the run's page, for the comment")
+    parser.add_argument("--summary", type=Path, help="append what was found here as well")
+    given = parser.parse_args()
+    try:
+        text = given.alarm.read_text()
+    except FileNotFoundError:
+        text = ""
+    if not text.strip():
+        print("nothing is new")
+        return 0
+    if given.summary:
+        with given.summary.open("a") as file:
+            file.write(text)
+    try:
+        print(tell(text, given.link))
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"the issue could not be written: {error}\n\n{text}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
