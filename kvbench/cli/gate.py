@@ -38,7 +38,16 @@ class NotMeasuredError(click.ClickException):
 @click.command()
 @click.pass_context
 @click.option("--base", default="origin/main", help="Revision to compare the working tree with.")
-@click.option("--budget", type=FiniteRange(min=0), default=300, help="Seconds for measuring.")
+@click.option(
+    "--pairs",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Pairs of processes, at most. Times need five; small changes of noisy ones need more.",
+)
+@click.option(
+    "--budget", type=FiniteRange(min=0), default=900, show_default=True, help="Seconds for measuring, at most."
+)
 @click.option("--keyword", "-k", help="Only these benchmarks, as pytest's -k has it, e.g. 'store and pong'.")
 @click.option("--no-times", is_flag=True, help="Compare deterministic metrics only.")
 @click.option(
@@ -66,6 +75,7 @@ class NotMeasuredError(click.ClickException):
 def gate(
     context: click.Context,
     base: str,
+    pairs: int,
     budget: float,
     keyword: str | None,
     no_times: bool,
@@ -79,10 +89,10 @@ def gate(
     """Measure the working tree against a base commit, and print what got better or worse.
 
     Both libraries are measured by this checkout's benchmarks/gates, in alternating processes. Deterministic metrics are
-    compared exactly; times by a statistical test and a smallest effect, until they are decided or the budget is spent.
+    compared exactly; times by a statistical test and a smallest effect, until they are decided or no pair is left.
 
     Exit code: 0 nothing got worse, 1 something did (or failed), 2 it could not be measured, 3 not decided within the
-    budget.
+    pairs and seconds.
     """
     check_packages()
     if plain and (no_times or summary or json_file):
@@ -99,7 +109,10 @@ def gate(
             limits = read_thresholds(fixture, thresholds, say)
             if plain:
                 context.exit(_compare_plainly(fixture, limits, plain_fails))
-            report = run_gate(fixture.measure, limits, budget=budget, with_times=not no_times, progress=_say_how_far)
+            report = run_gate(
+                fixture.measure, limits, most_pairs=pairs, budget=budget, with_times=not no_times,
+                progress=_say_how_far,
+            )  # fmt: skip
     except (KvbenchError, OSError) as error:
         raise NotMeasuredError(str(error)) from None
     _show(f"the working tree against {base} ({fixture.commit[:8]})", fixture, report, summary, json_file)

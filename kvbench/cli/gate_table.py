@@ -65,7 +65,8 @@ def _shown(report: GateReport) -> list[Row]:
 
 def _cells(row: Row) -> tuple[str, ...]:
     if row.ratio is not None:
-        form, change = "{:,.2f} us", f"{row.ratio:.3f} ({row.low:.3f} to {row.high:.3f})"
+        form, change = "{:,.2f} us", f"{row.ratio:.3f}"
+        change += "" if row.low is None else f" ({row.low:.3f} to {row.high:.3f})"
     else:
         form, change = "{:,.10g}", "" if row.base is None or row.head is None else f"{row.head - row.base:+,.10g}"
     values = ["" if value is None else form.format(value) for value in (row.base, row.head)]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from kvbench.gate.thresholds import TIME, Thresholds
-from kvbench.judge.paired import judge_exact, judge_times
+from kvbench.judge.paired import judge_exact, judge_ratios, judge_times
 from kvbench.judge.verdict import Verdict
 
-__all__ = ["Row", "compare_metrics", "compare_times"]
+__all__ = ["ALL", "Row", "compare_all", "compare_metrics", "compare_times"]
+
+ALL = "all benchmarks together"
 
 
 @dataclass(frozen=True)
@@ -19,8 +24,8 @@ class Row:
     Attributes:
         metric: ``time`` or a counter's name; empty where it is about all of them.
         base, head: values; of times the medians over processes, in microseconds. None where there is none.
-        ratio: of times: head / base, the typical one of the pairs of processes.
-        low, high: the interval of ``ratio``, at 95 %.
+        ratio: of times: head / base, the mean of the pairs of processes.
+        low, high: what ``ratio`` lies in, as the test has it: above the limit is worse, below it is the same.
         reason: of a failure, a skip or an allowance.
     """
 
@@ -36,12 +41,21 @@ class Row:
     reason: str = ""
 
 
-def compare_times(benchmark: str, base: Sequence[float], head: Sequence[float], thresholds: Thresholds) -> Row:
-    """Judge one benchmark's times, in microseconds, a value a process, pair by pair."""
+def compare_times(
+    benchmark: str, base: Sequence[float], head: Sequence[float], thresholds: Thresholds, level: float
+) -> Row:
+    """Judge one benchmark's times, in microseconds, a value a process, pair by pair; ``level`` is that of "worse"."""
     meant = [each for each in thresholds.meant if each.covers(benchmark, TIME)]
-    found = judge_times(base, head, thresholds.time.room, [each.room for each in meant])
+    found = judge_times(base, head, thresholds.time.room, [each.room for each in meant], level=level)
     reason = "; ".join(each.why for each in meant) if found.verdict is Verdict.MEANT else ""
     return Row(benchmark, TIME, **vars(found), pairs=len(base), reason=reason)
+
+
+def compare_all(ratios: Sequence[float], thresholds: Thresholds, level: float) -> Row:
+    """Judge all benchmarks' times together, by a log ratio a pair."""
+    limit = math.log1p(thresholds.time.relative)
+    verdict, low, high = judge_ratios(np.asarray(ratios), limit, limit, level)
+    return Row(ALL, TIME, verdict, ratio=math.exp(np.mean(ratios)), low=low, high=high, pairs=len(ratios))
 
 
 def compare_metrics(

@@ -1,4 +1,4 @@
-"""A gate run: pairs of processes in alternating order, until every benchmark is decided or the budget is spent."""
+"""A gate run: pairs of processes in alternating order, until every benchmark is decided or no pair is left."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 
 from kvbench.gate.compiled import compare_compiled
 from kvbench.gate.processes import GateError, Measured
-from kvbench.gate.rows import Row, compare_metrics, compare_times
-from kvbench.gate.thresholds import TIME, Thresholds
-from kvbench.judge.paired import FEWEST_PAIRS
+from kvbench.gate.rows import Row, compare_metrics
+from kvbench.gate.thresholds import Thresholds
+from kvbench.gate.times import PairedRun
 from kvbench.judge.verdict import Verdict
 
-__all__ = ["GateReport", "run_gate"]
+__all__ = ["BUDGET", "MOST_PAIRS", "GateReport", "run_gate"]
 
 # Deterministic metrics are measured by two processes a side, with hash seeds of their own: they must agree.
 COUNTED_PAIRS = 2
+MOST_PAIRS = 20
+BUDGET = 900.0  # seconds
 
 # Measures one side: its name, a hash seed, what to measure, and where (nowhere: everything).
 Measure = Callable[[str, int, str, Iterable[str]], Measured]
@@ -45,9 +47,9 @@ class GateReport:
 
 @dataclass
 class _Side:
-    """What all processes of one side found so far; times pair by pair."""
+    """What all processes of one side found so far, but for times: those belong to pairs."""
 
-    times: dict[str, list[float]] = field(default_factory=dict)
+    timed: set[str] = field(default_factory=set)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     skips: dict[str, str] = field(default_factory=dict)
@@ -56,7 +58,7 @@ class _Side:
     @property
     def names(self) -> set[str]:
         """Benchmarks that measured something."""
-        return {*self.metrics, *self.times}
+        return {*self.metrics, *self.timed}
 
     def add(self, measured: Measured, side: str) -> None:
         for name, metrics in measured.metrics.items():
@@ -64,6 +66,7 @@ class _Side:
             differing = sorted(each for each in {*known, *metrics} if metrics.get(each) != known.get(each))
             if differing:
                 self.failures[name] = f"not deterministic: two processes of the {side} differ in {', '.join(differing)}"
+        self.timed |= measured.times.keys()
         self.failures |= measured.failures
         self.skips |= measured.skips
         self.compiled |= measured.compiled
@@ -73,7 +76,8 @@ def run_gate(
     measure: Measure,
     thresholds: Thresholds,
     *,
-    budget: float = 300,
+    most_pairs: int = MOST_PAIRS,
+    budget: float = BUDGET,
     with_times: bool = True,
     clock: Callable[[], float] = time.monotonic,
     progress: Progress = lambda pairs, undecided, seconds: None,
@@ -81,72 +85,70 @@ def run_gate(
     """Compare base and head.
 
     Pairs of processes are measured in the order A B, B A, A B, ... Everything is measured until the least number of
-    pairs that can decide. After that only what is undecided is measured, as long as another pair fits the budget.
+    pairs that can decide. After that only what is undecided is measured, for at most ``most_pairs``.
 
-    ``budget`` is seconds, like ``clock``: metrics are measured whatever it is. Without ``with_times`` nothing else is.
-    ``progress`` is called after each pair.
+    ``budget`` is seconds, like ``clock``: no pair is begun that would not end within it. Metrics are measured whatever
+    it is. Without ``with_times`` nothing else is. ``progress`` is called after each pair.
 
     Raises GateError: there was nothing to compare.
     """
-    pairs = _Pairs(measure)
+    pairs = _Pairs(measure, PairedRun(thresholds, most_pairs))
     began = clock()
     while True:
         before = clock()
         pairs.measure_next(with_times)
-        rows = pairs.judge(thresholds)
         now = clock()
-        progress(pairs.done, len(pairs.undecided), now - began)
-        fits = now - began + (now - before) <= budget
-        if pairs.done >= COUNTED_PAIRS and not (pairs.undecided and fits):
+        is_last = pairs.done >= most_pairs or now - began + (now - before) > budget
+        rows = pairs.judge(thresholds, is_last)
+        progress(pairs.done, len(pairs.times.undecided), now - began)
+        if pairs.done >= COUNTED_PAIRS and (is_last or pairs.times.is_slower or not pairs.times.undecided):
             return GateReport(rows, pairs.done, clock() - began)
 
 
 class _Pairs:
-    """All pairs of processes so far: how many, what each side showed, and which benchmarks are undecided."""
+    """All pairs of processes so far: how many, and what each side showed."""
 
-    def __init__(self, measure: Measure) -> None:
+    def __init__(self, measure: Measure, times: PairedRun) -> None:
         self.done = 0
-        self.undecided: list[str] = []
+        self.times = times
         self._measure = measure
         self._sides = {"base": _Side(), "head": _Side()}
         self._places: dict[str, str] = {}
 
     def measure_next(self, with_times: bool) -> None:
         what = "metrics" if not with_times else "both" if self.done < COUNTED_PAIRS else "times"
-        chosen = [self._places[name] for name in self.undecided] if self.done >= FEWEST_PAIRS else []
+        chosen = [] if self.times.needs_all else [self._places[name] for name in self.times.undecided]
         measured: dict[str, Measured] = {}
         for side in ("base", "head") if self.done % 2 == 0 else ("head", "base"):
             measured[side] = self._measure(side, self.done + 1, what, chosen)
             self._sides[side].add(measured[side], side)
             self._places |= measured[side].places
-        for name in measured["base"].times.keys() & measured["head"].times.keys():
-            for side, found in self._sides.items():
-                found.times.setdefault(name, []).append(measured[side].times[name])
+        self.times.add(measured["base"].times, measured["head"].times)
         self.done += 1
 
-    def judge(self, thresholds: Thresholds) -> list[Row]:
+    def judge(self, thresholds: Thresholds, is_last: bool) -> list[Row]:
         base, head = self._sides["base"], self._sides["head"]
         # What the head's failure means does not depend on the base's.
         rows = [Row(name, "", Verdict.FAILED, reason=reason) for name, reason in head.failures.items()]
+        compared = []
         for name in sorted((base.names | head.names) - set(head.failures)):
-            rows += _judge(name, base, head, thresholds)
-        if not rows:
+            lone = _of_one_side(name, base, head)
+            if lone is None:
+                compared.append(name)
+                rows += compare_metrics(name, base.metrics.get(name, {}), head.metrics.get(name, {}), thresholds)
+            else:
+                rows.append(lone)
+        if not rows and not compared:
             reason = next(iter(head.skips.values()), "no benchmark was selected")
             raise GateError(f"{reason}: there is nothing to compare")
         rows += compare_compiled(base.compiled, head.compiled, thresholds)
-        times = [row for row in rows if row.metric == TIME]
-        self.undecided = sorted(row.benchmark for row in times if row.verdict is Verdict.INCONCLUSIVE)
-        return rows
+        return rows + self.times.judge(compared, is_last)
 
 
-def _judge(name: str, base: _Side, head: _Side, thresholds: Thresholds) -> list[Row]:
+def _of_one_side(name: str, base: _Side, head: _Side) -> Row | None:
+    """The row of a benchmark that cannot be compared."""
     if name not in base.names:
-        return [Row(name, "", Verdict.NEW, reason=base.failures.get(name) or base.skips.get(name, ""))]
+        return Row(name, "", Verdict.NEW, reason=base.failures.get(name) or base.skips.get(name, ""))
     if name in base.failures:
-        return [Row(name, "", Verdict.INCONCLUSIVE, reason=f"the base failed: {base.failures[name]}")]
-    if name not in head.names:
-        return [Row(name, "", Verdict.GONE, reason=head.skips.get(name, ""))]
-    rows = compare_metrics(name, base.metrics.get(name, {}), head.metrics.get(name, {}), thresholds)
-    if name in base.times and name in head.times:
-        rows.append(compare_times(name, base.times[name], head.times[name], thresholds))
-    return rows
+        return Row(name, "", Verdict.INCONCLUSIVE, reason=f"the base failed: {base.failures[name]}")
+    return None if name in head.names else Row(name, "", Verdict.GONE, reason=head.skips.get(name, ""))

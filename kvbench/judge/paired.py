@@ -1,70 +1,113 @@
-"""Two commits compared: pairs of times by a statistical test, deterministic metrics exactly."""
+"""Two commits compared: pairs of times by a sequential test, deterministic metrics exactly."""
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from kvbench.judge.verdict import Verdict, verdict_of_change
 
-__all__ = ["FEWEST_PAIRS", "PairedTimes", "Room", "judge_exact", "judge_times"]
+__all__ = [
+    "FALSE_ALARMS", "FEWEST_PAIRS", "PairedTimes", "Room", "interval", "judge_exact", "judge_ratios", "judge_times",
+    "pair_of_all", "worse_level",
+]  # fmt: skip
 
-# One false "worse" stops somebody's work, and many benchmarks are tested, some of them again and again: it is rare by
-# construction. A "same" and a "better" are decided by the usual level.
-WORSE_LEVEL = 0.001
-SAME_LEVEL = 0.05
-INTERVAL_LEVEL = 0.95
-# With fewer pairs not even five in a row would be significant at SAME_LEVEL.
+# One false "worse" stops somebody's work: in so many of all runs there may be one, all looks and benchmarks together.
+FALSE_ALARMS = 0.01
+LAST_SHARE = 0.5  # of them, for the last look; the others have equal shares of the rest
+SAME_LEVEL = 0.05  # "same" and "better" stop nobody: the usual level, at each look
 FEWEST_PAIRS = 5
+# A few pairs may agree by chance, where a process has one of few speeds: their spread counts as this over their number.
+LEAST_SPREAD = 0.2
+_TRIMMED = 0.25  # at each end
 
+Array = npt.NDArray[np.floating[Any]]
 Room = Callable[[float], float]  # how far a metric that was so large may move for the worse, in its unit
 
 
 @dataclass(frozen=True)
 class PairedTimes:
-    """Judged times: medians over processes; head / base, the typical one of the pairs, and its interval at 95 %."""
+    """Judged times: medians over processes; head / base, the mean of the pairs, and what the test says it lies in.
+
+    ``low`` and ``high`` are None with fewer pairs than can decide.
+    """
 
     verdict: Verdict
     base: float
     head: float
     ratio: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
-def judge_times(base: Sequence[float], head: Sequence[float], room: Room, meant: Sequence[Room] = ()) -> PairedTimes:
-    """Judge the times of pairs of processes.
+def worse_level(most_pairs: int, is_last: bool, share: float) -> float:
+    """How improbable a "worse" by chance must be, at one look of a run that ends after ``most_pairs`` at the latest.
 
-    A pair's ratio is what counts: its processes ran one right after the other and share a hash seed. Ratios of
-    identical code are symmetric about 1 (which of two alike processes is called the base is chance), so the signed-rank
-    test of Wilcoxon applies (``scipy.stats.wilcoxon``). Worse is: slower by more than the limit, significantly. Same
-    is: slower by less than the limit, significantly. Better is: faster by more than the limit, significantly. None of
-    them is inconclusive. Levels are those of one look; a run looks again after every pair.
+    A run looks after every pair, and asks several questions: ``share`` is the question's of all ``FALSE_ALARMS``. The
+    levels of all its looks add up to that, so that no more of them are wrong however they depend on each other.
+    """
+    if is_last:
+        return FALSE_ALARMS * share * LAST_SHARE
+    return FALSE_ALARMS * share * (1 - LAST_SHARE) / max(most_pairs - FEWEST_PAIRS, 1)
 
-    ``room`` is the limit; ``meant`` is the room of changes that are meant, which raises the limit of worse.
+
+def judge_times(
+    base: Sequence[float], head: Sequence[float], room: Room, meant: Sequence[Room] = (), *, level: float
+) -> PairedTimes:
+    """Judge the times of pairs of processes, at a level of "worse" (``worse_level``).
+
+    A pair's ratio is what counts: its processes ran one right after the other and share a hash seed. ``room`` is the
+    limit; ``meant`` is the room of changes that are meant, which raises the limit of worse.
     """
     ratios = np.log(np.asarray(head, dtype=float)) - np.log(np.asarray(base, dtype=float))
     median = float(np.median(base))
-    margins = [math.log1p(each(median) / median) for each in (room, *meant)]
-    margin, allowed = margins[0], max(margins)
-    if _p_value(ratios, -margin, "less") <= SAME_LEVEL:
+    limits = [math.log1p(each(median) / median) for each in (room, *meant)]
+    verdict, low, high = judge_ratios(ratios, limits[0], max(limits), level)
+    return PairedTimes(verdict, median, float(np.median(head)), math.exp(ratios.mean()), low, high)
+
+
+def judge_ratios(
+    ratios: Array, limit: float, allowed: float, level: float
+) -> tuple[Verdict, float | None, float | None]:
+    """The verdict on log ratios, and the interval of the ratio that it is read from.
+
+    Worse: the interval lies above what is allowed. Same: it lies below the limit. Better: it lies below the limit of a
+    change the other way. Meant: it reaches above the limit, and not above what is allowed. Otherwise inconclusive.
+    """
+    if len(ratios) < FEWEST_PAIRS:
+        return Verdict.INCONCLUSIVE, None, None
+    low, high = (float(end) for end in interval(ratios, level))
+    if high < -limit:
         verdict = Verdict.BETTER
-    elif _p_value(ratios, margin, "less") <= SAME_LEVEL:
+    elif high < limit:
         verdict = Verdict.SAME
-    elif _p_value(ratios, allowed, "greater") <= WORSE_LEVEL:
+    elif low > allowed:
         verdict = Verdict.WORSE
-    elif meant and _p_value(ratios, allowed, "less") <= SAME_LEVEL:
-        verdict = Verdict.MEANT
     else:
-        verdict = Verdict.INCONCLUSIVE
-    low, high = _lower_end(ratios), -_lower_end(-ratios)
-    typical = float(np.median(_averages(ratios)))  # the estimate that belongs to the test (Hodges and Lehmann, 1963)
-    return PairedTimes(verdict, median, float(np.median(head)), math.exp(typical), math.exp(low), math.exp(high))
+        verdict = Verdict.MEANT if high < allowed else Verdict.INCONCLUSIVE
+    return verdict, math.exp(low), math.exp(high)
+
+
+def interval(ratios: Array, level: float) -> tuple[Array, Array]:
+    """What the mean of log ratios lies in, by Student's t, along the last axis.
+
+    It is below the lower end with the probability ``level``, and above the upper end with ``SAME_LEVEL``.
+    """
+    pairs = ratios.shape[-1]
+    mean, spread = ratios.mean(axis=-1), ratios.std(axis=-1, ddof=1)
+    below, above = stats.t.isf([level, SAME_LEVEL], pairs - 1) / math.sqrt(pairs)
+    return mean - below * np.maximum(spread, LEAST_SPREAD / pairs), mean + above * spread
+
+
+def pair_of_all(ratios: Array) -> Array:
+    """One log ratio for all benchmarks of a pair, along the last axis: the mean of those between the quartiles."""
+    return np.asarray(stats.trim_mean(ratios, _TRIMMED, axis=-1))
 
 
 def judge_exact(base: float | None, head: float | None, better: str, room: Room, meant: Sequence[Room] = ()) -> Verdict:
@@ -83,25 +126,3 @@ def judge_exact(base: float | None, head: float | None, better: str, room: Room,
     if distance <= room(base):
         return Verdict.SAME
     return Verdict.MEANT if any(distance <= each(base) for each in meant) else Verdict.WORSE
-
-
-def _p_value(ratios: np.ndarray, margin: float, alternative: str) -> float:
-    """How likely such log ratios are if they lie about ``margin``, against ``alternative``."""
-    return float(stats.wilcoxon(ratios - margin, alternative=alternative, method="exact").pvalue)
-
-
-def _averages(ratios: np.ndarray) -> np.ndarray:
-    """Means of every two log ratios (Walsh averages): what the signed-rank test ranks by."""
-    first, second = np.triu_indices(len(ratios))
-    return np.asarray((ratios[first] + ratios[second]) / 2)
-
-
-def _lower_end(ratios: np.ndarray) -> float:
-    """The least log ratio that the test does not reject at ``INTERVAL_LEVEL``; with too few pairs for it, the least."""
-    averages = np.unique(_averages(ratios))
-    # The test's statistic counts averages above the margin: p-values rise with it, in steps at the averages. There
-    # rounding would decide, so they are asked for in between.
-    between = (averages[:-1] + averages[1:]) / 2
-    tail = (1 - INTERVAL_LEVEL) / 2
-    first = bisect_left(between, True, key=lambda margin: _p_value(ratios, margin, "greater") > tail)
-    return float(averages[first])

@@ -1,17 +1,15 @@
 """Verdicts: exact ones of metrics, and of times ones that neither cry wolf nor sleep."""
 
-import math
 import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from kvbench.gate.rows import compare_metrics, compare_times
 from kvbench.gate.thresholds import TIME, Limit, Meant, Thresholds
-from kvbench.judge.paired import FEWEST_PAIRS
+from kvbench.judge.paired import FEWEST_PAIRS, worse_level
 from kvbench.judge.verdict import Verdict
 
 METRICS = {
@@ -101,10 +99,11 @@ def times(seed, pairs=10, slower=1.0, noise=0.02, typical=50.0, mode=0.0):
     return values[0], values[1] * slower
 
 
-def judge(*sides, limit=LIMITS.time, meant=()):
+def judge(*sides, limit=LIMITS.time, meant=(), is_last=False):
+    """At one look of a run of ten benchmarks and at most 20 pairs."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return compare_times(NAME, *sides, Thresholds(limit, {}, tuple(meant)))
+        return compare_times(NAME, *sides, Thresholds(limit, {}, tuple(meant)), worse_level(20, is_last, 1 / 10))
 
 
 def verdicts(seeds, **shape):
@@ -120,10 +119,16 @@ class TestTimes:
     def test_identical_code_becomes_the_same(self):
         assert verdicts(20, noise=0.01).count(Verdict.SAME) == 20
 
-    def test_ten_percent_are_worse_after_about_ten_pairs(self):
-        assert verdicts(20, slower=1.1, pairs=9).count(Verdict.WORSE) == 0
-        assert verdicts(30, slower=1.1, pairs=12).count(Verdict.WORSE) >= 27
-        assert verdicts(20, slower=1.1, pairs=16).count(Verdict.WORSE) == 20
+    @pytest.mark.parametrize(("slower", "pairs"), [(2.5, 5), (1.3, 7), (1.1, 14)])
+    def test_the_larger_a_slowdown_the_fewer_pairs_show_it(self, slower, pairs):
+        assert verdicts(20, slower=slower, pairs=pairs, noise=0.015).count(Verdict.WORSE) >= 19
+
+    def test_five_pairs_that_agree_by_chance_are_not_worse(self):
+        """A process has one of few speeds: one run in 4,000 has five pairs 25 % apart in a row."""
+        base, head = times(0, pairs=5, slower=1.25, noise=0.0001)
+        assert judge(base, head).verdict is Verdict.INCONCLUSIVE
+        base, head = times(0, pairs=8, slower=1.25, noise=0.0001)
+        assert judge(base, head).verdict is Verdict.WORSE
 
     @pytest.mark.parametrize("pairs", [10, 16, 30])
     def test_three_percent_are_never_worse(self, pairs):
@@ -150,7 +155,8 @@ class TestTimes:
         base, head = [10.0, 20.0, 40.0], [20.0, 40.0, 80.0]
         row = judge(base, head)
         assert (row.benchmark, row.metric, row.base, row.head, row.pairs) == (NAME, TIME, 20.0, 40.0, 3)
-        assert (row.ratio, row.low, row.high) == pytest.approx((2, 2, 2))
+        assert row.ratio == pytest.approx(2)
+        assert (row.low, row.high) == (None, None)
 
     def test_a_pairs_common_noise_cancels(self):
         common = np.exp(np.random.default_rng(0).normal(0, 0.5, 12))
@@ -206,22 +212,20 @@ class TestTies:
     @pytest.mark.parametrize("pairs", [1, 2, 5, 12])
     def test_times_that_are_all_equal_have_ratio_one(self, limit, pairs):
         row = judge([5.0] * pairs, [5.0] * pairs, limit=limit)
-        assert (row.ratio, row.low, row.high) == (1, 1, 1)
+        assert row.ratio == 1
         decided = limit.relative > 0 and pairs >= FEWEST_PAIRS
         assert row.verdict is (Verdict.SAME if decided else Verdict.INCONCLUSIVE)
 
-    @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=12))
+    @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=FEWEST_PAIRS, max_size=12))
     @settings(max_examples=30)
     def test_coarse_clocks_neither_warn_nor_crash(self, pairs):
         base, head = (np.array(side, dtype=float) for side in zip(*pairs, strict=True))
         row = judge(base, head, limit=Limit("lower"))
         assert row.low <= row.ratio <= row.high
-        assert min(head / base) * (1 - 1e-12) <= row.low
-        assert row.high <= max(head / base) * (1 + 1e-12)
 
 
 SEEDS = st.integers(0, 2**32 - 1)
-PAIRS = st.integers(1, 14)
+PAIRS = st.integers(FEWEST_PAIRS, 14)
 
 
 class TestSymmetry:
@@ -235,10 +239,10 @@ class TestSymmetry:
 
     @given(SEEDS, PAIRS, st.floats(0.8, 1.25))
     @settings(max_examples=30)
-    def test_the_other_way_round_everything_is_inverse(self, seed, pairs, slower):
+    def test_what_is_worse_is_better_the_other_way_round(self, seed, pairs, slower):
         base, head = times(seed, pairs, slower)
         row, swapped = judge(base, head, limit=Limit("lower")), judge(head, base, limit=Limit("lower"))
-        assert (1 / swapped.ratio, 1 / swapped.high, 1 / swapped.low) == pytest.approx((row.ratio, row.low, row.high))
+        assert 1 / swapped.ratio == pytest.approx(row.ratio)
         if row.verdict is Verdict.WORSE:  # "better" is said sooner: nothing is stopped by it
             assert swapped.verdict is Verdict.BETTER
 
@@ -253,30 +257,21 @@ class TestSymmetry:
 
 
 class TestInterval:
-    @pytest.mark.parametrize("pairs", [6, 7, 8, 10, 13, 20])
-    def test_it_is_what_the_test_does_not_reject(self, pairs):
-        """Asked of scipy margin by margin."""
-        for seed in range(3):
-            base, head = times(seed, pairs, slower=1.1)
-            ratios = np.log(head / base)
-            margins, step = np.linspace(ratios.min() - 0.01, ratios.max() + 0.01, 801, retstep=True)
-            p_value = stats.wilcoxon(ratios[:, None] - margins, method="exact", axis=0).pvalue
-            kept = margins[p_value > 0.05]
-            row = judge(base, head)
-            assert (math.log(row.low), math.log(row.high)) == pytest.approx((kept[0], kept[-1]), abs=1.01 * step)
-
-    def test_with_five_pairs_it_is_their_range(self):
-        base, head = times(0, pairs=5)
-        row = judge(base, head)
-        assert (row.low, row.high) == pytest.approx((min(head / base), max(head / base)))
-
-    @given(SEEDS, PAIRS)
-    @settings(max_examples=20)
-    def test_the_ratio_lies_in_it(self, seed, pairs):
-        row = judge(*times(seed, pairs, mode=0.25))
+    @given(SEEDS, PAIRS, st.floats(0.7, 1.6), st.booleans())
+    @settings(max_examples=60)
+    def test_the_verdict_is_read_from_it(self, seed, pairs, slower, is_last):
+        row = judge(*times(seed, pairs, slower, mode=0.25), is_last=is_last)
         assert row.low <= row.ratio <= row.high
+        above, below, faster = row.low > 1.05, row.high < 1.05, row.high < 1 / 1.05
+        expected = {
+            (True, False, False): Verdict.WORSE,
+            (False, True, False): Verdict.SAME,
+            (False, True, True): Verdict.BETTER,
+            (False, False, False): Verdict.INCONCLUSIVE,
+        }
+        assert row.verdict is expected[above, below, faster]
 
-    def test_it_covers_the_true_ratio_in_95_of_100_runs(self):
-        rows = [judge(*times(seed, pairs=10, slower=1.1)) for seed in range(200)]
-        covered = sum(row.low <= 1.1 <= row.high for row in rows) / len(rows)
-        assert 0.92 <= covered <= 0.985
+    def test_the_last_look_is_less_strict(self):
+        base, head = times(0, pairs=12, slower=1.1)
+        early, last = judge(base, head), judge(base, head, is_last=True)
+        assert early.low < last.low < last.high == early.high

@@ -106,13 +106,30 @@ class TestOrder:
                 measured.times["store"] = 20 if side == "head" else 10
 
         fixture = GateFixture("store", "slide", noisy=["store", "slide"], find=calm_down)
-        report = fixture.run(budget=2 * SECONDS * 40)
+        report = fixture.run(most_pairs=40)
         pairs = {name: of(report, name)[TIME].pairs for name in fixture.names}
         assert pairs["store"] < pairs["slide"] == 40
         assert [places for *_, places in fixture.asked][-1] == ["at slide"]
 
 
 class TestBudget:
+    @pytest.mark.parametrize("most_pairs", [5, 11])
+    def test_it_ends_after_the_last_pair(self, most_pairs):
+        report = GateFixture("store", noisy=["store"]).run(most_pairs=most_pairs, budget=1e9)
+        assert report.pairs == of(report, "store")[TIME].pairs == most_pairs
+        assert not report.is_conclusive
+
+    @pytest.mark.parametrize("last", [{"most_pairs": 12}, {"budget": 2 * SECONDS * 12}])
+    def test_the_last_look_may_spend_what_the_others_left(self, last):
+        """A slowdown that is not sure enough at an earlier look is, at the last one."""
+
+        def slower(measured, side, number):
+            if side == "head" and "store" in measured.times:
+                measured.times["store"] = (10.6, 12.7)[number % 2]
+
+        assert GateFixture("store", find=slower).run(**last).fails
+        assert GateFixture("store", find=slower).run(budget=1e9).pairs > 12
+
     def test_it_ends_when_all_is_decided(self):
         report = GateFixture("store", "lookup").run(budget=1e9)
         assert report.pairs == FEWEST_PAIRS
