@@ -117,7 +117,7 @@ class Fills(Cells):
     def setup_cache(self) -> dict[Place, Cell]:
         return self.all_cells()
 
-    setup_cache.timeout = 600  # type: ignore[attr-defined]
+    setup_cache.timeout = 3600  # type: ignore[attr-defined]
 
     def measure(self) -> dict[Place, Cell]:
         import tempfile

@@ -100,7 +100,7 @@ class Operations(Cells):
     def setup_cache(self) -> dict[Place, Cell]:
         return self.all_cells()
 
-    setup_cache.timeout = 600  # type: ignore[attr-defined]
+    setup_cache.timeout = 3600  # type: ignore[attr-defined]
 
     def measure(self) -> dict[Place, Cell]:
         from kvcache import GEOMETRIES as SHAPES
@@ -127,7 +127,7 @@ class Growth(Cells):
     def setup_cache(self) -> dict[Place, Cell]:
         return self.all_cells()
 
-    setup_cache.timeout = 600  # type: ignore[attr-defined]
+    setup_cache.timeout = 3600  # type: ignore[attr-defined]
 
     def measure(self) -> dict[Place, Cell]:
         cells: dict[Place, Cell] = {}

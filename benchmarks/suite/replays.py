@@ -124,7 +124,7 @@ class Replays(Cells):
     def setup_cache(self) -> dict[Place, Cell]:
         return self.all_cells()
 
-    setup_cache.timeout = 600  # type: ignore[attr-defined]
+    setup_cache.timeout = 3600  # type: ignore[attr-defined]
 
     def measure(self) -> dict[Place, Cell]:
         return _measure_all(*self.params)
@@ -139,7 +139,7 @@ class Recordings(Cells):
     def setup_cache(self) -> dict[Place, Cell]:
         return self.all_cells()
 
-    setup_cache.timeout = 600  # type: ignore[attr-defined]
+    setup_cache.timeout = 3600  # type: ignore[attr-defined]
 
     def measure(self) -> dict[Place, Cell]:
         return _measure_all(*self.params)

@@ -158,7 +158,7 @@ class TestCells:
     def test_each_has_a_cache_of_its_own(self, suite):
         """asv knows a cache by where its ``setup_cache`` stands: an inherited one would be shared."""
         assert "setup_cache" in vars(suite)
-        assert suite.setup_cache.timeout == suite.timeout == 600
+        assert suite.setup_cache.timeout == 3600  # on a busy machine one of them took more than 600 s
 
 
 def test_libraries_of_before_resident_batches_are_measured_all_the_same(monkeypatch):
