@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
-    "COMPILED", "COUNTERS", "FORWARD", "LATENCIES", "METRICS", "OUTCOMES", "POOLS", "SMALL_POOL", "Metric", "direction_of",
+    "COMPILED", "COUNTERS", "FORWARD", "LATENCIES", "METRICS", "OUTCOMES", "POOLS", "SMALL_POOL", "Metric",
+    "direction_of",
 ]  # fmt: skip
 
 SMALL_POOL = "_in_small_pool"  # what the name of a metric ends with that was measured with a small recurrent pool
