@@ -38,7 +38,7 @@ def _parse_metric(context: click.Context, parameter: click.Parameter, text: str)
 @click.argument("good")
 @click.argument("bad")
 @click.option("--keyword", "-k", help="Only these benchmarks, as pytest's -k has it, e.g. 'store and pong'.")
-@click.option("--budget", type=FiniteRange(min=0), default=300, help="Seconds for measuring each commit.")
+@click.option("--budget", type=FiniteRange(min=0), default=900, help="Seconds for measuring each commit, at most.")
 @click.option(
     "--pass-env", multiple=True, metavar="NAME", help="Hand this environment variable to builds and measurements too."
 )
@@ -100,7 +100,7 @@ class _Steps:
             f"{gate.budget:.0f} s at most and the time to build it"
         )
         rows = gate.compare(commits.bad, keyword)
-        self._sought = seek(rows, self._metric, self._benchmark)
+        self._sought = seek(rows, self._metric, self._benchmark, keyword)
         self._note(commits.bad, self._sought.judge(rows))
 
     def judge(self, commit: str) -> Answer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -153,38 +153,52 @@ class Judged:
 
 
 class Sought:
-    """What is worse at the bad commit, and therefore looked for in the others."""
+    """What is worse at the bad commit, and therefore looked for in the others: rows of some benchmarks, or of all.
 
-    def __init__(self, rows: Iterable[Row]) -> None:
-        self._broken = {(row.benchmark, row.metric): row.verdict in _BROKEN for row in rows}
+    ``keyword`` chose what was measured there.
+    """
 
-    @property
-    def keyword(self) -> str:
-        """The benchmarks, as pytest's ``-k`` has it."""
-        return " or ".join(sorted({benchmark for benchmark, _ in self._broken}))
+    def __init__(self, rows: Iterable[Row], keyword: str = "") -> None:
+        rows = list(rows)
+        # Where all of them together are slower, single ones may be left undecided.
+        of_all = [row for row in rows if not _is_single(row) and row.metric == TIME]
+        self._broken = {(row.benchmark, row.metric): row.verdict in _BROKEN for row in of_all or rows}
+        self._are_all = bool(of_all)
+        names = " or ".join(sorted({row.benchmark for row in rows}))
+        self.keyword = names if all(map(_is_single, rows)) else keyword  # as pytest's -k has it
 
     def judge(self, rows: Iterable[Row]) -> Judged:
         """Bad is a commit with one of them, good one that has all decided and none of them."""
         all_rows = {(row.benchmark, row.metric): row for row in rows}
-        benchmarks = {benchmark for benchmark, _ in all_rows}
         found = [all_rows[place] for place in self._broken if place in all_rows]
-        answers = []
-        for place, broken in self._broken.items():
-            row = all_rows.get(place)
-            if row is None:  # there is no row of a failure where nothing fails
-                good = broken and place[0] in benchmarks
-            elif row.verdict.fails and (row.verdict in _BROKEN) is broken:
-                return Judged(Answer.BAD, found)
-            else:
-                good = row.verdict in _GOOD
-            answers.append(good)
-        if all(answers):
-            return Judged(Answer.GOOD, found)
-        return Judged(Answer.SKIPPED, found, reason="not decided, or nothing to compare")
+        answers = [self._answer(place, broken, all_rows) for place, broken in self._broken.items()]
+        if Answer.BAD in answers:
+            return Judged(Answer.BAD, found)
+        if Answer.SKIPPED in answers:
+            return Judged(Answer.SKIPPED, found, reason="not decided, or nothing to compare")
+        return Judged(Answer.GOOD, found)
+
+    def _answer(self, place: tuple[str, str], broken: bool, rows: Mapping[tuple[str, str], Row]) -> Answer:
+        row = rows.get(place)
+        if row is not None:
+            if row.verdict.fails and (row.verdict in _BROKEN) is broken:
+                return Answer.BAD
+            return Answer.GOOD if row.verdict in _GOOD else Answer.SKIPPED
+        if broken:  # there is no row of a failure where nothing fails
+            return Answer.GOOD if any(benchmark == place[0] for benchmark, _ in rows) else Answer.SKIPPED
+        times = [each.verdict for each in rows.values() if each.metric == TIME]
+        if self._are_all and times and Verdict.INCONCLUSIVE not in times:  # nor of all where each is decided
+            return Answer.BAD if 2 * times.count(Verdict.WORSE) > len(times) else Answer.GOOD
+        return Answer.SKIPPED
 
 
-def seek(rows: Iterable[Row], metric: str, benchmark: str = "") -> Sought:
-    """What is worse at the bad commit of one metric, in one benchmark or in all that were measured.
+def _is_single(row: Row) -> bool:
+    """Whether a row is of one benchmark: the gate also judges all together, and compiled modules."""
+    return row.benchmark.startswith("test_")
+
+
+def seek(rows: Iterable[Row], metric: str, benchmark: str = "", keyword: str = "") -> Sought:
+    """What is worse at the bad commit of one metric, in one benchmark or in all that ``keyword`` chose.
 
     A benchmark that fails or is gone counts as well. Raises NotWorseError: nothing is.
     """
@@ -193,7 +207,7 @@ def seek(rows: Iterable[Row], metric: str, benchmark: str = "") -> Sought:
     chosen = [row for row in of_name if row.metric in (metric, "")]
     worse = [row for row in chosen if row.verdict.fails]
     if worse:
-        return Sought(worse)
+        return Sought(worse, keyword)
     if not chosen:
         there = ", ".join(sorted({row.metric for row in of_name if row.metric})) or "none"
         what = f"{benchmark} has" if benchmark else "the benchmarks have"

@@ -209,6 +209,34 @@ class TestSought:
         assert sought.judge([row(Verdict.SAME), row(Verdict.INCONCLUSIVE, "test_lookup")]).answer is SKIPPED
         assert sought.judge([row(Verdict.SAME), row(Verdict.SAME, "test_lookup")]).answer is GOOD
 
+    ALL = "all benchmarks together"
+
+    @pytest.mark.parametrize(
+        ("rows", "answer"),
+        [
+            ([row(Verdict.WORSE, ALL)], BAD),
+            ([row(Verdict.SAME, ALL), row(Verdict.INCONCLUSIVE)], GOOD),
+            ([row(Verdict.INCONCLUSIVE, ALL)], SKIPPED),
+            ([row(Verdict.SAME), row(Verdict.SAME, "test_lookup"), row(Verdict.WORSE, "test_hash")], GOOD),
+            ([row(Verdict.WORSE), row(Verdict.WORSE, "test_lookup"), row(Verdict.SAME, "test_hash")], BAD),
+            ([row(Verdict.SAME), row(Verdict.INCONCLUSIVE, "test_lookup")], SKIPPED),
+            ([], SKIPPED),
+        ],
+    )
+    def test_all_benchmarks_together(self, rows, answer):
+        """The gate says of all that they are slower before it knows of each; it says nothing where each is decided."""
+        bad = [row(Verdict.WORSE, self.ALL), self.WORSE, row(Verdict.INCONCLUSIVE, "test_lookup")]
+        sought = seek(bad, "time", keyword="store or lookup")
+        assert sought.keyword == "store or lookup"
+        assert sought.judge(rows).answer is answer
+
+    def test_what_is_no_benchmark_is_no_keyword(self):
+        worse = row(Verdict.WORSE, "kvcache.storage._arrays", "compiled")
+        assert seek([worse], "compiled", keyword="store").keyword == "store"
+        sought = seek([worse], "compiled")
+        assert sought.keyword == ""
+        assert sought.judge([row(Verdict.SAME, worse.benchmark, "compiled")]).answer is GOOD
+
     @pytest.mark.parametrize("name", ["store", "test_store"])
     def test_a_benchmark_is_named_as_tables_have_it(self, name):
         rows = [self.WORSE, row(Verdict.WORSE, "test_restore")]
