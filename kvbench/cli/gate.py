@@ -84,6 +84,8 @@ def gate(
     pairs and seconds.
     """
     _check_packages()
+    from kvbench.gate.limits import judged_by
+    from kvbench.gate.own_benchmarks import OwnBenchmarks
     from kvbench.gate.processes import GateFixture, find_checkout
     from kvbench.gate.session import run_gate
     from kvbench.gate.thresholds import read_thresholds
@@ -93,11 +95,13 @@ def gate(
             append_whole(summary, "")  # tried now, and not after minutes of measuring
         with temporary_folder("kvcache-gate") as folder:
             fixture = GateFixture(find_checkout(Path.cwd()), base, folder, keyword or "", pass_env)
-            limits = read_thresholds(fixture, thresholds, say)
+            own = OwnBenchmarks(fixture, folder / "own")
+            limits, loosened = judged_by(*read_thresholds(fixture, thresholds, say), own.directions)
             report = run_gate(
                 fixture.measure, limits, most_pairs=pairs, budget=budget, with_times=not no_times,
-                progress=_say_how_far,
+                listed=own.listed(not no_times, say), progress=_say_how_far,
             )  # fmt: skip
+            report.rows[:0] = loosened
     except (KvbenchError, OSError) as error:
         raise NotMeasuredError(str(error)) from None
     _show(f"the working tree against {base} ({fixture.commit[:8]})", fixture, report, summary, json_file)
