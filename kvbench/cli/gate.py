@@ -97,6 +97,8 @@ def gate(
     check_packages()
     if plain and (no_times or summary or json_file):
         raise click.UsageError("--plain has a table of its own: leave --no-times, --summary and --json out")
+    from kvbench.gate.limits import judged_by
+    from kvbench.gate.own_benchmarks import OwnBenchmarks
     from kvbench.gate.processes import GateFixture, find_checkout
     from kvbench.gate.session import run_gate
     from kvbench.gate.thresholds import read_thresholds
@@ -106,13 +108,15 @@ def gate(
             append_whole(summary, "")  # tried now, and not after minutes of measuring
         with temporary_folder("kvcache-gate") as folder:
             fixture = GateFixture(find_checkout(Path.cwd()), base, folder, keyword or "", pass_env)
-            limits = read_thresholds(fixture, thresholds, say)
+            own = OwnBenchmarks(fixture, folder / "own")
+            limits, loosened = judged_by(*read_thresholds(fixture, thresholds, say), own.directions)
             if plain:
                 context.exit(_compare_plainly(fixture, limits, plain_fails))
             report = run_gate(
                 fixture.measure, limits, most_pairs=pairs, budget=budget, with_times=not no_times,
-                progress=_say_how_far,
+                listed=own.listed(not no_times, say), progress=_say_how_far,
             )  # fmt: skip
+            report.rows[:0] = loosened
     except (KvbenchError, OSError) as error:
         raise NotMeasuredError(str(error)) from None
     _show(f"the working tree against {base} ({fixture.commit[:8]})", fixture, report, summary, json_file)

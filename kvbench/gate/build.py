@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,10 @@ from typing import Any
 from kvbench.errors import KvbenchError
 from kvbench.files import uninterrupted
 
-__all__ = ["BUILD", "LIBRARY", "GateError", "build_sides", "copy_head", "extract_base", "run_git", "run_merged"]
+__all__ = [
+    "BUILD", "LIBRARY", "GateError", "build_sides", "copy_head", "extract_base", "extract_files", "run_git",
+    "run_merged",
+]  # fmt: skip
 
 LIBRARY = "kvcache"
 BUILD = "setup.py"  # what the library compiles
@@ -55,6 +58,15 @@ def extract_base(checkout: Path, commit: str, folder: Path) -> None:
     if left_out:
         fault = f"git archive leaves {left_out[0]} out of {commit[:8]} (export-ignore in .gitattributes)"
         raise GateError(f"{fault}: its library would not be whole")
+
+
+def extract_files(checkout: Path, commit: str, paths: Iterable[str], folder: Path) -> None:
+    """Files and folders as a commit has them, in the folder of the repository that ``checkout`` is; those it has."""
+    known = [path for path in paths if run_git(checkout, "cat-file", "-e", f"{commit}:./{path}").returncode == 0]
+    if known:
+        done = run_git(checkout, "archive", "--format=tar", commit, *known)
+        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+            archive.extractall(folder, filter="data")
 
 
 def copy_head(checkout: Path, folder: Path) -> None:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kvbench.gate.thresholds import TIME, Thresholds
+from kvbench.gate.thresholds import EVERY, TIME, Thresholds
 from kvbench.judge.paired import judge_exact, judge_ratios, judge_times
 from kvbench.judge.verdict import Verdict
 
-__all__ = ["ALL", "Row", "compare_all", "compare_metrics", "compare_times"]
+__all__ = ["ALL", "Row", "compare_all", "compare_metrics", "compare_times", "gone"]
 
 ALL = "all benchmarks together"
 
@@ -70,12 +70,21 @@ def _compare(benchmark: str, metric: str, base: float | None, head: float | None
     if limit is None:
         reason = "kvbench/metrics.py has no metric of this name: add it, or a limit to the thresholds file"
         return Row(benchmark, metric, Verdict.FAILED, base, head, reason=reason)
+    if head is None:
+        return gone(benchmark, metric, thresholds, base=base)
     meant = [each for each in thresholds.meant if each.covers(benchmark, metric)]
     verdict = judge_exact(base, head, limit.direction, limit.room, [each.room for each in meant])
     reason = ""
-    if base is not None and head is not None:
+    if base is not None:
         if verdict is Verdict.SAME and head != base:
             reason = "within its limit"
         elif verdict is Verdict.MEANT:
             reason = next(each.why for each in meant if abs(head - base) <= each.room(base))
     return Row(benchmark, metric, verdict, base, head, reason=reason)
+
+
+def gone(benchmark: str, metric: str, thresholds: Thresholds, reason: str = "", base: float | None = None) -> Row:
+    """The row of a metric that the head does not measure, or of a whole benchmark, which may be meant."""
+    why = thresholds.why_gone(benchmark, metric or EVERY)
+    verdict = Verdict.MEANT if why else Verdict.GONE
+    return Row(benchmark, metric, verdict, base, reason=why or reason)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from kvbench.gate.compiled import compare_compiled
 from kvbench.gate.processes import GateError, Measured
-from kvbench.gate.rows import Row, compare_metrics
-from kvbench.gate.thresholds import Thresholds
+from kvbench.gate.rows import Row, compare_metrics, gone
+from kvbench.gate.thresholds import TIME, Thresholds
 from kvbench.gate.times import PairedRun
 from kvbench.judge.verdict import Verdict
 
@@ -17,6 +18,7 @@ __all__ = ["BUDGET", "MOST_PAIRS", "GateReport", "run_gate"]
 
 # Deterministic metrics are measured by two processes a side, with hash seeds of their own: they must agree.
 COUNTED_PAIRS = 2
+_BY_OWN_FILES = "the base's own benchmarks measure it"
 MOST_PAIRS = 20
 BUDGET = 900.0  # seconds
 
@@ -60,6 +62,9 @@ class _Side:
         """Benchmarks that measured something."""
         return {*self.metrics, *self.timed}
 
+    def timed_metric(self, name: str) -> set[str]:
+        return {TIME} if name in self.timed else set()
+
     def add(self, measured: Measured, side: str) -> None:
         for name, metrics in measured.metrics.items():
             known = self.metrics.setdefault(name, metrics)
@@ -79,6 +84,7 @@ def run_gate(
     most_pairs: int = MOST_PAIRS,
     budget: float = BUDGET,
     with_times: bool = True,
+    listed: Mapping[str, Set[str]] = MappingProxyType({}),
     clock: Callable[[], float] = time.monotonic,
     progress: Progress = lambda pairs, undecided, seconds: None,
 ) -> GateReport:
@@ -90,9 +96,11 @@ def run_gate(
     ``budget`` is seconds, like ``clock``: no pair is begun that would not end within it. Metrics are measured whatever
     it is. Without ``with_times`` nothing else is. ``progress`` is called after each pair.
 
+    ``listed`` are the metrics, and ``time``, of each benchmark that the base has by its own files.
+
     Raises GateError: there was nothing to compare.
     """
-    pairs = _Pairs(measure, PairedRun(thresholds, most_pairs))
+    pairs = _Pairs(measure, PairedRun(thresholds, most_pairs), listed)
     began = clock()
     while True:
         before = clock()
@@ -108,8 +116,9 @@ def run_gate(
 class _Pairs:
     """All pairs of processes so far: how many, and what each side showed."""
 
-    def __init__(self, measure: Measure, times: PairedRun) -> None:
+    def __init__(self, measure: Measure, times: PairedRun, listed: Mapping[str, Set[str]]) -> None:
         self.done = 0
+        self._listed = listed
         self.times = times
         self._measure = measure
         self._sides = {"base": _Side(), "head": _Side()}
@@ -131,11 +140,13 @@ class _Pairs:
         # What the head's failure means does not depend on the base's.
         rows = [Row(name, "", Verdict.FAILED, reason=reason) for name, reason in head.failures.items()]
         compared = []
-        for name in sorted((base.names | head.names) - set(head.failures)):
-            lone = _of_one_side(name, base, head)
+        for name in sorted((base.names | head.names | self._listed.keys()) - head.failures.keys()):
+            lone = _of_one_side(name, base, head, self._listed, thresholds)
             if lone is None:
                 compared.append(name)
-                rows += compare_metrics(name, base.metrics.get(name, {}), head.metrics.get(name, {}), thresholds)
+                found = compare_metrics(name, base.metrics.get(name, {}), head.metrics.get(name, {}), thresholds)
+                lacking = self._listed.get(name, set()) - {row.metric for row in found} - head.timed_metric(name)
+                rows += [*found, *(gone(name, each, thresholds, _BY_OWN_FILES) for each in sorted(lacking))]
             else:
                 rows.append(lone)
         if not rows and not compared:
@@ -145,10 +156,16 @@ class _Pairs:
         return rows + self.times.judge(compared, is_last)
 
 
-def _of_one_side(name: str, base: _Side, head: _Side) -> Row | None:
+def _of_one_side(name: str, base: _Side, head: _Side, listed: Container[str], thresholds: Thresholds) -> Row | None:
     """The row of a benchmark that cannot be compared."""
-    if name not in base.names:
-        return Row(name, "", Verdict.NEW, reason=base.failures.get(name) or base.skips.get(name, ""))
-    if name in base.failures:
-        return Row(name, "", Verdict.INCONCLUSIVE, reason=f"the base failed: {base.failures[name]}")
-    return None if name in head.names else Row(name, "", Verdict.GONE, reason=head.skips.get(name, ""))
+    if name not in head.names and (name in listed or (name in base.names and name not in base.failures)):
+        return gone(name, "", thresholds, head.skips.get(name, _BY_OWN_FILES if name in listed else ""))
+    reason = base.failures.get(name) or base.skips.get(name, "")
+    if name in base.names and name in base.failures:
+        return Row(name, "", Verdict.INCONCLUSIVE, reason=f"the base failed: {reason}")
+    if name in base.names:
+        return None
+    if name in listed:
+        fault = "the base's own benchmarks measure it there, and this checkout's do not"
+        return Row(name, "", Verdict.INCONCLUSIVE, reason=f"{fault}: {reason}" if reason else fault)
+    return Row(name, "", Verdict.NEW, reason=reason)

@@ -21,6 +21,8 @@ from kvbench.parse import parse_toml
 __all__ = ["TIME", "Limit", "Meant", "Thresholds", "ThresholdsError", "read_thresholds"]
 
 TIME = "time"
+EVERY = "*"  # metric of a benchmark
+CHANGES = ("value", "limit", "gone")
 DIRECTIONS = ("lower", "higher", "none")
 
 Kind = TypeVar("Kind")
@@ -66,16 +68,25 @@ class Limit(_Room, frozen=True):
 class Meant(_Room, frozen=True):
     """A change that a commit says is meant: of ``metric`` (or ``time``), in either direction within the room.
 
-    ``why`` is for whoever reads the commit; ``benchmark`` is a pattern of the benchmarks where it changes.
+    ``why`` is for whoever reads the commit; ``benchmark`` is a pattern of the benchmarks where it changes. ``change``
+    is ``value``; ``limit`` where the metric's limit gets looser; ``gone`` where it is measured no more (of a whole
+    benchmark, with ``*`` as the metric).
     """
 
     metric: str
     why: str
     benchmark: str = "*"
+    change: str = "value"
 
-    def covers(self, benchmark: str, metric: str) -> bool:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.change not in CHANGES:
+            raise ValueError(f"change must be one of {', '.join(CHANGES)}, got {self.change!r}")
+
+    def covers(self, benchmark: str, metric: str, change: str = "value") -> bool:
         # Brackets are part of a benchmark's name, and no set of characters.
-        return metric == self.metric and fnmatchcase(benchmark, self.benchmark.replace("[", "[[]"))
+        is_at = fnmatchcase(benchmark, self.benchmark.replace("[", "[[]"))
+        return change == self.change and self.metric in (metric, EVERY if change == "gone" else metric) and is_at
 
 
 class _File(Struct, forbid_unknown_fields=True):
@@ -114,7 +125,7 @@ class Thresholds(Struct, frozen=True):
         meant = [_convert(values, Meant, f"{name}: [[meant]] {place}") for place, values in enumerate(file.meant, 1)]
         known = {*metrics, *METRICS, TIME}
         for place, each in enumerate(meant, 1):
-            if each.metric not in known:
+            if each.metric not in known and not (each.metric == EVERY and each.change == "gone"):
                 fault = f"there is no metric {each.metric!r}: choose one of {sorted(known)}"
                 raise ThresholdsError(f"{name}: [[meant]] {place}: {fault}")
         return cls(time, metrics, tuple(meant))
@@ -124,13 +135,15 @@ class Thresholds(Struct, frozen=True):
         direction = direction_of(metric)
         return self.metrics.get(metric) or (None if direction is None else Limit(direction))
 
-    def without(self, spent: Thresholds) -> Thresholds:
-        """These limits without the meant changes that ``spent`` (the base's file) has already."""
-        return Thresholds(self.time, self.metrics, tuple(each for each in self.meant if each not in spent.meant))
+    def why_gone(self, benchmark: str, metric: str = EVERY) -> str:
+        """Why it is meant that a metric of a benchmark, or all of it, is measured no more; empty where it is not."""
+        return next((each.why for each in self.meant if each.covers(benchmark, metric, "gone")), "")
 
 
-def read_thresholds(fixture: GateFixture, path: Path, warn: Callable[[str], None]) -> Thresholds:
-    """The working tree's limits, without the meant changes that the base has already: those are spent.
+def read_thresholds(
+    fixture: GateFixture, path: Path, warn: Callable[[str], None]
+) -> tuple[Thresholds, Thresholds | None]:
+    """The working tree's limits, and the base's; None where the base has no such file.
 
     Raises ThresholdsError: the file cannot be used. Of the base's file ``warn`` is called with that instead: the commit
     at hand may be the one that repairs it.
@@ -138,15 +151,15 @@ def read_thresholds(fixture: GateFixture, path: Path, warn: Callable[[str], None
     path = fixture.checkout / path
     name = os.path.relpath(path, fixture.checkout)
     try:
-        limits = Thresholds.parse(read_regular(path).decode(), name)
+        of_head = Thresholds.parse(read_regular(path).decode(), name)
     except (OSError, UnicodeDecodeError) as error:
         raise ThresholdsError(f"{name}: cannot be read: {error}") from None
-    of_base = fixture.file_of_base(Path(name)) if path.is_relative_to(fixture.checkout) else None
+    text = fixture.file_of_base(Path(name)) if path.is_relative_to(fixture.checkout) else None
     try:
-        return limits if of_base is None else limits.without(Thresholds.parse(of_base, f"{name} of the base"))
+        return of_head, None if text is None else Thresholds.parse(text, f"{name} of the base")
     except ThresholdsError as error:
-        warn(f"{error}: no meant change counts as spent")
-        return limits
+        warn(f"{error}: the working tree's limits count, and no meant change as spent")
+        return of_head, None
 
 
 def _with_direction(metric: str, values: Any) -> Any:

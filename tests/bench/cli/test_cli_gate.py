@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from gate.tiny_repository import LIBRARY, THRESHOLDS, commit, edit, git, make_repository
+from gate.tiny_repository import GATES, LIBRARY, THRESHOLDS, commit, edit, git, make_repository
 
 from kvbench.cli import main
 from kvbench.cli.gate_table import gate_markdown, gate_table, gate_text
+from kvbench.gate.limits import judged_by
 from kvbench.gate.processes import GateFixture
 from kvbench.gate.rows import Row
 from kvbench.gate.session import GateReport
@@ -153,9 +154,11 @@ class TestExitCodes:
         assert missing in result.stderr
 
 
-def limits(repository, folder):
+def limits(repository, folder, path=Path(THRESHOLDS)):
     """Those that a gate run with HEAD as its base goes by."""
-    return read_thresholds(GateFixture(repository, "HEAD", folder), Path(THRESHOLDS), pytest.fail)
+    limits, loosened = judged_by(*read_thresholds(GateFixture(repository, "HEAD", folder), path, pytest.fail), {})
+    assert loosened == []
+    return limits
 
 
 @pytest.mark.slow
@@ -173,7 +176,7 @@ class TestThresholds:
         result = gate(repository, "--base", "HEAD")
         assert result.exit_code == 0
         assert f"{THRESHOLDS} of the base: metric 'copies'" in result.stderr
-        assert "no meant change counts as spent" in result.stderr.replace("\n", " ")
+        assert "the working tree's limits count, and no meant change as spent" in result.stderr.replace("\n", " ")
 
     def test_a_meant_change_is_spent_with_its_commit(self, repository, tmp_path):
         with (repository / THRESHOLDS).open("a") as file:
@@ -181,10 +184,19 @@ class TestThresholds:
         assert limits(repository, tmp_path / "before").meant == (Meant("copies", "padding", absolute=1),)
         commit(repository)
         assert limits(repository, tmp_path / "after").meant == ()
-        absolute = read_thresholds(
-            GateFixture(repository, "HEAD", tmp_path / "absolute"), repository / THRESHOLDS, pytest.fail
-        )
-        assert absolute.meant == ()
+        assert limits(repository, tmp_path / "absolute", repository / THRESHOLDS).meant == ()
+
+    def test_a_limit_that_the_change_loosens(self, repository):
+        edit(repository, THRESHOLDS, 'copies = { direction = "lower"', 'copies = { relative = 0.5, direction = "lower"')
+        result = gate(repository, "--base", "HEAD", "--no-times")
+        assert result.exit_code == WORSE
+        assert "relative 0.0 -> 0.5: the base's limit holds" in " ".join(result.stdout.split())
+
+    def test_a_benchmark_that_the_change_removes(self, repository):
+        edit(repository, GATES, '["store", "lookup", "slide"]', '["store"]')
+        result = gate(repository, "--base", "HEAD", "--no-times")
+        assert result.exit_code == WORSE
+        assert "worse: 1 same, 1 gone (" in result.stdout
 
     def test_a_base_without_the_file(self, repository, tmp_path):
         text = (repository / THRESHOLDS).read_text()

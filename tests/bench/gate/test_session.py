@@ -6,7 +6,7 @@ import pytest
 
 from kvbench.gate.processes import GateError, Measured
 from kvbench.gate.session import run_gate
-from kvbench.gate.thresholds import TIME, Limit, Thresholds
+from kvbench.gate.thresholds import TIME, Limit, Meant, Thresholds
 from kvbench.judge.paired import FEWEST_PAIRS
 from kvbench.judge.verdict import Verdict
 
@@ -232,6 +232,73 @@ class TestFailures:
         assert row.verdict is verdict
         prefix = "the base failed: " if side == "base" else ""
         assert row.reason == f"{prefix}not deterministic: two processes of the {side} differ in {differing}"
+
+
+class TestListed:
+    """What the base measures by its own files, and this checkout's benchmarks do not."""
+
+    METRICS = frozenset({"copies", "hits"})
+
+    def found(self, listed, meant=(), find=lambda *_: None, **options):
+        limits = Thresholds(LIMITS.time, LIMITS.metrics, tuple(meant))
+        fixture = GateFixture("store", "lookup", find=find)
+        return run_gate(fixture.measure, limits, clock=fixture.clock, listed=listed, **options)
+
+    def test_what_is_measured_as_before_is_no_finding(self):
+        report = self.found(dict.fromkeys(["store", "lookup"], self.METRICS | {TIME}))
+        assert {row.verdict for row in report.rows} == {Verdict.SAME}
+
+    def test_a_benchmark_that_is_no_more_is_gone(self):
+        report = self.found({"slide": self.METRICS}, with_times=False)
+        (row,) = of(report, "slide").values()
+        assert (row.verdict, row.reason) == (Verdict.GONE, "the base's own benchmarks measure it")
+        assert report.fails
+
+    def test_one_that_is_skipped_on_both_sides_is_gone_with_the_reason(self):
+        def skip(measured, side, number):
+            drop(measured, "store")
+            measured.skips["store"] = "it is slow"
+
+        (row,) = of(self.found({"store": self.METRICS}, find=skip, with_times=False), "store").values()
+        assert (row.verdict, row.reason) == (Verdict.GONE, "it is slow")
+
+    def test_all_that_is_gone_is_a_finding_and_not_nothing_to_compare(self):
+        def nothing(measured, side, number):
+            for name in ("store", "lookup"):
+                drop(measured, name)
+
+        assert self.found({"store": self.METRICS}, find=nothing, with_times=False).fails
+
+    def test_a_metric_that_is_counted_no_more_is_gone(self):
+        report = self.found({"store": self.METRICS | {"bytes_copied"}}, with_times=False)
+        assert {name: row.verdict for name, row in of(report, "store").items()} == {
+            "copies": Verdict.SAME, "hits": Verdict.SAME, "bytes_copied": Verdict.GONE,
+        }  # fmt: skip
+
+    def test_a_time_that_is_measured_no_more_is_gone(self):
+        def untimed(measured, side, number):
+            measured.times.pop("store", None)
+
+        report = self.found(dict.fromkeys(["store", "lookup"], self.METRICS | {TIME}), find=untimed)
+        assert of(report, "store")[TIME].verdict is Verdict.GONE
+        assert of(report, "lookup")[TIME].verdict is Verdict.SAME
+
+    @pytest.mark.parametrize("metric", ["*", "bytes_copied"])
+    def test_what_is_meant_to_be_gone_passes(self, metric):
+        gone = {"*": {"slide": self.METRICS}, "bytes_copied": {"store": self.METRICS | {"bytes_copied"}}}[metric]
+        report = self.found(gone, [Meant(metric, "merged with store", *gone, change="gone")], with_times=False)
+        assert [row.reason for row in having(report, Verdict.MEANT)] == ["merged with store"]
+        assert not report.fails
+
+    def test_what_this_checkout_cannot_measure_of_the_base_is_not_new(self):
+        def skip(measured, side, number):
+            if side == "base":
+                drop(measured, "store")
+                measured.skips["store"] = "no such backend"
+
+        (row,) = of(self.found({"store": self.METRICS}, find=skip, with_times=False), "store").values()
+        assert row.verdict is Verdict.INCONCLUSIVE
+        assert row.reason.endswith("this checkout's do not: no such backend")
 
 
 class TestOneSideOnly:

@@ -81,6 +81,11 @@ def test_directions(direction):
             "limits.toml: [[meant]] 2: there is no metric 'heat': choose one of [",
         ),
         (
+            f'{GOOD}[[meant]]\nmetric = "hits"\nwhy = ""\nchange = "loss"',
+            "limits.toml: [[meant]] 2: change must be one of value, limit, gone, got 'loss'",
+        ),
+        (f'{GOOD}[[meant]]\nmetric = "*"\nwhy = ""', "limits.toml: [[meant]] 2: there is no metric '*': "),
+        (
             f'{GOOD}[[meant]]\nmetric = "hits"\nwhy = ""\nbenchmark = 1',
             "limits.toml: [[meant]] 2: Expected `str`, got `int` - at `$.benchmark`",
         ),
@@ -131,23 +136,6 @@ def test_brackets_of_a_pattern_are_brackets_of_a_name(pattern, name, covered):
 )  # fmt: skip
 def test_what_is_meant_holds_in_both_directions_and_no_further(relative, absolute, head, allowed):
     assert (Meant("copies", "so", relative=relative, absolute=absolute).room(100) >= abs(head - 100)) is allowed
-
-
-class TestSpent:
-    def test_an_allowance_that_the_base_has_already_is_spent(self):
-        limits = parse(GOOD)
-        assert limits.without(limits) == Thresholds(limits.time, limits.metrics, ())
-
-    def test_an_allowance_that_was_changed_is_a_new_one(self):
-        limits, base = parse(GOOD), parse(GOOD.replace("it checks more", "it checks"))
-        assert limits.without(base) == limits
-
-    def test_an_allowance_beside_a_spent_one_is_a_new_one(self):
-        limits = parse(f'{GOOD}[[meant]]\nmetric = "hits"\nabsolute = 1\nwhy = "so"')
-        assert limits.without(parse(GOOD)).meant == (Meant("hits", "so", absolute=1),)
-
-    def test_limits_are_the_heads(self):
-        assert parse(GOOD).without(parse(TIMES)) == parse(GOOD)
 
 
 def test_every_metric_of_the_gates_has_a_direction():

@@ -1,0 +1,66 @@
+"""Which benchmarks the base has, by its own files: a change that drops one would not show by the change's own list."""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+from collections.abc import Callable, Mapping, Set
+from copy import copy
+from pathlib import Path
+
+from kvbench.gate.build import LIBRARY, GateError, extract_files, run_git
+from kvbench.gate.processes import GATES, GateFixture
+from kvbench.gate.thresholds import TIME
+
+__all__ = ["Listed", "OwnBenchmarks"]
+
+# What decides which benchmarks there are, and what they measure: where none of it differs, the lists are alike.
+HARNESS = ("benchmarks", "kvbench")
+_DECIDING = (
+    *HARNESS, f"{LIBRARY}/storage/__init__.py", "conftest.py", "pyproject.toml", "pytest.ini", ".pytest.ini", "tox.ini",
+    "setup.cfg",
+)  # fmt: skip
+
+Listed = Mapping[str, Set[str]]  # a benchmark's name: its metrics, and "time" where it is timed
+
+
+class OwnBenchmarks:
+    """The base's benchmarks and harness, in a folder of their own around the base's library.
+
+    Where they do not differ from the checkout's there is nothing to ask of them: nothing is extracted.
+    """
+
+    def __init__(self, fixture: GateFixture, folder: Path) -> None:
+        self._fixture, self._folder = fixture, folder
+        if _differ(fixture):
+            shutil.copytree(fixture.sides["base"], folder)
+            extract_files(fixture.checkout, fixture.commit, [*HARNESS, "pyproject.toml"], folder)
+
+    @property
+    def directions(self) -> dict[str, str]:
+        """Which way each metric is better, as the base has it; none where its files do not differ, or do not say."""
+        path = self._folder / "kvbench" / "metrics.py"
+        try:
+            return {name: each.direction for name, each in runpy.run_path(str(path))["METRICS"].items()}
+        except Exception:  # a file of the base, which may hold anything; an old one has no such table
+            return {}
+
+    def listed(self, with_times: bool, warn: Callable[[str], None]) -> Listed:
+        """What they measure of the base. Where they cannot be run, ``warn`` is called with the reason."""
+        if not (self._folder / GATES).is_dir():
+            return {}
+        own = copy(self._fixture)
+        own.checkout, own.sides = self._folder, {"base": self._folder}
+        try:
+            found = own.measure("base", 1, "both" if with_times else "metrics")
+        except GateError as error:
+            warn(f"the base's own benchmarks cannot be run, so none that is gone will be missed: {error}")
+            return {}
+        timed = {name: {TIME} for name in found.times}
+        return timed | {name: {*metrics, *timed.get(name, ())} for name, metrics in found.metrics.items()}
+
+
+def _differ(fixture: GateFixture) -> bool:
+    changed = run_git(fixture.checkout, "diff", "--quiet", fixture.commit, "--", *_DECIDING)
+    untracked = run_git(fixture.checkout, "ls-files", "--others", "--exclude-standard", "--", *_DECIDING)
+    return bool(changed.returncode or untracked.stdout)
