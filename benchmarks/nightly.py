@@ -95,8 +95,8 @@ def run_asv(commit: str, seconds: float, results: Path) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End asv, and what it runs; nothing where it has ended."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    """End asv; nothing where it has ended. Interrupted, it ends what it runs, which is in process groups of its own."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         if process.poll() is None:
             os.killpg(process.pid, number)
             try:
