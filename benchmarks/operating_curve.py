@@ -135,13 +135,13 @@ def _by_floor(ratios: Ratios, pairs: int, share: float) -> tuple[np.ndarray, np.
 
 def _first_worse(ratios: Ratios, rule: Rule, share: float) -> np.ndarray:
     """After how many pairs each series is worse; ``NEVER`` where it is decided otherwise, or not at all."""
-    found = np.full(ratios.shape[:-1], NEVER)
-    open_ = np.ones(ratios.shape[:-1], dtype=bool)
+    found = np.full(math.prod(ratios.shape[:-1]), NEVER)
+    series, undecided = ratios.reshape(len(found), -1), np.arange(len(found))
     for pairs in LOOKS:
-        worse, other = rule(ratios, pairs, share)
-        found[open_ & worse] = pairs
-        open_ &= ~(worse | other)
-    return found
+        worse, other = rule(series[undecided], pairs, share)
+        found[undecided[worse]] = pairs
+        undecided = undecided[~(worse | other)]
+    return found.reshape(ratios.shape[:-1])
 
 
 def _runs(noise: Noise, change: str, trials: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

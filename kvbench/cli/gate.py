@@ -43,7 +43,7 @@ class NotMeasuredError(click.ClickException):
     type=click.IntRange(min=1),
     default=20,
     show_default=True,
-    help="Pairs of processes, at most. Times need five; small changes of noisy ones need more.",
+    help="Pairs of processes, at most: large slowdowns need five, small ones of noisy times more.",
 )
 @click.option(
     "--budget", type=FiniteRange(min=0), default=900, show_default=True, help="Seconds for measuring, at most."

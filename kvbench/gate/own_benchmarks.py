@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import runpy
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Set
 from copy import copy
 from pathlib import Path
 
-from kvbench.gate.build import LIBRARY, GateError, extract_files, run_git
+import msgspec
+
+from kvbench.gate.build import LIBRARY, GateError, extract_files, run_git, run_merged
+from kvbench.gate.environment import environment
 from kvbench.gate.processes import GATES, GateFixture
 from kvbench.gate.thresholds import TIME
 
@@ -20,6 +23,13 @@ _DECIDING = (
     *HARNESS, f"{LIBRARY}/storage/__init__.py", "conftest.py", "pyproject.toml", "pytest.ini", ".pytest.ini", "tox.ini",
     "setup.cfg",
 )  # fmt: skip
+# In a process of its own, as all code of a base. The file imports nothing of its package.
+_PRINT_DIRECTIONS = """
+import sys, json
+sys.path.insert(0, "kvbench")
+from metrics import METRICS
+print(json.dumps({name: each.direction for name, each in METRICS.items()}))
+"""
 
 Listed = Mapping[str, Set[str]]  # a benchmark's name: its metrics, and "time" where it is timed
 
@@ -39,10 +49,12 @@ class OwnBenchmarks:
     @property
     def directions(self) -> dict[str, str]:
         """Which way each metric is better, as the base has it; none where its files do not differ, or do not say."""
-        path = self._folder / "kvbench" / "metrics.py"
+        if not (self._folder / "kvbench" / "metrics.py").exists():
+            return {}
+        done = run_merged([sys.executable, "-I", "-c", _PRINT_DIRECTIONS], self._folder, env=environment())
         try:
-            return {name: each.direction for name, each in runpy.run_path(str(path))["METRICS"].items()}
-        except Exception:  # a file of the base, which may hold anything; an old one has no such table
+            return msgspec.json.decode(done.stdout, type=dict[str, str])
+        except msgspec.MsgspecError:  # an old base's file has no such table
             return {}
 
     def listed(self, with_times: bool, warn: Callable[[str], None]) -> Listed:

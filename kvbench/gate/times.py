@@ -55,7 +55,13 @@ class PairedRun:
         self._pairs += 1
 
     def judge(self, names: Iterable[str], is_last: bool) -> list[Row]:
-        """The rows of so many benchmarks, and of all together; ``is_last``: no pair will follow."""
+        """The rows of so many benchmarks, and of all together; ``is_last``: no pair will follow.
+
+        Before the first look there are none.
+        """
+        if self._pairs < FEWEST_PAIRS and not is_last:
+            self.undecided = [name for name in names if name in self._times]
+            return []
         together = self._judge_all(is_last)
         self.is_slower = together is not None and together.verdict is Verdict.WORSE
         share = (1 - SHARE_OF_ALL if together else 1) / max(len(self._times), 1)

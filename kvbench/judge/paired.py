@@ -14,15 +14,16 @@ from scipy import stats
 from kvbench.judge.verdict import Verdict, verdict_of_change
 
 __all__ = [
-    "FALSE_ALARMS", "FEWEST_PAIRS", "PairedTimes", "Room", "interval", "judge_exact", "judge_ratios", "judge_times",
-    "pair_of_all", "worse_level",
+    "FALSE_ALARMS", "FEWEST_AT_LAST", "FEWEST_PAIRS", "PairedTimes", "Room", "interval", "judge_exact", "judge_ratios",
+    "judge_times", "pair_of_all", "worse_level",
 ]  # fmt: skip
 
 # One false "worse" stops somebody's work: in so many of all runs there may be one, all looks and benchmarks together.
 FALSE_ALARMS = 0.01
 LAST_SHARE = 0.5  # of them, for the last look; the others have equal shares of the rest
 SAME_LEVEL = 0.05  # "same" and "better" stop nobody: the usual level, at each look
-FEWEST_PAIRS = 5
+FEWEST_PAIRS = 5  # before the first look
+FEWEST_AT_LAST = 3  # where the last look comes earlier
 # A few pairs may agree by chance, where a process has one of few speeds: their spread counts as this over their number.
 LEAST_SPREAD = 0.2
 _TRIMMED = 0.25  # at each end
@@ -80,7 +81,7 @@ def judge_ratios(
     Worse: the interval lies above what is allowed. Same: it lies below the limit. Better: it lies below the limit of a
     change the other way. Meant: it reaches above the limit, and not above what is allowed. Otherwise inconclusive.
     """
-    if len(ratios) < FEWEST_PAIRS:
+    if len(ratios) < FEWEST_AT_LAST:
         return Verdict.INCONCLUSIVE, None, None
     low, high = (float(end) for end in interval(ratios, level))
     if high < -limit:

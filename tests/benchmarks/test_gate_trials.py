@@ -1,12 +1,13 @@
-"""What benchmarks/gate_trials.py plants is what it says: otherwise its counts would be about something else."""
+"""What benchmarks/gate_series.py plants is what it says: otherwise its counts would be about something else."""
 
+import shutil
 import statistics
 import time
 from pathlib import Path
 from types import ModuleType
 
-import gate_trials
 import pytest
+from gate_series import BENCHMARKS, SERIES, SLOWED, STALE
 
 from kvbench.measure.counters import Counts
 from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
@@ -32,19 +33,23 @@ KINDS = {
 }  # fmt: skip
 
 
-def planted(plant, method="assemble"):
+def change_of(series, method):
+    return next(each for each in SERIES[series].changes if each.name == method)
+
+
+def planted(plant):
     """The manager with something planted in it; everybody else's stays as it is."""
     module = ModuleType("planted_manager")
-    source = Path(manager.__file__).read_text() + plant.replace("{method}", method)
+    source = Path(manager.__file__).read_text() + plant
     exec(compile(source, "planted_manager.py", "exec"), vars(module))
     return module.KVCacheManager
 
 
-@pytest.mark.parametrize("method", gate_trials.BENCHMARKS)
+@pytest.mark.parametrize("method", BENCHMARKS)
 @pytest.mark.parametrize(("series", "more"), [("copy", COPY), ("allocation", ALLOCATION)])
 def test_one_tensor_operation_more(series, more, method):
     config = operation_config(GEOMETRIES["cartpole"], rows=2)
-    plain, added = manager.KVCacheManager, planted(gate_trials.SERIES[series].plant, method)
+    plain, added = manager.KVCacheManager, planted(change_of(series, method).appended)
     before, after = (prepare_operation(KINDS[method], make(config)).counts() for make in (plain, added))
     assert after == before + more
 
@@ -62,7 +67,7 @@ def test_one_stale_hit_more_and_no_fault(tmp_path):
         assert verification.faults == []
         return verification.outcomes.total
 
-    before, after = outcomes(manager.KVCacheManager), outcomes(planted(gate_trials.STALE))
+    before, after = outcomes(manager.KVCacheManager), outcomes(planted(STALE))
     assert before[Outcome.MISS] > 1
     assert (before[Outcome.STALE_HIT], after[Outcome.STALE_HIT]) == (0, 1)
 
@@ -76,7 +81,7 @@ def test_the_planted_share_of_a_calls_own_time():
             return microseconds
 
     plain = KVCacheManager.work
-    source = gate_trials.SLOWED.replace("{method}", "work").replace("{share}", "0.50")
+    source = SLOWED.replace("{method}", "work").replace("{share}", "0.50")
     exec(source, {"KVCacheManager": KVCacheManager})
     laps = {plain: [], KVCacheManager.work: []}
     for _ in range(60):
@@ -89,15 +94,29 @@ def test_the_planted_share_of_a_calls_own_time():
 
 @pytest.mark.parametrize("series", ["slower-10", "slower-3"])
 def test_what_is_slower_returns_the_same(series):
-    for method in gate_trials.SERIES[series].methods:
+    for change in SERIES[series].changes:
+        method = change.name
         config = operation_config(GEOMETRIES["cartpole"], rows=2)
-        slowed = planted(gate_trials.SERIES[series].plant, method)
+        slowed = planted(change_of(series, method).appended)
         assert getattr(slowed, method) is not getattr(manager.KVCacheManager, method)
         prepare_operation(KINDS[method], slowed(config)).counts()  # checks
 
 
-def test_every_series_plants_finished_source_into_methods_that_have_benchmarks():
-    for series in gate_trials.SERIES.values():
-        assert set(series.methods) <= set(gate_trials.BENCHMARKS)
-        for method in series.methods:
-            planted(series.plant, method)
+def test_every_source_that_is_planted_can_be_imported():
+    for series in SERIES.values():
+        for change in series.changes:
+            planted(change.appended)
+
+
+def test_every_change_of_files_fits_this_checkout(tmp_path):
+    root = Path(__file__).parents[2]
+    for series in SERIES.values():
+        for number, change in enumerate(series.changes):
+            clone = tmp_path / f"{number}"
+            for path, *_ in change.replaced:
+                (clone / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(root / path, clone / path)
+            before = {path: (clone / path).read_text() for path, *_ in change.replaced}
+            (clone / "kvcache").mkdir(parents=True, exist_ok=True)
+            change.plant(clone)
+            assert all(not (clone / path).exists() or (clone / path).read_text() != before[path] for path in before)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kvbench.gate.rows import compare_metrics, compare_times
 from kvbench.gate.thresholds import TIME, Limit, Meant, Thresholds
-from kvbench.judge.paired import FEWEST_PAIRS, worse_level
+from kvbench.judge.paired import FEWEST_AT_LAST, FEWEST_PAIRS, worse_level
 from kvbench.judge.verdict import Verdict
 
 METRICS = {
@@ -147,14 +147,14 @@ class TestTimes:
 
     @pytest.mark.parametrize("slower", [0.1, 1, 10])
     def test_fewer_than_the_least_number_of_pairs_decide_nothing(self, slower):
-        for pairs in range(1, FEWEST_PAIRS):
+        for pairs in range(1, FEWEST_AT_LAST):
             assert set(verdicts(5, pairs=pairs, slower=slower, noise=0.001)) == {Verdict.INCONCLUSIVE}
         assert judge(*times(0, pairs=FEWEST_PAIRS, noise=0.001)).verdict is Verdict.SAME
 
     def test_what_a_row_says(self):
-        base, head = [10.0, 20.0, 40.0], [20.0, 40.0, 80.0]
+        base, head = [10.0, 30.0], [20.0, 60.0]
         row = judge(base, head)
-        assert (row.benchmark, row.metric, row.base, row.head, row.pairs) == (NAME, TIME, 20.0, 40.0, 3)
+        assert (row.benchmark, row.metric, row.base, row.head, row.pairs) == (NAME, TIME, 20.0, 40.0, 2)
         assert row.ratio == pytest.approx(2)
         assert (row.low, row.high) == (None, None)
 
@@ -213,10 +213,10 @@ class TestTies:
     def test_times_that_are_all_equal_have_ratio_one(self, limit, pairs):
         row = judge([5.0] * pairs, [5.0] * pairs, limit=limit)
         assert row.ratio == 1
-        decided = limit.relative > 0 and pairs >= FEWEST_PAIRS
+        decided = limit.relative > 0 and pairs >= FEWEST_AT_LAST
         assert row.verdict is (Verdict.SAME if decided else Verdict.INCONCLUSIVE)
 
-    @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=FEWEST_PAIRS, max_size=12))
+    @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=FEWEST_AT_LAST, max_size=12))
     @settings(max_examples=30)
     def test_coarse_clocks_neither_warn_nor_crash(self, pairs):
         base, head = (np.array(side, dtype=float) for side in zip(*pairs, strict=True))

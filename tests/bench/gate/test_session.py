@@ -144,6 +144,17 @@ class TestBudget:
         assert not report.is_conclusive
         assert not report.fails
 
+    @pytest.mark.parametrize(("pairs", "fails"), [(2, False), (3, True), (4, True)])
+    def test_where_few_pairs_fit_a_large_slowdown_still_fails(self, pairs, fails):
+        """It makes a pair longer: the larger it is, the fewer fit."""
+
+        def slower(measured, side, number):
+            if side == "head" and "store" in measured.times:
+                measured.times["store"] *= 4
+
+        report = GateFixture("store", find=slower).run(budget=2 * SECONDS * pairs)
+        assert (report.pairs, report.fails) == (pairs, fails)
+
     def test_metrics_are_measured_whatever_it_is(self):
         def one_more(measured, side, number):
             if side == "head":

@@ -8,6 +8,7 @@ from scipy import stats
 
 from kvbench.judge.paired import (
     FALSE_ALARMS,
+    FEWEST_AT_LAST,
     FEWEST_PAIRS,
     LEAST_SPREAD,
     interval,
@@ -62,7 +63,7 @@ class TestAllTogether:
         assert pair_of_all(np.array([0.0] * 10 + [0.3] * 10)) == pytest.approx(0.15)
 
 
-@pytest.mark.parametrize("pairs", range(1, FEWEST_PAIRS))
+@pytest.mark.parametrize("pairs", range(1, FEWEST_AT_LAST))
 def test_fewer_pairs_decide_nothing(pairs):
     assert judge_ratios(np.full(pairs, 3.0), 0.05, 0.05, 0.01) == (Verdict.INCONCLUSIVE, None, None)
 
