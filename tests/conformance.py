@@ -644,7 +644,7 @@ class BackendConformance:
         assert make_backend(self.backend, self.config()).name == self.backend
 
     @pytest.mark.parametrize("geometry", GEOMETRIES, ids=GEOMETRY_IDS)
-    @settings(max_examples=40)
+    @settings(max_examples=25)
     @given(script=scripts())
     def test_any_search_gets_what_the_naive_cache_gives(self, geometry, script):
         twins = self.twins(geometry)

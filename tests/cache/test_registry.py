@@ -40,15 +40,17 @@ class TestNewPaged(BackendConformance):
 
 
 class TestNew(TestNewPaged):
-    """Paged by default."""
+    """Paged by default, under another name: the rarest histories are that one's to find."""
 
     backend = "new"
+    test_any_search_gets_what_the_naive_cache_gives = None
 
 
 class TestNewAuto(TestNewPaged):
     """Paged, and resident where contexts are longer than here."""
 
     backend = "new:auto"
+    test_any_search_gets_what_the_naive_cache_gives = None
 
 
 class TestNewPagedResident(BackendConformance):

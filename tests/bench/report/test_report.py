@@ -308,29 +308,37 @@ def processor_seconds(inputs, folder):
     return time.process_time() - worked, pages
 
 
+# A quarter of the benchmarks shows as much: each has figures and rows of its own.
+BENCHMARKS = [50, pytest.param(200, marks=pytest.mark.full)]
+LARGEST = {50: 2e6, 200: 3e6}  # bytes of a page
+
+
 @pytest.mark.slow
-def test_many_commits_and_benchmarks(tmp_path):
-    """500 commits x 200 benchmarks: four times the commits take less than eight times as long, and no page has 3 MB."""
+@pytest.mark.parametrize("benchmarks", BENCHMARKS)
+def test_many_commits_and_benchmarks(tmp_path, benchmarks):
+    """500 commits: four times the commits take less than eight times as long, and no page is large."""
     rng = np.random.default_rng(0)
-    values = {(f"suite.track_time_{number}", "new"): 100 * np.exp(rng.normal(0, 0.03, 500)) for number in range(200)}
-    for number in range(0, 200, 10):
-        values[f"suite.track_time_{number}", "new"][20 + number :] *= 1.5
+    names = [(f"suite.track_time_{number}", "new") for number in range(benchmarks)]
+    values = {name: 100 * np.exp(rng.normal(0, 0.03, 500)) for name in names}
+    for number, name in list(enumerate(names))[::10]:
+        values[name][20 + number :] *= 1.5
     fewer = write(tmp_path / "fewer", {name: each[:125] for name, each in values.items()})
     quarter, _ = processor_seconds(Inputs(fewer, repository=tmp_path), tmp_path / "quarter")
     results = write(tmp_path / "results", values)
     seconds, pages = processor_seconds(Inputs(results, repository=tmp_path), tmp_path / "html")
     largest = max(page.stat().st_size for page in pages)
     print(f"{seconds:.1f} s of the processor; a quarter of the commits {quarter:.1f} s; largest {largest / 1e6:.2f} MB")
-    assert len(regressions(pages).rows("change-points-worse")) == 20
-    assert sum(len([tag for tag in Page(page).tags if tag == "svg"]) for page in pages) == 200
+    assert len(regressions(pages).rows("change-points-worse")) == benchmarks / 10
+    assert sum(len([tag for tag in Page(page).tags if tag == "svg"]) for page in pages) == benchmarks
     assert seconds < 8 * quarter
-    assert largest < 3e6
+    assert largest < LARGEST[benchmarks]
 
 
 @pytest.mark.slow
-def test_everything_changes_at_every_commit(tmp_path):
-    """200 series that change at all of 500 commits take less than eight times as long as at 125."""
-    units = {f"suite.track_bytes_{number}": "bytes" for number in range(200)}
+@pytest.mark.parametrize("benchmarks", BENCHMARKS)
+def test_everything_changes_at_every_commit(tmp_path, benchmarks):
+    """Series that change at all of 500 commits take less than eight times as long as at 125."""
+    units = {f"suite.track_bytes_{number}": "bytes" for number in range(benchmarks)}
 
     def made(commits, name):
         values = (1 + np.arange(commits) % 7).astype(float).tolist()
@@ -342,9 +350,10 @@ def test_everything_changes_at_every_commit(tmp_path):
     largest = max(page.stat().st_size for page in pages)
     print(f"{seconds:.1f} s of the processor; a quarter of the commits {quarter:.1f} s; largest {largest / 1e6:.2f} MB")
     data = tmp_path / "html" / "data"
-    assert sum(len(read_csv(data / f"change-points-{word}.csv")) for word in ("worse", "better")) == 200 * 499
+    changes = sum(len(read_csv(data / f"change-points-{word}.csv")) for word in ("worse", "better"))
+    assert changes == benchmarks * 499
     assert seconds < 8 * quarter
-    assert largest < 3e6
+    assert largest < LARGEST[benchmarks]
 
 
 def test_hostile_names_are_shown_as_text(hostile):
