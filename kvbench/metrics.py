@@ -1,8 +1,8 @@
 """Each metric once: its name in JSON, its unit, which way is better, and how tables, pages and asv call it.
 
 A new metric touches two files: this one, and the one that measures it (``kvbench/measure/counters.py`` for a counter,
-``kvbench/replay/forward.py`` for the forward, ``kvbench/replay/summary.py`` for the rest). The replay's table, the
-gate's directions and asv's benchmarks follow.
+``kvbench/replay/forward.py`` for the forward, ``endurance.py`` there for long runs, ``summary.py`` there for the rest).
+The replay's table, the gate's directions and asv's benchmarks follow.
 
 This module imports nothing of ours and nothing heavy: asv's benchmarks read it by its path.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["COUNTERS", "FORWARD", "LATENCIES", "METRICS", "OUTCOMES", "POOLS", "Metric", "direction_of"]
+__all__ = ["COUNTERS", "FORWARD", "LATENCIES", "LONG_RUNS", "METRICS", "OUTCOMES", "POOLS", "Metric", "direction_of"]
 
 SMALL_POOL = "_in_small_pool"  # what the name of a metric ends with that was measured with a small recurrent pool
 
@@ -78,7 +78,17 @@ FORWARD = (
     Metric("forward_over_legacy", "forward over legacy", "ratio", exact=False),
     Metric("strided_bytes", "strided bytes", "bytes"),
 )
-METRICS = {metric.name: metric for metric in (*COUNTERS, *OUTCOMES, *POOLS, *LATENCIES, *FORWARD)}
+# What a backend in long use costs and holds: ``kvbench.replay.endurance``.
+LONG_RUNS = (
+    Metric("bytecodes", "bytecodes", "bytecodes"),
+    Metric("bytecodes_grown", "bytecodes grown", "bytecodes a lookup"),
+    Metric("unreserved_bytes", "unreserved bytes", "bytes"),
+    Metric("tensor_bytes_grown", "tensor bytes grown", "bytes a lookup"),
+    Metric("array_bytes", "array bytes", "bytes"),
+    Metric("host_bytes_grown", "host bytes grown", "bytes a lookup"),
+    Metric("host_scratch_bytes", "host scratch", "bytes"),
+)
+METRICS = {metric.name: metric for metric in (*COUNTERS, *OUTCOMES, *POOLS, *LATENCIES, *FORWARD, *LONG_RUNS)}
 
 
 def direction_of(name: str) -> str | None:
