@@ -1,8 +1,8 @@
 """Each metric once: its name in JSON, its unit, which way is better, and how tables, pages and asv call it.
 
 A new metric touches two files: this one, and the one that measures it (``kvbench/measure/counters.py`` for a counter,
-``kvbench/replay/forward.py`` for the forward, ``kvbench/replay/summary.py`` for the rest). The replay's table, the
-gate's directions and asv's benchmarks follow.
+``kvbench/replay/forward.py`` for the forward, ``endurance.py`` there for long runs, ``summary.py`` there for the rest).
+The replay's table, the gate's directions and asv's benchmarks follow.
 
 This module imports nothing of ours and nothing heavy: asv's benchmarks read it by its path.
 """
@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
-    "COMPILED", "COUNTERS", "FORWARD", "LATENCIES", "METRICS", "OUTCOMES", "POOLS", "SMALL_POOL", "Metric",
-    "direction_of",
+    "COMPILED", "COUNTERS", "FORWARD", "LATENCIES", "LONG_RUNS", "METRICS", "OUTCOMES", "POOLS", "SMALL_POOL",
+    "Metric", "direction_of",
 ]  # fmt: skip
 
 SMALL_POOL = "_in_small_pool"  # what the name of a metric ends with that was measured with a small recurrent pool
@@ -83,7 +83,17 @@ FORWARD = (
 )
 # Of each compiled module: whether it was built and imported, and by how many functions and workloads it is used.
 COMPILED = Metric("compiled", "compiled parts", "uses", "higher", published=False)
-METRICS = {metric.name: metric for metric in (*COUNTERS, *OUTCOMES, *POOLS, *LATENCIES, *FORWARD, COMPILED)}
+# What a backend in long use costs and holds: ``kvbench.replay.endurance``.
+LONG_RUNS = (
+    Metric("bytecodes", "bytecodes", "bytecodes"),
+    Metric("bytecodes_grown", "bytecodes grown", "bytecodes a lookup"),
+    Metric("unreserved_bytes", "unreserved bytes", "bytes"),
+    Metric("tensor_bytes_grown", "tensor bytes grown", "bytes a lookup"),
+    Metric("array_bytes", "array bytes", "bytes"),
+    Metric("host_bytes_grown", "host bytes grown", "bytes a lookup"),
+    Metric("host_scratch_bytes", "host scratch", "bytes"),
+)
+METRICS = {metric.name: metric for metric in (*COUNTERS, *OUTCOMES, *POOLS, *LATENCIES, *FORWARD, COMPILED, *LONG_RUNS)}
 
 
 def direction_of(name: str) -> str | None:

@@ -60,6 +60,7 @@ OLD_HOMES = {
     "GEOMETRIES": "kvcache.geometry",
     "Geometry": "kvcache.geometry",
     "KeysValues": "kvcache.keys_values",
+    "LegacyCache": "kvcache.legacy",
     "MISS": "kvcache.backend",
     "RecurrentMissError": "kvcache.legacy",
     "Scope": "kvcache.backend",
@@ -71,7 +72,7 @@ OLD_HOMES = {
 # What the suite drives and times with; each imports what it needs of the library.
 _NEEDED = (
     "kvbench.replay.passes", "kvbench.replay.operations", "kvbench.replay.forward", "kvbench.replay.lockstep",
-    "kvbench.record.fills",
+    "kvbench.replay.endurance", "kvbench.record.fills",
 )  # fmt: skip
 
 

@@ -86,7 +86,8 @@ def replay(
     by side. A replay is open-loop: it asks each cache the same recorded requests, and does not show how the search
     would have gone with other answers.
 
-    Exits with 1 when a cache returned content that was never stored, or lost what it never evicted.
+    Exits with 1 when a cache returned content that was never stored, or lost what it never evicted. So it does when any
+    cache but the legacy one had a stale hit.
     """
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(0)

@@ -15,13 +15,15 @@ __all__ = ["CudaMemory", "HostMemory", "watch_memory"]
 class HostMemory(DispatchMode):  # type: ignore[no-untyped-call]
     """Counts the storages that torch's operations make and that are still alive: the same on any machine.
 
+    ``held`` are bytes that are alive now, ``peak`` the most that were.
+
     The host has no allocator that could be asked: a process's own peak also holds libraries, and what was freed.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
-        self._held = 0
+        self.held = 0
         self._storages: dict[int, weakref.ref[torch.UntypedStorage]] = {}  # that are alive, by their address
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -39,15 +41,15 @@ class HostMemory(DispatchMode):  # type: ignore[no-untyped-call]
         for address, storage in storages.items():
             if address not in self._storages:
                 self._hold(address, storage, storage.nbytes())
-        self.peak = max(self.peak, self._held)
+        self.peak = max(self.peak, self.held)
 
     def _hold(self, address: int, storage: torch.UntypedStorage, nbytes: int) -> None:
         def died(_: object) -> None:
             del self._storages[address]
-            self._held -= nbytes
+            self.held -= nbytes
 
         self._storages[address] = weakref.ref(storage, died)
-        self._held += nbytes
+        self.held += nbytes
 
 
 class CudaMemory:

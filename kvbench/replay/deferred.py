@@ -56,8 +56,11 @@ class SetAside:
         self._rows += len(step.batch.sizes)
         self.steps.append(step)
 
-    def take(self) -> tuple[list[JudgedLater], np.ndarray]:
-        """All steps, and the context that each of their rows is; UNKNOWN where it is none that was ever made."""
+    def take(self) -> tuple[list[JudgedLater], np.ndarray, np.ndarray]:
+        """All steps; the context that each row is, UNKNOWN where it is none that was ever made; and what it became.
+
+        Where nothing was appended to a row it became ``EMPTY_CONTEXT``.
+        """
         steps, self.steps = self.steps, []
         sizes = np.concatenate([each.batch.sizes for each in steps])
         tokens, sound = self._read(steps)
@@ -69,7 +72,7 @@ class SetAside:
         parents = np.maximum(contexts, EMPTY_CONTEXT)[grown != EMPTY_CONTEXT]
         self._known.histories.trace(parents.tolist())
         self._bytes = self._rows = 0
-        return steps, contexts
+        return steps, contexts, grown
 
     def _read(self, steps: Sequence[JudgedLater]) -> tuple[np.ndarray, np.ndarray]:
         """Tokens of all rows, and whether there is nothing else; rows of one width at once."""

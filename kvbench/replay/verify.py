@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from kvbench.replay.outcomes import Outcome, Outcomes, RecordedContexts, judge
 from kvbench.replay.timeline import Timeline
 from kvbench.replay.tokens import EMPTY_CONTEXT
 from kvbench.trace.steps import Step
-from kvcache import EMPTY, MISS, CacheBackend, KeysValues
+from kvcache import EMPTY, MISS, CacheBackend, KeysValues, LegacyCache
 
 __all__ = ["CheckedContent"]
 
@@ -25,6 +26,8 @@ _NOT_EMPTY = "a row that starts empty is not empty"
 _NOT_SUPPLIED = "the context supplied after the miss is not in the batch"
 _LOST = "nothing found under key {:#018x}, which was stored and never evicted"
 _TOO_OLD = "found key {:#018x}, which was not stored since its pool was cleared"
+_STALE = "stale hit: under key {:#018x} the context of key {:#018x} was found"
+_OUTDATED = "under key {:#018x} a context was found that is not the one stored last"
 
 
 class CheckedContent(Content):
@@ -34,7 +37,8 @@ class CheckedContent(Content):
     it, padding included: copies of some batches are kept, and compared at once. After a batch is stored, its memory is
     filled with NaN: so an entry that shares memory with the batch is found. A miss needs a reason: the key was never
     stored, the pool was cleared, or its counters say that it evicted. Nothing is found under a key that was not stored
-    since its pool was cleared.
+    since its pool was cleared. What is found is what was stored last. The legacy code breaks this rule: its stale hits
+    and outdated contexts are outcomes. Any other backend's are faults.
 
     Args:
         backend: the cache.
@@ -50,6 +54,9 @@ class CheckedContent(Content):
         self._later = SetAside(self._known)
         self._supplied: list[KeysValues] = []
         self._stored: Hierarchy[set[int]] = Hierarchy(lambda kind: set())  # keys since the last clear
+        # Of the steps that are judged: the number of the context stored last, by its key.
+        self._last: Hierarchy[dict[int, int]] = Hierarchy(lambda kind: {})
+        self._is_legacy = isinstance(backend, LegacyCache)
 
     @property
     def outcomes(self) -> Outcomes:
@@ -127,12 +134,14 @@ class CheckedContent(Content):
         """Judge all lookups that were set aside, in their order."""
         if not self._later.steps:
             return
-        steps, contexts = self._later.take()
+        steps, contexts, grown = self._later.take()
         keys, identities = self._known.histories.entries(np.maximum(contexts, EMPTY_CONTEXT))
         rows = zip(contexts.tolist(), keys.tolist(), identities.tolist(), strict=True)
+        new_contexts = iter(grown.tolist())
         for later in steps:
             step = later.step
             outcomes = list(self._outcomes_of(later, rows))
+            self._follow(step, list(islice(new_contexts, len(step.envs))))
             hits = [hit for hit, key in zip(step.recorded_hits, step.parents, strict=True) if key is not None]
             self._outcomes.extend(step.scope, outcomes, hits)
             if self._timeline is not None:
@@ -160,7 +169,24 @@ class CheckedContent(Content):
                 self._fault(step, row, _NOT_STORED.format(key))
                 yield Outcome.WRONG_CONTENT
             else:
+                if not self._is_legacy and row not in later.faults:
+                    self._check_last(step, row, context, entry[0])
                 yield judge((key, self._recorded.wanted(step, row)), (entry[0], entry[1]))
+
+    def _follow(self, step: Step, new_contexts: list[int]) -> None:
+        """Note what a judged step stored and cleared."""
+        if step.keys and self._geometry.keeps_past:
+            for env, key, context in zip(step.envs, step.keys, new_contexts, strict=True):
+                self._last.written(env, step.scope)[key] = context
+        for last in self._last.cleared_by(step):
+            last.clear()
+
+    def _check_last(self, step: Step, row: int, context: int, owner: int) -> None:
+        """A fault unless one of the lookup's pools stored this very context last under the row's key."""
+        key = step.parents[row]
+        assert key is not None
+        if all(last.get(key) != context for _, last in self._last.asked(step.envs[row], step.scope)):
+            self._fault(step, row, _OUTDATED.format(key) if owner == key else _STALE.format(key, owner))
 
     def _fault(self, step: Step, row: int, message: str) -> None:
         place = f"search {step.search}, simulation {step.simulations[row]}, env {step.envs[row]}"

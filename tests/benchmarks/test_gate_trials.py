@@ -54,20 +54,21 @@ def test_one_tensor_operation_more(series, more, method):
     assert after == before + more
 
 
-def test_one_stale_hit_more_and_no_fault(tmp_path):
+def test_one_stale_hit_more_and_its_fault(tmp_path):
     path = tmp_path / "tiny.parquet"
     list(write_synthetic_trace(path, SyntheticSearch(TINY, searches=3, seed=0)))
     steps = list(read_steps(TraceReader(path).events()))
     contents, latents = Contents(TINY), Latents(TINY.embed_dim, "cpu")
+    sound = manager.KVCacheManager
 
     def outcomes(make):
         backend = make(CacheConfig(TINY, recur_pool_size=3))
         backend.position_shift = contents.position_shift("cpu", backend.config.dtype)
         verification = verify_replay(backend, steps, contents, latents)
-        assert verification.faults == []
+        assert ["stale hit: " in fault for fault in verification.faults] == [True] * (make is not sound)
         return verification.outcomes.total
 
-    before, after = outcomes(manager.KVCacheManager), outcomes(planted(STALE))
+    before, after = outcomes(sound), outcomes(planted(STALE))
     assert before[Outcome.MISS] > 1
     assert (before[Outcome.STALE_HIT], after[Outcome.STALE_HIT]) == (0, 1)
 

@@ -1,0 +1,110 @@
+"""Each change of benchmarks/gate_plants.py is seen by the gate's benchmarks, by the number or reason it names."""
+
+import gc
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from gate_plants import PLANTS
+from gates import test_gate_long_runs as long_runs
+from traces import TINY, steps_of, synthetic
+
+from kvbench.metrics import direction_of
+from kvbench.replay import endurance
+from kvbench.replay.content import Contents
+from kvbench.replay.drive import Latents
+from kvbench.replay.fixture import WrongContentError
+from kvbench.replay.passes import verify_replay
+from kvbench.replay.stream import PERIOD
+from kvcache import BACKENDS, CacheConfig, EvictionStrategy, manager
+
+pytestmark = pytest.mark.slow
+
+SOUND = manager.KVCacheManager
+OF_MEMORY = [name for name, plant in PLANTS.items() if plant.keyword == "memory"]
+OF_EVICTION = [name for name, plant in PLANTS.items() if plant.keyword == "eviction"]
+OF_LONG_RUNS = [name for name, plant in PLANTS.items() if plant.keyword == "long_run"]
+OF_REPLAYS = [name for name in PLANTS if name not in (*OF_MEMORY, *OF_EVICTION, *OF_LONG_RUNS)]
+ALL_LOOKUPS = ("wrong-row-10000", "wrong-hash")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_collections():
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+def planted(name):
+    """The manager with a change in it; everybody else's stays as it is."""
+    module = ModuleType("planted_manager")
+    exec(compile(Path(manager.__file__).read_text() + PLANTS[name].source, "planted_manager.py", "exec"), vars(module))
+    return module.KVCacheManager
+
+
+def of(cache, storage="slab", resident=False):
+    return lambda config: cache(replace(config, storage=storage, resident_batch=resident))
+
+
+@pytest.fixture(scope="module")
+def sound_memory():
+    return {resident: endurance.memory_counts(of(SOUND, "paged", resident)) for resident in (False, True)}
+
+
+@pytest.mark.parametrize("name", OF_MEMORY)
+def test_memory_that_is_kept_or_leaks(name, sound_memory):
+    resident = name == "copy-kept"
+    metric = PLANTS[name].shown_by
+    found = endurance.memory_counts(of(planted(name), "paged", resident))
+    assert found[metric] > 1.05 * sound_memory[resident][metric] + 1
+    assert direction_of(metric) == "lower"
+
+
+@pytest.mark.parametrize("name", OF_EVICTION)
+def test_calls_that_take_longer_in_large_pools(name, monkeypatch):
+    monkeypatch.setattr(endurance, "TRIALS", 1)
+    with pytest.raises(WrongContentError, match=PLANTS[name].shown_by):
+        endurance.eviction_counts(of(planted(name)), name.partition("-")[0])
+
+
+@pytest.mark.parametrize("name", OF_LONG_RUNS)
+def test_what_only_long_runs_show(name, monkeypatch):
+    monkeypatch.setattr(endurance, "TRIALS", 1)
+    lookups = endurance.LONG_RUN if name in ALL_LOOKUPS else 6 * PERIOD
+    metric = PLANTS[name].shown_by
+    if direction_of(metric) is None:
+        with pytest.raises(WrongContentError, match=metric):
+            endurance.long_run_counts(of(planted(name)), lookups)
+    else:
+        before, after = (endurance.long_run_counts(of(make), lookups)[metric] for make in (SOUND, planted(name)))
+        assert after > before
+
+
+@pytest.mark.parametrize("name", OF_REPLAYS)
+def test_one_wrong_context_in_a_replay(name, tmp_path):
+    steps = steps_of(synthetic(tmp_path / "trace.parquet", TINY, 5))
+    contents = Contents(TINY)
+
+    def faults(make):
+        backend = make(CacheConfig(TINY))
+        backend.position_shift = contents.position_shift("cpu", backend.config.dtype)
+        return verify_replay(backend, steps, contents, Latents(TINY.embed_dim, "cpu")).faults
+
+    assert faults(SOUND) == []
+    assert PLANTS[name].shown_by in faults(planted(name))[0]
+
+
+def test_numbers_are_the_same_again_and_none_grows(sound_memory):
+    again = endurance.memory_counts(of(SOUND, "paged"))
+    assert sound_memory[False] == again
+    assert again["host_bytes_grown"] == again["tensor_bytes_grown"] == 0
+
+
+def test_every_strategy_and_every_new_backend_that_copies_is_watched():
+    assert [each.value for each in EvictionStrategy] == long_runs.STRATEGIES
+    copying = {name for name in BACKENDS if name.startswith("new:")} - {"new:reference", "new:auto"}
+    assert copying <= set(long_runs.BACKENDS)
+    assert set(long_runs.EVICTING) <= copying
+    assert endurance.LONG_RUN >= 10_000
