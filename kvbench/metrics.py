@@ -56,6 +56,8 @@ COUNTERS = (
     Metric("bytes_allocated", "bytes allocated", "bytes", published=False),
     Metric("synchronisations", "synchronisations", "synchronisations"),
 )
+# What a call executes, of the library and beneath it: ``kvbench.measure.instructions``. Counted by the gate alone.
+INSTRUCTIONS = Metric("instructions", "instructions", "instructions", published=False)
 # Lookup outcomes; as rates of all lookups, in %. asv only alarms when a value rises: the hit rate is not published.
 OUTCOMES = (
     Metric("hit", "hit", "lookups", "higher", any_change_fails=True, published=False),
@@ -78,7 +80,7 @@ FORWARD = (
     Metric("forward_over_legacy", "forward over legacy", "ratio", exact=False),
     Metric("strided_bytes", "strided bytes", "bytes"),
 )
-METRICS = {metric.name: metric for metric in (*COUNTERS, *OUTCOMES, *POOLS, *LATENCIES, *FORWARD)}
+METRICS = {metric.name: metric for metric in (*COUNTERS, INSTRUCTIONS, *OUTCOMES, *POOLS, *LATENCIES, *FORWARD)}
 
 
 def direction_of(name: str) -> str | None:

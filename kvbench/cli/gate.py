@@ -74,6 +74,7 @@ def gate(
     budget.
     """
     _check_packages()
+    from kvbench.gate.instructions import add_instructions
     from kvbench.gate.processes import GateFixture, find_checkout
     from kvbench.gate.session import run_gate
     from kvbench.gate.thresholds import read_thresholds
@@ -85,6 +86,7 @@ def gate(
             fixture = GateFixture(find_checkout(Path.cwd()), base, folder, keyword or "", pass_env)
             limits = read_thresholds(fixture, thresholds, say)
             report = run_gate(fixture.measure, limits, budget=budget, with_times=not no_times, progress=_say_how_far)
+            add_instructions(fixture, report, limits, say)
     except (KvbenchError, OSError) as error:
         raise NotMeasuredError(str(error)) from None
     _show(f"the working tree against {base} ({fixture.commit[:8]})", fixture, report, summary, json_file)
@@ -111,7 +113,7 @@ def _show(title: str, fixture: GateFixture, report: GateReport, summary: Path | 
     show(gate_table(title, report), f"{gate_text(report)}\n{machine}; {_compiled(fixture.compiled)}")
     content = GateResults(
         base=fixture.commit, machine=machine.to_dict(), compiled=fixture.compiled, pairs=report.pairs,
-        seconds=report.seconds, rows=to_builtins(report.rows),
+        seconds=report.seconds, notes=report.notes, rows=to_builtins(report.rows),
     )  # fmt: skip
     try:
         if summary is not None:

@@ -69,12 +69,12 @@ class GateFixture:
             )
         self.commit = done.stdout.decode().strip()
         self.keyword = keyword
-        self._environment = environment(pass_env)
+        self.environment = environment(pass_env)
         # Names of one length: a path's length shifts what lies behind it in memory.
         self.sides = {"base": folder / "base", "head": folder / "head"}
         extract_base(checkout, self.commit, self.sides["base"])
         copy_head(checkout, self.sides["head"])
-        self.compiled = build_sides(self.sides, self._environment)
+        self.compiled = build_sides(self.sides, self.environment)
 
     def file_of_base(self, path: Path) -> str | None:
         """The text of a file as the base has it; None where it has none."""
@@ -114,7 +114,7 @@ class GateFixture:
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }
         try:
-            done = run_merged(command, self.checkout, env=self._environment | own, timeout=LONGEST_PROCESS)
+            done = run_merged(command, self.checkout, env=self.environment | own, timeout=LONGEST_PROCESS)
         except subprocess.TimeoutExpired:
             raise GateError(f"a process of the {side} did not end within {LONGEST_PROCESS} s") from None
         if done.returncode not in _PYTEST_RAN or not outcomes.exists():
