@@ -59,6 +59,8 @@ COUNTERS = (
     Metric("bytes_allocated", "bytes allocated", "bytes", published=False),
     Metric("synchronisations", "synchronisations", "synchronisations"),
 )
+# What a call executes, of the library and beneath it: ``kvbench.measure.instructions``. Counted by the gate alone.
+INSTRUCTIONS = Metric("instructions", "instructions", "instructions", published=False)
 # Lookup outcomes; as rates of all lookups, in %. asv only alarms when a value rises: the hit rate is not published.
 OUTCOMES = (
     Metric("hit", "hit", "lookups", "higher", any_change_fails=True, published=False),
@@ -93,7 +95,10 @@ LONG_RUNS = (
     Metric("host_bytes_grown", "host bytes grown", "bytes a lookup"),
     Metric("host_scratch_bytes", "host scratch", "bytes"),
 )
-METRICS = {metric.name: metric for metric in (*COUNTERS, *OUTCOMES, *POOLS, *LATENCIES, *FORWARD, COMPILED, *LONG_RUNS)}
+METRICS = {
+    metric.name: metric
+    for metric in (*COUNTERS, INSTRUCTIONS, *OUTCOMES, *POOLS, *LATENCIES, *FORWARD, COMPILED, *LONG_RUNS)
+}
 
 
 def direction_of(name: str) -> str | None:

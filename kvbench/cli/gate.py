@@ -97,6 +97,7 @@ def gate(
     check_packages()
     if plain and (no_times or summary or json_file):
         raise click.UsageError("--plain has a table of its own: leave --no-times, --summary and --json out")
+    from kvbench.gate.instructions import add_instructions
     from kvbench.gate.limits import judged_by
     from kvbench.gate.own_benchmarks import OwnBenchmarks
     from kvbench.gate.processes import GateFixture, find_checkout
@@ -117,6 +118,7 @@ def gate(
                 listed=own.listed(not no_times, say), progress=_say_how_far,
             )  # fmt: skip
             report.rows[:0] = loosened
+            add_instructions(fixture, report, limits, say)
     except (KvbenchError, OSError) as error:
         raise NotMeasuredError(str(error)) from None
     _show(f"the working tree against {base} ({fixture.commit[:8]})", fixture, report, summary, json_file)
@@ -151,7 +153,7 @@ def _show(title: str, fixture: GateFixture, report: GateReport, summary: Path | 
     show(gate_table(title, report), f"{gate_text(report)}\n{machine}; {_compiled(fixture.compiled)}")
     content = GateResults(
         base=fixture.commit, machine=machine.to_dict(), compiled=fixture.compiled, pairs=report.pairs,
-        seconds=report.seconds, rows=to_builtins(report.rows),
+        seconds=report.seconds, notes=report.notes, rows=to_builtins(report.rows),
     )  # fmt: skip
     try:
         if summary is not None:

@@ -45,10 +45,11 @@ def gate_markdown(title: str, report: GateReport) -> str:
 
 
 def gate_text(report: GateReport) -> str:
-    """One sentence for all of it."""
+    """One sentence for all of it, and a line for each thing that could not be measured."""
     counts = Counter(row.verdict.value for row in report.rows)
     found = ", ".join(f"{counts[each.value]} {each.value}" for each in Verdict if counts[each.value])
-    return f"{_overall(report)}: {found} ({report.pairs} pairs of processes, {report.seconds:.0f} s)"
+    whole = f"{_overall(report)}: {found} ({report.pairs} pairs of processes, {report.seconds:.0f} s)"
+    return "\n".join([whole, *report.notes])
 
 
 def _overall(report: GateReport) -> str:

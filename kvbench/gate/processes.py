@@ -73,7 +73,7 @@ class GateFixture:
             )
         self.commit = done.stdout.decode().strip()
         self.keyword = keyword
-        self._environment = environment(pass_env)
+        self.environment = environment(pass_env)
         # Names of one length: a path's length shifts what lies behind it in memory.
         self.sides = {"base": folder / "base", "head": folder / "head"}
         extract_base(checkout, self.commit, self.sides["base"])
@@ -84,7 +84,7 @@ class GateFixture:
             described = run_git(checkout, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
             head = described.stdout.decode(errors="replace").strip()
         self.head = head or None
-        self.compiled = build_sides(self.sides, self._environment)
+        self.compiled = build_sides(self.sides, self.environment)
         self.versions: dict[str, str] = {}
 
     def file_of_base(self, path: Path) -> str | None:
@@ -130,7 +130,7 @@ class GateFixture:
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }
         try:
-            return run_merged(command, self.checkout, env=self._environment | own, timeout=LONGEST_PROCESS)
+            return run_merged(command, self.checkout, env=self.environment | own, timeout=LONGEST_PROCESS)
         except subprocess.TimeoutExpired:
             raise GateError(f"a process of the {side} did not end within {LONGEST_PROCESS} s") from None
 

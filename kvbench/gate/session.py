@@ -29,11 +29,15 @@ Progress = Callable[[int, int, float], None]  # (pairs done, benchmarks still to
 
 @dataclass
 class GateReport:
-    """What a gate run found: every metric of every benchmark, in so many pairs of processes and seconds."""
+    """What a gate run found: every metric of every benchmark, in so many pairs of processes and seconds.
+
+    ``notes`` say what could not be measured here, and why.
+    """
 
     rows: list[Row]
     pairs: int
     seconds: float
+    notes: list[str] = field(default_factory=list)
 
     @property
     def fails(self) -> bool:

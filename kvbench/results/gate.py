@@ -21,4 +21,5 @@ class GateResults(Struct, frozen=True, kw_only=True):
     compiled: dict[str, list[str]] | UnsetType = UNSET  # modules of ``base`` and ``head``; not in old files
     pairs: int
     seconds: float
+    notes: list[str] | UnsetType = UNSET  # what could not be measured, and why; not in old files
     rows: list[Scalars]  # each a ``kvbench.gate.rows.Row``
