@@ -69,6 +69,11 @@ class Series:
         # asv's other kinds say what is measured: two of one class may differ in nothing else.
         return ".".join(part for part in (owner.rpartition(".")[2], name.removeprefix("track_")) if part)
 
+    @property
+    def family(self) -> tuple[str, str, str]:
+        """Series that scatter alike: of one machine and benchmark, and of one operation."""
+        return self.machine, self.benchmark, self.cell.get("operation", "")
+
     def param(self, name: str) -> str | None:
         """The value of one parameter; None where the benchmark has none of that name."""
         return self.cell.get(name)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kvbench.history.commits import Commits
-from kvbench.history.series import CONTROL, History, Series
-from kvbench.judge.changes import Change, exact_changes, measured_changes
+from kvbench.history.series import CONTROL, RATIO, History, Series
+from kvbench.judge.changes import Change, Measured, exact_changes, measured_changes
 from kvbench.judge.pace import machine_pace
 from kvbench.judge.verdict import Verdict, verdict_of_change
 
@@ -91,12 +91,21 @@ def _pace(history: History, machine: str) -> np.ndarray | None:
 
 
 def _changes(series: Sequence[Series], pace: dict[str, np.ndarray]) -> list[tuple[Series, list[Change]]]:
-    measured = [each for each in series if not each.is_exact]
-    # A ratio of two things measured in turns has had the machine's pace taken out already; only times have it.
-    factors = [pace.get(each.machine) if each.is_time else None for each in measured]
     controls = {_beside(each): each.values for each in series if each.is_control and each.param("backend") == CONTROL}
-    beside = [controls.get(_beside(each)) if each.is_time and not each.is_control else None for each in measured]
-    judged = iter(measured_changes([each.values for each in measured], factors, beside))
+    measured = [
+        Measured(
+            each.values,
+            # A ratio of two things measured in turns has had the machine's pace taken out already; only times have it.
+            pace=pace.get(each.machine) if each.is_time else None,
+            control=controls.get(_beside(each)) if each.is_time and not each.is_control else None,
+            family=each.family,
+            cell=None if each.is_control else _beside(each),
+            is_ratio=each.unit == RATIO,
+        )
+        for each in series
+        if not each.is_exact
+    ]
+    judged = iter(measured_changes(measured))
     return [(each, exact_changes(each.values) if each.is_exact else next(judged)) for each in series]
 
 

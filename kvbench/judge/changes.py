@@ -1,34 +1,22 @@
-"""Where a series changes for good: exactly for what is deterministic, by a test and a smallest effect for times.
-
-Candidates are found by ruptures (``KernelCPD``, linear kernel: the least squares segmentation, found exactly). It says
-where a series most likely changes, not whether it does: each candidate is then tested.
-"""
+"""Where a series changes for good: exactly for what is deterministic, by a test and a smallest effect for times."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import ruptures
 from scipy import stats
 
-from kvbench.judge.pace import logs_of
-from kvbench.judge.verdict import SMALLEST_EFFECT
+from kvbench.judge.measured import Measured, has_cells, segments_of, without_noise_of_control
+from kvbench.judge.segments import FEWEST_VALUES, LEVEL, Segments
 
-__all__ = ["FEWEST_VALUES", "LEVEL", "PROCESS_SPREAD", "Change", "exact_changes", "measured_changes"]
+__all__ = ["FEWEST_VALUES", "FIRST_LEVEL", "LEVEL", "Change", "Measured", "exact_changes", "measured_changes"]
 
-# Identical code's times take one of a few values up to 25 % apart from process to process (a log-normal spread of about
-# a tenth), and a history has one process a commit: what its values scatter by chance may look like less, never be less.
-PROCESS_SPREAD = 0.1
-# An outlier is no change: it takes this many commits on either side.
-FEWEST_VALUES = 3
-LEVEL = 0.01
-# Segmentation asks for more than noise explains; the tests, which decide, ask for more than that.
-_PENALTY = 3.0
-_MOST_OF_CONTROL = 2  # spreads that a control's value may lie off its others
+# The first of a history has to be surer than others: with none, there shall be none.
+FIRST_LEVEL = 0.005
 
 
 @dataclass(frozen=True)
@@ -37,7 +25,7 @@ class Change:
 
     Attributes:
         before, after: the values beside a deterministic change; of measured ones the medians between changes.
-        ratio: after / before; of measured values free of the machine's pace and of what the control shows as well.
+        ratio: after / before; of measured values over the control, or free of the machine's pace where there is none.
             Infinite from zero.
         certainty: probability, in a history without changes, of seeing none as sure as this; 1 for a deterministic one.
     """
@@ -59,167 +47,85 @@ def exact_changes(values: Iterable[float]) -> list[Change]:
     ]
 
 
-def measured_changes(
-    series: Sequence[np.ndarray], pace: Sequence[np.ndarray | None], controls: Sequence[np.ndarray | None] = ()
-) -> list[list[Change]]:
+def measured_changes(series: Sequence[Measured]) -> list[list[Change]]:
     """The changes of each of several series of times.
 
     All series are judged together: the share of false ones among those reported is at most ``LEVEL`` (Benjamini and
-    Hochberg's control, ``scipy.stats.false_discovery_control``), and in a history without changes so is the
-    probability of reporting any.
+    Hochberg's control, ``scipy.stats.false_discovery_control``), and in a history without changes the probability of
+    reporting any is at most ``FIRST_LEVEL``.
 
-    ``series`` are positive values, NaN where nothing was measured. ``pace`` is for each series how fast the machine was
-    at each value, as a factor; values where it is NaN are not judged. Where it is None all are, as they are.
-    ``controls`` are for each what is left alone and measured with the same sizes, or None: a machine may be slow at one
-    kind of work alone. What a series shares with its control is no change of its own.
+    They are judged twice, at half of each level. The second time values are free of what all series of a cell share
+    beside the changes that were found: it is their control's noise. A change that all of them share is found the first
+    time only.
     """
-    factors = [1.0 if factor is None else factor for factor in pace]
-    logs = [logs_of(values / factor) for values, factor in zip(series, factors, strict=True)]
-    against = [
-        np.full(len(own), np.nan) if control is None else logs_of(control / factor)
-        for own, control, factor in zip(series, controls or [None] * len(series), factors, strict=True)
-    ]
-    differences = [np.diff(each[~np.isnan(each)]) for each in logs]
-    spread = max(PROCESS_SPREAD, _spread(np.concatenate([*differences, np.empty(0)])))
-    judged = [_Segments(*each, spread) for each in zip(series, logs, against, strict=True)]
+    kinds = [each.kind for each in series]
+    plain = [each.judged for each in series]
+    share = 1 / 2 if has_cells(series) else 1.0
+    first = _judge(segments_of(kinds, plain), share)
+    if share == 1:
+        second = first
+    else:
+        finer = without_noise_of_control(series, plain, [each.levels() for each in first])
+        second = _judge(segments_of(kinds, finer), share)
+    for judged in (first, second):
+        _align([family for _, family in kinds], judged)
+    return [_changes(*each) for each in zip(series, first, second, strict=True)]
+
+
+def _align(families: Sequence[Hashable], judged: Sequence[Segments]) -> None:
+    """Put each change where its own values and the other changes of its family, the same way, most likely have it.
+
+    A commit that changes one series of a family often changes others: each alone may be told of a neighbour.
+    """
+    likely: dict[tuple[Hashable, bool], list[tuple[Segments, int, np.ndarray]]] = {}
+    for family, each in zip(families, judged, strict=True):
+        for place, triple in enumerate(each.triples, 1):
+            likely.setdefault((family, each.size(*triple) > 0), []).append((each, place, each.likelihood(*triple)))
+    for alike in likely.values():
+        together = sum(found for _, _, found in alike)
+        for each, place, found in alike:
+            others = together - found + 1 / each.commits
+            each.bounds[place] = int(np.searchsorted(each.places, np.argmax(found * others)))
+
+
+def _judge(judged: list[Segments], share: float) -> list[Segments]:
+    """Join what noise explains in all series together; chances are adjusted for their number."""
     while True:
         chances = [chance for each in judged for chance in each.chances]
         # A series without a candidate was looked at, too.
         quiet = [1.0 for each in judged if not each.chances]
-        adjusted = iter(stats.false_discovery_control([*chances, *quiet]) if chances else [])
-        certain = [[next(adjusted) for _ in each.chances] for each in judged]
-        joined = [each.join(found) for each, found in zip(judged, certain, strict=True)]
+        adjusted = stats.false_discovery_control([*chances, *quiet]) if chances else np.empty(0)
+        if len(adjusted) and adjusted.min() > share * FIRST_LEVEL:
+            adjusted[:] = 1.0
+        left = iter(adjusted)
+        certain = [[float(next(left)) for _ in each.chances] for each in judged]
+        joined = [each.join(found, share * LEVEL) for each, found in zip(judged, certain, strict=True)]
         if not any(joined):
-            return [each.changes(found) for each, found in zip(judged, certain, strict=True)]
+            for each, found in zip(judged, certain, strict=True):
+                each.chances = found
+            return judged
 
 
-def _spread(differences: np.ndarray) -> float:
-    """Standard deviation of values whose neighbours differ so: a robust estimate, which changes hardly touch."""
-    if not len(differences):
-        return 0.0
-    around_zero = stats.median_abs_deviation(differences, center=lambda _, axis=None: 0.0, scale="normal")
-    return float(around_zero) / math.sqrt(2)
+def _changes(measured: Measured, first: Segments, second: Segments) -> list[Change]:
+    """Those found the second time, and of the first time's those that the second has nothing near of."""
+    found = _told(measured, second)
+    known = [each.position for each in found]
+    lost = [
+        each for each in _told(measured, first) if all(abs(each.position - place) > FEWEST_VALUES for place in known)
+    ]
+    return sorted([*found, *lost], key=lambda each: each.position)
 
 
-class _Segments:
-    """One series in segments, and the chance of each place between two of them to be noise.
-
-    ``logs`` are of its values at the machine's usual pace, NaN where one is not judged; ``control`` the same of its
-    control, NaN where it has none; ``spread`` is that of all series.
-    """
-
-    def __init__(self, values: np.ndarray, logs: np.ndarray, control: np.ndarray, spread: float) -> None:
-        self._places = np.flatnonzero(~np.isnan(logs))
-        self._values, self._logs, self._control = (each[self._places] for each in (values, logs, control))
-        self._bounds: list[int] = []  # where the first begins, places between two, where the last ends
-        self.chances: list[float] = []
-        if len(self._places) >= 2 * FEWEST_VALUES:
-            self._spread = max(spread, _spread(np.diff(self._logs)))
-            self._bounds = _likeliest_bounds(self._logs, self._spread)
-            self._test()
-            while self.join(self.chances):
-                pass
-
-    def _triples(self) -> list[tuple[int, int, int]]:
-        return list(zip(self._bounds, self._bounds[1:], self._bounds[2:], strict=False))
-
-    def _test(self) -> None:
-        self.chances = [
-            max(_chance(self._logs[a:b], self._logs[b:c], self._spread), self._chance_beside_control(a, b, c))
-            for a, b, c in self._triples()
-        ]
-
-    def join(self, chances: Sequence[float]) -> bool:
-        """Make one of the two segments that noise explains best, if it does; what is left is tested anew."""
-        small = math.log1p(SMALLEST_EFFECT)
-        doubtful = [
-            (chance, place)
-            for place, (chance, each) in enumerate(zip(chances, self._triples(), strict=True), 1)
-            if chance > LEVEL or abs(self._size(*each)) < small
-        ]
-        if doubtful:
-            del self._bounds[max(doubtful)[1]]
-            self._test()
-        return bool(doubtful)
-
-    def changes(self, chances: Sequence[float]) -> list[Change]:
-        return [
-            Change(
-                position=int(self._places[b]),
-                before=float(np.median(self._values[a:b])),
-                after=float(np.median(self._values[b:c])),
-                ratio=math.exp(self._size(a, b, c)),
-                certainty=1 - float(chance),
-            )
-            for (a, b, c), chance in zip(self._triples(), chances, strict=True)
-        ]
-
-    def _size(self, a: int, b: int, c: int) -> float:
-        """By how much a series changes, as a logarithm; less what the control shows as well."""
-        size = float(np.median(self._logs[b:c]) - np.median(self._logs[a:b]))
-        middles = self._middles_of_control(a, b, c)
-        return min(size, size - float(middles[1] - middles[0]), key=abs) if middles else size
-
-    def _middles_of_control(self, a: int, b: int, c: int) -> list[float]:
-        """The control's medians beside two segments; none where too few of its values are known."""
-        found = [self._control[a:b], self._control[b:c]]
-        if any(np.count_nonzero(~np.isnan(each)) < FEWEST_VALUES for each in found):
-            return []
-        return [float(np.nanmedian(each)) for each in found]
-
-    def _chance_beside_control(self, a: int, b: int, c: int) -> float:
-        """The chance of a series' distances from its control: zero where too few are known, one where they go back.
-
-        Outliers of the control are cut: they say nothing of the series.
-        """
-        middles = self._middles_of_control(a, b, c)
-        if not middles:
-            return 0.0
-        most = _MOST_OF_CONTROL * self._spread
-        distances = []
-        for begin, end, middle in zip((a, b), (b, c), middles, strict=True):
-            found = self._logs[begin:end] - np.clip(self._control[begin:end], middle - most, middle + most)
-            distances.append(found[~np.isnan(found)])
-        change = self._logs[b:c].mean() - self._logs[a:b].mean()
-        if (distances[1].mean() - distances[0].mean()) * change <= 0:
-            return 1.0
-        return _chance(distances[0], distances[1], math.sqrt(2) * self._spread)
-
-
-def _likeliest_bounds(logs: np.ndarray, spread: float) -> list[int]:
-    """Where segments begin, and where the last one ends.
-
-    They are found whatever their length, so that a change is put where it is and not where enough values follow. Only
-    those of ``FEWEST_VALUES`` are kept. What lies between two of them is shared out between them; what lies before the
-    first or after the last is judged once more commits show what it is.
-    """
-    penalty = _PENALTY * spread**2 * math.log(len(logs))
-    model = ruptures.KernelCPD(kernel="linear", min_size=1).fit(logs.reshape(-1, 1))
-    ends = model.predict(pen=penalty)
-    kept = [(a, b) for a, b in zip([0, *ends], ends, strict=False) if b - a >= FEWEST_VALUES]
-    if not kept:
-        return []
-    between = [_boundary(logs, left, right) for left, right in pairwise(kept)]
-    return [kept[0][0], *between, kept[-1][1]]
-
-
-def _boundary(logs: np.ndarray, left: tuple[int, int], right: tuple[int, int]) -> int:
-    """Where the values between two segments go over from one to the other."""
-    between = logs[left[1] : right[0]]
-    to_left, to_right = (np.abs(between - np.median(logs[slice(*each)])) for each in (left, right))
-    costs = [to_left[:place].sum() + to_right[place:].sum() for place in range(len(between) + 1)]
-    return left[1] + int(np.argmin(costs))
-
-
-def _chance(before: np.ndarray, after: np.ndarray, spread: float) -> float:
-    """How likely noise alone puts two segments so far apart, at any of the places between their outer ends.
-
-    The spread is the largest of what single processes are known to have, what all series of the history show together
-    and what these two segments have: a few values may agree by chance, and a test that believes them would be wrong.
-    """
-    residuals = np.concatenate([before - before.mean(), after - after.mean()])
-    spread = max(spread, math.sqrt(float(residuals @ residuals) / (len(residuals) - 2)))
-    distance = abs(float(after.mean() - before.mean()))
-    chance = 2 * float(stats.norm.sf(distance / (spread * math.sqrt(1 / len(before) + 1 / len(after)))))
-    places = len(before) + len(after) - 2 * FEWEST_VALUES + 1
-    return min(1.0, chance * places)
+def _told(measured: Measured, segments: Segments) -> list[Change]:
+    values = measured.values[segments.places]
+    return [
+        Change(
+            position=int(segments.places[b]),
+            before=float(np.median(values[a:b])),
+            after=float(np.median(values[b:c])),
+            ratio=math.exp(segments.size(a, b, c)),
+            certainty=1 - chance,
+        )
+        for (a, b, c), chance in zip(segments.triples, segments.chances, strict=True)
+        if not measured.is_of_control(segments.places[a:b], segments.places[b:c])
+    ]

@@ -9,7 +9,7 @@ import numpy as np
 from kvbench.history.commits import Commits
 from kvbench.history.series import History
 from kvbench.judge.change_points import ChangePoint, Judgement
-from kvbench.judge.changes import FEWEST_VALUES, LEVEL, PROCESS_SPREAD
+from kvbench.judge.changes import FEWEST_VALUES, FIRST_LEVEL, LEVEL
 from kvbench.judge.verdict import SMALLEST_EFFECT, Verdict
 from kvbench.report.history_figures import history_name, history_panels, pace_panel
 from kvbench.report.panels import Cell, Link, Panel, Table
@@ -75,11 +75,10 @@ def _method(history: History, judgement: Judgement) -> list[str]:
     """Sentences: how change points are found."""
     found = [
         "Deterministic metrics are compared exactly: every change is a change point.",
-        "A time is reported only if a change point is found, a test confirms it, and neither the machine's pace nor "
-        "legacy explains it.",
-        f"It must differ by {SMALLEST_EFFECT:.0%} or more, and the test covers all series together (false discovery "
-        f"rate {LEVEL:.0%}).",
-        f"Two processes with the same code are taken to differ by {PROCESS_SPREAD:.0%} or more.",
+        "A time is judged over legacy's of the same cell. How far that scatters is estimated for each family.",
+        "Where legacy was not measured, a time is divided by the machine's pace.",
+        f"It must differ by {SMALLEST_EFFECT:.0%} or more, and the test covers all series together: of all change "
+        f"points at most {LEVEL:.0%} are false, and a history without one has none (at {FIRST_LEVEL:.1%}).",
         f"A change point needs {FEWEST_VALUES} measured commits on either side: what came with the last "
         f"{FEWEST_VALUES - 1} is not decided yet.",
     ]
