@@ -139,8 +139,8 @@ def find_suspects(commits: CommitRange, judge: Callable[[str], Answer]) -> Suspe
 
 
 def _away_from_skipped(best_first: list[str], skipped: int) -> str:
-    """The best one; after commits that were skipped one further off, as the neighbours of these are skipped likely."""
-    return best_first[int(skipped * _GOLDEN % 1 * len(best_first))]
+    """The best one. After one that was skipped the next best; after more one further off, as neighbours are alike."""
+    return best_first[int(max(skipped - 1, 0) * _GOLDEN % 1 * len(best_first))]
 
 
 @dataclass(frozen=True)

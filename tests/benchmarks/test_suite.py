@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import pytest
 from faulty_backends import TokenMajor
-from suite import bridge, cells, clock, fills, operations, replays
+from suite import bridge, cells, clock, fills, operations, processes, replays
 from suite.fills import Fills
 from suite.operations import Growth, Operations
 from suite.replays import Recordings, Replays
@@ -49,7 +49,7 @@ def test_importing_the_suite_imports_neither_torch_nor_the_library():
     assert loaded == "[]"
 
 
-@pytest.mark.parametrize("module", [bridge, cells, clock, fills, operations, replays])
+@pytest.mark.parametrize("module", [bridge, cells, clock, fills, operations, processes, replays])
 def test_asv_takes_no_helper_for_a_benchmark(module):
     """It takes every function with such a name, imported ones as well; without arguments they fail each night."""
     assert not [name for name in vars(module) if re.match("(time|track|mem|peakmem|timeraw)_", name)]
@@ -170,8 +170,40 @@ def test_libraries_of_before_resident_batches_are_measured_all_the_same(monkeypa
     backends = ["legacy", "new:private"]
     monkeypatch.setattr(Operations, "params", [operations.KINDS, ["cartpole"], [2], backends, ["cpu"]])
     monkeypatch.setattr(Replays, "params", [replays.TRACES[:1], backends, ["cpu"]])
+    monkeypatch.setattr(Operations, "processes", 1)
     for suite in (Operations, Replays):
         assert all(isinstance(cell, dict) for cell in suite().setup_cache().values())
+
+
+@pytest.mark.parametrize(
+    ("found", "kept"),
+    [
+        ([{"time": 3.0, "tensor_ops": 4}, {"time": 1.0, "tensor_ops": 4}, {"time": 2.0, "tensor_ops": 4}], None),
+        ([{"time": 3.0}, "skipped: no CUDA device", {"time": 2.0}], 1),
+        ([{"time": 3.0}, {"time": 3.0}, RuntimeError("wrong content")], 2),
+    ],
+)
+def test_of_several_processes_each_number_is_the_middle_one(found, kept):
+    assert processes.middle(found) == ({"time": 2.0, "tensor_ops": 4} if kept is None else found[kept])
+
+
+@pytest.mark.slow
+def test_further_processes_measure_the_same_cells_of_the_same_library(monkeypatch):
+    monkeypatch.setattr(Operations, "params", [["hash"], ["cartpole"], [2], ["legacy", "new:slab", "none"], ["cpu"]])
+    monkeypatch.setattr(Operations, "processes", 1)
+    here, (there,) = Operations().all_cells(), processes.measure_elsewhere(Operations(), 1)
+    assert here.keys() == there.keys()
+    for place, cell in here.items():
+        if isinstance(cell, str):
+            assert there[place] == cell
+        else:
+            assert {**cell, "time": 0, "time_over_legacy": 0} == {**there[place], "time": 0, "time_over_legacy": 0}
+
+
+def test_a_further_process_that_fails_says_why(monkeypatch):
+    monkeypatch.setattr(processes, "_HERE", "raise SystemExit('no memory')")
+    with pytest.raises(RuntimeError, match="a process that measures failed: no memory"):
+        processes.measure_elsewhere(Operations(), 1)
 
 
 def test_garbage_that_was_there_before_is_collected_again_afterwards(monkeypatch):

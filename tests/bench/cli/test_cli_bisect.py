@@ -12,6 +12,9 @@ from gate.tiny_repository import LIBRARY, THRESHOLDS, commit, edit, git, make_re
 
 from kvbench.cli import main
 from kvbench.cli.bisect import _parse_metric
+from kvbench.gate.bisect import CommitGate
+from kvbench.gate.rows import Row
+from kvbench.judge.verdict import Verdict
 
 NOT_WORSE, NOT_MEASURED, ONE_OF_SEVERAL = 1, 2, 3
 
@@ -103,24 +106,53 @@ def test_a_counter_of_one_benchmark(repository):
     assert state(repository) == before
 
 
-@pytest.mark.slow
-def test_a_time_that_is_worse_in_what_is_chosen(repository):
-    result = bisect(repository, "time", "v2", "HEAD", "-k", "store or lookup", "--budget", "60")
+@pytest.fixture
+def gate(repository, monkeypatch):
+    """A gate that knows the time of each commit beforehand, and notes which benchmarks it is asked for."""
+    names = {git(repository, "rev-parse", f"v{place}"): place for place in range(4)}
+    asked = []
+
+    def compare(self, commit, keyword):
+        asked.append((names[commit], keyword))
+        verdicts = self.verdicts[names[commit]]
+        return [Row(f"test_{each}", "time", verdict, 5.0, 9.0, 1.8, 1.7, 1.9) for each, verdict in verdicts.items()]
+
+    monkeypatch.setattr(CommitGate, "compare", compare)
+    return asked
+
+
+def test_a_time_that_is_worse_in_what_is_chosen(repository, gate, monkeypatch):
+    all_same = {"store": Verdict.SAME, "lookup": Verdict.SAME}
+    verdicts = {1: all_same, 2: all_same, 3: all_same | {"store": Verdict.WORSE}}
+    monkeypatch.setattr(CommitGate, "verdicts", verdicts, raising=False)
+    result = bisect(repository, "time", "v0", "HEAD", "-k", "store or lookup", "--budget", "60")
     assert result.exit_code == 0, result.output
     assert f"time got worse with {git(repository, 'rev-parse', '--short=8', 'v3')} " in result.stdout
-    assert "1 commit changes the library. " in result.stderr
+    assert "worse: 5.00 -> 9.00 us, 1.800 (1.700 to 1.900)" in result.stdout
+    assert gate[0] == (3, "store or lookup")
+    assert {keyword for _, keyword in gate[1:]} == {"test_store"}
+    assert "3 commits change the library. " in result.stderr
+    assert "then 2 or so, each for 60 s at most" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code", "said"),
+    [
+        (Verdict.SAME, NOT_WORSE, "BAD is not worse than GOOD in time (same): there is no commit to look for"),
+        (Verdict.BETTER, NOT_WORSE, "BAD is not worse than GOOD in time (better): there is no commit to look for"),
+        (Verdict.INCONCLUSIVE, ONE_OF_SEVERAL, "it was not decided whether BAD is worse than GOOD in time"),
+    ],
+)
+def test_what_is_not_worse_is_said_at_once(repository, gate, monkeypatch, verdict, code, said):
+    monkeypatch.setattr(CommitGate, "verdicts", {3: {"store": verdict}}, raising=False)
+    result = bisect(repository, "time", "v0", "v3")
+    assert result.exit_code == code
+    assert result.stdout.startswith(said)
+    assert gate == [(3, "")]
 
 
 @pytest.mark.slow
-def test_what_is_not_worse_is_said_at_once(repository):
-    result = bisect(repository, "copies", "v2", "v3")
-    assert result.exit_code == NOT_WORSE
-    assert result.stdout == "BAD is not worse than GOOD in copies (same): there is no commit to look for\n"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_leaves_nothing_behind(tmp_path, repository, number):
+def test_interrupted_it_leaves_nothing_behind(tmp_path, repository):
     before = state(repository)
     command = [sys.executable, "-P", "-m", "kvbench", "bisect", "copies", "v0", "v3"]
     process = subprocess.Popen(
@@ -129,9 +161,9 @@ def test_interrupted_it_leaves_nothing_behind(tmp_path, repository, number):
     assert "3 commits change the library" in process.stderr.readline()
     while not list(tmp_path.glob(".kvcache-bisect*/*/head/kvcache")):
         time.sleep(0.02)
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + signal.SIGINT
     assert "Interrupted" in said
     assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
