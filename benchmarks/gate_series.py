@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gate_plants import PLANTS
+
 __all__ = ["BENCHMARKS", "SERIES", "Change", "Series"]
 
 PLANTED_IN = Path("kvcache") / "manager.py"
@@ -204,4 +206,8 @@ SERIES = {
     "compiled": Series("a compiled part missing", LOST, options=COUNTED),
     "loosened": Series("a limit loosened", LOOSENED, options=COUNTED),
     "removed": Series("a benchmark removed", REMOVED, options=COUNTED),
+}
+SERIES |= {
+    name: Series(plant.what, [Change(name, plant.keyword, plant.source)], options=COUNTED, is_narrow=True)
+    for name, plant in PLANTS.items()
 }
