@@ -152,7 +152,8 @@ def test_windows_slide_in_the_claim_that_says_so(small_models, capsys):
 
 
 @pytest.mark.slow
-def test_capacities_go_down_to_where_legacy_has_stale_hits(small_models, capsys):
+def test_capacities_go_down_to_where_legacy_has_stale_hits(small_models, monkeypatch, capsys):
+    monkeypatch.setattr(model_claims, "SEARCHES", 2)
     claims.main(["capacities"])
     output = capsys.readouterr().out
     for slots in (32, 16):  # of 8 simulations x 2 environments

@@ -123,7 +123,9 @@ def reasons(tmp_path_factory):
     shutil.copytree(ROOT / "kvcache", folder / "kvcache", ignore=shutil.ignore_patterns("__pycache__"))
     with (folder / "kvcache" / "manager.py").open("a") as file:
         file.write(BROKEN)
-    code, _, found = measure(folder, folder, "(retrieve or replay and new or sliding) and not multitask")
+    code, _, found = measure(
+        folder, folder, "private and (retrieve or replay or sliding) and (cartpole or pong or visual-match)"
+    )
     assert code == 1
     return found
 

@@ -360,8 +360,18 @@ def one_process(name, results):
     results.put(len(history.contents[NODE]))
 
 
-@pytest.mark.parametrize("name", ["new", "new:paged-resident", "legacy"])
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+CACHES_OF_PROCESSES = ["new", "new:paged-resident", "legacy"]
+
+
+# A spawned process imports torch anew: one backend shows that it works, a forked one what each backend does.
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        *(("fork", name) for name in CACHES_OF_PROCESSES),
+        ("spawn", "new"),
+        *(pytest.param("spawn", name, marks=pytest.mark.full) for name in CACHES_OF_PROCESSES[1:]),
+    ],
+)
 @pytest.mark.slow
 def test_processes_with_a_cache_each(name, method):
     context = multiprocessing.get_context(method)

@@ -115,7 +115,7 @@ def any_steps(draw):
 @pytest.mark.slow
 class TestWhateverIsAsked:
     @given(any_steps(), st.sampled_from(["fifo", "lru", "priority", "legacy"]), st.booleans(), st.integers(1, 3))
-    @settings(max_examples=300)
+    @settings(max_examples=150)
     def test_curves_are_what_replays_count(self, steps, policy, of_init, slots):
         pool = "init" if of_init else "recur"
         (row,) = hit_rate_curves(steps, TINY, [slots], [policy], pool=pool)[COUNTS].values.tolist()
@@ -130,7 +130,7 @@ class TestWhateverIsAsked:
         assert row == verified(steps, "new:paged", eviction_strategy=eviction, recur_pool_bytes=budget)
 
     @given(any_steps(), st.sampled_from(["recur", "init"]), st.integers(1, 4))
-    @settings(max_examples=300)
+    @settings(max_examples=150)
     def test_no_line_passes_the_bounds(self, steps, pool, slots):
         lines = hit_rate_curves(steps, TINY, [slots], pool=pool).set_index("policy")
         found = lines["hit"] + lines["context_mismatch"]

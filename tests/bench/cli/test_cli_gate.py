@@ -173,7 +173,7 @@ class TestThresholds:
         edit(repository, THRESHOLDS, '"lower" }', '"down" }')
         commit(repository)
         edit(repository, THRESHOLDS, '"down" }', '"lower" }')
-        result = gate(repository, "--base", "HEAD")
+        result = gate(repository, "--base", "HEAD", "--no-times")
         assert result.exit_code == 0
         assert f"{THRESHOLDS} of the base: metric 'copies'" in result.stderr
         assert "the working tree's limits count, and no meant change as spent" in result.stderr.replace("\n", " ")
