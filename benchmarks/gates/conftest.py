@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
+from gates.import_times import IMPORT_TIMES
 from suite.bridge import put_suite_in_place
 
 PASSES = ("both", "metrics", "times")
@@ -15,6 +18,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="both",
         help="metrics: count and check, and time one call only; times: time, without counting; both (the default)",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before anything imports the library."""
+    if config.getoption("--gate-pass") != "metrics" and "kvcache" not in sys.modules:
+        IMPORT_TIMES.start()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
