@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gates.compiled_parts import compiled_parts
+from gates.import_times import IMPORT_TIMES
 from suite.bridge import put_suite_in_place
 
 PASSES = ("both", "metrics", "times")
@@ -52,6 +54,12 @@ def _named_library(config: pytest.Config) -> Path | None:
         return Path(named)
     folders = (Path(each) for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each)
     return next((each for each in folders if (each / "kvcache").is_dir()), None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before anything imports the library."""
+    if config.getoption("--gate-pass") != "metrics" and "kvcache" not in sys.modules:
+        IMPORT_TIMES.start()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

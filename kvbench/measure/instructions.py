@@ -69,11 +69,10 @@ def build_requests(folder: Path, environment: Mapping[str, str] | None = None) -
     roots = list(found.submodule_search_locations or ()) if found else []
     source, library = folder / "requests.c", folder / "requests.so"
     source.write_text(_REQUESTS)
-    command = ["cc", "-shared", "-fPIC", "-O1", *(f"-I{Path(root) / _HEADER}" for root in roots), "-o", str(library)]
-    done = subprocess.run(
-        [*command, str(source)], capture_output=True, text=True, check=False,
-        env=None if environment is None else dict(environment),
-    )  # fmt: skip
+    folders = [f"-I{Path(root) / _HEADER}" for root in roots]
+    command = ["cc", "-shared", "-fPIC", "-O1", *folders, "-o", str(library), str(source)]
+    own = None if environment is None else dict(environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=own)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
         raise NotCountedError(f"cc could not compile the requests to callgrind: {''.join(lines[:1])}")

@@ -27,7 +27,7 @@ CALLS = {
 RUNS_A_FILE = {("kvbench/record/lightzero_config.py", "runpy.run_path")}
 # Whatever they are called on.
 METHODS = {"read_pickle", "to_pickle", "from_pickle"}
-ALLOWED_PROGRAMS = {"git", "sys.executable"}
+ALLOWED_PROGRAMS = {"git", "sys.executable", "cc"}
 
 
 def tree(path):
@@ -77,7 +77,7 @@ def test_nothing_is_unpickled_run_as_code_or_fetched(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_only_git_and_this_python_are_run(path):
+def test_only_git_the_compiler_and_this_python_are_run(path):
     for name, call in calls(path):
         if name in ("subprocess.run", "subprocess.Popen", "subprocess.check_output", "subprocess.call"):
             first = call.args[0]
