@@ -4,7 +4,9 @@ import subprocess
 import sys
 
 import pytest
+from asv_files import write_results
 from click.testing import CliRunner
+from git_history import make_history
 
 from kvbench.cli import main
 from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
@@ -107,3 +109,50 @@ def test_the_command_line_starts_without_the_reports_libraries():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+STEP = [1.0] * 4 + [3.0] * 4
+
+
+def history_of(folder, values, unit="%"):
+    """Eight commits, of which the last five are new, and results of them."""
+    repository, names = make_history(folder / "repository", [f"subject {place}" for place in range(8)], tag=2)
+    write_results(folder / "results", {("x.track_it", "new"): values}, commits=names, units={"x.track_it": unit})
+    return ["--results", folder / "results", "--repository", repository, "--output", folder / "html"], names
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        (STEP, 3),
+        ([1.0] * 8, 0),
+        ([3.0] * 4 + [1.0] * 4, 0),  # for the better
+        ([1.0] * 2 + [3.0] * 6, 0),  # as old as the tag
+        ([1.0] * 4 + [3.0] * 2 + [1.0] * 2, 0),  # mended since
+        ([1.0] * 4 + [None] * 4, 3),  # fails
+        ([1.0] * 4 + [float("nan")] * 4, 3),  # skipped
+    ],
+)
+def test_a_new_regression_fails_on_request(tmp_path, values, code):
+    arguments, _ = history_of(tmp_path, values)
+    assert invoke(*arguments).exit_code == 0
+    result = invoke(*arguments, "--fail-on-new")
+    assert result.exit_code == code, result.output
+    assert (tmp_path / "html" / "regressions.html").exists()
+
+
+def test_it_says_which_commit_which_metric_and_how_much(tmp_path):
+    arguments, names = history_of(tmp_path, STEP)
+    result = invoke(*arguments, "--fail-on-new", "--summary", tmp_path / "summary.md")
+    text = (tmp_path / "summary.md").read_text()
+    for each in (names[4][:8], "x.it", "backend=new", "+200.0 %", "1 to 3 %", "subject 4", "1 new regression since v1"):
+        assert each in result.stdout
+        assert each in text
+    assert text.startswith("## 1 new regression")
+    assert "| commit | metric |" in text
+
+
+def test_without_a_history_nothing_can_be_new(trace, tmp_path):
+    result = invoke("--trace", trace, "--output", tmp_path / "html", "--fail-on-new")
+    assert result.exit_code == 2
+    assert "give --results as well" in result.stderr

@@ -14,7 +14,7 @@ NAN = math.nan
 def measured_changes(series, paces, controls=()):
     """Of series of one family."""
     given = zip(series, paces, controls or [None] * len(series), strict=True)
-    return changes_of([Measured(*each) for each in given])
+    return changes_of([Measured(*each) for each in given])[0]
 
 
 def positions(found):
