@@ -148,9 +148,6 @@ def stickiness_of(series: Sequence[np.ndarray]) -> Stickiness:
     if min(map(len, squares)) < _FEWEST_PAIRS:
         return Stickiness()
     seen = np.array([float(each.mean()) for each in squares])
-    error = 2 * seen[0] * math.sqrt(2 / len(squares[0]))
-    if seen[1:].mean() - seen[0] < error:
-        return Stickiness()
     seen /= seen[0]
     far = np.arange(1, _FARTHEST + 1)
     fits = [
