@@ -16,7 +16,7 @@ from kvbench.judge.segments import FEWEST_VALUES, LEVEL, Segments
 __all__ = ["FEWEST_VALUES", "FIRST_LEVEL", "LEVEL", "Change", "Measured", "exact_changes", "measured_changes"]
 
 # The first of a history has to be surer than others: with none, there shall be none.
-FIRST_LEVEL = 0.005
+FIRST_LEVEL = 0.001
 
 
 @dataclass(frozen=True)

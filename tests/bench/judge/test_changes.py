@@ -58,7 +58,7 @@ class TestMeasured:
             judged = positions(measured_changes(series, [None] * 50))
             found += judged[7] == [commits // 2]
             assert all(not changes for place, changes in enumerate(judged) if place != 7)
-        assert found >= 8
+        assert found >= (9 if commits > 6 else 7)  # three values on either side are few
 
     def test_an_outlier_is_no_change(self):
         series = np.full(30, 100.0)
