@@ -196,7 +196,8 @@ def _drawn_at(rng: np.random.Generator, commits: int) -> np.ndarray:
 def _series(family: str, cell: str, backend: str, values: np.ndarray) -> Series:
     params = {"cell": cell, "backend": backend if backend == CONTROL else f"new:{backend}"}
     text = ", ".join(f"{name}={value}" for name, value in params.items())
-    return Series(MACHINE, f"suite.track_{family}_time", text, "us", values, np.zeros(len(values), dtype=bool), params)
+    none = np.zeros(len(values), dtype=bool)
+    return Series(MACHINE, f"suite.track_{family}_time", text, "us", values, none, none, params)
 
 
 Judge = Callable[[Synthetic], list[Told]]

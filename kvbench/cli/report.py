@@ -10,13 +10,13 @@ from typing import Any
 import click
 
 from kvbench.cli.console import say
-from kvbench.cli.options import FILE
-from kvbench.files import whole_or_absent
-from kvbench.text import clean, clean_lines
+from kvbench.files import append_whole
+from kvbench.text import clean
 
 __all__ = ["report"]
 
-EXIT_NEW = 3
+EXIT_NEW = 3  # with --fail-on-new; 1 and 2 are faults
+
 _FILE = click.Path(path_type=Path)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -48,34 +48,52 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     show_default=False,
     help="What counts as new: after a tag or commit, or the last N commits.  [default: the last tag, else 10]",
 )
+@click.option("--fail-on-new", is_flag=True, help="Exit with 3 where a regression is new; lists them.")
+@click.option("--summary", type=_FILE, help="Append new regressions here, as Markdown.")
 @click.option("--histories", type=click.IntRange(0, 10**9), help="Most figures of histories, change points first.")
-@click.option("--fail-on-new", is_flag=True, help="Exit with code 3 when something new is worse.")
-@click.option("--alarm", type=FILE, help="Write what is new and worse here, as Markdown: nothing where nothing is.")
 @click.option("--command", help="What a reader would repeat, where it is not this command line.")
+@click.pass_context
 def report(
-    output: Path, histories: int | None, fail_on_new: bool, alarm: Path | None, command: str | None, **inputs: Any
+    context: click.Context,
+    /,
+    output: Path,
+    fail_on_new: bool,
+    summary: Path | None,
+    histories: int | None,
+    command: str | None,
+    **inputs: Any,
 ) -> None:
     """Make HTML pages of measurements; they need no network and no server.
 
     There is a front page, and pages of regressions, of backends, of each trace, of each comparison of training runs and
     of each card.
+
+    Exit code with --fail-on-new: 0 no regression is new, 3 one is and still stands, or a benchmark has newly no values;
+    1 the report could not be made.
     """
     from kvbench.report import MOST_HISTORIES, Inputs, build_report
+    from kvbench.report.alarm import Alarm, alarm_lines, alarm_markdown
 
     if not any(inputs[each] for each in inputs if each not in ("repository", "since")):
         kinds = "--results, --replay, --benchmark, --trace, --profile, --training, --search or --gpu"
         raise click.UsageError(f"nothing to report: give {kinds}")
+    if (fail_on_new or summary) and not inputs["results"]:
+        raise click.UsageError("--fail-on-new and --summary are about a history: give --results as well")
     given = Inputs(
         **inputs,
         histories=MOST_HISTORIES if histories is None else histories,
         command=command or shlex.join(["kvbench", *sys.argv[1:]]),
     )
-    found: list[str] = []
-    pages = build_report(given, output, lambda what: say(f"{what} ..."), say, found.append)
+    found: list[Alarm] = []
+
+    def alarm(alarms: list[Alarm], described: str) -> None:
+        found.extend(alarms)
+        for line in alarm_lines(alarms, described) if fail_on_new else ():
+            click.echo(clean(line))
+        if summary is not None:
+            append_whole(summary, alarm_markdown(alarms, described))
+
+    pages = build_report(given, output, lambda what: say(f"{what} ..."), say, alarm)
     click.echo(clean(f"{pages[0]}: {len(pages)} pages"))
-    if alarm is not None:
-        with whole_or_absent(alarm) as beside:
-            beside.write_text("".join(found))
-    if fail_on_new and any(found):
-        click.echo(clean_lines(found[0]))
-        raise SystemExit(EXIT_NEW)
+    if found and fail_on_new:
+        context.exit(EXIT_NEW)

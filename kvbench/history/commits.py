@@ -57,6 +57,13 @@ class Commits:
         place = self.places.get(name)
         return None if place is None else len(self.known) - 1 - place
 
+    def after(self, previous: str, name: str) -> tuple[str, ...]:
+        """Commits after one up to another, which is the last of them; that one alone where one is not known."""
+        first, last = self.places.get(previous), self.places.get(name)
+        if first is None or last is None or first >= last:
+            return (name,)
+        return tuple(commit.name for commit in self.known[first + 1 : last + 1])
+
     def is_new(self, name: str) -> bool:
         """Whether a commit counts as new; one that is not in the repository does not."""
         return name in self.new

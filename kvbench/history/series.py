@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from kvbench.history.commits import Commits
-from kvbench.results.asv import load_results
+from kvbench.results.asv import load_results, load_undescribed
 from kvbench.results.decode import LeftOut
 from kvbench.text import seconds_of
 
@@ -31,7 +31,8 @@ class Series:
     """One metric of one cell on one machine, commit by commit.
 
     Names are as asv has them; ``params`` is ``name=value, ...``, and ``cell`` has the values by name. There is a value
-    for each of the history's commits of that machine, NaN where nothing was measured; ``failed`` says which failed.
+    for each of the history's commits of that machine, NaN where nothing was measured; ``failed`` says which failed, and
+    ``skipped`` which asv skipped.
     """
 
     machine: str
@@ -40,6 +41,7 @@ class Series:
     unit: str
     values: np.ndarray
     failed: np.ndarray
+    skipped: np.ndarray
     cell: dict[str, str]
 
     @property
@@ -95,6 +97,8 @@ class History:
         dates: of commits.
         skipped: numbers of values that asv skipped, by machine, benchmark and device.
         is_empty: whether results were read and there were none.
+        undescribed: benchmarks that have results and are no longer in ``benchmarks.json``: machine, name and the last
+            commit that has them.
     """
 
     commits: dict[str, list[str]] = field(default_factory=dict)
@@ -102,6 +106,7 @@ class History:
     series: tuple[Series, ...] = ()
     skipped: tuple[tuple[str, str, str, int], ...] = ()
     is_empty: bool = False
+    undescribed: tuple[tuple[str, str, str], ...] = ()
 
     def cells(self, machine: str, benchmark: str) -> dict[str, dict[str, str]]:
         """Parameters of a benchmark on a machine, by their text."""
@@ -136,7 +141,12 @@ def read_history(folder: str | Path, commits: Commits, left_out: LeftOut | None 
         str(machine): sorted(rows["commit"].unique(), key=order.__getitem__)
         for machine, rows in frame.groupby("machine", sort=True)
     }
-    return History(machines, dates, tuple(_series(frame, machines)), tuple(_skipped(frame)), frame.empty)
+    undescribed = tuple(
+        (machine, benchmark, max((each for each in names if each in order), key=order.__getitem__))
+        for (machine, benchmark), names in load_undescribed(folder, left_out).items()
+        if order.keys() & names
+    )
+    return History(machines, dates, tuple(_series(frame, machines)), tuple(_skipped(frame)), frame.empty, undescribed)
 
 
 def _order(dates: dict[str, pd.Timestamp], commits: Commits) -> dict[str, int]:
@@ -157,14 +167,15 @@ def _series(frame: pd.DataFrame, machines: dict[str, list[str]]) -> Iterator[Ser
     rows = frame.groupby(own, sort=False).ngroup().to_numpy()
     columns = np.array([places[each] for each in zip(frame["machine"], frame["commit"], strict=True)], dtype=int)
     values = np.full((len(keys), max(map(len, machines.values()), default=0)), np.nan)
-    failed = np.zeros(values.shape, dtype=bool)
+    failed, skipped = np.zeros(values.shape, dtype=bool), np.zeros(values.shape, dtype=bool)
     values[rows, columns] = frame["value"]
     failed[rows, columns] = frame["state"] == "failed"
-    for key, one, failures in zip(keys.to_dict("records"), values, failed, strict=True):
+    skipped[rows, columns] = frame["state"] == "skipped"
+    for key, one, failures, skips in zip(keys.to_dict("records"), values, failed, skipped, strict=True):
         if failures.any() or not np.isnan(one).all():
             number = len(machines[key["machine"]])
             key["cell"] = dict(key["cell"])
-            yield Series(**key, values=one[:number], failed=failures[:number])
+            yield Series(**key, values=one[:number], failed=failures[:number], skipped=skips[:number])
 
 
 def _skipped(frame: pd.DataFrame) -> list[tuple[str, str, str, int]]:

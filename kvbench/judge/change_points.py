@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from kvbench.history.commits import Commits
 from kvbench.history.series import CONTROL, RATIO, History, Series
-from kvbench.judge.changes import Change, Measured, exact_changes, measured_changes
+from kvbench.judge.changes import FIRST_LEVEL, Change, Measured, exact_changes, measured_changes
+from kvbench.judge.lost import Lost, find_lost
 from kvbench.judge.pace import machine_pace
-from kvbench.judge.verdict import Verdict, verdict_of_change
+from kvbench.judge.smallest import SmallestStep, smallest_steps
+from kvbench.judge.verdict import SMALLEST_EFFECT, Verdict, verdict_of_change
 
 __all__ = ["ChangePoint", "Judgement", "judge_history"]
 
@@ -24,9 +26,11 @@ _SUREST = 99.99
 class ChangePoint:
     """One change of one metric, and where it came from.
 
-    ``commit`` is the first one measured after the change, and ``previous`` the last one before it. Any of the commits
-    ``between`` may have changed it: none of them was measured. Where the repository does not know a commit, ``between``
-    is None, and ``author`` and ``subject`` are empty. ``is_new``: the report calls ``commit`` new.
+    ``commit`` is the first one measured after the change, and ``previous`` the last one before it: on this machine, or
+    on another that shows the same change and measured more commits. Any of the commits ``between`` may have changed it:
+    none of them was measured. Where the repository does not know a commit, ``between`` is None, and ``author`` and
+    ``subject`` are empty. ``is_new``: the report calls one of these commits new. ``stands``: no later change of the
+    series takes it back.
     """
 
     series: Series
@@ -37,6 +41,12 @@ class ChangePoint:
     author: str
     subject: str
     is_new: bool
+    stands: bool = True
+
+    @property
+    def where(self) -> str:
+        """The commit, or the range of commits that may have done it, as git writes one."""
+        return f"{self.previous[:8]}..{self.commit[:8]}" if self.between else self.commit[:8]
 
     @property
     def verdict(self) -> Verdict:
@@ -60,11 +70,16 @@ class ChangePoint:
 class Judgement:
     """What a history shows: change points, the worst first; of those for the worse, the ones from zero before others.
 
+    ``lost`` are benchmarks that have no values any more. ``smallest`` has by ``Series.family`` the smallest steps
+    of times that could have been found, legacy's own not among them.
+
     ``pace`` is how slow each machine was at each of its commits, as a factor on its usual time. NaN where that is not
     known; machines of which nothing is known are left out.
     """
 
     change_points: list[ChangePoint] = field(default_factory=list)
+    lost: list[Lost] = field(default_factory=list)
+    smallest: dict[tuple[str, str, str], SmallestStep] = field(default_factory=dict)
     pace: dict[str, np.ndarray] = field(default_factory=dict)
 
     def judged(self, series: Series) -> np.ndarray:
@@ -76,13 +91,15 @@ class Judgement:
 def judge_history(history: History, commits: Commits) -> Judgement:
     """Find each machine's pace and every change point."""
     pace = {machine: found for machine in history.commits if (found := _pace(history, machine)) is not None}
+    changed, smallest = _changes(history.series, pace)
     points = [
-        _change_point(series, change, history.commits[series.machine], commits)
-        for series, changes in _changes(history.series, pace)
-        for change in changes
+        _change_point(series, changes[place:], history.commits[series.machine], commits)
+        for series, changes in changed
+        for place in range(len(changes))
     ]
+    points = _narrowed(points, commits)
     points.sort(key=lambda point: (_ORDER.index(point.verdict), -_distance(point.change.ratio)))
-    return Judgement(points, pace)
+    return Judgement(points, find_lost(history, commits), smallest, pace)
 
 
 def _pace(history: History, machine: str) -> np.ndarray | None:
@@ -90,9 +107,12 @@ def _pace(history: History, machine: str) -> np.ndarray | None:
     return machine_pace(np.array(controls)) if controls else None
 
 
-def _changes(series: Sequence[Series], pace: dict[str, np.ndarray]) -> list[tuple[Series, list[Change]]]:
+def _changes(
+    series: Sequence[Series], pace: dict[str, np.ndarray]
+) -> tuple[list[tuple[Series, list[Change]]], dict[tuple[str, str, str], SmallestStep]]:
     controls = {_beside(each): each.values for each in series if each.is_control and each.param("backend") == CONTROL}
-    measured = [
+    measured = [each for each in series if not each.is_exact]
+    given = [
         Measured(
             each.values,
             # A ratio of two things measured in turns has had the machine's pace taken out already; only times have it.
@@ -102,11 +122,15 @@ def _changes(series: Sequence[Series], pace: dict[str, np.ndarray]) -> list[tupl
             cell=None if each.is_control else _beside(each),
             is_ratio=each.unit == RATIO,
         )
-        for each in series
-        if not each.is_exact
+        for each in measured
     ]
-    judged = iter(measured_changes(measured))
-    return [(each, exact_changes(each.values) if each.is_exact else next(judged)) for each in series]
+    found, segments = measured_changes(given)
+    kept = [place for place, each in enumerate(measured) if not each.is_control]
+    smallest = smallest_steps(
+        [measured[place].family for place in kept], [segments[place] for place in kept], FIRST_LEVEL
+    )
+    judged = iter(found)
+    return [(each, exact_changes(each.values) if each.is_exact else next(judged)) for each in series], smallest
 
 
 def _beside(series: Series) -> tuple[str, str, str]:
@@ -118,11 +142,63 @@ def _distance(ratio: float) -> float:
     return abs(math.log(ratio)) if ratio > 0 else math.inf
 
 
-def _change_point(series: Series, change: Change, measured: Sequence[str], commits: Commits) -> ChangePoint:
-    name = measured[change.position]
+def _change_point(series: Series, changes: Sequence[Change], measured: Sequence[str], commits: Commits) -> ChangePoint:
+    """Of the first of a series' last changes."""
+    change = changes[0]
     previous = measured[int(np.flatnonzero(~np.isnan(series.values[: change.position]))[-1])]
+    return _at(
+        ChangePoint(series, change, "", "", None, "", "", False, _stands(changes)),
+        previous,
+        measured[change.position],
+        commits,
+    )
+
+
+def _at(point: ChangePoint, previous: str, name: str, commits: Commits) -> ChangePoint:
+    """The change point, put between two commits."""
     known = commits.find(name)
     places = commits.places
     between = places[name] - places[previous] - 1 if name in places and previous in places else None
     author, subject = (known.author, known.subject) if known else ("", "")
-    return ChangePoint(series, change, name, previous, between, author, subject, commits.is_new(name))
+    is_new = any(map(commits.is_new, commits.after(previous, name)))
+    return replace(
+        point, commit=name, previous=previous, between=between, author=author, subject=subject, is_new=is_new
+    )
+
+
+def _stands(changes: Sequence[Change]) -> bool:
+    """Whether of the first change something is left after the others."""
+    first = changes[0].ratio
+    if not math.isfinite(first) or not first:
+        return bool(changes[-1].after != changes[0].before)
+    left = math.prod(each.ratio for each in changes)
+    least = 1.0 if changes[0].certainty == 1 else 1 + SMALLEST_EFFECT
+    return left > least if first > 1 else left < 1 / least
+
+
+def _narrowed(points: Sequence[ChangePoint], commits: Commits) -> list[ChangePoint]:
+    """The change points, each between the commits that all machines which show it leave for it.
+
+    A machine that measures few commits tells of the first that it measured after a change. Another may know better.
+    """
+    alike: dict[tuple[str, str, bool], list[ChangePoint]] = {}
+    for point in points:
+        alike.setdefault((point.series.benchmark, point.series.params, point.change.ratio > 1), []).append(point)
+    return [
+        _closest(point, alike[point.series.benchmark, point.series.params, point.change.ratio > 1], commits)
+        for point in points
+    ]
+
+
+def _closest(point: ChangePoint, alike: Sequence[ChangePoint], commits: Commits) -> ChangePoint:
+    if not point.between:
+        return point
+    places = commits.places
+    first, last = places[point.previous], places[point.commit]
+    for other in alike:
+        if other.between is None or other.series.machine == point.series.machine:
+            continue
+        begin, end = places[other.previous], places[other.commit]
+        if begin < last and end > first:  # they have a commit in common
+            first, last = max(first, begin), min(last, end)
+    return _at(point, commits.known[first].name, commits.known[last].name, commits)

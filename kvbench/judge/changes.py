@@ -16,7 +16,7 @@ from kvbench.judge.segments import FEWEST_VALUES, LEVEL, Segments
 __all__ = ["FEWEST_VALUES", "FIRST_LEVEL", "LEVEL", "Change", "Measured", "exact_changes", "measured_changes"]
 
 # The first of a history has to be surer than others: with none, there shall be none.
-FIRST_LEVEL = 0.005
+FIRST_LEVEL = 0.001
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ def exact_changes(values: Iterable[float]) -> list[Change]:
     ]
 
 
-def measured_changes(series: Sequence[Measured]) -> list[list[Change]]:
-    """The changes of each of several series of times.
+def measured_changes(series: Sequence[Measured]) -> tuple[list[list[Change]], list[Segments]]:
+    """The changes of each of several series of times, and the segments that show how each scatters.
 
     All series are judged together: the share of false ones among those reported is at most ``LEVEL`` (Benjamini and
     Hochberg's control, ``scipy.stats.false_discovery_control``), and in a history without changes the probability of
@@ -69,7 +69,7 @@ def measured_changes(series: Sequence[Measured]) -> list[list[Change]]:
         second = _judge(segments_of(kinds, finer), share)
     for judged in (first, second):
         _align([family for _, family in kinds], judged)
-    return [_changes(*each) for each in zip(series, first, second, strict=True)]
+    return [_changes(*each) for each in zip(series, first, second, strict=True)], second
 
 
 def _align(families: Sequence[Hashable], judged: Sequence[Segments]) -> None:

@@ -74,6 +74,11 @@ class Segments:
                 pass
 
     @property
+    def spread(self) -> float:
+        """Of one value beside its segment's level."""
+        return self.noise.spread(*(self._squares() if self.bounds else (0.0, 0.0)))[0]
+
+    @property
     def triples(self) -> list[tuple[int, int, int]]:
         """Of each place between two segments: where the first begins, the place, where the second ends."""
         return list(zip(self.bounds, self.bounds[1:], self.bounds[2:], strict=False))

@@ -136,7 +136,8 @@ def stickiness_of(series: Sequence[np.ndarray]) -> Stickiness:
 
     Each series counts by its own spread. What its length explains is no stickiness.
     """
-    scaled = [each / spread for each in series if (spread := rough_spread(each)) > 0]
+    known = [each - np.nanmedian(each) for each in series if not np.isnan(each).all()]
+    scaled = [each / spread for each in known if (spread := normal_deviation(each[~np.isnan(each)])) > 0]
     if len(scaled) < FEWEST_SERIES:
         return Stickiness()
     apart = [
@@ -147,9 +148,6 @@ def stickiness_of(series: Sequence[np.ndarray]) -> Stickiness:
     if min(map(len, squares)) < _FEWEST_PAIRS:
         return Stickiness()
     seen = np.array([float(each.mean()) for each in squares])
-    error = 2 * seen[0] * math.sqrt(2 / len(squares[0]))
-    if seen[1:].mean() - seen[0] < error:
-        return Stickiness()
     seen /= seen[0]
     far = np.arange(1, _FARTHEST + 1)
     fits = [

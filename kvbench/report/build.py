@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 from kvbench.capacity.bounds import Future
@@ -14,7 +15,7 @@ from kvbench.history.commits import read_commits
 from kvbench.history.series import History, read_history
 from kvbench.judge.change_points import Judgement, judge_history
 from kvbench.report import backends, capacities, comparisons, costs, front, regressions, trace_pages
-from kvbench.report.alarm import alarm_text
+from kvbench.report.alarm import Alarm, find_alarms
 from kvbench.report.gpu import Gpu, read_gpu
 from kvbench.report.input_files import read_benchmarks, read_replays
 from kvbench.report.panels import Panel
@@ -86,7 +87,7 @@ def build_report(
     output: Path,
     progress: Progress = lambda what: None,
     warn: Callable[[str], None] = lambda line: None,
-    alarm: Callable[[str], None] = lambda text: None,
+    alarm: Callable[[list[Alarm], str], None] = lambda alarms, described: None,
 ) -> list[Path]:
     """Read all inputs, then write the pages.
 
@@ -95,7 +96,7 @@ def build_report(
         output: folder of the pages; pages of an earlier report in it are replaced.
         progress: called with what is being done.
         warn: called with a line for each file of which something was left out, since it did not fit.
-        alarm: called with what is new and worse in the history, as Markdown; empty where nothing is.
+        alarm: called with the regressions that are new, and which commits count as new.
 
     Returns:
         The pages, the front page first.
@@ -109,9 +110,9 @@ def build_report(
     for line in report.left_out.lines:
         warn(line)
     with report.site.writing():
-        judgement = report.write()
+        report.write()
     pages = [output / name for name in report.site.finish()]
-    alarm(alarm_text(judgement.change_points, report.commits.described))
+    alarm(find_alarms(report.judgement), report.commits.described)
     return pages
 
 
@@ -155,8 +156,11 @@ class _Report:
         self.site = Site(output, "kvbench report", f"Made by: {self.command}; kvcache {__version__}, {made}")
         self.site.check()
 
-    def write(self) -> Judgement:
-        """Write all pages; what the history shows."""
+    @cached_property
+    def judgement(self) -> Judgement:
+        return judge_history(self.history, self.commits)
+
+    def write(self) -> None:
         traces = {f"{file_name('trace', each.path.stem, beside=each.sha256)}.html": each for each in self.traces}
         self.site.navigation += [
             PageLink(FRONT, "Report"),
@@ -165,8 +169,8 @@ class _Report:
             *(PageLink(file, each.name) for file, each in traces.items()),
             *(PageLink(file, each.title) for file, each in self._whole_pages()),
         ]
-        judgement = judge_history(self.history, self.commits)
         self.progress("regressions")
+        judgement = self.judgement
         pages = regressions.write_pages(
             self.site, self.history, self.commits, judgement, self.inputs.histories, self.command
         )
@@ -180,7 +184,6 @@ class _Report:
             self.site.pages(Path(file).stem, each.title, each.groups(), each.lead)
         self.progress("front page")
         self._front(judgement, pages)
-        return judgement
 
     def _whole_pages(self) -> list[tuple[str, Training | Gpu]]:
         """Files that are a page each, by its name."""

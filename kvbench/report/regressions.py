@@ -10,6 +10,8 @@ from kvbench.history.commits import Commits
 from kvbench.history.series import History
 from kvbench.judge.change_points import ChangePoint, Judgement
 from kvbench.judge.changes import FEWEST_VALUES, FIRST_LEVEL, LEVEL
+from kvbench.judge.lost import Lost
+from kvbench.judge.smallest import POWER
 from kvbench.judge.verdict import SMALLEST_EFFECT, Verdict
 from kvbench.report.history_figures import history_name, history_panels, pace_panel
 from kvbench.report.panels import Cell, Link, Panel, Table
@@ -60,6 +62,10 @@ def write_pages(
             groups.append(Group(_TITLES[verdict], [_change_panel(verdict, change_table(found, where), command)]))
         elif verdict in _ALWAYS:
             groups.append(Group(_TITLES[verdict], note="None."))
+    if judgement.lost:
+        groups.append(Group("Benchmarks without values", [_lost_panel(judgement.lost, command)]))
+    if judgement.smallest:
+        groups.append(Group("What could have been found", [_smallest_panel(judgement, command)]))
     paces = [pace_panel(machine, history.commits[machine], pace) for machine, pace in judgement.pace.items()]
     groups.append(Group("Machines", paces))
     summary = (
@@ -92,6 +98,35 @@ def _method(history: History, judgement: Judgement) -> list[str]:
     return [*found, "A slow drift shows as change points, too.", "Lower is better in all that the suite measures."]
 
 
+def _lost_panel(lost: Sequence[Lost], command: str) -> Panel:
+    rows: list[list[Cell]] = [
+        [each.state, each.benchmark, each.params, each.number, each.commit[:8], each.previous[:8], each.machine]
+        for each in lost
+    ]
+    headings = ("what", "metric", "parameters", "series", "commit", "measured before at", "machine")
+    return Panel(
+        "lost", "Benchmarks that fail, are skipped or are gone", Table(headings, rows), command=command, open=True
+    )
+
+
+def _smallest_panel(judgement: Judgement, command: str) -> Panel:
+    """Families of times, the least sensitive first."""
+    rows: list[list[Cell]] = []
+    families = sorted(judgement.smallest.items(), key=lambda each: -each[1].spread)
+    for (machine, benchmark, operation), step in families:
+        sizes = [None if each is None else 100 * each for each in (step.middle, step.latest)]
+        metric = ", ".join(part for part in (benchmark, operation) if part)
+        rows.append([metric, step.series, step.commits, 100 * step.spread, *sizes, machine])
+    headings = (
+        "metric", "series", "commits", "spread, %", "smallest step in the middle, %",
+        f"in the last {FEWEST_VALUES} commits, %", "machine",
+    )  # fmt: skip
+    about = f"A step of this size, the only one of the history, is found with a probability of {POWER:.0%}."
+    return Panel(
+        "smallest-steps", "Smallest steps that could have been found", Table(headings, rows), about, command, open=True
+    )
+
+
 def change_table(points: Sequence[ChangePoint], pages: dict[str, str]) -> Table:
     """Change points as rows; ``pages`` has the address of each history, by ``history_name``."""
     rows: list[list[Cell]] = []
@@ -101,7 +136,7 @@ def change_table(points: Sequence[ChangePoint], pages: dict[str, str]) -> Table:
         metric = Link(series.metric, page) if page else series.metric
         rows.append(
             [
-                point.verdict, point.percent, point.certainty, metric, series.params, point.commit[:8], point.subject,
+                point.verdict, point.percent, point.certainty, metric, series.params, point.where, point.subject,
                 change.before, change.after, series.unit, point.author, series.machine, point.previous[:8],
                 point.between,
             ]

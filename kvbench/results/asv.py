@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 from kvbench.parse import parse_json
 from kvbench.results.decode import LeftOut, ResultsError, convert, read_json
 
-__all__ = ["COLUMNS", "DURATION_COLUMNS", "load_durations", "load_machines", "load_results"]
+__all__ = ["COLUMNS", "DURATION_COLUMNS", "load_durations", "load_machines", "load_results", "load_undescribed"]
 
 COLUMNS = ("machine", "environment", "commit", "date", "benchmark", "params", "value", "unit", "state", "cell")
 DURATION_COLUMNS = ("machine", "commit", "date", "build", "benchmarks")
@@ -137,6 +137,22 @@ def load_machines(folder: str | Path, left_out: LeftOut | None = None) -> dict[s
         machine: {name: str(value) for name, value in params.items() if name != "machine"}
         for machine, params in sorted(last.items())
     }
+
+
+def load_undescribed(folder: str | Path, left_out: LeftOut | None = None) -> dict[tuple[str, str], set[str]]:
+    """Commits with results of benchmarks that ``benchmarks.json`` does not describe, by machine and benchmark: they are
+    gone from the suite, or have other names.
+
+    Raises:
+        ResultsError: as in ``load_results``.
+    """
+    left_out = LeftOut() if left_out is None else left_out
+    described = _benchmarks(Path(folder) / "benchmarks.json", left_out)
+    found: dict[tuple[str, str], set[str]] = {}
+    for file in _files(Path(folder), left_out):
+        for name in file.content.results.keys() - described.keys():
+            found.setdefault((file.machine, name), set()).add(file.content.commit_hash)
+    return found
 
 
 def _check(found: list[Any], left_out: LeftOut, with_warnings: bool) -> None:

@@ -111,35 +111,48 @@ def test_the_command_line_starts_without_the_reports_libraries():
     assert done.stdout.strip() == "[]"
 
 
-class TestAlarm:
-    """What is new and worse is written down, and fails on request."""
+STEP = [1.0] * 4 + [3.0] * 4
 
-    NEW = 3
 
-    def alarm(self, folder, values, *options):
-        repository, names = make_history(folder / "repository", [f"change {number}" for number in range(4)])
-        cells = {("operations.Operations.track_tensor_operations", "new"): values}
-        units = {"operations.Operations.track_tensor_operations": "operations per call"}
-        results = write_results(folder / "results", cells, commits=names, units=units, machine="github")
-        given = ["--results", results, "--repository", repository, "--since", "2", "--output", folder / "html"]
-        result = invoke(*given, "--histories", "0", "--alarm", folder / "alarm.md", *options)
-        return result, (folder / "alarm.md").read_text(), names
+def history_of(folder, values, unit="%"):
+    """Eight commits, of which the last five are new, and results of them."""
+    repository, names = make_history(folder / "repository", [f"subject {place}" for place in range(8)], tag=2)
+    write_results(folder / "results", {("x.track_it", "new"): values}, commits=names, units={"x.track_it": unit})
+    return ["--results", folder / "results", "--repository", repository, "--output", folder / "html"], names
 
-    def test_what_is_new_and_worse(self, tmp_path):
-        result, text, names = self.alarm(tmp_path, [4.0, 4.0, 4.0, 5.0], "--fail-on-new")
-        assert result.exit_code == self.NEW
-        assert text.splitlines()[0] == "### 1 commit made something worse, in the last 2 commits"
-        assert f"- **{names[3][:8]}** change 3 (somebody): 1 metric" in text
-        assert "+25.0 % (4 to 5 operations per call)" in text
-        assert text in result.stdout
-        assert (tmp_path / "html" / "index.html").exists()
 
-    @pytest.mark.parametrize("values", [[4.0, 5.0, 5.0, 5.0], [4.0, 4.0, 4.0, 3.0], [4.0] * 4], ids=str)
-    def test_what_is_old_or_better_is_no_alarm(self, tmp_path, values):
-        result, text, _ = self.alarm(tmp_path, values, "--fail-on-new")
-        assert (result.exit_code, text) == (0, "")
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        (STEP, 3),
+        ([1.0] * 8, 0),
+        ([3.0] * 4 + [1.0] * 4, 0),  # for the better
+        ([1.0] * 2 + [3.0] * 6, 0),  # as old as the tag
+        ([1.0] * 4 + [3.0] * 2 + [1.0] * 2, 0),  # mended since
+        ([1.0] * 4 + [None] * 4, 3),  # fails
+        ([1.0] * 4 + [float("nan")] * 4, 3),  # skipped
+    ],
+)
+def test_a_new_regression_fails_on_request(tmp_path, values, code):
+    arguments, _ = history_of(tmp_path, values)
+    assert invoke(*arguments).exit_code == 0
+    result = invoke(*arguments, "--fail-on-new")
+    assert result.exit_code == code, result.output
+    assert (tmp_path / "html" / "regressions.html").exists()
 
-    def test_nobody_asked_to_fail(self, tmp_path):
-        result, text, _ = self.alarm(tmp_path, [4.0, 4.0, 4.0, 5.0])
-        assert result.exit_code == 0
-        assert text
+
+def test_it_says_which_commit_which_metric_and_how_much(tmp_path):
+    arguments, names = history_of(tmp_path, STEP)
+    result = invoke(*arguments, "--fail-on-new", "--summary", tmp_path / "summary.md")
+    text = (tmp_path / "summary.md").read_text()
+    for each in (names[4][:8], "x.it", "backend=new", "+200.0 %", "1 to 3 %", "subject 4", "1 new regression since v1"):
+        assert each in result.stdout
+        assert each in text
+    assert text.startswith("## 1 new regression")
+    assert "| commit | metric |" in text
+
+
+def test_without_a_history_nothing_can_be_new(trace, tmp_path):
+    result = invoke("--trace", trace, "--output", tmp_path / "html", "--fail-on-new")
+    assert result.exit_code == 2
+    assert "give --results as well" in result.stderr

@@ -14,7 +14,7 @@ NAN = math.nan
 def measured_changes(series, paces, controls=()):
     """Of series of one family."""
     given = zip(series, paces, controls or [None] * len(series), strict=True)
-    return changes_of([Measured(*each) for each in given])
+    return changes_of([Measured(*each) for each in given])[0]
 
 
 def positions(found):
@@ -58,7 +58,7 @@ class TestMeasured:
             judged = positions(measured_changes(series, [None] * 50))
             found += judged[7] == [commits // 2]
             assert all(not changes for place, changes in enumerate(judged) if place != 7)
-        assert found >= 8
+        assert found >= (9 if commits > 6 else 7)  # three values on either side are few
 
     def test_an_outlier_is_no_change(self):
         series = np.full(30, 100.0)
