@@ -10,13 +10,10 @@ from typing import Any
 import click
 
 from kvbench.cli.console import say
-from kvbench.cli.options import FILE
-from kvbench.files import whole_or_absent
-from kvbench.text import clean, clean_lines
+from kvbench.text import clean
 
 __all__ = ["report"]
 
-EXIT_NEW = 3
 _FILE = click.Path(path_type=Path)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -49,12 +46,8 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     help="What counts as new: after a tag or commit, or the last N commits.  [default: the last tag, else 10]",
 )
 @click.option("--histories", type=click.IntRange(0, 10**9), help="Most figures of histories, change points first.")
-@click.option("--fail-on-new", is_flag=True, help="Exit with code 3 when something new is worse.")
-@click.option("--alarm", type=FILE, help="Write what is new and worse here, as Markdown: nothing where nothing is.")
 @click.option("--command", help="What a reader would repeat, where it is not this command line.")
-def report(
-    output: Path, histories: int | None, fail_on_new: bool, alarm: Path | None, command: str | None, **inputs: Any
-) -> None:
+def report(output: Path, histories: int | None, command: str | None, **inputs: Any) -> None:
     """Make HTML pages of measurements; they need no network and no server.
 
     There is a front page, and pages of regressions, of backends, of each trace, of each comparison of training runs and
@@ -70,12 +63,5 @@ def report(
         histories=MOST_HISTORIES if histories is None else histories,
         command=command or shlex.join(["kvbench", *sys.argv[1:]]),
     )
-    found: list[str] = []
-    pages = build_report(given, output, lambda what: say(f"{what} ..."), say, found.append)
+    pages = build_report(given, output, lambda what: say(f"{what} ..."), say)
     click.echo(clean(f"{pages[0]}: {len(pages)} pages"))
-    if alarm is not None:
-        with whole_or_absent(alarm) as beside:
-            beside.write_text("".join(found))
-    if fail_on_new and any(found):
-        click.echo(clean_lines(found[0]))
-        raise SystemExit(EXIT_NEW)

@@ -14,7 +14,6 @@ from kvbench.history.commits import read_commits
 from kvbench.history.series import History, read_history
 from kvbench.judge.change_points import Judgement, judge_history
 from kvbench.report import backends, capacities, comparisons, costs, front, regressions, trace_pages
-from kvbench.report.alarm import alarm_text
 from kvbench.report.gpu import Gpu, read_gpu
 from kvbench.report.input_files import read_benchmarks, read_replays
 from kvbench.report.panels import Panel
@@ -86,7 +85,6 @@ def build_report(
     output: Path,
     progress: Progress = lambda what: None,
     warn: Callable[[str], None] = lambda line: None,
-    alarm: Callable[[str], None] = lambda text: None,
 ) -> list[Path]:
     """Read all inputs, then write the pages.
 
@@ -95,7 +93,6 @@ def build_report(
         output: folder of the pages; pages of an earlier report in it are replaced.
         progress: called with what is being done.
         warn: called with a line for each file of which something was left out, since it did not fit.
-        alarm: called with what is new and worse in the history, as Markdown; empty where nothing is.
 
     Returns:
         The pages, the front page first.
@@ -109,10 +106,8 @@ def build_report(
     for line in report.left_out.lines:
         warn(line)
     with report.site.writing():
-        judgement = report.write()
-    pages = [output / name for name in report.site.finish()]
-    alarm(alarm_text(judgement.change_points, report.commits.described))
-    return pages
+        report.write()
+    return [output / name for name in report.site.finish()]
 
 
 def _named_apart(paths: Sequence[Path]) -> list[tuple[Path, str]]:
@@ -155,8 +150,7 @@ class _Report:
         self.site = Site(output, "kvbench report", f"Made by: {self.command}; kvcache {__version__}, {made}")
         self.site.check()
 
-    def write(self) -> Judgement:
-        """Write all pages; what the history shows."""
+    def write(self) -> None:
         traces = {f"{file_name('trace', each.path.stem, beside=each.sha256)}.html": each for each in self.traces}
         self.site.navigation += [
             PageLink(FRONT, "Report"),
@@ -180,7 +174,6 @@ class _Report:
             self.site.pages(Path(file).stem, each.title, each.groups(), each.lead)
         self.progress("front page")
         self._front(judgement, pages)
-        return judgement
 
     def _whole_pages(self) -> list[tuple[str, Training | Gpu]]:
         """Files that are a page each, by its name."""

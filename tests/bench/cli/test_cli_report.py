@@ -4,9 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from asv_files import write_results
 from click.testing import CliRunner
-from git_history import make_history
 
 from kvbench.cli import main
 from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
@@ -109,37 +107,3 @@ def test_the_command_line_starts_without_the_reports_libraries():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-class TestAlarm:
-    """What is new and worse is written down, and fails on request."""
-
-    NEW = 3
-
-    def alarm(self, folder, values, *options):
-        repository, names = make_history(folder / "repository", [f"change {number}" for number in range(4)])
-        cells = {("operations.Operations.track_tensor_operations", "new"): values}
-        units = {"operations.Operations.track_tensor_operations": "operations per call"}
-        results = write_results(folder / "results", cells, commits=names, units=units, machine="github")
-        given = ["--results", results, "--repository", repository, "--since", "2", "--output", folder / "html"]
-        result = invoke(*given, "--histories", "0", "--alarm", folder / "alarm.md", *options)
-        return result, (folder / "alarm.md").read_text(), names
-
-    def test_what_is_new_and_worse(self, tmp_path):
-        result, text, names = self.alarm(tmp_path, [4.0, 4.0, 4.0, 5.0], "--fail-on-new")
-        assert result.exit_code == self.NEW
-        assert text.splitlines()[0] == "### 1 commit made something worse, in the last 2 commits"
-        assert f"- **{names[3][:8]}** change 3 (somebody): 1 metric" in text
-        assert "+25.0 % (4 to 5 operations per call)" in text
-        assert text in result.stdout
-        assert (tmp_path / "html" / "index.html").exists()
-
-    @pytest.mark.parametrize("values", [[4.0, 5.0, 5.0, 5.0], [4.0, 4.0, 4.0, 3.0], [4.0] * 4], ids=str)
-    def test_what_is_old_or_better_is_no_alarm(self, tmp_path, values):
-        result, text, _ = self.alarm(tmp_path, values, "--fail-on-new")
-        assert (result.exit_code, text) == (0, "")
-
-    def test_nobody_asked_to_fail(self, tmp_path):
-        result, text, _ = self.alarm(tmp_path, [4.0, 4.0, 4.0, 5.0])
-        assert result.exit_code == 0
-        assert text
