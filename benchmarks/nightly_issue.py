@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,8 @@ def tell(text: str, link: str) -> str:
     """Open or update the issue; what was done. Raises CalledProcessError: ``gh`` failed."""
     if len(text) > LONGEST:
         text = text[:LONGEST].rpartition("\n")[0] + "\n\nThere is more: see the report."
-    whole = "\n\n".join(filter(None, [text.strip(), FOOT]))
+    # Subjects of commits shall notify nobody, and link no other issue.
+    whole = "\n\n".join([re.sub(r"@(?=\w)|#(?=\d)", r"\g<0><!-- -->", text.strip()), FOOT])
     _gh("label", "create", LABEL, "--force", "--color", "B60205", "--description", "Found by the nightly history")
     found = json.loads(
         _gh("issue", "list", "--state", "open", "--label", LABEL, "--limit", "1", "--json", "number,body")

@@ -263,6 +263,11 @@ class TestIssue:
         assert comment.endswith("https://example.com/run/1")
         assert capsys.readouterr().out.splitlines()[1:] == ["issue 7 says all of it already", "updated issue 7"]
 
+    def test_a_commits_subject_notifies_nobody(self, tmp_path, monkeypatch, calls):
+        assert self.tell(tmp_path, monkeypatch, "| abc | thanks @everyone, closes #12 |\n") == 0
+        ((_, text),) = calls()
+        assert text.startswith("| abc | thanks @<!-- -->everyone, closes #<!-- -->12 |\n")
+
     @pytest.mark.parametrize("text", ["", " \n"])
     def test_nothing_new_is_nothing_to_tell(self, tmp_path, monkeypatch, text):
         monkeypatch.setenv("PATH", "")

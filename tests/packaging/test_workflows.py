@@ -69,8 +69,11 @@ class TestNight:
 
     def test_what_is_new_fails_the_job_and_is_told_in_an_issue(self):
         report, issue = (place(self.STEPS, each) for each in ("tox -e report", "nightly_issue.py"))
-        alarm = re.search(r"--alarm (\S+)", self.STEPS[report]["run"])[1]
-        assert alarm in self.STEPS[issue]["run"]
+        assert "--fail-on-new" in self.STEPS[report]["run"]
+        alarm = re.search(r"--summary (\S+)", self.STEPS[report]["run"])[1]
+        assert f"nightly_issue.py {alarm} " in self.STEPS[issue]["run"]
+        # A night without news writes that to the file, and opens no issue.
+        assert f"steps.{self.STEPS[report]['id']}.outcome == 'failure'" in self.STEPS[issue]["if"]
         assert report < issue
         assert WORKFLOWS["ci.yml"]["jobs"]["history"]["permissions"] == {"contents": "read", "issues": "write"}
         # Neither a measurement that fails nor the failing report keeps it from being told.
