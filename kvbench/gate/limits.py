@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from kvbench.gate.rows import Row
 from kvbench.gate.thresholds import TIME, Limit, Meant, Thresholds
 from kvbench.judge.verdict import Verdict
+from kvbench.metrics import SMALL_POOL
 
 __all__ = ["LIMITS", "judged_by"]
 
@@ -18,7 +19,7 @@ def judged_by(head: Thresholds, base: Thresholds | None, directions: Mapping[str
 
     The base's limits hold. A metric that is new with the head has the head's, and so has one whose loosened limit is
     meant. Meant changes are the head's: those that the base has already are spent. None: no base has limits yet.
-    ``directions`` are the base's own of metrics, where they may differ.
+    ``directions`` are the base's own of its metrics, where they may differ; none where they do not.
     """
     if base is None:
         return head, []
@@ -27,10 +28,11 @@ def judged_by(head: Thresholds, base: Thresholds | None, directions: Mapping[str
     limits = {TIME: head.time, **head.metrics}
     known = {TIME: base.time, **{name: Limit(each) for name, each in directions.items()}, **base.metrics}
     for metric in {**known, **head.metrics}:
-        old = known.get(metric) or base.limit_of(metric)
+        is_new = bool(directions) and metric.removesuffix(SMALL_POOL) not in {*directions, TIME}
+        old = known.get(metric) or (None if is_new else base.limit_of(metric))
         new = head.time if metric == TIME else head.limit_of(metric)
         if old is None:
-            continue  # new with the head
+            continue  # the head's limit holds
         limits[metric] = old
         if new is not None and _is_looser(new, old):
             rows.append(_row(metric, new, old, meant))

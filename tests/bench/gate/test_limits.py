@@ -109,3 +109,11 @@ def test_a_direction_that_turns_in_the_harness_fails_and_the_bases_holds():
 
 def test_a_base_without_limits_leaves_the_heads():
     assert judged_by(BASE, None, {}) == (BASE, [])
+
+
+@pytest.mark.parametrize("metric", ["instructions", "bytecodes_in_small_pool"])
+def test_a_metric_that_the_bases_harness_does_not_have_gets_the_heads_limit(metric):
+    limit = Limit("lower", relative=0.005, absolute=100)
+    limits, rows = judged(metrics=BASE.metrics | {metric: limit}, directions={"bytes_copied": "lower"})
+    assert rows == {}
+    assert limits.limit_of(metric) == limit
