@@ -23,8 +23,8 @@ _LEGEND = {"kind": "operation of the cache", "ours": "kvcache", "python": "other
 # A frame's change, as a share of the whole: at least this much has the colour.
 _CHANGES = {"more-much": 0.05, "more": 0.01, "more-little": 0.0005}
 _LEGEND_OF_CHANGES = {
-    "more-much": "5 % of all more", "more": "1 %", "more-little": "little more", "equal": "equal",
-    "less-little": "little less", "less": "1 % less", "less-much": "5 %",
+    "more-much": "5 % of all more", "more": "1 % more", "more-little": "a little more", "equal": "equal",
+    "less-little": "a little less", "less": "1 % less", "less-much": "5 % less",
 }  # fmt: skip
 
 
