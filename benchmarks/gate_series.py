@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gate_loops import CELLS, Cell, loops_source, size_loops
 from gate_plants import PLANTS
 
 __all__ = ["BENCHMARKS", "SERIES", "Change", "Series"]
@@ -100,16 +101,21 @@ class Change:
         keyword: the benchmarks that are about it, as pytest's ``-k`` has it.
         appended: source, to the manager's module.
         replaced: in which file, what, and with what; None: the file is removed.
+        longer: which benchmarks' operations get more instructions.
+        share: how many more.
     """
 
     name: str
     keyword: str = ""
     appended: str = ""
     replaced: tuple[tuple[Path, str, str | None], ...] = ()
+    longer: tuple[Cell, ...] = ()
+    share: float = 0
 
     def plant(self, clone: Path) -> None:
+        loops = loops_source(size_loops(clone, self.longer, self.share)) if self.longer else ""
         with (clone / PLANTED_IN).open("a") as file:
-            file.write(self.appended)
+            file.write(self.appended + loops)
         for path, old, new in self.replaced:
             text = (clone / path).read_text()
             if old not in text:
@@ -145,6 +151,11 @@ def _in_methods(source: str, methods: Sequence[str], share: float = 0) -> list[C
     return [Change(each, BENCHMARKS[each], filled.replace("{method}", each)) for each in methods]
 
 
+def _longer(cell: Cell, share: float) -> Change:
+    """One operation with more instructions; its own benchmark is run."""
+    return Change("-".join(cell), "operation and new:{}-{}-{}]".format(*cell), longer=(cell,), share=share)
+
+
 def _together(name: str, changes: Sequence[Change]) -> Change:
     return Change(name, appended="".join(each.appended for each in changes))
 
@@ -154,6 +165,7 @@ def _edit(name: str, path: Path, old: str, new: str | None) -> Change:
 
 
 COUNTED = ("--no-times",)
+LONGER = [cell for cell in CELLS if cell[2] != "clear"]  # whose 1 % is less than the call of a function
 COSTLY = ("assemble", "store")  # 3 % of the others is less than planting it costs
 TIMED = ("assemble", "store", "hash_states", "lookup")
 SETUP, METRICS = Path("setup.py"), Path("kvbench/metrics.py")
@@ -188,6 +200,16 @@ SERIES = {
     "slower-30-half": Series("half of all 30 % slower", [_together("half", _in_methods(SLOWED, COSTLY, 0.30))]),
     "slower-30-all": Series(
         "all operations 30 % slower", [_together("all", _in_methods(SLOWED, tuple(BENCHMARKS), 0.30))]
+    ),
+    "same-counted": Series("a commit against itself, counted", [Change("nothing")], wanted=(0,), options=COUNTED),
+    "longer-1": Series(
+        "one operation 1 % more instructions",
+        [_longer(cell, 0.0115) for cell in LONGER],
+        options=COUNTED,
+        is_narrow=True,
+    ),
+    "longer-10-all": Series(
+        "all operations 10 % more instructions", [Change("all", longer=tuple(CELLS), share=0.10)], options=COUNTED
     ),
     "slower-3": Series("one operation 3 % slower", _in_methods(SLOWED, COSTLY, 0.03), wanted=(0, 3), is_narrow=True),
     "copy": Series(

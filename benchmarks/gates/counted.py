@@ -42,7 +42,7 @@ Run = Callable[[Count], None]  # calls what is counted by way of the function it
 def main(request: str, result: str) -> None:
     asked = json.loads(Path(request).read_text())
     counting = Counting(Path(asked["folder"]), Path(asked["requests"]), asked["sides"])
-    counting.count(_count_import, [name for name in asked["names"] if name == IMPORT], asked["limit"])
+    counting.count(count_import, [name for name in asked["names"] if name == IMPORT], asked["limit"])
     for name in SHARED:
         with suppress(ImportError):
             importlib.import_module(name)
@@ -128,7 +128,7 @@ def _short(error: BaseException) -> str:
     return traceback.format_exception_only(error)[-1].strip()
 
 
-def _count_import(counter: Any, names: list[str]) -> dict[str, str]:
+def count_import(counter: Any, names: list[str]) -> dict[str, str]:
     """torch is there already: what it imports is not the library's."""
     faults: dict[str, str] = {}
     counter.translate(partial(_count_each, counter, {name: lambda count: count(_import) for name in names}, faults))
@@ -148,7 +148,7 @@ def _count_calls(counter: Any, names: list[str]) -> dict[str, str]:
     faults: dict[str, str] = {}
     # Several together, since callgrind translates all code anew each time; and not all, for their memory's sake.
     for _, group in groupby(names, key=_group_of):
-        runs = {name: _caught(faults, name, partial(_prepared, name)) for name in group}
+        runs = {name: _caught(faults, name, partial(prepared, name)) for name in group}
         counter.translate(partial(_count_each, counter, runs, faults))
         runs.clear()
         gc.collect()
@@ -175,7 +175,7 @@ def _caught(faults: dict[str, str], name: str, call: Callable[[], Any]) -> Any:
         return None
 
 
-def _prepared(name: str) -> Run:
+def prepared(name: str) -> Run:
     """A benchmark by its name, whose memory is allocated."""
     from kvcache import BACKENDS, GEOMETRIES
 

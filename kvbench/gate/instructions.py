@@ -5,9 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -27,6 +28,7 @@ __all__ = [
     "count_instructions",
     "judge_instructions",
     "names_to_count",
+    "run_counted",
 ]
 
 INSTRUCTIONS = "instructions"
@@ -71,30 +73,39 @@ def count_instructions(fixture: GateFixture, names: list[str], limit: float) -> 
     ``limit`` is the share that decides: what differs by more is counted again, in other layouts of memory.
     Raises NotCountedError: no valgrind, no compiler, or it failed.
     """
-    if not (fixture.checkout / PROGRAM).exists():
-        raise NotCountedError(f"{fixture.checkout} has no {PROGRAM}")
-    require_tools()
     with tempfile.TemporaryDirectory(dir=fixture.sides["head"].parent) as text:
-        folder = Path(text)
-        request, result = folder / "request.json", folder / "result.json"
-        requests = build_requests(folder, fixture.environment)
-        sides = {side: str(path) for side, path in fixture.sides.items()}
-        request.write_bytes(
-            msgspec.json.encode(
-                {"folder": text, "requests": str(requests), "sides": sides, "names": names, "limit": limit}
-            )
-        )
-        program = [sys.executable, "-P", str(fixture.checkout / PROGRAM), str(request), str(result)]
-        own = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
-        command = valgrind_command(folder, program)
-        try:
-            done = run_merged(command, fixture.checkout, env=fixture.environment | own, timeout=LONGEST)
-        except subprocess.TimeoutExpired:
-            raise NotCountedError(f"valgrind did not end within {LONGEST} s") from None
-        if done.returncode or not result.exists():
-            said = done.stdout.strip()[-_LAST:]
-            raise NotCountedError(f"valgrind failed (exit code {done.returncode}): {said}")
+        result = run_counted(fixture, Path(text), PROGRAM, {"names": names, "limit": limit})
         return msgspec.json.decode(result.read_bytes(), type=Counted)
+
+
+def run_counted(
+    fixture: GateFixture, folder: Path, program: Path, asked: Mapping[str, Any], options: Iterable[str] = ()
+) -> Path:
+    """Run a program of the gates under callgrind, which writes to ``folder``; the file with its result.
+
+    Raises NotCountedError: no valgrind, no compiler, or it failed.
+    """
+    if not (fixture.checkout / program).exists():
+        raise NotCountedError(f"{fixture.checkout} has no {program}")
+    require_tools()
+    request, result = folder / "request.json", folder / "result.json"
+    requests = build_requests(folder, fixture.environment)
+    sides = {side: str(path) for side, path in fixture.sides.items()}
+    every = {"folder": str(folder), "requests": str(requests), "sides": sides}
+    request.write_bytes(msgspec.json.encode(every | dict(asked)))
+    command = [sys.executable, "-P", str(fixture.checkout / program), str(request), str(result)]
+    benchmarks = str(fixture.checkout / program.parents[1])
+    own = {"PYTHONPATH": benchmarks, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+    try:
+        done = run_merged(
+            valgrind_command(folder, command, options), fixture.checkout, env=fixture.environment | own, timeout=LONGEST
+        )
+    except subprocess.TimeoutExpired:
+        raise NotCountedError(f"valgrind did not end within {LONGEST} s") from None
+    if done.returncode or not result.exists():
+        said = done.stdout.strip()[-_LAST:]
+        raise NotCountedError(f"valgrind failed (exit code {done.returncode}): {said}")
+    return result
 
 
 def judge_instructions(counted: Counted, thresholds: Thresholds) -> list[Row]:

@@ -15,7 +15,7 @@ from kvbench.gate.environment import environment
 from kvbench.results.decode import read_json
 from kvbench.results.pytest_benchmark import MADE_BY, PytestBenchmarks
 
-__all__ = ["GATES", "GateError", "GateFixture", "Measured", "find_checkout"]
+__all__ = ["GATES", "GateError", "GateFixture", "Measured", "find_checkout", "find_commit"]
 
 GATES = Path("benchmarks") / "gates"
 LONGEST_PROCESS = 600  # seconds: beyond that it hangs
@@ -26,6 +26,18 @@ _MICROSECONDS = 1e6
 def find_checkout(folder: Path) -> Path:
     """The checkout that a folder is in: the nearest one above it, or itself, that has gates."""
     return next((each for each in (folder, *folder.parents) if (each / GATES).is_dir()), folder)
+
+
+def find_commit(checkout: Path, revision: str) -> str:
+    """The full hash of a revision. Raises GateError: there is none."""
+    done = run_git(checkout, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise GateError(
+            f"git knows no revision {revision!r} in {checkout}: fetch it first (a shallow clone has no history)"
+            + "".join(f"; git says: {line}" for line in said[:1])
+        )
+    return str(done.stdout.decode().strip())
 
 
 @dataclass
@@ -64,14 +76,7 @@ class GateFixture:
         if not (checkout / GATES).is_dir():
             raise GateError(f"{checkout} has no {GATES}: run the gate in a checkout of kvcache")
         self.checkout = checkout
-        done = run_git(checkout, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{base}^{{commit}}")
-        if done.returncode:
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            raise GateError(
-                f"git knows no revision {base!r} in {checkout}: fetch it first (a shallow clone has no history)"
-                + "".join(f"; git says: {line}" for line in said[:1])
-            )
-        self.commit = done.stdout.decode().strip()
+        self.commit = find_commit(checkout, base)
         self.keyword = keyword
         self.environment = environment(pass_env)
         # Names of one length: a path's length shifts what lies behind it in memory.

@@ -12,13 +12,16 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from kvbench.errors import KvbenchError
 
-__all__ = ["Counter", "NotCountedError", "build_requests", "read_totals", "require_tools", "valgrind_command"]
+__all__ = [
+    "Counter", "NotCountedError", "build_requests", "compile_library", "find_dumps", "read_totals", "require_tools",
+    "valgrind_command",
+]  # fmt: skip
 
 # Requests of a program to the callgrind that runs it; they do nothing without one. Only the call is counted.
 _REQUESTS = """
@@ -67,23 +70,29 @@ def build_requests(folder: Path, environment: Mapping[str, str] | None = None) -
     """Compile, in ``folder``, what a program asks callgrind with. Raises NotCountedError: the compiler failed."""
     found = importlib.util.find_spec("torch")
     roots = list(found.submodule_search_locations or ()) if found else []
-    source, library = folder / "requests.c", folder / "requests.so"
-    source.write_text(_REQUESTS)
-    folders = [f"-I{Path(root) / _HEADER}" for root in roots]
-    command = ["cc", "-shared", "-fPIC", "-O1", *folders, "-o", str(library), str(source)]
+    return compile_library(folder / "requests.c", _REQUESTS, [Path(root) / _HEADER for root in roots], environment)
+
+
+def compile_library(
+    path: Path, source: str, headers: Iterable[Path], environment: Mapping[str, str] | None = None
+) -> Path:
+    """Write C source to ``path``, and compile it beside it. Raises NotCountedError: the compiler failed."""
+    path.write_text(source)
+    library = path.with_suffix(".so")
+    command = ["cc", "-shared", "-fPIC", "-O1", *(f"-I{each}" for each in headers), "-o", str(library), str(path)]
     own = None if environment is None else dict(environment)
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=own)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
-        raise NotCountedError(f"cc could not compile the requests to callgrind: {''.join(lines[:1])}")
+        raise NotCountedError(f"cc could not compile {path.stem} for callgrind: {''.join(lines[:1])}")
     return library
 
 
-def valgrind_command(folder: Path, command: list[str]) -> list[str]:
+def valgrind_command(folder: Path, command: list[str], options: Iterable[str] = ()) -> list[str]:
     """A Python command under callgrind, which writes its counts to ``folder``; nothing is counted until it asks."""
     return [
         "valgrind", "--quiet", "--tool=callgrind", "--instr-atstart=no", "--collect-atstart=no",
-        f"--callgrind-out-file={folder / _DUMPS}.%p", *command,
+        f"--callgrind-out-file={folder / _DUMPS}.%p", *options, *command,
     ]  # fmt: skip
 
 
@@ -113,12 +122,17 @@ class Counter:
 
 def read_totals(folder: Path, process: int) -> dict[str, int]:
     """The totals that a process wrote, by their names."""
-    totals = {}
+    return {name: total for name, (_, total) in find_dumps(folder, process).items()}
+
+
+def find_dumps(folder: Path, process: int) -> dict[str, tuple[Path, int]]:
+    """The files of counts that a process wrote, with their totals, by their names."""
+    found = {}
     for path in folder.glob(f"{_DUMPS}.{process}.*"):
         with path.open(errors="replace") as file:
             head = file.read(_HEAD)
         name = re.search(r"^desc: Trigger: Client Request: (.*)$", head, re.MULTILINE)
         total = re.search(r"^(?:summary|totals): (\d+)", head, re.MULTILINE)
         if name and total:
-            totals[name[1]] = int(total[1])
-    return totals
+            found[name[1]] = path, int(total[1])
+    return found

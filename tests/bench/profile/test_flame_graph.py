@@ -3,7 +3,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kvbench.profile.flame_graph import render_flame_graph
+from kvbench.profile.flame_graph import render_difference, render_flame_graph
 
 SVG = "{http://www.w3.org/2000/svg}"
 STACKS = {
@@ -67,3 +67,21 @@ def test_without_any_time_it_says_so(stacks):
     svg = render_flame_graph(stacks, "t", "n")
     assert frames(svg) == []
     assert "no time was spent" in svg
+
+
+def test_a_difference_shows_more_and_less_and_what_one_side_lacks():
+    base = {("store",): 500, ("store", "write"): 300, ("store", "copy"): 200}
+    head = {("store",): 500, ("store", "write"): 400, ("store", "claim"): 4}
+    drawn = {text: (width, kind) for text, _, width, _, kind in frames(render_difference(base, head, "t", "n"))}
+    assert {text: kind for text, (_, kind) in drawn.items()} == {
+        "all: 1,000 -> 904 instructions, -9.60 % of all": "less-much",
+        "store: 1,000 -> 904 instructions, -9.60 % of all": "less-much",
+        "write: 300 -> 400 instructions, +10.00 % of all": "more-much",
+        "copy: 200 -> 0 instructions, -20.00 % of all": "less-much",
+        "claim: 0 -> 4 instructions, +0.40 % of all": "more-little",
+    }
+    assert drawn["copy: 200 -> 0 instructions, -20.00 % of all"][0] == pytest.approx(100 * 200 / 1104, abs=0.001)
+
+
+def test_equal_sides_have_no_colour():
+    assert {kind for *_, kind in frames(render_difference(STACKS, STACKS, "t", "n"))} == {"equal"}
