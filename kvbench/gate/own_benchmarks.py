@@ -47,10 +47,10 @@ class OwnBenchmarks:
             extract_files(fixture.checkout, fixture.commit, [*HARNESS, "pyproject.toml"], folder)
 
     @property
-    def directions(self) -> dict[str, str]:
-        """Which way each metric is better, as the base has it; none where its files do not differ, or do not say."""
-        if not (self._folder / "kvbench" / "metrics.py").exists():
-            return {}
+    def directions(self) -> dict[str, str] | None:
+        """Which way each metric is better, as the base has it, in so far as it says; None: its files do not differ."""
+        if not self._folder.exists():
+            return None
         done = run_merged([sys.executable, "-I", "-c", _PRINT_DIRECTIONS], self._folder, env=environment())
         try:
             return msgspec.json.decode(done.stdout, type=dict[str, str])

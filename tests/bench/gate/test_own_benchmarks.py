@@ -68,3 +68,10 @@ def test_the_bases_own_directions_are_read(repository, tmp_path):
     commit(repository)
     (repository / "kvbench" / "metrics.py").write_text(metrics.format("higher"))
     assert own_of(repository, tmp_path / "libraries").directions == {"copies": "lower"}
+
+
+def test_files_that_do_not_differ_have_the_checkouts_directions_and_old_ones_none(repository, tmp_path):
+    edit(repository, LIBRARY, '"store": 3', '"store": 4')
+    assert own_of(repository, tmp_path / "libraries").directions is None
+    edit(repository, GATES, "store", "store_all")
+    assert own_of(repository, tmp_path / "others").directions == {}
