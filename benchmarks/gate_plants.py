@@ -189,6 +189,50 @@ PLANTS: dict[str, Plant] = {
         "call of assemble is slow",
         "long_run",
     ),
+    # Many searches.
+    "clear-leak": Plant(
+        "a list more for each clear",
+        _more("clear_recur_cache", "kept = []", after="kept.append([])"),
+        "host_bytes_grown",
+        "searches",
+    ),
+    "root-leak": Plant(
+        "a tensor kept of each root that is stored",
+        _more(
+            "store",
+            "kept = []; import torch",
+            after="arguments[2] is Scope.ROOT and kept.append(torch.zeros(64))",
+        ),
+        "tensor_bytes_grown",
+        "searches",
+    ),
+    "clear-age": Plant(
+        "clears that get slower and hold nothing",
+        _more("clear_recur_cache", "calls = [0]", before="calls[0] += 1; sum(range(10 * calls[0]))"),
+        "clear gets slower",
+        "searches",
+    ),
+    "root-loop": Plant(
+        "a little more to do after each 20th lookup of roots",
+        _more(
+            "lookup",
+            "calls = [0]",
+            before="calls[0] += arguments[2] is Scope.ROOT; [0 for _ in range(calls[0] // 20)]",
+        ),
+        "bytecodes_grown",
+        "searches",
+    ),
+    "root-miss": Plant(
+        "one lookup of roots in 1,000 finds nothing",
+        _damage(
+            "lookup",
+            "arguments[2] is Scope.ROOT and min(result) > 0 and (count := getattr(self, '_roots', 0) + 1)"
+            " and setattr(self, '_roots', count) is None and count == 1000",
+            "result[:] = self.keys_values_wm_size_list[:] = [MISS for _ in result]",
+        ),
+        "miss",
+        "searches",
+    ),
     # Pools.
     "fifo-scan": Plant("O(n) victims, FIFO", _scan("FIFO", "claim", _IN_C), "times as long with 4096", "eviction"),
     "lru-scan": Plant("O(n) victims, LRU", _scan("LRU", "claim", _IN_C), "times as long with 4096", "eviction"),

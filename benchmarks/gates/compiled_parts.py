@@ -63,11 +63,7 @@ def _returned(run: Callable[[], object], modules: set[str]) -> set[tuple[str, st
 
     def note(frame: FrameType, event: str, function: Any) -> None:
         if event == "c_return":
-            owner = function.__self__
-            homes = (
-                [owner.__name__] if isinstance(owner, ModuleType) else [each.__module__ for each in type(owner).__mro__]
-            )
-            found.update((home, function.__name__) for home in homes if home in modules)
+            found.update((home, function.__name__) for home in _homes(function.__self__) if home in modules)
 
     # Whatever the library does wrong here, it does in the benchmarks too, and those say what.
     with contextlib.suppress(Exception):

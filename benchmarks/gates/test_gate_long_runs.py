@@ -6,6 +6,7 @@ Nothing here is timed against the base. What can be counted is; the rest holds o
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -14,6 +15,7 @@ from suite.bridge import storages
 # Written out, as in test_gate_operations.py.
 BACKENDS = storages(["new:private", "new:slab", "new:paged", "new:paged-resident", "new:paged-exact"])
 STRATEGIES = ["fifo", "lru", "priority"]
+SEARCHES = 64  # that are repeated
 EVICTING = ["new:slab", "new:paged"]  # the others have the pool of one of them
 
 
@@ -45,6 +47,28 @@ def test_eviction(benchmark, backend, strategy, runs_long):
     from kvbench.replay.endurance import eviction_counts
 
     _count(benchmark, backend, eviction_counts, strategy)
+
+
+@pytest.fixture(scope="module")
+def searches(tmp_path_factory):
+    """The geometry and the steps of some short searches; episodes end among them."""
+    from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
+    from kvbench.replay.stream import GEOMETRY
+    from kvbench.trace.reader import TraceReader
+    from kvbench.trace.steps import read_steps
+
+    geometry = replace(GEOMETRY, env_num=2, num_simulations=1)
+    path = tmp_path_factory.mktemp("searches") / "trace.parquet"
+    search = SyntheticSearch(geometry, SEARCHES, seed=0, episode_length=20, clear_ended=True)
+    list(write_synthetic_trace(path, search))
+    return geometry, list(read_steps(TraceReader(path).events()))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_searches(benchmark, backend, searches, runs_long):
+    from kvbench.replay.many_searches import search_counts
+
+    _count(benchmark, backend, search_counts, *searches)
 
 
 def _count(benchmark, backend, count, *arguments):

@@ -72,7 +72,7 @@ OLD_HOMES = {
 # What the suite drives and times with; each imports what it needs of the library.
 _NEEDED = (
     "kvbench.replay.passes", "kvbench.replay.operations", "kvbench.replay.forward", "kvbench.replay.lockstep",
-    "kvbench.replay.endurance", "kvbench.record.fills",
+    "kvbench.replay.endurance", "kvbench.replay.many_searches", "kvbench.record.fills",
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from kvbench.gate.build import run_merged
 from kvbench.gate.processes import GATES, GateFixture
-from kvbench.gate.rows import Row, compare_metrics
+from kvbench.gate.rows import Row, compare_metrics, gone
 from kvbench.gate.session import GateReport
 from kvbench.gate.thresholds import Limit, Thresholds
 from kvbench.judge.verdict import Verdict
@@ -38,6 +38,10 @@ LONGEST = 900  # seconds
 _LAST = 300  # characters of what a failed process said
 
 
+class ProgramError(NotCountedError):
+    """A program of this checkout that counts raised an error: its own fault, and not the machine's."""
+
+
 class Counted(msgspec.Struct):
     """What was counted, by side and benchmark; and what could not be: of a benchmark, or (``""``) of a whole side."""
 
@@ -48,8 +52,14 @@ class Counted(msgspec.Struct):
 def add_instructions(
     fixture: GateFixture, report: GateReport, thresholds: Thresholds, say: Callable[[str], None]
 ) -> None:
-    """Count the instructions of what the run measured, and add their rows; or a note that says why there are none."""
+    """Count the instructions of what the run measured, and add their rows; or a note that says why there are none.
+
+    Where the base has the program that counts, the change may not drop it.
+    """
     names = names_to_count(report.rows, fixture.keyword)
+    if not (fixture.checkout / PROGRAM).exists() and fixture.file_of_base(PROGRAM) is not None:
+        report.rows.append(gone(PROGRAM.as_posix(), INSTRUCTIONS, thresholds, "the base has this file"))
+        names = []
     try:
         if names:
             say(f"counting the instructions of {len(names)} benchmarks")
@@ -74,7 +84,11 @@ def count_instructions(fixture: GateFixture, names: list[str], limit: float) -> 
     Raises NotCountedError: no valgrind, no compiler, or it failed.
     """
     with tempfile.TemporaryDirectory(dir=fixture.sides["head"].parent) as text:
-        result = run_counted(fixture, Path(text), PROGRAM, {"names": names, "limit": limit})
+        try:
+            result = run_counted(fixture, Path(text), PROGRAM, {"names": names, "limit": limit})
+        except ProgramError as error:
+            sides = ("base", "head")
+            return Counted({side: {} for side in sides}, {side: {"": str(error)} for side in sides})
         return msgspec.json.decode(result.read_bytes(), type=Counted)
 
 
@@ -83,7 +97,7 @@ def run_counted(
 ) -> Path:
     """Run a program of the gates under callgrind, which writes to ``folder``; the file with its result.
 
-    Raises NotCountedError: no valgrind, no compiler, or it failed.
+    Raises NotCountedError: no valgrind, no compiler, or it failed; ProgramError: it ran, and the program failed.
     """
     if not (fixture.checkout / program).exists():
         raise NotCountedError(f"{fixture.checkout} has no {program}")
@@ -103,32 +117,34 @@ def run_counted(
     except subprocess.TimeoutExpired:
         raise NotCountedError(f"valgrind did not end within {LONGEST} s") from None
     if done.returncode or not result.exists():
-        said = done.stdout.strip()[-_LAST:]
-        raise NotCountedError(f"valgrind failed (exit code {done.returncode}): {said}")
+        said = done.stdout.strip()
+        if "Traceback" in said:
+            raise ProgramError(f"{program}: {said.splitlines()[-1][:_LAST]}")
+        raise NotCountedError(f"valgrind failed (exit code {done.returncode}): {said[-_LAST:]}")
     return result
 
 
 def judge_instructions(counted: Counted, thresholds: Thresholds) -> list[Row]:
-    """The rows of what was counted. What the base could count and the head could not has failed.
+    """The rows of what was counted. What could not be counted of the head has failed, whatever the base's count is.
 
-    Raises NotCountedError: neither side could be counted, or the base could not.
+    Raises NotCountedError: the base could not be counted, and the head could.
     """
     faults, counts = counted.faults, counted.counts
-    if "" in faults["base"]:
+    if "" in faults["base"] and "" not in faults["head"]:
         raise NotCountedError(f"the base could not be counted: {faults['base']['']}")
     rows = []
     if "" in faults["head"]:
         rows.append(
             Row("", INSTRUCTIONS, Verdict.FAILED, reason=f"the head could not be counted: {faults['head']['']}")
         )
-    for name in sorted({*counts["base"], *counts["head"]}):
+    for name in sorted({*counts["base"], *counts["head"], *faults["head"]} - {""}):
         base, head = (counts[side].get(name) if name not in faults[side] else None for side in ("base", "head"))
-        if base is not None and head is None:
+        if head is None:
             reason = faults["head"].get(name, "")
             rows += [Row(name, INSTRUCTIONS, Verdict.FAILED, base, reason=reason)] * ("" not in faults["head"])
-        elif base is None and head is not None:
+        elif base is None:
             rows.append(Row(name, INSTRUCTIONS, Verdict.NEW, head=head, reason=faults["base"].get(name, "")))
-        elif base is not None and head is not None:
+        else:
             rows.append(_compare(name, base, head, thresholds))
     return rows
 

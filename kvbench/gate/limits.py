@@ -14,21 +14,23 @@ __all__ = ["LIMITS", "judged_by"]
 LIMITS = "limits"  # in place of a benchmark's name
 
 
-def judged_by(head: Thresholds, base: Thresholds | None, directions: Mapping[str, str]) -> tuple[Thresholds, list[Row]]:
+def judged_by(
+    head: Thresholds, base: Thresholds | None, directions: Mapping[str, str] | None
+) -> tuple[Thresholds, list[Row]]:
     """The limits that hold between a base and a head, and a row for each limit that the head loosens.
 
     The base's limits hold. A metric that is new with the head has the head's, and so has one whose loosened limit is
     meant. Meant changes are the head's: those that the base has already are spent. None: no base has limits yet.
-    ``directions`` are the base's own of its metrics, where they may differ; none where they do not.
+    ``directions`` are the base's own of its metrics; None where they do not differ.
     """
     if base is None:
         return head, []
     meant = tuple(each for each in head.meant if each not in base.meant)
     rows: list[Row] = []
     limits = {TIME: head.time, **head.metrics}
-    known = {TIME: base.time, **{name: Limit(each) for name, each in directions.items()}, **base.metrics}
+    known = {TIME: base.time, **{name: Limit(each) for name, each in (directions or {}).items()}, **base.metrics}
     for metric in {**known, **head.metrics}:
-        is_new = bool(directions) and metric.removesuffix(SMALL_POOL) not in {*directions, TIME}
+        is_new = directions is not None and metric.removesuffix(SMALL_POOL) not in {*directions, TIME}
         old = known.get(metric) or (None if is_new else base.limit_of(metric))
         new = head.time if metric == TIME else head.limit_of(metric)
         if old is None:

@@ -14,6 +14,7 @@ from kvbench.gate.build import LIBRARY, GateError, extract_files, run_git, run_m
 from kvbench.gate.environment import environment
 from kvbench.gate.processes import GATES, GateFixture
 from kvbench.gate.thresholds import TIME
+from kvbench.metrics import COMPILED
 
 __all__ = ["Listed", "OwnBenchmarks"]
 
@@ -31,7 +32,8 @@ from metrics import METRICS
 print(json.dumps({name: each.direction for name, each in METRICS.items()}))
 """
 
-Listed = Mapping[str, Set[str]]  # a benchmark's name: its metrics, and "time" where it is timed
+# A benchmark's name: its metrics, and "time" where it is timed. A compiled module's: "compiled".
+Listed = Mapping[str, Set[str]]
 
 
 class OwnBenchmarks:
@@ -47,10 +49,10 @@ class OwnBenchmarks:
             extract_files(fixture.checkout, fixture.commit, [*HARNESS, "pyproject.toml"], folder)
 
     @property
-    def directions(self) -> dict[str, str]:
-        """Which way each metric is better, as the base has it; none where its files do not differ, or do not say."""
-        if not (self._folder / "kvbench" / "metrics.py").exists():
-            return {}
+    def directions(self) -> dict[str, str] | None:
+        """Which way each metric is better, as the base has it, in so far as it says; None: its files do not differ."""
+        if not self._folder.exists():
+            return None
         done = run_merged([sys.executable, "-I", "-c", _PRINT_DIRECTIONS], self._folder, env=environment())
         try:
             return msgspec.json.decode(done.stdout, type=dict[str, str])
@@ -69,7 +71,8 @@ class OwnBenchmarks:
             warn(f"the base's own benchmarks cannot be run, so none that is gone will be missed: {error}")
             return {}
         timed = {name: {TIME} for name in found.times}
-        return timed | {name: {*metrics, *timed.get(name, ())} for name, metrics in found.metrics.items()}
+        compiled = {module: {COMPILED.name} for module in found.compiled}
+        return compiled | timed | {name: {*metrics, *timed.get(name, ())} for name, metrics in found.metrics.items()}
 
 
 def _differ(fixture: GateFixture) -> bool:

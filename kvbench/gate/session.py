@@ -13,6 +13,7 @@ from kvbench.gate.rows import Row, compare_metrics, gone
 from kvbench.gate.thresholds import TIME, Thresholds
 from kvbench.gate.times import PairedRun
 from kvbench.judge.verdict import Verdict
+from kvbench.metrics import COMPILED
 
 __all__ = ["BUDGET", "MOST_PAIRS", "GateReport", "run_gate"]
 
@@ -100,7 +101,8 @@ def run_gate(
     ``budget`` is seconds, like ``clock``: no pair is begun that would not end within it. Metrics are measured whatever
     it is. Without ``with_times`` nothing else is. ``progress`` is called after each pair.
 
-    ``listed`` are the metrics, and ``time``, of each benchmark that the base has by its own files.
+    ``listed`` are the metrics, and ``time``, of each benchmark that the base has by its own files, and its compiled
+    modules.
 
     Raises GateError: there was nothing to compare.
     """
@@ -122,7 +124,8 @@ class _Pairs:
 
     def __init__(self, measure: Measure, times: PairedRun, listed: Mapping[str, Set[str]]) -> None:
         self.done = 0
-        self._listed = listed
+        self._modules = {name for name, metrics in listed.items() if COMPILED.name in metrics}
+        self._listed = {name: metrics for name, metrics in listed.items() if name not in self._modules}
         self.times = times
         self._measure = measure
         self._sides = {"base": _Side(), "head": _Side()}
@@ -157,6 +160,8 @@ class _Pairs:
             reason = next(iter(head.skips.values()), "no benchmark was selected")
             raise GateError(f"{reason}: there is nothing to compare")
         rows += compare_compiled(base.compiled, head.compiled, thresholds)
+        unseen = self._modules - base.compiled.keys() - head.compiled.keys()
+        rows += [gone(name, COMPILED.name, thresholds, _BY_OWN_FILES) for name in sorted(unseen)]
         return rows + self.times.judge(compared, is_last)
 
 

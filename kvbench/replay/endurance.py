@@ -21,7 +21,10 @@ from kvbench.replay.fixture import WrongContentError
 from kvbench.replay.stream import PERIOD, Stream, just_call, stream_config
 from kvcache import CacheBackend, CacheConfig
 
-__all__ = ["LARGE_POOL", "LONG_RUN", "SMALL_POOL", "eviction_counts", "long_run_counts", "memory_counts"]
+__all__ = [
+    "LARGE_POOL", "LONG_RUN", "SMALL_POOL", "TRIALS", "Laps", "Make", "eviction_counts", "find_aged", "grown_by",
+    "long_run_counts", "memory_counts", "within",
+]  # fmt: skip
 
 Make = Callable[[CacheConfig], CacheBackend]
 
@@ -51,7 +54,7 @@ def memory_counts(make: Make) -> dict[str, float]:
 
 def _tensor_memory(make: Make) -> dict[str, float]:
     memory = HostMemory()
-    meter = _within(memory)
+    meter = within(memory)
     stream = Stream(meter("make", make, stream_config(SMALL_POOL)), meter)
     stream.run(WARM)
     before = memory.held
@@ -60,7 +63,7 @@ def _tensor_memory(make: Make) -> dict[str, float]:
     return {
         "peak_bytes": memory.peak,
         "unreserved_bytes": memory.held - sum(stream.backend.bytes_reserved.values()),
-        "tensor_bytes_grown": _grown_by(memory.held - before),
+        "tensor_bytes_grown": grown_by(memory.held - before),
     }
 
 
@@ -74,15 +77,15 @@ def _host_memory(make: Make) -> dict[str, float]:
         stream.meter = scratch = ScratchMeter()
         stream.run(COUNTED)
     stream.require_sound()
-    return {"array_bytes": arrays, "host_bytes_grown": _grown_by(grown), "host_scratch_bytes": scratch.most}
+    return {"array_bytes": arrays, "host_bytes_grown": grown_by(grown), "host_scratch_bytes": scratch.most}
 
 
-def _grown_by(amount: float) -> int:
+def grown_by(amount: float, calls: int = COUNTED) -> int:
     """By how much each lookup makes it grow, in whole units: what Python keeps for later is less."""
-    return max(0, int(amount / COUNTED))
+    return max(0, int(amount / calls))
 
 
-def _within(context: AbstractContextManager[Any]) -> Callable[..., Any]:
+def within(context: AbstractContextManager[Any]) -> Callable[..., Any]:
     """A meter that makes each call inside a context."""
 
     def meter(operation: str, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -94,7 +97,7 @@ def _within(context: AbstractContextManager[Any]) -> Callable[..., Any]:
 
 def _counts(stream: Stream) -> Counts:
     counter = PlainCounter()
-    stream.meter = _within(counter)
+    stream.meter = within(counter)
     stream.run(COUNTED)
     return counter.counts
 
@@ -119,21 +122,21 @@ def long_run_counts(make: Make, lookups: int = LONG_RUN) -> dict[str, float]:
         before = _bytecodes(stream)
         stream.meter = just_call
         stream.run(PERIOD - COUNTED)
-        stream.meter = clock = _Laps()
+        stream.meter = clock = Laps()
         with no_collection():
             stream.run(lookups)
         after = _bytecodes(stream)
         stream.require_sound()
-        numbers = asdict(counts) | {"bytecodes": before, "bytecodes_grown": _grown_by(after - before)}
+        numbers = asdict(counts) | {"bytecodes": before, "bytecodes_grown": grown_by(after - before)}
         # What grows may outlive a backend: all trials are compared with the beginning of the first.
         first = first or clock.quarter(0)
-        fault = _aged(first, clock.quarter(3)) or _uneven(clock.laps)
+        fault = find_aged(first, clock.quarter(3)) or _uneven(clock.laps)
         if fault is None:
             return numbers
     raise WrongContentError(f"{stream.backend.name}: {fault}")
 
 
-class _Laps:
+class Laps:
     """Nanoseconds of each call, by operation; and of work that has nothing to do with a cache, beside each assembly."""
 
     def __init__(self) -> None:
@@ -162,7 +165,7 @@ def _quarter(laps: list[int], number: int) -> list[int]:
     return laps[number * len(laps) // 4 : (number + 1) * len(laps) // 4]
 
 
-def _aged(first: Mapping[str, float], last: Mapping[str, float]) -> str | None:
+def find_aged(first: Mapping[str, float], last: Mapping[str, float]) -> str | None:
     """Whether an operation's calls get slower."""
     for operation, before in first.items():
         if last[operation] > MOST_AGED * before:
@@ -210,7 +213,7 @@ def _growth_fault(large: Stream, small: Stream) -> str | None:
     """Whether a call takes longer in the large pool; both are timed call by call in turns."""
     fault = None
     for _ in range(TRIALS):
-        large.meter, small.meter = of_large, of_small = _Laps(), _Laps()
+        large.meter, small.meter = of_large, of_small = Laps(), Laps()
         with no_collection():
             for _ in range(2 * COUNTED):
                 large.run(1)

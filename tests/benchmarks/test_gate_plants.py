@@ -11,12 +11,12 @@ from gates import test_gate_long_runs as long_runs
 from traces import TINY, steps_of, synthetic
 
 from kvbench.metrics import direction_of
-from kvbench.replay import endurance
+from kvbench.replay import endurance, many_searches
 from kvbench.replay.content import Contents
 from kvbench.replay.drive import Latents
 from kvbench.replay.fixture import WrongContentError
 from kvbench.replay.passes import verify_replay
-from kvbench.replay.stream import PERIOD
+from kvbench.replay.stream import GEOMETRY, PERIOD
 from kvcache import BACKENDS, CacheConfig, EvictionStrategy, manager
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,8 @@ SOUND = manager.KVCacheManager
 OF_MEMORY = [name for name, plant in PLANTS.items() if plant.keyword == "memory"]
 OF_EVICTION = [name for name, plant in PLANTS.items() if plant.keyword == "eviction"]
 OF_LONG_RUNS = [name for name, plant in PLANTS.items() if plant.keyword == "long_run"]
-OF_REPLAYS = [name for name in PLANTS if name not in (*OF_MEMORY, *OF_EVICTION, *OF_LONG_RUNS)]
+OF_SEARCHES = [name for name, plant in PLANTS.items() if plant.keyword == "searches"]
+OF_REPLAYS = [name for name, plant in PLANTS.items() if plant.keyword.startswith("test_replay")]
 ALL_LOOKUPS = ("wrong-row-10000", "wrong-hash")
 
 
@@ -80,6 +81,35 @@ def test_what_only_long_runs_show(name, monkeypatch):
     else:
         before, after = (endurance.long_run_counts(of(make), lookups)[metric] for make in (SOUND, planted(name)))
         assert after > before
+
+
+@pytest.fixture(scope="module")
+def searches(tmp_path_factory):
+    geometry = replace(GEOMETRY, env_num=2, num_simulations=1)
+    path = tmp_path_factory.mktemp("searches") / "trace.parquet"
+    return geometry, steps_of(synthetic(path, geometry, 64, episode_length=20, clear_ended=True))
+
+
+@pytest.fixture(scope="module")
+def sound_searches(searches):
+    return many_searches.search_counts(of(SOUND), *searches)
+
+
+@pytest.mark.parametrize("name", OF_SEARCHES)
+def test_what_only_many_searches_show(name, searches, sound_searches, monkeypatch):
+    monkeypatch.setattr(many_searches, "TRIALS", 1)
+    metric = PLANTS[name].shown_by
+    if direction_of(metric) is None:
+        with pytest.raises(WrongContentError, match=metric):
+            many_searches.search_counts(of(planted(name)), *searches)
+    else:
+        found = many_searches.search_counts(of(planted(name)), *searches)
+        assert found[metric] > sound_searches[metric]
+
+
+def test_sound_searches_make_nothing_grow(sound_searches):
+    assert [number for name, number in sound_searches.items() if name.endswith("_grown")] == [0, 0, 0]
+    assert sound_searches["evictions"] > 0
 
 
 @pytest.mark.parametrize("name", OF_REPLAYS)

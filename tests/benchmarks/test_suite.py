@@ -390,7 +390,8 @@ class TestReplays:
 class TestOperations:
     @pytest.fixture
     def measure(self, monkeypatch):
-        """Every kind on the smallest shape on the CPU, called as seldom as can be."""
+        """Every kind on the smallest shape on the CPU, called as seldom as can be, in this process alone."""
+        monkeypatch.setattr(Operations, "processes", 1)  # further ones would not have what a test replaces
         monkeypatch.setattr(operations, "MOST_CALLS", operations.FEWEST_CALLS)
         monkeypatch.setattr(Operations, "params", [operations.KINDS, ["cartpole"], [2], operations.BACKENDS, ["cpu"]])
         return Operations().setup_cache

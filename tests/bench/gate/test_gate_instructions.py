@@ -86,9 +86,14 @@ class TestVerdicts:
         rows = judged({}, {HASH: 4}, base_faults={HASH: "LookupError: this commit has no backend"}.items())
         assert (rows[HASH].verdict, rows[HASH].head) == (Verdict.NEW, 4)
 
-    def test_what_neither_can_do_is_left_to_the_other_metrics(self):
-        faults = {HASH: "LookupError: this commit has no backend"}.items()
-        assert judged({HASH: 1}, {HASH: 1}, base_faults=faults, head_faults=faults) == {}
+    def test_what_neither_can_do_has_failed(self):
+        faults = {HASH: "ImportError: of the harness"}.items()
+        row = judged({STORE: 1}, {STORE: 1}, base_faults=faults, head_faults=faults)[HASH]
+        assert (row.verdict, row.reason) == (Verdict.FAILED, "ImportError: of the harness")
+
+    def test_two_sides_of_which_nothing_was_counted_have_failed(self):
+        rows = judge_instructions(counted({}, {}, base_faults=[("", "no")], head_faults=[("", "no")]), LIMITS)
+        assert [(row.verdict, row.reason) for row in rows] == [(Verdict.FAILED, "the head could not be counted: no")]
 
     def test_a_head_whose_process_dies_has_failed_once(self):
         rows = judge_instructions(counted({STORE: 10, HASH: 4}, {STORE: 10}, head_faults=[("", "killed")]), LIMITS)
@@ -99,11 +104,15 @@ class TestVerdicts:
             judge_instructions(counted({}, {STORE: 10}, base_faults=[("", "killed")]), LIMITS)
 
 
+def fixture_with(keyword, checkout, program_of_base=None):
+    return SimpleNamespace(keyword=keyword, checkout=checkout, file_of_base=lambda path: program_of_base)
+
+
 class TestReport:
     def report(self):
         return GateReport([Row(STORE, "copies", Verdict.SAME, 1, 1)], 2, 10.0)
 
-    def test_rows_are_added(self, monkeypatch):
+    def test_rows_are_added(self, monkeypatch, tmp_path):
         asked = []
 
         def count(fixture, names, limit):
@@ -112,17 +121,41 @@ class TestReport:
 
         monkeypatch.setattr(instructions, "count_instructions", count)
         report = self.report()
-        add_instructions(SimpleNamespace(keyword="store"), report, LIMITS, lambda text: None)
+        add_instructions(fixture_with("store", tmp_path), report, LIMITS, lambda text: None)
         assert asked == [([STORE], 0.005)]
         assert report.fails
         assert report.notes == []
 
-    def test_where_none_can_be_counted_the_report_says_why_and_passes(self, monkeypatch):
+    def test_where_none_can_be_counted_the_report_says_why_and_passes(self, monkeypatch, tmp_path):
         def count(fixture, names, limit):
             raise NotCountedError("there is no valgrind on PATH: install it (apt install valgrind)")
 
         monkeypatch.setattr(instructions, "count_instructions", count)
         report = self.report()
-        add_instructions(SimpleNamespace(keyword=""), report, LIMITS, lambda text: None)
+        add_instructions(fixture_with("", tmp_path), report, LIMITS, lambda text: None)
         assert not report.fails
         assert gate_text(report).splitlines()[-1].startswith("no instructions were counted: there is no valgrind")
+
+    @pytest.mark.parametrize(
+        ("meant", "verdict"),
+        [((), Verdict.GONE), ((Meant(INSTRUCTIONS, "no valgrind left", change="gone"),), Verdict.MEANT)],
+    )
+    def test_a_program_that_the_change_drops_is_gone(self, tmp_path, meant, verdict):
+        report, limits = self.report(), Thresholds(LIMITS.time, LIMITS.metrics, meant)
+        add_instructions(fixture_with("store", tmp_path, "import gc"), report, limits, lambda text: None)
+        assert [row.verdict for row in report.rows if row.metric == INSTRUCTIONS] == [verdict]
+        assert report.notes == []
+
+    def test_a_program_that_raises_has_failed(self, tmp_path, monkeypatch):
+        program = tmp_path / instructions.PROGRAM
+        program.parent.mkdir(parents=True)
+        program.write_text("raise ImportError('no such harness')")
+        monkeypatch.setattr(instructions, "require_tools", lambda: None)
+        monkeypatch.setattr(instructions, "build_requests", lambda *arguments: tmp_path)
+        monkeypatch.setattr(instructions, "valgrind_command", lambda folder, command: command)
+        fixture = fixture_with("store", tmp_path)
+        fixture.sides, fixture.environment = {"base": tmp_path / "base", "head": tmp_path / "head"}, {}
+        report = self.report()
+        add_instructions(fixture, report, LIMITS, lambda text: None)
+        assert "counted.py: ImportError: no such harness" in report.rows[-1].reason
+        assert report.fails

@@ -23,6 +23,15 @@ def test_a_file_that_was_deleted_is_listed_with_what_it_counts(repository, tmp_p
 
 
 @pytest.mark.slow
+def test_compiled_modules_are_listed(repository, tmp_path):
+    edit(repository, CONFTEST, "__version__}", "__version__, 'compiled': {'kvcache._fast': ['built']}}")
+    commit(repository)
+    edit(repository, CONFTEST, "'compiled': {'kvcache._fast': ['built']}", "")
+    listed = own_of(repository, tmp_path / "libraries").listed(False, pytest.fail)
+    assert listed["kvcache._fast"] == {"compiled"}
+
+
+@pytest.mark.slow
 def test_what_is_timed_is_listed_where_times_are_measured(repository, tmp_path):
     edit(repository, GATES, 'asked != "metrics"', 'asked != "metrics" and kind != "lookup"')
     listed = own_of(repository, tmp_path / "libraries").listed(True, pytest.fail)
@@ -68,3 +77,10 @@ def test_the_bases_own_directions_are_read(repository, tmp_path):
     commit(repository)
     (repository / "kvbench" / "metrics.py").write_text(metrics.format("higher"))
     assert own_of(repository, tmp_path / "libraries").directions == {"copies": "lower"}
+
+
+def test_files_that_do_not_differ_have_the_checkouts_directions_and_old_ones_none(repository, tmp_path):
+    edit(repository, LIBRARY, '"store": 3', '"store": 4')
+    assert own_of(repository, tmp_path / "libraries").directions is None
+    edit(repository, GATES, "store", "store_all")
+    assert own_of(repository, tmp_path / "others").directions == {}

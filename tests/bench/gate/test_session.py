@@ -265,6 +265,18 @@ class TestListed:
         assert (row.verdict, row.reason) == (Verdict.GONE, "the base's own benchmarks measure it")
         assert report.fails
 
+    def test_a_compiled_module_that_nothing_looks_for_any_more_is_gone(self):
+        report = self.found({"kvcache._slots": {"compiled"}}, with_times=False)
+        (row,) = of(report, "kvcache._slots").values()
+        assert (row.metric, row.verdict) == ("compiled", Verdict.GONE)
+
+    def test_a_compiled_module_that_is_looked_for_is_judged_by_what_is_found(self):
+        def find(measured, side, number):
+            measured.compiled["kvcache._slots"] = {"built", "imported"}
+
+        report = self.found({"kvcache._slots": {"compiled"}}, find=find, with_times=False)
+        assert {row.verdict for row in report.rows} == {Verdict.SAME}
+
     def test_one_that_is_skipped_on_both_sides_is_gone_with_the_reason(self):
         def skip(measured, side, number):
             drop(measured, "store")
