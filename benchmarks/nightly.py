@@ -127,6 +127,7 @@ def main() -> int:
     parser.add_argument("--summary", type=Path, help="append what was measured here, as Markdown")
     parser.add_argument("--environment", type=Path, help="append SINCE=COMMIT here: what came after is new")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # asv is ended then, too
     results = RESULTS / machine_name()
     try:
         subprocess.run(["asv", "machine", "--yes", "--machine", machine_name()], cwd=ROOT, check=True)

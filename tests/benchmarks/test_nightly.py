@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nightly
@@ -76,6 +77,7 @@ class TestMeasuring:
 ASV = """\
 #!{python}
 import json, os, pathlib, sys, time
+pathlib.Path("asv.pid").write_text(str(os.getpid()))
 with open("asv.log", "a") as file:
     file.write(json.dumps(sys.argv[1:]) + "\\n")
 if sys.argv[1] == "run" and "hang" in os.environ.get("FAKE_ASV", ""):
@@ -163,6 +165,26 @@ class TestNight:
         assert night(monkeypatch, "--seconds", "0.5") == 1
         assert measured(checkout) == ["commit 3"]
         assert "took more than the " in capsys.readouterr().out
+
+    def test_a_night_that_is_ended_leaves_no_asv_behind(self, checkout):
+        """What it wrote later would come while results are being saved."""
+        code = (
+            "import nightly, pathlib, sys; nightly.GRACE = 2.0; nightly.ROOT = pathlib.Path.cwd(); "
+            "nightly.RESULTS = nightly.ROOT / 'benchmarks' / 'results'; sys.exit(nightly.main())"
+        )
+        own = {"PYTHONPATH": str(ROOT / "benchmarks"), "FAKE_ASV": "hang"}
+        process = subprocess.Popen([sys.executable, "-c", code], env=os.environ | own)
+        try:
+            for _ in range(200):
+                if (checkout / "asv.log").exists() and '"run"' in (checkout / "asv.log").read_text():
+                    break
+                time.sleep(0.05)
+            process.terminate()
+            assert process.wait(timeout=10) == 1
+        finally:
+            process.kill()
+        number = int((checkout / "asv.pid").read_text())
+        assert not Path(f"/proc/{number}").exists()
 
     def test_without_asv_nothing_can_be_measured(self, checkout, monkeypatch, capsys):
         monkeypatch.setenv("PATH", "/usr/bin:/bin")
