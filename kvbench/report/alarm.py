@@ -5,7 +5,8 @@ Whoever runs ``kvbench report --fail-on-new`` has these lines, its exit code, an
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from kvbench.judge.change_points import ChangePoint, Judgement
 from kvbench.judge.lost import Lost
@@ -49,7 +50,7 @@ def find_alarms(judgement: Judgement) -> list[Alarm]:
     together: dict[tuple[str, ...], list[ChangePoint]] = {}
     for point in worse:
         together.setdefault((point.where, point.series.benchmark, point.series.machine), []).append(point)
-    return [*lost, *(replace(_of_change(points[0]), number=len(points)) for points in together.values())]
+    return [*lost, *map(_of_changes, together.values())]
 
 
 def _of_lost(lost: Lost) -> Alarm:
@@ -57,14 +58,15 @@ def _of_lost(lost: Lost) -> Alarm:
     return Alarm(where, lost.benchmark, lost.params, lost.state, lost.machine, "", lost.number)
 
 
-def _of_change(point: ChangePoint) -> Alarm:
+def _of_changes(points: Sequence[ChangePoint]) -> Alarm:
+    """Of one metric at one commit, the worst first."""
+    point = points[0]
     change, series = point.change, point.series
     share = "from 0" if point.percent is None else f"{point.percent:+.1f} %"
     how_much = f"{share} ({number(change.before)} to {number(change.after)} {series.unit})"
-    command = command_of(point)
-    return Alarm(
-        point.where, series.metric, series.params, how_much, series.machine, subject_of(point), command=command
-    )
+    cells = (point.where, series.metric, series.params, how_much, series.machine, subject_of(point))
+    # The gate may not have the worst one's backend.
+    return Alarm(*cells, len(points), next(filter(None, map(command_of, points)), ""))
 
 
 def _title(alarms: list[Alarm], described: str) -> str:
@@ -80,7 +82,7 @@ def alarm_lines(alarms: list[Alarm], described: str) -> list[str]:
     lines = [clean("  ".join(part for part in each.cells if part)) for each in alarms[:MOST_LINES]]
     commands = _commands(alarms)
     asked = [_TO_FIND, *(f"  {each}" for each in commands)] if commands else []
-    return [_title(alarms, described), *lines, *_more(alarms), *asked]
+    return [_title(alarms, described), *lines, *filter(None, _more(alarms)), *asked]
 
 
 def alarm_markdown(alarms: list[Alarm], described: str) -> str:
@@ -90,7 +92,7 @@ def alarm_markdown(alarms: list[Alarm], described: str) -> str:
     framed = [f"| {row} |" for row in table]
     commands = _commands(alarms)
     asked = ["", _TO_FIND, "", *(f"    {each}" for each in commands)] if commands else []
-    whole = [f"## {_title(alarms, described)}", "", *framed, *([""] if framed else []), *_more(alarms), *asked]
+    whole = [f"## {_title(alarms, described)}", "", *framed, *_more(alarms), *asked]
     return "\n".join(whole) + "\n"
 
 
@@ -101,4 +103,4 @@ def _commands(alarms: list[Alarm]) -> list[str]:
 
 def _more(alarms: list[Alarm]) -> list[str]:
     more = len(alarms) - MOST_LINES
-    return [f"{more} more rows are left out: the regressions page has all."] if more > 0 else []
+    return ["", f"{more} more rows are left out: the regressions page has all."] if more > 0 else []

@@ -85,8 +85,9 @@ def _method(history: History, judgement: Judgement) -> list[str]:
         "Deterministic metrics are compared exactly: every change is a change point.",
         "A time is judged over legacy's of the same cell. How far that scatters is estimated for each family.",
         "Where legacy was not measured, a time is divided by the machine's pace.",
-        f"It must differ by {SMALLEST_EFFECT:.0%} or more, and the test covers all series together: of all change "
-        f"points at most {LEVEL:.0%} are false, and a history without one has none (at {FIRST_LEVEL:.1%}).",
+        f"It must differ by {SMALLEST_EFFECT:.0%} or more. The test covers all series together: it is set for at most "
+        f"{LEVEL:.0%} false ones of all change points, and for none in a history without one (at {FIRST_LEVEL:.1%}). "
+        "docs/statistics.md says how many there were in synthetic histories.",
         f"A change point needs {FEWEST_VALUES} measured commits on either side: what came with the last "
         f"{FEWEST_VALUES - 1} is not decided yet.",
     ]

@@ -13,10 +13,11 @@ NONE = np.array([])
 COMMAND = "kvbench bisect time aaaaaaaa bbbbbbbb -k 'operation[new:slab- and -store]'"
 
 
-def point(ratio, geometry="pong", metric="time", between=2, commit="b"):
-    cell = {"operation": "store", "geometry": geometry, "backend": "new:slab"}
+def point(ratio, geometry="pong", metric="time", between=2, commit="b", backend="new:slab"):
+    cell = {"operation": "store", "geometry": geometry, "backend": backend}
+    unit = "bytes per call" if metric == "bytes_copied" else "us"
     params = ", ".join(f"{name}={value}" for name, value in cell.items())
-    series = Series("github", f"operations.Operations.track_{metric}", params, "us", NONE, NONE, NONE, cell)
+    series = Series("github", f"operations.Operations.track_{metric}", params, unit, NONE, NONE, NONE, cell)
     change = Change(4, 1.0, ratio, ratio)
     return ChangePoint(series, change, commit * 40, "a" * 40, between, "somebody", "subject", True)
 
@@ -42,6 +43,19 @@ def test_the_commit_of_a_range_is_asked_for_once(text):
     assert text(find_alarms(Judgement(points))).count(COMMAND) == 1
     known = [point(2.0, between=0)]
     assert "bisect" not in text(find_alarms(Judgement(known)))
+
+
+def test_where_the_gate_has_not_the_worst_one_another_is_asked_for():
+    points = [point(2.0, metric="bytes_copied", backend="legacy"), point(1.5, metric="bytes_copied")]
+    (alarm,) = find_alarms(Judgement(points))
+    assert (alarm.number, alarm.command) == (2, COMMAND.replace("time", "bytes_copied"))
+
+
+def test_a_long_table_is_cut_and_its_blocks_stand_apart():
+    text = alarm_markdown(find_alarms(Judgement([point(2.0, metric=f"time_{each}") for each in range(60)])), "")
+    assert "|\n\n10 more rows are left out: the regressions page has all.\n" in text
+    text = alarm_markdown(find_alarms(Judgement([point(2.0)])), "")
+    assert "|\n\nTo find the commit" in text
 
 
 def test_of_a_range_the_last_commit_is_not_blamed():
