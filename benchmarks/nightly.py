@@ -1,9 +1,13 @@
 """What a night measures: the newest commits that have no results yet, one at a time, as many as the time allows.
 
-Usage: python benchmarks/nightly.py [--commits 20] [--seconds 5400] [--summary FILE]
+Usage: python benchmarks/nightly.py [--commits 20] [--seconds 5400] [--summary FILE] [--environment FILE]
 
 asv saves a commit's results when it is done with it: whatever ends a night, only the last commit is measured again. A
 commit that leaves the library as it was has the results of the one before it, and is left out.
+
+With ``--environment`` it writes ``SINCE=COMMIT`` to a file: the report shall call new what came after. A regression is
+seen some measured commits after its own, and by then it is not among the last ten of a history most of whose commits
+leave the library as it was.
 
 Exit code: 0 all that was begun is measured, 1 a commit is not (asv failed, or took all the time), 2 nothing can be.
 """
@@ -28,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 MEASURED = ("kvcache", "setup.py")  # the library: the suite is this checkout's, whichever commit is measured
 ASV_FAILED_BENCHMARKS = 2  # asv's exit code: they are part of the results
+NEW = 10  # commits that change the library count as new
 ROOM = 1.25  # times the slowest commit so far: is there time for another?
 GRACE = 60.0  # seconds for asv to end when it is asked to
 
@@ -109,13 +114,20 @@ def _git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
+def _append(path: Path, text: str) -> None:
+    with path.open("a") as file:
+        file.write(text)
+
+
 def main() -> int:
     """Measure a night's commits; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--commits", type=int, default=20, help="look at so many commits that change the library")
     parser.add_argument("--seconds", type=float, default=5400, help="begin no commit that would end later")
     parser.add_argument("--summary", type=Path, help="append what was measured here, as Markdown")
+    parser.add_argument("--environment", type=Path, help="append SINCE=COMMIT here: what came after is new")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # asv is ended then, too
     results = RESULTS / machine_name()
     try:
         subprocess.run(["asv", "machine", "--yes", "--machine", machine_name()], cwd=ROOT, check=True)
@@ -125,13 +137,14 @@ def main() -> int:
     except (OSError, subprocess.CalledProcessError) as error:
         print(f"nothing can be measured: {error}", file=sys.stderr)
         return 2
+    if given.environment and newest_first:
+        _append(given.environment, f"SINCE={newest_first[: NEW + 1][-1]}\n")
     missing = missing_commits(newest_first, results)
     night = measure(missing, lambda commit, seconds: run_asv(commit, seconds, results), given.seconds)
     text = night.summary(lambda commit: _git("show", "--no-patch", "--format=%h %s", commit).strip())
     print(text)
     if given.summary:
-        with given.summary.open("a") as file:
-            file.write(text)
+        _append(given.summary, text)
     return 1 if night.failed else 0
 
 

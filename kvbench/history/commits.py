@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from kvbench.text import clean
 __all__ = ["Commit", "Commits", "HistoryError", "read_commits"]
 
 DEFAULT_NUMBER = 10  # of commits that count as new where nothing was tagged
+_SHORT = 8  # digits of a hash
 _MOST_DIGITS = 12  # of a number of commits
 _FIELDS = "%H%x00%an%x00%s"  # no text of a commit holds a NUL
 
@@ -99,7 +101,8 @@ def _since(repository: str | Path, known: tuple[Commit, ...], tag: str) -> Commi
     new = None if name is None else _git(repository, "rev-list", f"{name.decode().strip()}..HEAD")
     if new is None:
         raise HistoryError(repository, f"{tag!r} is no tag, commit or number of commits")
-    return Commits(known, frozenset(new.decode().split()), f"since {clean(tag)}")
+    named = tag[:_SHORT] if re.fullmatch("[0-9a-f]{40}", tag) else tag
+    return Commits(known, frozenset(new.decode().split()), f"since {clean(named)}")
 
 
 def _last(known: tuple[Commit, ...], number: int) -> Commits:

@@ -13,6 +13,7 @@ from kvbench.judge.changes import FEWEST_VALUES, FIRST_LEVEL, LEVEL
 from kvbench.judge.lost import Lost
 from kvbench.judge.smallest import POWER
 from kvbench.judge.verdict import SMALLEST_EFFECT, Verdict
+from kvbench.report.bisection import author_of, command_of, subject_of
 from kvbench.report.history_figures import history_name, history_panels, pace_panel
 from kvbench.report.panels import Cell, Link, Panel, Table
 from kvbench.report.site import Group, PageLink, Site
@@ -31,6 +32,7 @@ _TITLES = {
 _CHANGE_HEADINGS = (
     "verdict", "change, %", "certainty, %", "metric", "parameters", "commit", "subject", "before", "after", "unit",
     "author", "machine", "measured before at", "unmeasured between",
+    "to find the commit",
 )  # fmt: skip
 _COMMIT_HEADINGS = (
     "commit", "for the worse", "for the better", "subject", "the worst, or the best, %", "of metric", "parameters",
@@ -83,8 +85,9 @@ def _method(history: History, judgement: Judgement) -> list[str]:
         "Deterministic metrics are compared exactly: every change is a change point.",
         "A time is judged over legacy's of the same cell. How far that scatters is estimated for each family.",
         "Where legacy was not measured, a time is divided by the machine's pace.",
-        f"It must differ by {SMALLEST_EFFECT:.0%} or more, and the test covers all series together: of all change "
-        f"points at most {LEVEL:.0%} are false, and a history without one has none (at {FIRST_LEVEL:.1%}).",
+        f"It must differ by {SMALLEST_EFFECT:.0%} or more. The test covers all series together: it is set for at most "
+        f"{LEVEL:.0%} false ones of all change points, and for none in a history without one (at {FIRST_LEVEL:.1%}). "
+        "docs/statistics.md says how many there were in synthetic histories.",
         f"A change point needs {FEWEST_VALUES} measured commits on either side: what came with the last "
         f"{FEWEST_VALUES - 1} is not decided yet.",
     ]
@@ -136,27 +139,32 @@ def change_table(points: Sequence[ChangePoint], pages: dict[str, str]) -> Table:
         metric = Link(series.metric, page) if page else series.metric
         rows.append(
             [
-                point.verdict, point.percent, point.certainty, metric, series.params, point.where, point.subject,
-                change.before, change.after, series.unit, point.author, series.machine, point.previous[:8],
-                point.between,
+                point.verdict, point.percent, point.certainty, metric, series.params, point.where, subject_of(point),
+                change.before, change.after, series.unit, author_of(point), series.machine, point.previous[:8],
+                point.between, command_of(point),
             ]
         )  # fmt: skip
     return Table(_CHANGE_HEADINGS, rows)
 
 
 def _commit_table(points: Sequence[ChangePoint], commits: Commits) -> Table:
-    """Commits with change points, the newest first: how many, and what changes most there."""
+    """Commits with change points, or ranges of them, the newest first: how many, and what changes most there."""
     by_commit: dict[str, list[ChangePoint]] = {}
     for point in points:
         if point.verdict is not Verdict.MACHINE:
-            by_commit.setdefault(point.commit, []).append(point)
+            by_commit.setdefault(point.where, []).append(point)
     rows: list[list[Cell]] = []
-    for name in sorted(by_commit, key=lambda name: commits.places.get(name, -1), reverse=True):
-        found = by_commit[name]
+    newest_first = sorted(by_commit.values(), key=lambda found: commits.places.get(found[0].commit, -1), reverse=True)
+    for found in newest_first:
         first = found[0]  # the worst is first
         counts = [sum(point.verdict is verdict for point in found) for verdict in _ALWAYS]
         series = first.series
-        rows.append([name[:8], *counts, first.subject, first.percent, series.metric, series.params, first.author])
+        rows.append(
+            [
+                first.where, *counts, subject_of(first), first.percent, series.metric, series.params,
+                author_of(first),
+            ]
+        )  # fmt: skip
     return Table(_COMMIT_HEADINGS, rows)
 
 

@@ -5,12 +5,15 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nightly
 import nightly_issue
 import pytest
 import run_asv
+
+from kvbench.report.alarm import Alarm, alarm_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -74,6 +77,7 @@ class TestMeasuring:
 ASV = """\
 #!{python}
 import json, os, pathlib, sys, time
+pathlib.Path("asv.pid").write_text(str(os.getpid()))
 with open("asv.log", "a") as file:
     file.write(json.dumps(sys.argv[1:]) + "\\n")
 if sys.argv[1] == "run" and "hang" in os.environ.get("FAKE_ASV", ""):
@@ -133,6 +137,17 @@ class TestNight:
         assert night(monkeypatch, "--commits", "20") == 0
         assert measured(checkout) == ["commit 3", "commit 1", "commit 0"]
 
+    @pytest.mark.parametrize(("new", "subject"), [(1, "commit 1"), (10, "commit 0")])
+    def test_it_says_since_when_a_change_of_the_library_is_new(self, checkout, monkeypatch, tmp_path, new, subject):
+        monkeypatch.setattr(nightly, "NEW", new)
+        environment = tmp_path / "environment"
+        night(monkeypatch, "--seconds", "0", "--environment", str(environment))
+        name, _, commit = environment.read_text().strip().partition("=")
+        shown = subprocess.run(
+            ["git", "log", "-1", "--format=%s", commit], cwd=checkout, capture_output=True, text=True, check=True
+        )
+        assert (name, shown.stdout.strip()) == ("SINCE", subject)
+
     def test_failing_benchmarks_are_results(self, checkout, monkeypatch):
         monkeypatch.setenv("FAKE_ASV_CODE", "2")
         assert night(monkeypatch, "--commits", "1") == 0
@@ -150,6 +165,26 @@ class TestNight:
         assert night(monkeypatch, "--seconds", "0.5") == 1
         assert measured(checkout) == ["commit 3"]
         assert "took more than the " in capsys.readouterr().out
+
+    def test_a_night_that_is_ended_leaves_no_asv_behind(self, checkout):
+        """What it wrote later would come while results are being saved."""
+        code = (
+            "import nightly, pathlib, sys; nightly.GRACE = 2.0; nightly.ROOT = pathlib.Path.cwd(); "
+            "nightly.RESULTS = nightly.ROOT / 'benchmarks' / 'results'; sys.exit(nightly.main())"
+        )
+        own = {"PYTHONPATH": str(ROOT / "benchmarks"), "FAKE_ASV": "hang"}
+        process = subprocess.Popen([sys.executable, "-c", code], env=os.environ | own)
+        try:
+            for _ in range(200):
+                if (checkout / "asv.log").exists() and '"run"' in (checkout / "asv.log").read_text():
+                    break
+                time.sleep(0.05)
+            process.terminate()
+            assert process.wait(timeout=10) == 1
+        finally:
+            process.kill()
+        number = int((checkout / "asv.pid").read_text())
+        assert not Path(f"/proc/{number}").exists()
 
     def test_without_asv_nothing_can_be_measured(self, checkout, monkeypatch, capsys):
         monkeypatch.setenv("PATH", "/usr/bin:/bin")
@@ -213,9 +248,10 @@ arguments = sys.argv[1:]
 text = sys.stdin.read() if "-" in arguments else ""
 known["calls"].append([arguments[:2], text])
 if arguments[:2] == ["issue", "list"]:
-    print(json.dumps(known["issues"]))
+    state_asked = arguments[arguments.index("--state") + 1]
+    print(json.dumps([each for each in known["issues"] if each["state"] == state_asked]))
 elif arguments[:2] == ["issue", "create"]:
-    known["issues"].append({{"number": 7, "body": text.replace("\\n", "\\r\\n")}})
+    known["issues"].append({{"number": 7, "state": "open", "body": text.replace("\\n", "\\r\\n")}})
     print("https://example.com/issues/7")
 elif arguments[:2] == ["issue", "edit"]:
     known["issues"][0]["body"] = text
@@ -249,19 +285,45 @@ class TestIssue:
         monkeypatch.setattr(sys, "argv", ["x", str(tmp_path / "alarm.md"), *arguments])
         return nightly_issue.main()
 
+    def rows(self, *alarms):
+        return alarm_markdown([Alarm(*each, "github", "a | subject") for each in alarms], "since v1")
+
+    SLOWER = ("abc", "Operations.time", "geometry=pong", "+20.0 %")
+    MORE = ("def", "Operations.bytes_copied", "geometry=pong", "+1.0 %")
+
     def test_one_issue_is_opened_and_then_updated(self, tmp_path, monkeypatch, calls, capsys):
-        assert self.tell(tmp_path, monkeypatch, "- abc: time +20 %\n") == 0
+        assert self.tell(tmp_path, monkeypatch, self.rows(self.SLOWER)) == 0
         ((what, text),) = calls()
-        assert (what, text.splitlines()[0]) == ("create", "- abc: time +20 %")
-        assert self.tell(tmp_path, monkeypatch, "- abc: time +20 %\n") == 0
+        assert (what, text.splitlines()[0]) == ("create", "## 1 new regression since v1, at 1 commit.")
+        assert self.tell(tmp_path, monkeypatch, self.rows(self.SLOWER)) == 0
         assert calls() == []
-        assert self.tell(tmp_path, monkeypatch, "- abc: time +20 %\n- def: copies +1\n") == 0
+        assert self.tell(tmp_path, monkeypatch, self.rows(self.SLOWER, self.MORE)) == 0
         (edited, whole), (commented, comment) = calls()
         assert (edited, commented) == ("edit", "comment")
         assert "abc" in whole
-        assert ("def: copies" in comment, "abc" in comment) == (True, False)
+        assert ("bytes_copied" in comment, "abc" in comment) == (True, False)
+        assert "| commit | metric |" in comment
         assert comment.endswith("https://example.com/run/1")
         assert capsys.readouterr().out.splitlines()[1:] == ["issue 7 says all of it already", "updated issue 7"]
+
+    def test_numbers_that_move_notify_nobody(self, tmp_path, monkeypatch, calls):
+        """Medians do with each commit that is measured."""
+        self.tell(tmp_path, monkeypatch, self.rows(self.SLOWER, self.MORE))
+        calls()
+        self.tell(tmp_path, monkeypatch, self.rows((*self.SLOWER[:3], "+19.8 %"), self.MORE))
+        ((what, text),) = calls()
+        assert what == "edit"
+        assert "+19.8 %" in text
+
+    @pytest.mark.parametrize(("later", "opened"), [([SLOWER], []), ([SLOWER, MORE], ["create"])])
+    def test_what_was_closed_as_meant_opens_no_other(self, tmp_path, monkeypatch, calls, later, opened):
+        self.tell(tmp_path, monkeypatch, self.rows(self.SLOWER))
+        calls()
+        state = json.loads((tmp_path / "state.json").read_text())
+        state["issues"][0]["state"] = "closed"
+        (tmp_path / "state.json").write_text(json.dumps(state))
+        assert self.tell(tmp_path, monkeypatch, self.rows(*later)) == 0
+        assert [what for what, _ in calls()] == opened
 
     def test_a_commits_subject_notifies_nobody(self, tmp_path, monkeypatch, calls):
         assert self.tell(tmp_path, monkeypatch, "| abc | thanks @everyone, closes #12 |\n") == 0

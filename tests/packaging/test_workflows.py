@@ -79,6 +79,12 @@ class TestNight:
         # Neither a measurement that fails nor the failing report keeps it from being told.
         assert all("!cancelled()" in self.STEPS[each]["if"] for each in (report, issue))
 
+    def test_new_is_what_came_since_the_commit_that_the_night_names(self):
+        """A change is seen three measured commits later: the last ten commits would hardly ever have one."""
+        measure, report = (self.STEPS[place(self.STEPS, each)]["run"] for each in ("tox -e nightly", "tox -e report"))
+        assert '--environment "$GITHUB_ENV"' in measure
+        assert '--since "$SINCE"' in report
+
     def test_no_other_job_may_write(self):
         rights = [WORKFLOWS["ci.yml"]["permissions"], *(job.get("permissions", {}) for job in self.others())]
         assert all(set(each.values()) <= {"read"} for each in rights)

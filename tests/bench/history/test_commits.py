@@ -61,6 +61,11 @@ def test_without_a_tag_the_last_commits_are_new(tmp_path):
     assert commits.described == "in the last 10 commits"
 
 
+def test_a_full_hash_is_shown_short(history):
+    folder, names = history
+    assert read_commits(folder, names[0]).described == f"since {names[0][:8]}"
+
+
 @pytest.mark.parametrize("since", ["no-such-tag", "--output=x", "-1"])
 def test_a_wrong_revision_is_named(history, since):
     with pytest.raises(HistoryError, match="is no tag, commit or number of commits"):
