@@ -152,7 +152,7 @@ class TestReport:
         program.write_text("raise ImportError('no such harness')")
         monkeypatch.setattr(instructions, "require_tools", lambda: None)
         monkeypatch.setattr(instructions, "build_requests", lambda *arguments: tmp_path)
-        monkeypatch.setattr(instructions, "valgrind_command", lambda folder, command: command)
+        monkeypatch.setattr(instructions, "valgrind_command", lambda folder, command, options: command)
         fixture = fixture_with("store", tmp_path)
         fixture.sides, fixture.environment = {"base": tmp_path / "base", "head": tmp_path / "head"}, {}
         report = self.report()
