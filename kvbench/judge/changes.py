@@ -11,12 +11,15 @@ import numpy as np
 from scipy import stats
 
 from kvbench.judge.measured import Measured, has_cells, segments_of, without_noise_of_control
-from kvbench.judge.segments import FEWEST_VALUES, LEVEL, Segments
+from kvbench.judge.segments import FEWEST_VALUES, LEVEL, Segments, Step
+from kvbench.judge.together import members_steps, of_groups, without_steps
 
 __all__ = ["FEWEST_VALUES", "FIRST_LEVEL", "LEVEL", "Change", "Measured", "exact_changes", "measured_changes"]
 
 # The first of a history has to be surer than others: with none, there shall be none.
 FIRST_LEVEL = 0.001
+SHARES = 3
+ALIGN = 0
 
 
 @dataclass(frozen=True)
@@ -60,16 +63,31 @@ def measured_changes(series: Sequence[Measured]) -> tuple[list[list[Change]], li
     """
     kinds = [each.kind for each in series]
     plain = [each.judged for each in series]
-    share = 1 / 2 if has_cells(series) else 1.0
+    groups = [each.group and (each.kind, each.group) for each in series]
+    share = 1 / SHARES
     first = _judge(segments_of(kinds, plain), share)
-    if share == 1:
-        second = first
-    else:
-        finer = without_noise_of_control(series, plain, [each.levels() for each in first])
-        second = _judge(segments_of(kinds, finer), share)
+    finer = without_noise_of_control(series, plain, [each.levels() for each in first])
+    steps = _together(groups, finer, share)
+    alone = [without_steps(*each) for each in zip(finer, steps, strict=True)]
+    second = _judge(segments_of(kinds, alone), share)
     for judged in (first, second):
         _align([family for _, family in kinds], judged)
+    for each, own in zip(second, steps, strict=True):
+        each.put(own)
     return [_changes(*each) for each in zip(series, first, second, strict=True)], second
+
+
+def _together(groups: Sequence[Hashable], logs: Sequence[np.ndarray], share: float) -> list[list[Step]]:
+    """Of each series the steps that it has with others of its group."""
+    steps: list[list[Step]] = [[] for _ in logs]
+    found = of_groups(groups, logs)
+    if not found:
+        return steps
+    judged = _judge(segments_of([kind for kind, _ in found], [shared for _, shared in found.values()]), share)
+    for group, (places, _) in zip(judged, found.values(), strict=True):
+        for place, own in zip(places, members_steps(group, [logs[place] for place in places]), strict=True):
+            steps[place] = own
+    return steps
 
 
 def _align(families: Sequence[Hashable], judged: Sequence[Segments]) -> None:
@@ -84,7 +102,7 @@ def _align(families: Sequence[Hashable], judged: Sequence[Segments]) -> None:
     for alike in likely.values():
         together = sum(found for _, _, found in alike)
         for each, place, found in alike:
-            others = together - found + 1 / each.commits
+            others = (together - found)*ALIGN + 1 / each.commits
             each.bounds[place] = int(np.searchsorted(each.places, np.argmax(found * others)))
 
 

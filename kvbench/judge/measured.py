@@ -55,6 +55,7 @@ class Measured:
         family: series of one family scatter alike.
         cell: series of one cell have the same control; None for one that has no such others.
         is_ratio: whether the values are over something that was measured in turns with them.
+        group: series of one group often change together; None for one that is alone.
     """
 
     values: np.ndarray
@@ -63,6 +64,7 @@ class Measured:
     family: Hashable = ""
     cell: Hashable = None
     is_ratio: bool = False
+    group: Hashable = None
 
     @cached_property
     def own(self) -> np.ndarray:

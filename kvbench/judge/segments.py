@@ -19,7 +19,7 @@ from kvbench.judge.scan import chance_of_largest, normal_of_t
 from kvbench.judge.spread import HUBER, Prior, Stickiness, middle, rough_spread, variance_of, without_outliers
 from kvbench.judge.verdict import SMALLEST_EFFECT
 
-__all__ = ["FEWEST_VALUES", "LEVEL", "Noise", "Segments"]
+__all__ = ["FEWEST_VALUES", "LEVEL", "SMALLEST", "Noise", "Segments", "Step"]
 
 # An outlier is no change: it takes this many commits on either side.
 FEWEST_VALUES = 3
@@ -29,7 +29,7 @@ _PENALTY = 2.0
 _MOST_OF_SIZE = 0.75  # of a change: a value that shows as much of it is beyond
 _HEAVY = 2.0  # times what a normal distribution has so far out: fewer are no outliers
 _WORTH = 20  # values: what a normal distribution says, where few were seen
-_SMALL = math.log1p(SMALLEST_EFFECT)
+SMALLEST = math.log1p(SMALLEST_EFFECT)
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,15 @@ class Noise:
             return self.least, 1.0
         variance, both = whole.moderated(squares, degrees)
         return max(self.least, math.sqrt(variance)), both
+
+
+@dataclass(frozen=True)
+class Step:
+    """At a commit, by how much as a logarithm, and the chance that it is noise."""
+
+    place: int
+    size: float
+    chance: float
 
 
 class Segments:
@@ -141,6 +150,21 @@ class Segments:
         """By how much two segments differ."""
         return self._middle(b, c) - self._middle(a, b)
 
+    def put(self, steps: Sequence[Step]) -> None:
+        """Put steps that were taken out before back into the values; what is next to one was part of it."""
+        self._middles.clear()
+        for step in steps:
+            self.logs = self.logs + step.size * (self.places >= step.place)
+            place = int(np.searchsorted(self.places, step.place))
+            inner = [
+                (b, chance)
+                for b, chance in zip(self.bounds[1:], self.chances, strict=False)
+                if abs(b - place) >= FEWEST_VALUES
+            ]
+            inner = sorted([*inner, (place, step.chance)])
+            self.bounds = [0, *(b for b, _ in inner), len(self.logs)]
+            self.chances = [chance for _, chance in inner]
+
     def levels(self, surest: float = 1.0) -> np.ndarray:
         """What the values lie around, by commits: between changes whose chance is at most ``surest``."""
         found = np.full(self.commits, np.nan)
@@ -164,7 +188,7 @@ class Segments:
         doubtful = [
             (chance, place)
             for place, (chance, each) in enumerate(zip(chances, self.triples, strict=True), 1)
-            if chance > level or abs(self.size(*each)) < _SMALL
+            if chance > level or abs(self.size(*each)) < SMALLEST
         ]
         if doubtful:
             del self.bounds[max(doubtful)[1]]

@@ -26,7 +26,7 @@ _MIDDLE_HALF = 0.6745  # standard deviations around the mean: half of a normal d
 _MOST_DEGREES = 40.0  # of freedom that a family is worth, as alike as its series may look
 _FEWEST_PAIRS = 100  # of values: fewer do not tell
 _FARTHEST = 5  # commits between values that are compared to see how long they stay off
-_HELD, _STAYS = np.linspace(0, 0.9, 19), np.array([0.3, 0.5, 0.65, 0.8])
+_HELD, _STAYS = np.linspace(0, 0.9, 19), np.array([0.8])
 
 
 def rough_spread(logs: np.ndarray) -> float:
