@@ -68,6 +68,9 @@ def measured_changes(series: Sequence[Measured]) -> tuple[list[list[Change]], li
     first = _judge(segments_of(kinds, plain), share)
     finer = without_noise_of_control(series, plain, [each.levels() for each in first])
     steps = _together(groups, finer, share)
+    if any(steps):
+        levels = [each.levels(steps=own) for each, own in zip(first, steps, strict=True)]
+        finer = without_noise_of_control(series, plain, levels)
     alone = [without_steps(*each) for each in zip(finer, steps, strict=True)]
     second = _judge(segments_of(kinds, alone), share)
     for judged in (first, second):

@@ -187,17 +187,23 @@ def without_noise_of_control(
         off = np.array([logs[place] - levels[place] for place in places])
         off[:, np.count_nonzero(~np.isnan(off), axis=0) < FEWEST_SERIES] = np.nan
         known = ~np.isnan(off).all(axis=0)
-        shared = np.zeros(off.shape[1])
-        shared[known] = np.nanmedian(off[:, known], axis=0)
-        shared *= _share_of_control(off[:, known], shared[known])
-        for place in places:
-            found[place] = logs[place] - shared
+        if known.any():
+            own = normal_deviation(_around(off, known)) ** 2
+        for row, place in enumerate(places):
+            if known.any():
+                found[place] = logs[place] - _of_control(np.delete(off, row, axis=0), known, own)
     return found
 
 
-def _share_of_control(off: np.ndarray, shared: np.ndarray) -> float:
-    """How much of what a cell's series share is their control's; the rest is what a few series share by chance."""
-    if not len(shared) or not (seen := normal_deviation(shared) ** 2):
-        return 0.0
-    own = normal_deviation((off - shared)[~np.isnan(off)]) ** 2
-    return max(0.0, 1 - math.pi / 2 * own / len(off) / seen)
+def _around(off: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """How far series lie off what they share; the median of few is drawn towards each."""
+    around = off[:, known] - np.nanmedian(off[:, known], axis=0)
+    return np.asarray(around[~np.isnan(around)]) * math.sqrt(len(off) / (len(off) - 1))
+
+
+def _of_control(others: np.ndarray, known: np.ndarray, own: float) -> np.ndarray:
+    """The control's noise by the other series of its cell: what they share, less what few share by chance."""
+    shared = np.zeros(others.shape[1])
+    shared[known] = np.nanmedian(others[:, known], axis=0)
+    seen = normal_deviation(shared[known]) ** 2
+    return shared * (max(0.0, 1 - math.pi / 2 * own / len(others) / seen) if seen else 0.0)

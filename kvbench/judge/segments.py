@@ -165,11 +165,12 @@ class Segments:
             self.bounds = [0, *(b for b, _ in inner), len(self.logs)]
             self.chances = [chance for _, chance in inner]
 
-    def levels(self, surest: float = 1.0) -> np.ndarray:
-        """What the values lie around, by commits: between changes whose chance is at most ``surest``."""
+    def levels(self, surest: float = 1.0, steps: Sequence[Step] = ()) -> np.ndarray:
+        """What the values lie around, by commits: between changes whose chance is at most ``surest``, and ``steps``."""
         found = np.full(self.commits, np.nan)
         inner = [b for b, chance in zip(self.bounds[1:], self.chances, strict=False) if chance <= surest]
-        for a, b in pairwise([0, *inner, len(self.logs)]):
+        inner += [int(np.searchsorted(self.places, each.place)) for each in steps]
+        for a, b in pairwise(sorted([0, *inner, len(self.logs)])):
             if b > a:
                 found[self.places[a:b]] = np.median(self.logs[a:b])
         return found
