@@ -18,7 +18,7 @@ __all__ = ["FEWEST_VALUES", "FIRST_LEVEL", "LEVEL", "Change", "Measured", "exact
 
 # The first of a history has to be surer than others: with none, there shall be none.
 FIRST_LEVEL = 0.001
-SHARES = 3
+import os; S1,S2,S3=eval(os.environ.get('SS','.1,.5,.4'))
 ALIGN = 0
 
 
@@ -64,15 +64,16 @@ def measured_changes(series: Sequence[Measured]) -> tuple[list[list[Change]], li
     kinds = [each.kind for each in series]
     plain = [each.judged for each in series]
     groups = [each.group and (each.kind, each.group) for each in series]
-    share = 1 / SHARES
-    first = _judge(segments_of(kinds, plain), share)
-    finer = without_noise_of_control(series, plain, [each.levels() for each in first])
-    steps = _together(groups, finer, share)
-    if any(steps):
+    first = _judge(segments_of(kinds, plain), S1)
+    steps: list[list[Step]] = [[] for _ in series]
+    for _ in range(2):
         levels = [each.levels(steps=own) for each, own in zip(first, steps, strict=True)]
         finer = without_noise_of_control(series, plain, levels)
+        steps = _together(groups, finer, S2)
+    levels = [each.levels(steps=own) for each, own in zip(first, steps, strict=True)]
+    finer = without_noise_of_control(series, plain, levels)
     alone = [without_steps(*each) for each in zip(finer, steps, strict=True)]
-    second = _judge(segments_of(kinds, alone), share)
+    second = _judge(segments_of(kinds, alone), S3)
     for judged in (first, second):
         _align([family for _, family in kinds], judged)
     for each, own in zip(second, steps, strict=True):

@@ -12,7 +12,7 @@ import numpy as np
 
 from kvbench.judge.pace import logs_of, machine_pace
 from kvbench.judge.segments import FEWEST_VALUES, SMALLEST, Segments, Step
-from kvbench.judge.spread import FEWEST_SERIES, middle, rough_spread
+from kvbench.judge.spread import FEWEST_SERIES, middle, normal_deviation, rough_spread
 
 __all__ = ["members_steps", "of_groups", "without_steps"]
 
@@ -28,15 +28,26 @@ def of_groups(groups: Sequence[Hashable], logs: Sequence[np.ndarray]) -> dict[Ha
             places.setdefault(group, []).append(place)
     found = {}
     for group, own in places.items():
-        if len(own) >= FEWEST_SERIES:
-            stacked = np.array([logs[place] for place in own])
-            few = np.count_nonzero(~np.isnan(stacked), axis=0) < FEWEST_SERIES
-            stacked[:, few] = np.nan
-            # What all share of a machine's times is its pace: the same fit, by least absolute deviations.
-            shared = machine_pace(np.exp(stacked))
-            if shared is not None:
-                found[group] = own, logs_of(shared)
+        if len(own) >= FEWEST_SERIES and (shared := _shared(np.array([logs[place] for place in own]))) is not None:
+            found[group] = own, shared
     return found
+
+
+def _shared(logs: np.ndarray) -> np.ndarray | None:
+    """What most series have at each commit, beside their own levels; outliers count no more than others."""
+    logs[:, np.count_nonzero(~np.isnan(logs), axis=0) < FEWEST_SERIES] = np.nan
+    # What all share of a machine's times is its pace: the same fit, by least absolute deviations.
+    pace = machine_pace(np.exp(logs))
+    if pace is None:
+        return None
+    off = logs - logs_of(pace)
+    off -= np.nanmedian(off, axis=1, keepdims=True)
+    known = ~np.isnan(off)
+    spread = normal_deviation(off[known])
+    shared = logs_of(pace)
+    for place in np.flatnonzero(known.any(axis=0)):
+        shared[place] += middle(off[known[:, place], place], spread)
+    return shared
 
 
 def members_steps(group: Segments, members: Sequence[np.ndarray]) -> list[list[Step]]:
