@@ -10,13 +10,13 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from kvbench.judge.pace import logs_of, machine_pace
 from kvbench.judge.segments import FEWEST_VALUES, SMALLEST, Segments, Step
-from kvbench.judge.spread import FEWEST_SERIES, middle, normal_deviation, rough_spread
+from kvbench.judge.spread import FEWEST_SERIES, HUBER, middle, normal_deviation, rough_spread
 
 __all__ = ["members_steps", "of_groups", "without_steps"]
 
 _MOST = 1 / 2  # of the group's step that a member has to show
+_ROUNDS = 3
 _MOST_MEMBERS = 1 / 2  # of a group: more have to show it
 
 
@@ -28,26 +28,33 @@ def of_groups(groups: Sequence[Hashable], logs: Sequence[np.ndarray]) -> dict[Ha
             places.setdefault(group, []).append(place)
     found = {}
     for group, own in places.items():
-        if len(own) >= FEWEST_SERIES and (shared := _shared(np.array([logs[place] for place in own]))) is not None:
-            found[group] = own, shared
+        if len(own) >= FEWEST_SERIES:
+            found[group] = own, _shared(np.array([logs[place] for place in own]))
     return found
 
 
-def _shared(logs: np.ndarray) -> np.ndarray | None:
-    """What most series have at each commit, beside their own levels; outliers count no more than others."""
-    logs[:, np.count_nonzero(~np.isnan(logs), axis=0) < FEWEST_SERIES] = np.nan
-    # What all share of a machine's times is its pace: the same fit, by least absolute deviations.
-    pace = machine_pace(np.exp(logs))
-    if pace is None:
-        return None
-    off = logs - logs_of(pace)
-    off -= np.nanmedian(off, axis=1, keepdims=True)
-    known = ~np.isnan(off)
-    spread = normal_deviation(off[known])
-    shared = logs_of(pace)
-    for place in np.flatnonzero(known.any(axis=0)):
-        shared[place] += middle(off[known[:, place], place], spread)
+def _shared(logs: np.ndarray) -> np.ndarray:
+    """What series have at each commit beside their own levels, by Huber's estimate; NaN where few were measured."""
+    few = np.count_nonzero(~np.isnan(logs), axis=0) < FEWEST_SERIES
+    off, shared = np.where(few, np.nan, logs), np.where(few, np.nan, 0.0)
+    if few.all():
+        return shared
+    off = off[:, ~few]
+    for estimate in [_median] * _ROUNDS + [_huber] * _ROUNDS:
+        off -= np.nan_to_num(_median(off.T))[:, None]  # a member's own level
+        more = estimate(off)
+        off, shared[~few] = off - more, shared[~few] + more
     return shared
+
+
+def _median(off: np.ndarray) -> np.ndarray:
+    """Of each column."""
+    return np.asarray(np.nanmedian(off, axis=0)) 
+
+
+def _huber(off: np.ndarray) -> np.ndarray:
+    most = HUBER * normal_deviation(off[~np.isnan(off)])
+    return np.asarray(np.nanmean(np.clip(off, -most, most), axis=0))
 
 
 def members_steps(group: Segments, members: Sequence[np.ndarray]) -> list[list[Step]]:
