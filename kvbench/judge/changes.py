@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,8 +18,10 @@ __all__ = ["FEWEST_VALUES", "FIRST_LEVEL", "LEVEL", "Change", "Measured", "exact
 
 # The first of a history has to be surer than others: with none, there shall be none.
 FIRST_LEVEL = 0.001
-import os; S1,S2,S3=eval(os.environ.get('SS','.1,.5,.4'))
-ALIGN = 0
+# Shares of both levels: of what is judged as it was measured, of groups, and of single series without their controls'
+# noise. Groups need least, and the last is the finest.
+_PLAIN, _TOGETHER, _ALONE = 0.1, 0.2, 0.7
+_ROUNDS = 2  # a step that was found tells more of the control's noise
 
 
 @dataclass(frozen=True)
@@ -63,51 +65,45 @@ def measured_changes(series: Sequence[Measured]) -> tuple[list[list[Change]], li
     """
     kinds = [each.kind for each in series]
     plain = [each.judged for each in series]
-    groups = [each.group and (each.kind, each.group) for each in series]
-    first = _judge(segments_of(kinds, plain), S1)
-    steps: list[list[Step]] = [[] for _ in series]
-    for _ in range(2):
-        levels = [each.levels(steps=own) for each, own in zip(first, steps, strict=True)]
-        finer = without_noise_of_control(series, plain, levels)
-        steps = _together(groups, finer, S2)
-    levels = [each.levels(steps=own) for each, own in zip(first, steps, strict=True)]
-    finer = without_noise_of_control(series, plain, levels)
-    alone = [without_steps(*each) for each in zip(finer, steps, strict=True)]
-    second = _judge(segments_of(kinds, alone), S3)
-    for judged in (first, second):
-        _align([family for _, family in kinds], judged)
-    for each, own in zip(second, steps, strict=True):
-        each.put(own)
+    if has_cells(series):
+        first = _judge(segments_of(kinds, plain), _PLAIN)
+        second = _finer(series, plain, first)
+    else:
+        first = second = _judge(segments_of(kinds, plain), 1.0)
+        for each in first:
+            each.settle()
     return [_changes(*each) for each in zip(series, first, second, strict=True)], second
 
 
-def _together(groups: Sequence[Hashable], logs: Sequence[np.ndarray], share: float) -> list[list[Step]]:
+def _finer(series: Sequence[Measured], plain: Sequence[np.ndarray], first: Sequence[Segments]) -> list[Segments]:
+    """Without their controls' noise: what groups have together, and then what single series have beside that."""
+    steps: list[list[Step]] = [[] for _ in series]
+    for _ in range(_ROUNDS):
+        levels = [each.levels(steps=own) for each, own in zip(first, steps, strict=True)]
+        finer = without_noise_of_control(series, plain, levels)
+        steps = _together(series, finer)
+        if not any(steps):
+            break
+    alone = [without_steps(*each) for each in zip(finer, steps, strict=True)]
+    judged = _judge(segments_of([each.kind for each in series], alone), _ALONE)
+    for each in (*first, *judged):
+        each.settle()
+    for each, own in zip(judged, steps, strict=True):
+        each.put(own)
+    return judged
+
+
+def _together(series: Sequence[Measured], logs: Sequence[np.ndarray]) -> list[list[Step]]:
     """Of each series the steps that it has with others of its group."""
     steps: list[list[Step]] = [[] for _ in logs]
-    found = of_groups(groups, logs)
-    if not found:
-        return steps
-    judged = _judge(segments_of([kind for kind, _ in found], [shared for _, shared in found.values()]), share)
-    for group, (places, _) in zip(judged, found.values(), strict=True):
+    found = of_groups(series, logs)
+    kinds = [series[places[0]].kind for places, _ in found]
+    judged = _judge(segments_of(kinds, [shared for _, shared in found]), _TOGETHER)
+    for group, (places, _) in zip(judged, found, strict=True):
+        group.settle()
         for place, own in zip(places, members_steps(group, [logs[place] for place in places]), strict=True):
             steps[place] = own
     return steps
-
-
-def _align(families: Sequence[Hashable], judged: Sequence[Segments]) -> None:
-    """Put each change where its own values and the other changes of its family, the same way, most likely have it.
-
-    A commit that changes one series of a family often changes others: each alone may be told of a neighbour.
-    """
-    likely: dict[tuple[Hashable, bool], list[tuple[Segments, int, np.ndarray]]] = {}
-    for family, each in zip(families, judged, strict=True):
-        for place, triple in enumerate(each.triples, 1):
-            likely.setdefault((family, each.size(*triple) > 0), []).append((each, place, each.likelihood(*triple)))
-    for alike in likely.values():
-        together = sum(found for _, _, found in alike)
-        for each, place, found in alike:
-            others = (together - found)*ALIGN + 1 / each.commits
-            each.bounds[place] = int(np.searchsorted(each.places, np.argmax(found * others)))
 
 
 def _judge(judged: list[Segments], share: float) -> list[Segments]:

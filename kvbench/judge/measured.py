@@ -15,6 +15,7 @@ from kvbench.judge.spread import (
     FEWEST_SERIES,
     Stickiness,
     family_prior,
+    medians,
     normal_deviation,
     off_neighbours,
     rough_spread,
@@ -184,26 +185,30 @@ def without_noise_of_control(
     """The logarithms without what all series of a cell have at a commit beside their levels: it is their control's."""
     found = list(logs)
     for places in _cells(series):
-        off = np.array([logs[place] - levels[place] for place in places])
-        off[:, np.count_nonzero(~np.isnan(off), axis=0) < FEWEST_SERIES] = np.nan
-        known = ~np.isnan(off).all(axis=0)
-        if known.any():
-            own = normal_deviation(_around(off, known)) ** 2
-        for row, place in enumerate(places):
-            if known.any():
-                found[place] = logs[place] - _of_control(np.delete(off, row, axis=0), known, own)
+        shared = _of_control(np.array([logs[place] - levels[place] for place in places]))
+        for place, of_control in zip(places, shared, strict=True):
+            found[place] = logs[place] - of_control
     return found
 
 
-def _around(off: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """How far series lie off what they share; the median of few is drawn towards each."""
-    around = off[:, known] - np.nanmedian(off[:, known], axis=0)
-    return np.asarray(around[~np.isnan(around)]) * math.sqrt(len(off) / (len(off) - 1))
+def _of_control(off: np.ndarray) -> np.ndarray:
+    """Of each series of a cell its control's noise: what the others share, less what few share by chance.
+
+    The series itself has no part in it, or a step that is not found yet would be taken for noise.
+    """
+    number = len(off)
+    known = np.count_nonzero(~np.isnan(off), axis=0) >= FEWEST_SERIES
+    others = off[np.array([[row for row in range(number) if row != own] for own in range(number)])]
+    shared = np.where(known, np.nan_to_num(medians(others)), 0.0)
+    if known.any():
+        around = (off - medians(off))[:, known]
+        # The median of few is drawn towards each of them.
+        own = normal_deviation(around[~np.isnan(around)]) ** 2 * number / (number - 1)
+        shared *= np.array([[_share_of_control(each[known], own / (number - 1))] for each in shared])
+    return shared
 
 
-def _of_control(others: np.ndarray, known: np.ndarray, own: float) -> np.ndarray:
-    """The control's noise by the other series of its cell: what they share, less what few share by chance."""
-    shared = np.zeros(others.shape[1])
-    shared[known] = np.nanmedian(others[:, known], axis=0)
-    seen = normal_deviation(shared[known]) ** 2
-    return shared * (max(0.0, 1 - math.pi / 2 * own / len(others) / seen) if seen else 0.0)
+def _share_of_control(shared: np.ndarray, own: float) -> float:
+    """How much of it is not what the median of a few series has by chance."""
+    seen = normal_deviation(shared) ** 2
+    return max(0.0, 1 - math.pi / 2 * own / seen) if seen else 0.0

@@ -151,19 +151,17 @@ class Segments:
         return self._middle(b, c) - self._middle(a, b)
 
     def put(self, steps: Sequence[Step]) -> None:
-        """Put steps that were taken out before back into the values; what is next to one was part of it."""
+        """Put steps that were taken out before back into the values; what was found next to one is part of it."""
         self._middles.clear()
+        found = dict(zip(self.bounds[1:], self.chances, strict=False))
         for step in steps:
             self.logs = self.logs + step.size * (self.places >= step.place)
             place = int(np.searchsorted(self.places, step.place))
-            inner = [
-                (b, chance)
-                for b, chance in zip(self.bounds[1:], self.chances, strict=False)
-                if abs(b - place) >= FEWEST_VALUES
-            ]
-            inner = sorted([*inner, (place, step.chance)])
-            self.bounds = [0, *(b for b, _ in inner), len(self.logs)]
-            self.chances = [chance for _, chance in inner]
+            found = {b: chance for b, chance in found.items() if abs(b - place) >= FEWEST_VALUES}
+            found[place] = step.chance
+        if steps:
+            self.bounds = [0, *sorted(found), len(self.logs)]
+            self.chances = [found[b] for b in sorted(found)]
 
     def levels(self, surest: float = 1.0, steps: Sequence[Step] = ()) -> np.ndarray:
         """What the values lie around, by commits: between changes whose chance is at most ``surest``, and ``steps``."""
@@ -175,14 +173,14 @@ class Segments:
                 found[self.places[a:b]] = np.median(self.logs[a:b])
         return found
 
-    def likelihood(self, a: int, b: int, c: int) -> np.ndarray:
-        """How likely a change between two segments is at each commit: probabilities, by commits."""
-        spread = self.noise.spread(*self._squares())[0]
-        to_left, to_right = (_loss((self.logs[a:c] - self._middle(*each)) / spread) for each in ((a, b), (b, c)))
-        costs = np.concatenate([[0.0], np.cumsum(to_left - to_right)])[FEWEST_VALUES : c - a - FEWEST_VALUES + 1]
-        found = np.zeros(self.commits)
-        found[self.places[a + FEWEST_VALUES : c - FEWEST_VALUES + 1]] = np.exp(costs.min() - costs)
-        return np.asarray(found / found.sum())
+    def settle(self) -> None:
+        """Put each place between two segments where the values most likely change."""
+        spread = self.noise.spread(*self._squares())[0] if self.chances else 0.0
+        for place in range(1, len(self.bounds) - 1):
+            a, b, c = self.bounds[place - 1 : place + 2]
+            to_left, to_right = (_loss((self.logs[a:c] - self._middle(*each)) / spread) for each in ((a, b), (b, c)))
+            costs = np.concatenate([[0.0], np.cumsum(to_left - to_right)])[FEWEST_VALUES : c - a - FEWEST_VALUES + 1]
+            self.bounds[place] = a + FEWEST_VALUES + int(np.argmin(costs))
 
     def join(self, chances: Sequence[float], level: float = LEVEL) -> bool:
         """Make one of the two segments that noise explains best, if it does; what is left is tested anew."""

@@ -1,7 +1,7 @@
 """Steps that series of one group have at one commit, as one change of the code gives them: found on what all share.
 
-The noise of single series cancels in it. So a group is tested first, then each member at the group's own commit: it does
-not pay for the places that were looked at (tests of selected families; Benjamini and Bogomolov 2014).
+The noise of single series cancels in it. So a group is tested first, and then each member at the group's own commit: it
+does not pay for the places that were looked at (tests of selected families; Benjamini and Bogomolov 2014).
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from kvbench.judge.measured import Measured
 from kvbench.judge.segments import FEWEST_VALUES, SMALLEST, Segments, Step
-from kvbench.judge.spread import FEWEST_SERIES, HUBER, middle, normal_deviation, rough_spread
+from kvbench.judge.spread import FEWEST_SERIES, HUBER, medians, middle, normal_deviation, rough_spread
 
 __all__ = ["members_steps", "of_groups", "without_steps"]
 
@@ -20,39 +21,32 @@ _ROUNDS = 3
 _MOST_MEMBERS = 1 / 2  # of a group: more have to show it
 
 
-def of_groups(groups: Sequence[Hashable], logs: Sequence[np.ndarray]) -> dict[Hashable, tuple[list[int], np.ndarray]]:
-    """Of each group of ``FEWEST_SERIES`` and more the places of its series, and what they share at each commit."""
-    places: dict[Hashable, list[int]] = {}
-    for place, group in enumerate(groups):
-        if group is not None:
-            places.setdefault(group, []).append(place)
-    found = {}
-    for group, own in places.items():
-        if len(own) >= FEWEST_SERIES:
-            found[group] = own, _shared(np.array([logs[place] for place in own]))
-    return found
+def of_groups(series: Sequence[Measured], logs: Sequence[np.ndarray]) -> list[tuple[list[int], np.ndarray]]:
+    """The places of each group's series, where there are ``FEWEST_SERIES``, and what they share at each commit."""
+    groups: dict[Hashable, list[int]] = {}
+    for place, each in enumerate(series):
+        if each.group is not None and each.kind[0]:
+            groups.setdefault((each.kind, each.group), []).append(place)
+    return [
+        (places, _shared(np.array([logs[place] for place in places])))
+        for places in groups.values()
+        if len(places) >= FEWEST_SERIES
+    ]
 
 
 def _shared(logs: np.ndarray) -> np.ndarray:
     """What series have at each commit beside their own levels, by Huber's estimate; NaN where few were measured."""
     few = np.count_nonzero(~np.isnan(logs), axis=0) < FEWEST_SERIES
-    off, shared = np.where(few, np.nan, logs), np.where(few, np.nan, 0.0)
-    if few.all():
-        return shared
-    off = off[:, ~few]
-    for estimate in [_median] * _ROUNDS + [_huber] * _ROUNDS:
-        off -= np.nan_to_num(_median(off.T))[:, None]  # a member's own level
+    off, shared = logs[:, ~few], np.where(few, np.nan, 0.0)
+    for estimate in [medians] * _ROUNDS + [_means] * _ROUNDS if off.size else ():
+        off = off - np.nan_to_num(medians(off.T))[:, None]  # a member's own level
         more = estimate(off)
         off, shared[~few] = off - more, shared[~few] + more
     return shared
 
 
-def _median(off: np.ndarray) -> np.ndarray:
-    """Of each column."""
-    return np.asarray(np.nanmedian(off, axis=0)) 
-
-
-def _huber(off: np.ndarray) -> np.ndarray:
+def _means(off: np.ndarray) -> np.ndarray:
+    """Of each commit; what lies far off counts no more than others."""
     most = HUBER * normal_deviation(off[~np.isnan(off)])
     return np.asarray(np.nanmean(np.clip(off, -most, most), axis=0))
 
@@ -65,7 +59,7 @@ def members_steps(group: Segments, members: Sequence[np.ndarray]) -> list[list[S
         sizes = [_shown(group, triple, logs) for logs in members]
         if np.count_nonzero(sizes) > len(sizes) * _MOST_MEMBERS:
             for own, size in zip(found, sizes, strict=True):
-                own += [Step(place, size, chance)] if size else []
+                own.extend([Step(place, size, chance)] if size else [])
     return found
 
 
