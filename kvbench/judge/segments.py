@@ -16,7 +16,7 @@ import ruptures
 from scipy import special
 
 from kvbench.judge.scan import chance_of_largest, normal_of_t
-from kvbench.judge.spread import HUBER, Prior, Stickiness, middle, rough_spread, variance_of, without_outliers
+from kvbench.judge.spread import HUBER, Prior, Stickiness, median, middle, rough_spread, variance_of, without_outliers
 from kvbench.judge.verdict import SMALLEST_EFFECT
 
 __all__ = ["FEWEST_VALUES", "LEVEL", "SMALLEST", "Noise", "Segments", "Step"]
@@ -170,7 +170,7 @@ class Segments:
         inner += [int(np.searchsorted(self.places, each.place)) for each in steps]
         for a, b in pairwise(sorted([0, *inner, len(self.logs)])):
             if b > a:
-                found[self.places[a:b]] = np.median(self.logs[a:b])
+                found[self.places[a:b]] = median(self.logs[a:b])
         return found
 
     def settle(self) -> None:
@@ -221,6 +221,6 @@ def _loss(off: np.ndarray) -> np.ndarray:
 def _boundary(logs: np.ndarray, left: tuple[int, int], right: tuple[int, int]) -> int:
     """Where the values between two segments go over from one to the other."""
     between = logs[left[1] : right[0]]
-    to_left, to_right = (np.abs(between - np.median(logs[slice(*each)])) for each in (left, right))
+    to_left, to_right = (np.abs(between - median(logs[slice(*each)])) for each in (left, right))
     costs = [to_left[:place].sum() + to_right[place:].sum() for place in range(len(between) + 1)]
     return left[1] + int(np.argmin(costs))

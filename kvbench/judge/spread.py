@@ -49,11 +49,17 @@ def rough_spread(logs: np.ndarray) -> float:
 
 def normal_deviation(around_zero: np.ndarray) -> float:
     """Standard deviation of what lies around zero, as its median says."""
-    return float(np.median(np.abs(around_zero))) / _MIDDLE_HALF
+    return median(np.abs(around_zero)) / _MIDDLE_HALF
+
+
+def median(values: np.ndarray) -> float:
+    """Of values without gaps, as NumPy has it; of few values many times faster."""
+    ordered, half = np.sort(values), len(values) // 2
+    return float(ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2)
 
 
 def medians(values: np.ndarray) -> np.ndarray:
-    """Along the last axis but one, NaN left out: many times faster than NumPy's own for few values."""
+    """Along the last axis but one, NaN left out."""
     ordered, known = np.sort(values, axis=-2), np.count_nonzero(~np.isnan(values), axis=-2, keepdims=True)
     low, high = (np.take_along_axis(ordered, np.maximum(place, 0), -2) for place in ((known - 1) // 2, known // 2))
     return np.asarray(((low + high) / 2).squeeze(-2))
@@ -76,7 +82,7 @@ def middle(values: np.ndarray, spread: float) -> float:
     found = float(values.sum()) / len(values)
     if np.abs(values - found).max() <= most:
         return found
-    found = float(np.median(values))
+    found = median(values)
     for _ in range(_ROUNDS):
         found += float(np.clip(values - found, -most, most).sum()) / len(values)
     return found
