@@ -19,8 +19,8 @@ __all__ = ["FEWEST_VALUES", "FIRST_LEVEL", "LEVEL", "Change", "Measured", "exact
 # The first of a history has to be surer than others: with none, there shall be none.
 FIRST_LEVEL = 0.001
 # Shares of both levels: of what is judged as it was measured, of groups, and of single series without their controls'
-# noise. Groups need least, and the last is the finest.
-_PLAIN, _TOGETHER, _ALONE = 0.1, 0.2, 0.7
+# noise. A step of a whole group is mostly far surer than that, and what is judged as measured is the coarsest.
+_PLAIN, _TOGETHER, _ALONE = 0.05, 0.05, 0.5
 _ROUNDS = 2  # a step that was found tells more of the control's noise
 
 
@@ -59,9 +59,9 @@ def measured_changes(series: Sequence[Measured]) -> tuple[list[list[Change]], li
     Hochberg's control, ``scipy.stats.false_discovery_control``), and in a history without changes the probability of
     reporting any is at most ``FIRST_LEVEL``.
 
-    They are judged twice, at half of each level. The second time values are free of what all series of a cell share
-    beside the changes that were found: it is their control's noise. A change that all of them share is found the first
-    time only.
+    They are judged three times, each at a share of both levels: as they were measured, and then free of what all series
+    of a cell share beside the changes that were found, which is their control's noise: groups of series, and single
+    ones beside what their groups have. A change that a whole cell shares is found the first time only.
     """
     kinds = [each.kind for each in series]
     plain = [each.judged for each in series]
