@@ -259,6 +259,7 @@ def _row(noise: str, judge: str, found: Score) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Judge synthetic histories.")
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--commits", type=int, default=40)
     parser.add_argument("--otava", type=Path, help="a Python that has apache-otava")
     parser.add_argument("--alone", action="store_true", help="kvbench's judgement only")
@@ -269,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for noise in NOISES:
         histories = [
             make_history(seed, noise, chosen.commits, with_steps)
-            for seed in range(chosen.seeds)
+            for seed in range(chosen.first, chosen.first + chosen.seeds)
             for with_steps in (True, False)
         ]
         print(_row(noise, "kvbench", score(histories, [kvbench_points(each) for each in histories])), flush=True)

@@ -121,6 +121,7 @@ def _changes(
             family=each.family,
             cell=None if each.is_control else _beside(each),
             is_ratio=each.unit == RATIO,
+            group=None if each.is_control else (each.family, each.param("backend")),
         )
         for each in measured
     ]

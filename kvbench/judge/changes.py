@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -11,12 +11,17 @@ import numpy as np
 from scipy import stats
 
 from kvbench.judge.measured import Measured, has_cells, segments_of, without_noise_of_control
-from kvbench.judge.segments import FEWEST_VALUES, LEVEL, Segments
+from kvbench.judge.segments import FEWEST_VALUES, LEVEL, Segments, Step
+from kvbench.judge.together import members_steps, of_groups, without_steps
 
 __all__ = ["FEWEST_VALUES", "FIRST_LEVEL", "LEVEL", "Change", "Measured", "exact_changes", "measured_changes"]
 
 # The first of a history has to be surer than others: with none, there shall be none.
 FIRST_LEVEL = 0.001
+# Shares of both levels: of what is judged as it was measured, of groups, and of single series without their controls'
+# noise. A step of a whole group is mostly far surer than that, and what is judged as measured is the coarsest.
+_PLAIN, _TOGETHER, _ALONE = 0.05, 0.05, 0.5
+_ROUNDS = 2  # a step that was found tells more of the control's noise
 
 
 @dataclass(frozen=True)
@@ -54,38 +59,51 @@ def measured_changes(series: Sequence[Measured]) -> tuple[list[list[Change]], li
     Hochberg's control, ``scipy.stats.false_discovery_control``), and in a history without changes the probability of
     reporting any is at most ``FIRST_LEVEL``.
 
-    They are judged twice, at half of each level. The second time values are free of what all series of a cell share
-    beside the changes that were found: it is their control's noise. A change that all of them share is found the first
-    time only.
+    They are judged three times, each at a share of both levels: as they were measured, and then free of what all series
+    of a cell share beside the changes that were found, which is their control's noise: groups of series, and single
+    ones beside what their groups have. A change that a whole cell shares is found the first time only.
     """
     kinds = [each.kind for each in series]
     plain = [each.judged for each in series]
-    share = 1 / 2 if has_cells(series) else 1.0
-    first = _judge(segments_of(kinds, plain), share)
-    if share == 1:
-        second = first
+    if has_cells(series):
+        first = _judge(segments_of(kinds, plain), _PLAIN)
+        second = _finer(series, plain, first)
     else:
-        finer = without_noise_of_control(series, plain, [each.levels() for each in first])
-        second = _judge(segments_of(kinds, finer), share)
-    for judged in (first, second):
-        _align([family for _, family in kinds], judged)
+        first = second = _judge(segments_of(kinds, plain), 1.0)
+        for each in first:
+            each.settle()
     return [_changes(*each) for each in zip(series, first, second, strict=True)], second
 
 
-def _align(families: Sequence[Hashable], judged: Sequence[Segments]) -> None:
-    """Put each change where its own values and the other changes of its family, the same way, most likely have it.
+def _finer(series: Sequence[Measured], plain: Sequence[np.ndarray], first: Sequence[Segments]) -> list[Segments]:
+    """Without their controls' noise: what groups have together, and then what single series have beside that."""
+    steps: list[list[Step]] = [[] for _ in series]
+    for _ in range(_ROUNDS):
+        levels = [each.levels(steps=own) for each, own in zip(first, steps, strict=True)]
+        finer = without_noise_of_control(series, plain, levels)
+        steps = _together(series, finer)
+        if not any(steps):
+            break
+    alone = [without_steps(*each) for each in zip(finer, steps, strict=True)]
+    judged = _judge(segments_of([each.kind for each in series], alone), _ALONE)
+    for each in (*first, *judged):
+        each.settle()
+    for each, own in zip(judged, steps, strict=True):
+        each.put(own)
+    return judged
 
-    A commit that changes one series of a family often changes others: each alone may be told of a neighbour.
-    """
-    likely: dict[tuple[Hashable, bool], list[tuple[Segments, int, np.ndarray]]] = {}
-    for family, each in zip(families, judged, strict=True):
-        for place, triple in enumerate(each.triples, 1):
-            likely.setdefault((family, each.size(*triple) > 0), []).append((each, place, each.likelihood(*triple)))
-    for alike in likely.values():
-        together = sum(found for _, _, found in alike)
-        for each, place, found in alike:
-            others = together - found + 1 / each.commits
-            each.bounds[place] = int(np.searchsorted(each.places, np.argmax(found * others)))
+
+def _together(series: Sequence[Measured], logs: Sequence[np.ndarray]) -> list[list[Step]]:
+    """Of each series the steps that it has with others of its group."""
+    steps: list[list[Step]] = [[] for _ in logs]
+    found = of_groups(series, logs)
+    kinds = [series[places[0]].kind for places, _ in found]
+    judged = _judge(segments_of(kinds, [shared for _, shared in found]), _TOGETHER)
+    for group, (places, _) in zip(judged, found, strict=True):
+        group.settle()
+        for place, own in zip(places, members_steps(group, [logs[place] for place in places]), strict=True):
+            steps[place] = own
+    return steps
 
 
 def _judge(judged: list[Segments], share: float) -> list[Segments]:

@@ -15,6 +15,7 @@ from kvbench.judge.spread import (
     FEWEST_SERIES,
     Stickiness,
     family_prior,
+    medians,
     normal_deviation,
     off_neighbours,
     rough_spread,
@@ -55,6 +56,7 @@ class Measured:
         family: series of one family scatter alike.
         cell: series of one cell have the same control; None for one that has no such others.
         is_ratio: whether the values are over something that was measured in turns with them.
+        group: series of one group often change together; None for one that is alone.
     """
 
     values: np.ndarray
@@ -63,6 +65,7 @@ class Measured:
     family: Hashable = ""
     cell: Hashable = None
     is_ratio: bool = False
+    group: Hashable = None
 
     @cached_property
     def own(self) -> np.ndarray:
@@ -182,20 +185,30 @@ def without_noise_of_control(
     """The logarithms without what all series of a cell have at a commit beside their levels: it is their control's."""
     found = list(logs)
     for places in _cells(series):
-        off = np.array([logs[place] - levels[place] for place in places])
-        off[:, np.count_nonzero(~np.isnan(off), axis=0) < FEWEST_SERIES] = np.nan
-        known = ~np.isnan(off).all(axis=0)
-        shared = np.zeros(off.shape[1])
-        shared[known] = np.nanmedian(off[:, known], axis=0)
-        shared *= _share_of_control(off[:, known], shared[known])
-        for place in places:
-            found[place] = logs[place] - shared
+        shared = _of_control(np.array([logs[place] - levels[place] for place in places]))
+        for place, of_control in zip(places, shared, strict=True):
+            found[place] = logs[place] - of_control
     return found
 
 
-def _share_of_control(off: np.ndarray, shared: np.ndarray) -> float:
-    """How much of what a cell's series share is their control's; the rest is what a few series share by chance."""
-    if not len(shared) or not (seen := normal_deviation(shared) ** 2):
-        return 0.0
-    own = normal_deviation((off - shared)[~np.isnan(off)]) ** 2
-    return max(0.0, 1 - math.pi / 2 * own / len(off) / seen)
+def _of_control(off: np.ndarray) -> np.ndarray:
+    """Of each series of a cell its control's noise: what the others share, less what few share by chance.
+
+    The series itself has no part in it, or a step that is not found yet would be taken for noise.
+    """
+    number = len(off)
+    known = np.count_nonzero(~np.isnan(off), axis=0) >= FEWEST_SERIES
+    others = off[np.array([[row for row in range(number) if row != own] for own in range(number)])]
+    shared = np.where(known, np.nan_to_num(medians(others)), 0.0)
+    if known.any():
+        around = (off - medians(off))[:, known]
+        # The median of few is drawn towards each of them.
+        own = normal_deviation(around[~np.isnan(around)]) ** 2 * number / (number - 1)
+        shared *= np.array([[_share_of_control(each[known], own / (number - 1))] for each in shared])
+    return shared
+
+
+def _share_of_control(shared: np.ndarray, own: float) -> float:
+    """How much of it is not what the median of a few series has by chance."""
+    seen = normal_deviation(shared) ** 2
+    return max(0.0, 1 - math.pi / 2 * own / seen) if seen else 0.0

@@ -16,10 +16,10 @@ import ruptures
 from scipy import special
 
 from kvbench.judge.scan import chance_of_largest, normal_of_t
-from kvbench.judge.spread import HUBER, Prior, Stickiness, middle, rough_spread, variance_of, without_outliers
+from kvbench.judge.spread import HUBER, Prior, Stickiness, median, middle, rough_spread, variance_of, without_outliers
 from kvbench.judge.verdict import SMALLEST_EFFECT
 
-__all__ = ["FEWEST_VALUES", "LEVEL", "Noise", "Segments"]
+__all__ = ["FEWEST_VALUES", "LEVEL", "SMALLEST", "Noise", "Segments", "Step"]
 
 # An outlier is no change: it takes this many commits on either side.
 FEWEST_VALUES = 3
@@ -29,7 +29,7 @@ _PENALTY = 2.0
 _MOST_OF_SIZE = 0.75  # of a change: a value that shows as much of it is beyond
 _HEAVY = 2.0  # times what a normal distribution has so far out: fewer are no outliers
 _WORTH = 20  # values: what a normal distribution says, where few were seen
-_SMALL = math.log1p(SMALLEST_EFFECT)
+SMALLEST = math.log1p(SMALLEST_EFFECT)
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,15 @@ class Noise:
             return self.least, 1.0
         variance, both = whole.moderated(squares, degrees)
         return max(self.least, math.sqrt(variance)), both
+
+
+@dataclass(frozen=True)
+class Step:
+    """At a commit, by how much as a logarithm, and the chance that it is noise."""
+
+    place: int
+    size: float
+    chance: float
 
 
 class Segments:
@@ -141,30 +150,44 @@ class Segments:
         """By how much two segments differ."""
         return self._middle(b, c) - self._middle(a, b)
 
-    def levels(self, surest: float = 1.0) -> np.ndarray:
-        """What the values lie around, by commits: between changes whose chance is at most ``surest``."""
+    def put(self, steps: Sequence[Step]) -> None:
+        """Put steps that were taken out before back into the values; what was found next to one is part of it."""
+        self._middles.clear()
+        found = dict(zip(self.bounds[1:], self.chances, strict=False))
+        for step in steps:
+            self.logs = self.logs + step.size * (self.places >= step.place)
+            place = int(np.searchsorted(self.places, step.place))
+            found = {b: chance for b, chance in found.items() if abs(b - place) >= FEWEST_VALUES}
+            found[place] = step.chance
+        if steps:
+            self.bounds = [0, *sorted(found), len(self.logs)]
+            self.chances = [found[b] for b in sorted(found)]
+
+    def levels(self, surest: float = 1.0, steps: Sequence[Step] = ()) -> np.ndarray:
+        """What the values lie around, by commits: between changes whose chance is at most ``surest``, and ``steps``."""
         found = np.full(self.commits, np.nan)
         inner = [b for b, chance in zip(self.bounds[1:], self.chances, strict=False) if chance <= surest]
-        for a, b in pairwise([0, *inner, len(self.logs)]):
+        inner += [int(np.searchsorted(self.places, each.place)) for each in steps]
+        for a, b in pairwise(sorted([0, *inner, len(self.logs)])):
             if b > a:
-                found[self.places[a:b]] = np.median(self.logs[a:b])
+                found[self.places[a:b]] = median(self.logs[a:b])
         return found
 
-    def likelihood(self, a: int, b: int, c: int) -> np.ndarray:
-        """How likely a change between two segments is at each commit: probabilities, by commits."""
-        spread = self.noise.spread(*self._squares())[0]
-        to_left, to_right = (_loss((self.logs[a:c] - self._middle(*each)) / spread) for each in ((a, b), (b, c)))
-        costs = np.concatenate([[0.0], np.cumsum(to_left - to_right)])[FEWEST_VALUES : c - a - FEWEST_VALUES + 1]
-        found = np.zeros(self.commits)
-        found[self.places[a + FEWEST_VALUES : c - FEWEST_VALUES + 1]] = np.exp(costs.min() - costs)
-        return np.asarray(found / found.sum())
+    def settle(self) -> None:
+        """Put each place between two segments where the values most likely change."""
+        spread = self.noise.spread(*self._squares())[0] if self.chances else 0.0
+        for place in range(1, len(self.bounds) - 1):
+            a, b, c = self.bounds[place - 1 : place + 2]
+            to_left, to_right = (_loss((self.logs[a:c] - self._middle(*each)) / spread) for each in ((a, b), (b, c)))
+            costs = np.concatenate([[0.0], np.cumsum(to_left - to_right)])[FEWEST_VALUES : c - a - FEWEST_VALUES + 1]
+            self.bounds[place] = a + FEWEST_VALUES + int(np.argmin(costs))
 
     def join(self, chances: Sequence[float], level: float = LEVEL) -> bool:
         """Make one of the two segments that noise explains best, if it does; what is left is tested anew."""
         doubtful = [
             (chance, place)
             for place, (chance, each) in enumerate(zip(chances, self.triples, strict=True), 1)
-            if chance > level or abs(self.size(*each)) < _SMALL
+            if chance > level or abs(self.size(*each)) < SMALLEST
         ]
         if doubtful:
             del self.bounds[max(doubtful)[1]]
@@ -198,6 +221,6 @@ def _loss(off: np.ndarray) -> np.ndarray:
 def _boundary(logs: np.ndarray, left: tuple[int, int], right: tuple[int, int]) -> int:
     """Where the values between two segments go over from one to the other."""
     between = logs[left[1] : right[0]]
-    to_left, to_right = (np.abs(between - np.median(logs[slice(*each)])) for each in (left, right))
+    to_left, to_right = (np.abs(between - median(logs[slice(*each)])) for each in (left, right))
     costs = [to_left[:place].sum() + to_right[place:].sum() for place in range(len(between) + 1)]
     return left[1] + int(np.argmin(costs))
