@@ -17,8 +17,8 @@ from kvbench.judge.spread import FEWEST_SERIES, HUBER, medians, middle, normal_d
 __all__ = ["members_steps", "of_groups", "without_steps"]
 
 _MOST = 1 / 2  # of the group's step that a member has to show
-_ROUNDS = 3
-_MOST_MEMBERS = 1 / 2  # of a group: more have to show it
+_ROUNDS = 3  # of medians, and as many of means; they settle fast
+_MOST_MEMBERS = 1 / 2  # of a group's series: more have to show it
 
 
 def of_groups(series: Sequence[Measured], logs: Sequence[np.ndarray]) -> list[tuple[list[int], np.ndarray]]:
