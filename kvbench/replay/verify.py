@@ -163,7 +163,7 @@ class CheckedContent(Content):
                 if context == UNKNOWN or entry != [key, generated_context(key)]:
                     self._fault(step, row, _NOT_SUPPLIED)
                 yield Outcome.MISS
-            elif report == EMPTY and self._geometry.slid_size == 0:
+            elif report == EMPTY and context == EMPTY_CONTEXT and self._geometry.slid_size == 0:
                 yield Outcome.HIT  # at context_length 3 a slid window is empty: all contexts are alike
             elif context in (UNKNOWN, EMPTY_CONTEXT):
                 self._fault(step, row, _NOT_STORED.format(key))
