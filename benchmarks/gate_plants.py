@@ -134,6 +134,12 @@ PLANTS: dict[str, Plant] = {
         "tensor_bytes_grown",
         "memory",
     ),
+    "leak-in-c": Plant(
+        "16 bytes of malloc kept of each lookup",
+        _more("lookup", "import ctypes; libc = ctypes.CDLL(None)", after="libc.malloc(ctypes.c_size_t(16))"),
+        "heap_bytes_grown",
+        "memory",
+    ),
     "copy-kept": Plant(
         "a resident batch that keeps a copy",
         _more("assemble", after=_RESIDENT + "self._kept = self._batch._view.heads.numpy().copy()"),
@@ -186,7 +192,7 @@ PLANTS: dict[str, Plant] = {
             after="end = 2 * time.perf_counter_ns() - start\n"
             "        while calls[0] % 4 == 0 and time.perf_counter_ns() < end: pass",
         ),
-        "call of assemble is slow",
+        "calls of assemble one is slow",
         "long_run",
     ),
     # Many searches.

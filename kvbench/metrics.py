@@ -93,6 +93,7 @@ LONG_RUNS = (
     Metric("tensor_bytes_grown", "tensor bytes grown", "bytes a lookup"),
     Metric("array_bytes", "array bytes", "bytes"),
     Metric("host_bytes_grown", "host bytes grown", "bytes a lookup"),
+    Metric("heap_bytes_grown", "heap bytes grown", "bytes a lookup"),
     Metric("host_scratch_bytes", "host scratch", "bytes"),
 )
 METRICS = {

@@ -80,7 +80,7 @@ def pytest_benchmark_update_commit_info(config: pytest.Config, commit_info: dict
     import kvcache
 
     commit_info |= {"library": kvcache.__file__, "version": getattr(kvcache, "__version__", "")}
-    # Of the gate's own processes, those that measure times alone need not tell it again.
+    # Of the gate's own processes, those that measure times alone need not say it again.
     if config.getoption("--gate-pass") != "times" or config.getoption("--benchmark-save"):
         commit_info["compiled"] = compiled_parts()
 

@@ -1,4 +1,4 @@
-"""Short replays: a round is all steps of a trace, on a clock that runs while the backend works and stands otherwise."""
+"""Short replays: a round is all steps of a trace, on a clock that runs only while the backend works."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def build_sides(sides: Mapping[str, Path], environment: Mapping[str, str]) -> di
     """Compile what each side's library has to compile, in place; what cannot be is left out, as in an installation.
 
     Returns:
-        The compiled modules of each side. What the head lacks is a verdict's to tell: ``kvbench.gate.compiled``.
+        The compiled modules of each side. What the head lacks becomes a verdict in ``kvbench.gate.compiled``.
 
     Raises:
         GateError: a build failed, or the base lacks a module that it has the source of and the head has compiled.

@@ -8,7 +8,7 @@ from kvbench.gate.processes import GATES, GateError, GateFixture
 
 __all__ = ["FAILS", "compare_plainly"]
 
-# One pair of processes tells no less: see benchmarks/gates/README.md.
+# One pair of processes finds nothing smaller for sure: see benchmarks/gates/README.md.
 FAILS = "min:100%"
 
 _PASSED, _FAILED, _SELECTED_NONE = 0, 1, 5  # pytest's exit codes

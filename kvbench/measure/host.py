@@ -5,6 +5,7 @@ Each class is a meter: ``meter(operation, call, *arguments)`` makes a call and r
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import sys
 import tracemalloc
@@ -16,11 +17,23 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["BytecodeMeter", "ScratchMeter", "array_bytes", "held_bytes", "traced_memory"]
+__all__ = ["BytecodeMeter", "ScratchMeter", "array_bytes", "heap_bytes", "held_bytes", "traced_memory"]
 
 LARGE_BLOCK = 2048  # bytes: whether a small object is there depends on what Python keeps for later
 _OF_NUMPY: int = np.lib.tracemalloc_domain
 _HARNESS = str(Path(__file__).parents[1] / "*")
+_LIBC = ctypes.CDLL(None)
+
+
+class _Mallinfo(ctypes.Structure):
+    """What glibc's ``mallinfo2`` returns."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    ]  # fmt: skip
 
 
 class BytecodeMeter:
@@ -105,3 +118,16 @@ def _blocks() -> list[tuple[int, int]]:
     if not traced:
         tracemalloc.stop()
     return found
+
+
+def heap_bytes() -> int | None:
+    """Bytes that malloc has given away, also to C code that no other meter sees; None where the C library cannot say.
+
+    Small objects of Python are not among them.
+    """
+    if not hasattr(_LIBC, "mallinfo2"):
+        return None
+    gc.collect()
+    _LIBC.mallinfo2.restype = _Mallinfo
+    found = _LIBC.mallinfo2()
+    return int(found.uordblks + found.hblkhd)

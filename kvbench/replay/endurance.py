@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from kvbench.measure.counters import Counts, PlainCounter
-from kvbench.measure.host import BytecodeMeter, ScratchMeter, array_bytes, held_bytes, traced_memory
+from kvbench.measure.host import BytecodeMeter, ScratchMeter, array_bytes, heap_bytes, held_bytes, traced_memory
 from kvbench.measure.memory import HostMemory
 from kvbench.measure.stopwatch import no_collection
 from kvbench.metrics import SMALL_POOL as SMALL_POOL_SUFFIX
@@ -49,7 +49,7 @@ def memory_counts(make: Make) -> dict[str, float]:
 
     Raises WrongContentError: a row was not what it should be.
     """
-    return {**_tensor_memory(make), **_host_memory(make)}
+    return {**_tensor_memory(make), **_host_memory(make), **_heap_memory(make)}
 
 
 def _tensor_memory(make: Make) -> dict[str, float]:
@@ -78,6 +78,15 @@ def _host_memory(make: Make) -> dict[str, float]:
         stream.run(COUNTED)
     stream.require_sound()
     return {"array_bytes": arrays, "host_bytes_grown": grown_by(grown), "host_scratch_bytes": scratch.most}
+
+
+def _heap_memory(make: Make) -> dict[str, float]:
+    stream = Stream(make(stream_config(SMALL_POOL)))
+    stream.run(WARM)
+    before = heap_bytes()
+    stream.run(COUNTED)
+    after = heap_bytes()
+    return {} if before is None or after is None else {"heap_bytes_grown": grown_by(after - before)}
 
 
 def grown_by(amount: float, calls: int = COUNTED) -> int:
@@ -182,7 +191,8 @@ def _uneven(laps: Mapping[str, list[int]]) -> str | None:
         by_place = [_typical(all_laps[first::period]) for first in range(period)]
         uneven = max(by_place) / min(by_place)
         if uneven > MOST_UNEVEN:
-            return f"every {period}. call of {operation} is slow: it takes {uneven:.2f} times as long as the fastest"
+            longer = f"it takes {uneven:.2f} times as long as the fastest"
+            return f"of every {period} calls of {operation} one is slow: {longer}"
     return None
 
 

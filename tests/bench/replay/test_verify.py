@@ -558,6 +558,22 @@ def test_at_a_context_length_of_three_every_empty_context_is_a_hit():
     assert set(result.outcomes.total) <= {Outcome.HIT, Outcome.MISS}
 
 
+def test_at_a_context_length_of_three_a_row_that_should_be_empty_is_looked_at():
+    class HasATokenTooMany(KVCacheManager):
+        def assemble(self):
+            sizes = super().assemble()
+            self.keys_values_wm_size_list[0] += 1
+            return sizes
+
+    geometry = replace(TINY, context_length=3)
+    contents = Contents(geometry)
+    steps = [step for step in read_steps(good_events()) if None not in step.parents]
+    backend = HasATokenTooMany(CacheConfig(geometry))
+    result = verify_replay(backend, [*steps, *steps], contents, Latents(geometry.embed_dim, "cpu"))
+    assert Outcome.HIT not in result.outcomes.total
+    assert result.faults
+
+
 def test_lookups_whose_outcome_was_recorded_are_counted():
     result = verify(KVCacheManager, list(read_steps(good_events())))
     assert result.outcomes.recorded == 4
