@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -55,11 +55,16 @@ def loops_source(loops: Mapping[Cell, int]) -> str:
     return "".join(LONGER.format(method=method, loops=known) for method, known in of_methods.items())
 
 
-def size_loops(clone: Path, cells: Iterable[Cell], share: float) -> dict[Cell, int]:
+def size_loops(clone: Path, cells: Collection[Cell], share: float) -> dict[Cell, int]:
     """Turns of a loop by which each cell has ``share`` more instructions; those with room for one."""
     counts, wrapped, turn = _counts(clone)
     loops = {cell: round((share * counts[cell] - (wrapped[cell] - counts[cell])) / turn) for cell in cells}
-    return {cell: turns for cell, turns in loops.items() if turns >= 0}
+    found = {cell: turns for cell, turns in loops.items() if turns >= 0}
+    if not found:
+        raise ValueError(
+            f"{share:.1%} of {', '.join('-'.join(cell) for cell in cells)} is less than a loop of no turns"
+        )
+    return found
 
 
 @cache

@@ -1,5 +1,6 @@
 """What benchmarks/gate_series.py plants is what it says: otherwise its counts would be about something else."""
 
+import itertools
 import shutil
 import statistics
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from gate_loops import loops_source
 from gate_series import BENCHMARKS, SERIES, SLOWED, STALE
 
 from kvbench.measure.counters import Counts
@@ -18,7 +20,7 @@ from kvbench.replay.outcomes import Outcome
 from kvbench.replay.passes import verify_replay
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.steps import read_steps
-from kvcache import manager
+from kvcache import make_backend, manager
 from kvcache.config import CacheConfig
 from kvcache.geometry import GEOMETRIES, Geometry
 
@@ -103,6 +105,23 @@ def test_what_is_slower_returns_the_same(series):
         prepare_operation(KINDS[method], slowed(config)).counts()  # checks
 
 
+def test_a_loop_is_of_its_operation_storage_and_geometry_and_the_shorter_of_two_kinds(monkeypatch):
+    turns, original = [], itertools.repeat
+    monkeypatch.setattr(
+        "itertools.repeat", lambda *given: turns.append(given[1]) or () if None in given else original(*given)
+    )
+    source = loops_source({("slab", "pong", "store"): 7, ("slab", "pong", "slide"): 5, ("paged", "pong", "store"): 9})
+    longer = planted(source)
+    monkeypatch.undo()
+    for storage, geometry in [("slab", "pong"), ("paged", "pong"), ("paged", "cartpole")]:
+        made = make_backend(f"new:{storage}", operation_config(GEOMETRIES[geometry], rows=2))
+        made.__class__ = longer
+        prepare_operation("store", made).counts()  # checks
+        assert set(turns) == {{"slab": 5, "paged": 9}[storage] if geometry == "pong" else 0}
+        turns.clear()
+    assert longer.lookup.__name__ == "lookup"
+
+
 def test_every_source_that_is_planted_can_be_imported():
     for series in SERIES.values():
         for change in series.changes:
@@ -112,7 +131,7 @@ def test_every_source_that_is_planted_can_be_imported():
 def test_every_change_of_files_fits_this_checkout(tmp_path):
     root = Path(__file__).parents[2]
     for series in SERIES.values():
-        for number, change in enumerate(series.changes):
+        for number, change in enumerate(each for each in series.changes if each.replaced):
             clone = tmp_path / f"{number}"
             for path, *_ in change.replaced:
                 (clone / path).parent.mkdir(parents=True, exist_ok=True)
