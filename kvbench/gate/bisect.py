@@ -49,6 +49,8 @@ class CommitRange:
 
     def __init__(self, checkout: Path, good: str, bad: str) -> None:
         self.checkout = checkout
+        if run_git(checkout, "rev-parse", "--git-dir").returncode:
+            raise GateError(f"{checkout} is in no git repository: run this in a checkout of kvcache")
         self.good, self.bad = self._commit(good), self._commit(bad)
         if self.good == self.bad:
             raise GateError(f"{good} and {bad} are the same commit: there is nothing between them")
@@ -64,17 +66,22 @@ class CommitRange:
     def candidates(self, goods: Iterable[str], bad: str) -> list[str]:
         """Commits that ``bad`` has, itself among them, and none of ``goods``; those that halve them best are first.
 
+        Of those that do it alike, parents are first: git orders them by their hashes, each time another way.
         An empty list where none of these changes the library.
         """
-        return self._between("--bisect-all", goods, bad)
+        best_first = {
+            line.split()[0]: -int(line.rpartition("dist=")[2].rstrip(")"))
+            for line in self._between("--bisect-all", goods, bad)
+        }
+        parents_first = self._between("--topo-order --reverse", goods, bad)
+        return sorted(parents_first, key=best_first.__getitem__)
 
     def suspects(self, goods: Iterable[str], bad: str) -> list[str]:
         """The same, parents before children, and ``bad`` in any case."""
-        return [each for each in self._between("--topo-order", goods, bad)[::-1] if each != bad] + [bad]
+        return [each for each in self._between("--topo-order --reverse", goods, bad) if each != bad] + [bad]
 
     def _between(self, order: str, goods: Iterable[str], bad: str) -> list[str]:
-        found = self._lines("rev-list", order, bad, *(f"^{each}" for each in goods), "--", LIBRARY, BUILD)
-        return [line.split()[0] for line in found]
+        return self._lines("rev-list", *order.split(), bad, *(f"^{each}" for each in goods), "--", LIBRARY, BUILD)
 
     def library(self, commit: str) -> str:
         """What is equal for commits that have the same library, and for no others."""

@@ -127,6 +127,12 @@ def test_commits_that_cannot_be_built_are_skipped(straight, line):
     assert found.commits == [line[9]]
 
 
+def test_the_order_is_not_that_of_hashes(straight, line):
+    """Or else a bisection takes some steps more on one day than on another."""
+    found = CommitRange(straight, line[0], line[-1]).candidates([line[0]], line[-1])
+    assert [line.index(each) for each in found] == sorted(range(1, 21), key=lambda place: -min(place, 20 - place))
+
+
 def test_a_long_broken_stretch_is_left_soon(straight, line):
     judge = Judge(straight, line[19], broken=line[3:18])
     assert suspects(straight, line[0], line[-1], judge).commits == [line[19]]
@@ -154,6 +160,9 @@ class TestRefused:
     def test_branches_beside_each_other(self, branched, merged):
         said = self.refusal(branched, merged[1][3], merged[2][3])
         assert said.endswith(f"try {merged[0][:8]} as GOOD, their last common one")
+
+    def test_no_repository(self, tmp_path):
+        assert "is in no git repository" in self.refusal(tmp_path, "HEAD~1", "HEAD")
 
     @pytest.mark.parametrize("revision", ["nonsense", "--all", "HEAD:kvcache"])
     def test_what_is_no_revision(self, repository, revision):
