@@ -40,7 +40,7 @@ class NotMeasuredError(click.ClickException):
 @click.option("--base", default="origin/main", help="Revision to compare the working tree with.")
 @click.option(
     "--pairs",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 10**6),
     default=20,
     show_default=True,
     help="Pairs of processes, at most: large slowdowns need five, small ones of noisy times more.",
