@@ -20,15 +20,14 @@ from kvbench.errors import KvbenchError
 from kvbench.files import uninterrupted
 
 __all__ = [
-    "BUILD", "LIBRARY", "GateError", "build_sides", "copy_head", "end_running", "extract_base", "extract_files",
-    "run_git", "run_merged",
+    "BUILD", "LIBRARY", "GateError", "build_sides", "copy_head", "extract_base", "extract_files", "run_git",
+    "run_merged",
 ]  # fmt: skip
 
 LIBRARY = "kvcache"
 BUILD = "setup.py"  # what the library compiles
 _BINARY = EXTENSION_SUFFIXES[-1]  # ".so"
 _LIBC = ctypes.CDLL(None)
-_RUNNING: set[subprocess.Popen[str]] = set()
 _PR_SET_PDEATHSIG = 1  # of Linux
 _PYTHON = (".py", ".pyi", _BINARY)
 # What git sets for its hooks: it would look in that repository, whatever folder it is given.
@@ -135,20 +134,12 @@ def run_merged(
                 preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 (one call of C)
                 **options,
             )  # fmt: skip
-            _RUNNING.add(process)
         said, _ = process.communicate(timeout=timeout)
         return subprocess.CompletedProcess(command, process.returncode, said)
     finally:
         if process is not None:
             with process:
                 process.kill()
-            _RUNNING.discard(process)
-
-
-def end_running() -> None:
-    """End what ``run_merged`` runs in other threads: whoever waits for one of them need not wait for the rest."""
-    for process in tuple(_RUNNING):
-        process.kill()
 
 
 def _end_with_parent() -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Set
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from kvbench.gate.build import end_running
 from kvbench.gate.compiled import compare_compiled
 from kvbench.gate.processes import GateError, Measured
 from kvbench.gate.rows import Row, compare_metrics, gone
@@ -101,8 +99,7 @@ def run_gate(
     pairs that can decide. After that only what is undecided is measured, for at most ``most_pairs``.
 
     ``budget`` is seconds, like ``clock``: no pair is begun that would not end within it. Metrics are measured whatever
-    it is. Without ``with_times`` nothing else is, and both sides of a pair at once. ``progress`` is called after each
-    pair.
+    it is. Without ``with_times`` nothing else is. ``progress`` is called after each pair.
 
     ``listed`` are the metrics, and ``time``, of each benchmark that the base has by its own files, and its compiled
     modules.
@@ -137,15 +134,11 @@ class _Pairs:
     def measure_next(self, with_times: bool) -> None:
         what = "metrics" if not with_times else "both" if self.done < COUNTED_PAIRS else "times"
         chosen = [] if self.times.needs_all else [self._places[name] for name in self.times.undecided]
-        sides = ("base", "head") if self.done % 2 == 0 else ("head", "base")
-
-        def ask(side: str) -> Measured:
-            return self._measure(side, self.done + 1, what, chosen)
-
-        measured = {side: ask(side) for side in sides} if with_times else _at_once(ask, sides)
-        for side, found in measured.items():
-            self._sides[side].add(found, side)
-            self._places |= found.places
+        measured: dict[str, Measured] = {}
+        for side in ("base", "head") if self.done % 2 == 0 else ("head", "base"):
+            measured[side] = self._measure(side, self.done + 1, what, chosen)
+            self._sides[side].add(measured[side], side)
+            self._places |= measured[side].places
         self.times.add(measured["base"].times, measured["head"].times)
         self.done += 1
 
@@ -170,20 +163,6 @@ class _Pairs:
         unseen = self._modules - base.compiled.keys() - head.compiled.keys()
         rows += [gone(name, COMPILED.name, thresholds, _BY_OWN_FILES) for name in sorted(unseen)]
         return rows + self.times.judge(compared, is_last)
-
-
-def _at_once(ask: Callable[[str], Measured], sides: Iterable[str]) -> dict[str, Measured]:
-    """Both sides beside each other: a neighbour changes no counter."""
-    with ThreadPoolExecutor() as pool:
-        asked = {side: pool.submit(ask, side) for side in sides}
-        try:
-            done, _ = wait(asked.values(), return_when=FIRST_EXCEPTION)
-            for each in done:
-                each.result()
-            return {side: each.result() for side, each in asked.items()}
-        except BaseException:
-            end_running()
-            raise
 
 
 def _of_one_side(name: str, base: _Side, head: _Side, listed: Container[str], thresholds: Thresholds) -> Row | None:

@@ -1,13 +1,9 @@
 """A gate run: who is measured when, and what becomes of what was found. No process, no time."""
 
 import re
-import sys
-import threading
-import time
 
 import pytest
 
-from kvbench.gate.build import run_merged
 from kvbench.gate.processes import GateError, Measured
 from kvbench.gate.session import run_gate
 from kvbench.gate.thresholds import TIME, Limit, Meant, Thresholds
@@ -373,30 +369,3 @@ class TestOneSideOnly:
 
         with pytest.raises(GateError, match=re.escape(f"{why}: there is nothing to compare")):
             GateFixture("store", find=skip).run()
-
-
-class TestAtOnce:
-    def test_counters_of_both_sides_are_measured_at_once(self):
-        fixture, both = GateFixture("store"), threading.Barrier(2, timeout=20)
-
-        def measure(*asked):
-            both.wait()
-            return fixture.measure(*asked)
-
-        assert not run_gate(measure, LIMITS, with_times=False).fails
-
-    def test_a_side_that_fails_ends_the_other_sides_process(self, tmp_path):
-        begun = tmp_path / "begun"
-
-        def measure(side, *asked):
-            if side == "base":
-                code = f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(60)"
-                run_merged([sys.executable, "-c", code], tmp_path)
-            while not begun.exists():
-                time.sleep(0.01)
-            raise GateError("the head measured nothing")
-
-        before = time.monotonic()
-        with pytest.raises(GateError, match="the head measured nothing"):
-            run_gate(measure, LIMITS, with_times=False)
-        assert time.monotonic() - before < 30
