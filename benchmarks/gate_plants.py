@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["PLANTS", "Plant"]
+__all__ = ["PLANTS", "Plant", "more"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,6 @@ class Plant:
     keyword: str
 
 
-# A method does something more, before or after what it does.
 _MORE = """
 
 def _planted(original):
@@ -94,7 +93,8 @@ KVCacheManager._pool = _planted(KVCacheManager._pool)
 _IN_C, _IN_PYTHON = "min(self._slots.keys(), key=id, default=None)", "[key for key in self._slots.keys()]"
 
 
-def _more(method: str, setup: str = "pass", before: str = "pass", after: str = "pass") -> str:
+def more(method: str, setup: str = "pass", before: str = "pass", after: str = "pass") -> str:
+    """Source that lets a method do something more, before or after what it does."""
     return _MORE.format(method=method, setup=setup, before=before, after=after)
 
 
@@ -116,17 +116,17 @@ _RESIDENT = 'if type(self._batch).__name__ == "ResidentBatch": '
 PLANTS: dict[str, Plant] = {
     # Memory.
     "leak": Plant(
-        "a list more for each write", _more("store", "kept = []", after="kept.append([])"), "host_bytes_grown", "memory"
+        "a list more for each write", more("store", "kept = []", after="kept.append([])"), "host_bytes_grown", "memory"
     ),
     "leak-array": Plant(
         "an array kept of each assembly",
-        _more("assemble", "kept = []; import numpy", after="kept.append(numpy.zeros(2))"),
+        more("assemble", "kept = []; import numpy", after="kept.append(numpy.zeros(2))"),
         "host_bytes_grown",
         "memory",
     ),
     "leak-tensor": Plant(
         "a tensor kept of every 16th write",
-        _more(
+        more(
             "store",
             "kept = [0]; import torch",
             after="kept[0] += 1; kept[0] % 16 == 0 and kept.append(torch.zeros(64, dtype=torch.float64))",
@@ -136,56 +136,56 @@ PLANTS: dict[str, Plant] = {
     ),
     "leak-in-c": Plant(
         "16 bytes of malloc kept of each lookup",
-        _more("lookup", "import ctypes; libc = ctypes.CDLL(None)", after="libc.malloc(ctypes.c_size_t(16))"),
+        more("lookup", "import ctypes; libc = ctypes.CDLL(None)", after="libc.malloc(ctypes.c_size_t(16))"),
         "heap_bytes_grown",
         "memory",
     ),
     "copy-kept": Plant(
         "a resident batch that keeps a copy",
-        _more("assemble", after=_RESIDENT + "self._kept = self._batch._view.heads.numpy().copy()"),
+        more("assemble", after=_RESIDENT + "self._kept = self._batch._view.heads.numpy().copy()"),
         "array_bytes",
         "memory",
     ),
     "tensor-kept": Plant(
         "a tensor outside bytes_reserved",
-        _more("__init__", "import torch", after="self._kept = torch.zeros(4096)"),
+        more("__init__", "import torch", after="self._kept = torch.zeros(4096)"),
         "unreserved_bytes",
         "memory",
     ),
     "scratch": Plant(
         "a larger scratch",
-        _more("assemble", "import numpy", before="numpy.zeros(4096)"),
+        more("assemble", "import numpy", before="numpy.zeros(4096)"),
         "host_scratch_bytes",
         "memory",
     ),
     # Age.
     "age-list": Plant(
         "a list that grows with each lookup and is looked through in C",
-        _more("lookup", "seen = []", before="seen.append(0); sum(seen)"),
+        more("lookup", "seen = []", before="seen.append(0); sum(seen)"),
         "lookup gets slower",
         "long_run",
     ),
     "age-loop": Plant(
         "a list that grows with each lookup and is looked through in Python",
-        _more("lookup", "seen = []", before="seen.append([0 for _ in seen] and 0)"),
+        more("lookup", "seen = []", before="seen.append([0 for _ in seen] and 0)"),
         "lookup gets slower",
         "long_run",
     ),
     "age-little": Plant(
         "a little more to do after each thousandth lookup",
-        _more("lookup", "calls = [0]", before="calls[0] += 1; [0 for _ in range(calls[0] // 1000)]"),
+        more("lookup", "calls = [0]", before="calls[0] += 1; [0 for _ in range(calls[0] // 1000)]"),
         "bytecodes_grown",
         "long_run",
     ),
     "age-number": Plant(
         "assemblies that get slower and hold nothing",
-        _more("assemble", "calls = [0]", before="calls[0] += 1; sum(range(calls[0]))"),
+        more("assemble", "calls = [0]", before="calls[0] += 1; sum(range(calls[0]))"),
         "assemble gets slower",
         "long_run",
     ),
     "every-fourth": Plant(
         "every fourth assembly takes twice as long",
-        _more(
+        more(
             "assemble",
             "import time; calls = [0]",
             before="calls[0] += 1; start = time.perf_counter_ns()",
@@ -198,29 +198,25 @@ PLANTS: dict[str, Plant] = {
     # Many searches.
     "clear-leak": Plant(
         "a list more for each clear",
-        _more("clear_recur_cache", "kept = []", after="kept.append([])"),
+        more("clear_recur_cache", "kept = []", after="kept.append([])"),
         "host_bytes_grown",
         "searches",
     ),
     "root-leak": Plant(
         "a tensor kept of each root that is stored",
-        _more(
-            "store",
-            "kept = []; import torch",
-            after="arguments[2] is Scope.ROOT and kept.append(torch.zeros(64))",
-        ),
+        more("store", "kept = []; import torch", after="arguments[2] is Scope.ROOT and kept.append(torch.zeros(64))"),
         "tensor_bytes_grown",
         "searches",
     ),
     "clear-age": Plant(
         "clears that get slower and hold nothing",
-        _more("clear_recur_cache", "calls = [0]", before="calls[0] += 1; sum(range(10 * calls[0]))"),
+        more("clear_recur_cache", "calls = [0]", before="calls[0] += 1; sum(range(10 * calls[0]))"),
         "clear gets slower",
         "searches",
     ),
     "root-loop": Plant(
         "a little more to do after each 20th lookup of roots",
-        _more(
+        more(
             "lookup",
             "calls = [0]",
             before="calls[0] += arguments[2] is Scope.ROOT; [0 for _ in range(calls[0] // 20)]",
@@ -245,7 +241,7 @@ PLANTS: dict[str, Plant] = {
     "priority-scan": Plant(
         "O(n) victims, PRIORITY", _scan("PRIORITY", "claim", _IN_C), "times as long with 4096", "eviction"
     ),
-    "lru-loop": Plant("O(n) victims, LRU, in Python", _scan("LRU", "claim", _IN_PYTHON), "times as long", "eviction"),
+    "lru-loop": Plant("O(n) victims, LRU, in Python", _scan("LRU", "claim", _IN_PYTHON), "bytecodes", "eviction"),
     "lru-find": Plant("O(n) lookups, LRU", _scan("LRU", "find", _IN_C), "times as long with 4096", "eviction"),
     # Content.
     "wrong-row": Plant(

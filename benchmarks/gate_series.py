@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gate_loops import CELLS, KINDS, Cell, loops_source, size_loops
-from gate_plants import PLANTS
+from gate_plants import PLANTS, more
 
 __all__ = ["BENCHMARKS", "SERIES", "Change", "Series"]
 
@@ -45,23 +45,6 @@ def _slowed(method, share):
 
 
 KVCacheManager.{method} = _slowed(KVCacheManager.{method}, {share})
-"""
-ADDED = """
-
-def _added(method):
-    import torch
-
-    one, other = torch.zeros(1), torch.zeros(1)
-
-    def more(*arguments):
-        result = method(*arguments)
-        {statement}
-        return result
-
-    return more
-
-
-KVCacheManager.{method} = _added(KVCacheManager.{method})
 """
 # The first lookup that would miss asks for some other key.
 STALE = """
@@ -156,6 +139,12 @@ def _longer(cell: Cell, share: float) -> Change:
     return Change("-".join(cell), "operation and new:{}-{}-{}]".format(*cell), longer=(cell,), share=share)
 
 
+def _adding(statement: str) -> list[Change]:
+    """One tensor operation more in one method after the other."""
+    setup = "import torch; one, other = torch.zeros(1), torch.zeros(1)"
+    return [Change(each, keyword, more(each, setup, after=statement)) for each, keyword in BENCHMARKS.items()]
+
+
 def _together(name: str, changes: Sequence[Change]) -> Change:
     return Change(name, appended="".join(each.appended for each in changes))
 
@@ -219,13 +208,13 @@ SERIES = {
     "slower-3": Series("one operation 3 % slower", _in_methods(SLOWED, COSTLY, 0.03), wanted=(0, 3), is_narrow=True),
     "copy": Series(
         "one tensor copy more",
-        _in_methods(ADDED.replace("{statement}", "one.copy_(other)"), tuple(BENCHMARKS)),
+        _adding("one.copy_(other)"),
         options=COUNTED,
         is_narrow=True,
     ),
     "allocation": Series(
         "one allocation more",
-        _in_methods(ADDED.replace("{statement}", "torch.empty(1)"), tuple(BENCHMARKS)),
+        _adding("torch.empty(1)"),
         options=COUNTED,
         is_narrow=True,
     ),

@@ -5,7 +5,6 @@ Nothing here is timed against the base. What can be counted is; the rest holds o
 
 from __future__ import annotations
 
-import gc
 from dataclasses import replace
 from itertools import product
 
@@ -21,11 +20,10 @@ EVICTING = ["new:slab", "new:paged"]  # the others have the pool of one of them
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_collections():
-    """Garbage is collected before each measurement: looking through all that torch is made of would take 0.1 s."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+    from kvbench.measure.host import frozen_garbage
+
+    with frozen_garbage():
+        yield
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

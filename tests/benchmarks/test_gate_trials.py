@@ -5,11 +5,11 @@ import shutil
 import statistics
 import time
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from gate_loops import loops_source
 from gate_series import BENCHMARKS, SERIES, SLOWED, STALE
+from planted import planted_manager
 
 from kvbench.measure.counters import Counts
 from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
@@ -39,19 +39,11 @@ def change_of(series, method):
     return next(each for each in SERIES[series].changes if each.name == method)
 
 
-def planted(plant):
-    """The manager with something planted in it; everybody else's stays as it is."""
-    module = ModuleType("planted_manager")
-    source = Path(manager.__file__).read_text() + plant
-    exec(compile(source, "planted_manager.py", "exec"), vars(module))
-    return module.KVCacheManager
-
-
 @pytest.mark.parametrize("method", BENCHMARKS)
 @pytest.mark.parametrize(("series", "more"), [("copy", COPY), ("allocation", ALLOCATION)])
 def test_one_tensor_operation_more(series, more, method):
     config = operation_config(GEOMETRIES["cartpole"], rows=2)
-    plain, added = manager.KVCacheManager, planted(change_of(series, method).appended)
+    plain, added = manager.KVCacheManager, planted_manager(change_of(series, method).appended)
     before, after = (prepare_operation(KINDS[method], make(config)).counts() for make in (plain, added))
     assert after == before + more
 
@@ -70,7 +62,7 @@ def test_one_stale_hit_more_and_its_fault(tmp_path):
         assert ["stale hit: " in fault for fault in verification.faults] == [True] * (make is not sound)
         return verification.outcomes.total
 
-    before, after = outcomes(sound), outcomes(planted(STALE))
+    before, after = outcomes(sound), outcomes(planted_manager(STALE))
     assert before[Outcome.MISS] > 1
     assert (before[Outcome.STALE_HIT], after[Outcome.STALE_HIT]) == (0, 1)
 
@@ -100,7 +92,7 @@ def test_what_is_slower_returns_the_same(series):
     for change in SERIES[series].changes:
         method = change.name
         config = operation_config(GEOMETRIES["cartpole"], rows=2)
-        slowed = planted(change_of(series, method).appended)
+        slowed = planted_manager(change_of(series, method).appended)
         assert getattr(slowed, method) is not getattr(manager.KVCacheManager, method)
         prepare_operation(KINDS[method], slowed(config)).counts()  # checks
 
@@ -111,7 +103,7 @@ def test_a_loop_is_of_its_operation_storage_and_geometry_and_the_shorter_of_two_
         "itertools.repeat", lambda *given: turns.append(given[1]) or () if None in given else original(*given)
     )
     source = loops_source({("slab", "pong", "store"): 7, ("slab", "pong", "slide"): 5, ("paged", "pong", "store"): 9})
-    longer = planted(source)
+    longer = planted_manager(source)
     monkeypatch.undo()
     for storage, geometry in [("slab", "pong"), ("paged", "pong"), ("paged", "cartpole")]:
         made = make_backend(f"new:{storage}", operation_config(GEOMETRIES[geometry], rows=2))
@@ -125,7 +117,7 @@ def test_a_loop_is_of_its_operation_storage_and_geometry_and_the_shorter_of_two_
 def test_every_source_that_is_planted_can_be_imported():
     for series in SERIES.values():
         for change in series.changes:
-            planted(change.appended)
+            planted_manager(change.appended)
 
 
 def test_every_change_of_files_fits_this_checkout(tmp_path):
