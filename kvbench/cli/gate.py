@@ -114,7 +114,7 @@ def gate(
             if plain:
                 context.exit(_compare_plainly(fixture, limits, plain_fails))
             report = run_gate(
-                fixture.measure, limits, most_pairs=pairs, budget=budget, with_times=not no_times,
+                fixture.measure_sides, limits, most_pairs=pairs, budget=budget, with_times=not no_times,
                 listed=own.listed(not no_times, say), progress=_say_how_far,
             )  # fmt: skip
             report.rows[:0] = loosened

@@ -253,7 +253,7 @@ class CommitGate:
         with tempfile.TemporaryDirectory(dir=self._folder) as own:
             fixture = GateFixture(checkout, good, Path(own), keyword, self._pass_env, commit)
             with_times = self._metric == TIME
-            return run_gate(fixture.measure, self._limits, budget=self.budget, with_times=with_times).rows
+            return run_gate(fixture.measure_sides, self._limits, budget=self.budget, with_times=with_times).rows
 
 
 def _read_limits(checkout: Path, metric: str) -> Thresholds:

@@ -20,8 +20,8 @@ from kvbench.errors import KvbenchError
 from kvbench.files import uninterrupted
 
 __all__ = [
-    "BUILD", "LIBRARY", "GateError", "build_sides", "copy_head", "extract_base", "extract_files", "run_git",
-    "run_merged",
+    "BUILD", "LIBRARY", "GateError", "build_sides", "copy_head", "extract_base", "extract_files", "run_at_once",
+    "run_git", "run_merged",
 ]  # fmt: skip
 
 LIBRARY = "kvcache"
@@ -126,20 +126,37 @@ def run_merged(
     command: list[str], folder: Path, timeout: float | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run a command; its ``stdout`` has what it wrote to either stream. It ends when this process does."""
-    process = None
+    return run_at_once([(command, options)], folder, timeout)[0]
+
+
+def run_at_once(
+    commands: Iterable[tuple[list[str], Mapping[str, Any]]], folder: Path, timeout: float | None = None
+) -> list[subprocess.CompletedProcess[str]]:
+    """Run commands beside each other, each with options of its own, as ``run_merged`` does. No thread is started: one
+    that Ctrl-C finds half started could not be ended."""
+    running: list[subprocess.Popen[str]] = []
     try:
-        with uninterrupted():  # what a signal raises while a process is forked would be lost
-            process = subprocess.Popen(
-                command, cwd=folder, text=True, errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 (one call of C)
-                **options,
-            )  # fmt: skip
-        said, _ = process.communicate(timeout=timeout)
-        return subprocess.CompletedProcess(command, process.returncode, said)
+        for command, options in commands:
+            with uninterrupted():  # what a signal raises while a process is forked would be lost
+                running.append(_start(command, folder, options))
+        return [
+            subprocess.CompletedProcess(each.args, each.returncode, said)
+            for each, (said, _) in ((each, each.communicate(timeout=timeout)) for each in running)
+        ]
     finally:
-        if process is not None:
-            with process:
-                process.kill()
+        for each in running:
+            each.kill()
+        for each in running:
+            with each:
+                pass
+
+
+def _start(command: list[str], folder: Path, options: Mapping[str, Any]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command, cwd=folder, text=True, errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 (one call of C)
+        **options,
+    )  # fmt: skip
 
 
 def _end_with_parent() -> None:

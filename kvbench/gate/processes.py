@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
-from kvbench.gate.build import GateError, build_sides, copy_head, extract_base, run_git, run_merged
+from kvbench.gate.build import GateError, build_sides, copy_head, extract_base, run_at_once, run_git
 from kvbench.gate.environment import environment
 from kvbench.results.decode import read_json
 from kvbench.results.pytest_benchmark import MADE_BY, PytestBenchmarks
@@ -98,46 +99,71 @@ class GateFixture:
         return done.stdout.decode(errors="replace") if done.returncode == 0 else None
 
     def measure(self, side: str, seed: int, what: str, places: Iterable[str] = ()) -> Measured:
-        """Measure ``both``, ``metrics`` or ``times`` of one side in a new process, with a hash seed.
+        """``measure_sides`` of one side."""
+        return self.measure_sides([side], seed, what, places)[side]
 
-        ``places`` are of the benchmarks to measure: all of them where there are none.
-        Raises GateError: the process measured nothing, or another library.
+    def measure_sides(
+        self, sides: Sequence[str], seed: int, what: str, places: Iterable[str] = ()
+    ) -> dict[str, Measured]:
+        """Measure ``both``, ``metrics`` or ``times`` of sides, in their order, each in a new process with a hash seed.
+
+        Metrics alone are measured at once: a neighbour changes none. ``places`` are of the benchmarks to measure: all
+        of them where there are none.
+        Raises GateError: a process measured nothing, or another library.
         """
-        with tempfile.TemporaryDirectory(dir=self.sides[side].parent) as folder:
-            numbers, outcomes = Path(folder) / "numbers.json", Path(folder) / "outcomes.xml"
-            # Relative to the checkout: pytest reads a bracket in a path as the beginning of parameters.
-            chosen = list(places) or [str(GATES)]
-            options = [f"--benchmark-json={numbers}", f"--junitxml={outcomes}", f"--gate-pass={what}"]
-            if self.keyword:
-                options += ["-k", self.keyword]
-            self._run(side, seed, [*options, *chosen], outcomes)
-            measured = _read_outcomes(outcomes)
-            if numbers.exists() and numbers.stat().st_size:
-                self._read_numbers(numbers, side, measured)
-            return measured
+        # Relative to the checkout: pytest reads a bracket in a path as the beginning of parameters.
+        chosen = [f"--gate-pass={what}", *(["-k", self.keyword] if self.keyword else []), *(places or [str(GATES)])]
+        found: dict[str, Measured] = {}
+        for together in [sides] if what == "metrics" else [[side] for side in sides]:
+            with tempfile.TemporaryDirectory(dir=self.sides[sides[0]].parent) as folder:
+                found |= self._measure_at_once(together, seed, chosen, Path(folder))
+        return found
 
-    def _run(self, side: str, seed: int, options: list[str], outcomes: Path) -> None:
-        done = self.run_pytest(side, seed, [f"--benchmark-storage=file://{outcomes.parent}", *options])
-        if done.returncode not in _PYTEST_RAN or not outcomes.exists():
-            raise self.not_measured(side, done)
+    def _measure_at_once(
+        self, sides: Sequence[str], seed: int, chosen: Sequence[str], folder: Path
+    ) -> dict[str, Measured]:
+        options = {
+            side: [
+                f"--benchmark-storage=file://{folder}", f"--benchmark-json={folder / side}.json",
+                f"--junitxml={folder / side}.xml", *chosen,
+            ]
+            for side in sides
+        }  # fmt: skip
+        found = {}
+        for side, done in zip(sides, self._run_pytest(options, seed), strict=True):
+            numbers, outcomes = folder / f"{side}.json", folder / f"{side}.xml"
+            if done.returncode not in _PYTEST_RAN or not outcomes.exists():
+                raise self.not_measured(side, done)
+            found[side] = _read_outcomes(outcomes)
+            if numbers.exists() and numbers.stat().st_size:
+                self._read_numbers(numbers, side, found[side])
+        return found
 
     def run_pytest(self, side: str, seed: int, options: Iterable[str]) -> subprocess.CompletedProcess[str]:
         """Run pytest around the library of one side. Raises GateError: it did not end."""
-        command = [
-            sys.executable, "-P", "-m", "pytest", "-q", "--tb=short", "--rootdir=.", "-p", "pytest_benchmark.plugin",
-            "-p", "no:cacheprovider", "--benchmark-disable-gc", *options,
-        ]  # fmt: skip
-        # A process that finds the side's library first, with one thread and nothing of the caller's pytest.
+        return self._run_pytest({side: options}, seed)[0]
+
+    def _run_pytest(self, options: Mapping[str, Iterable[str]], seed: int) -> list[subprocess.CompletedProcess[str]]:
+        commands = {side: self._pytest_command(side, seed, each) for side, each in options.items()}
+        try:
+            return run_at_once(commands.values(), self.checkout, LONGEST_PROCESS)
+        except subprocess.TimeoutExpired as error:
+            side = next(side for side, (command, _) in commands.items() if command == error.cmd)
+            raise GateError(f"a process of the {side} did not end within {LONGEST_PROCESS} s") from None
+
+    def _pytest_command(self, side: str, seed: int, options: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
+        """A process that finds the side's library first, with one thread and nothing of the caller's pytest."""
         own = {
             "PYTHONPATH": str(self.sides[side]),
             "PYTHONHASHSEED": str(seed),
             "OMP_NUM_THREADS": "1",
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }
-        try:
-            return run_merged(command, self.checkout, env=self.environment | own, timeout=LONGEST_PROCESS)
-        except subprocess.TimeoutExpired:
-            raise GateError(f"a process of the {side} did not end within {LONGEST_PROCESS} s") from None
+        command = [
+            sys.executable, "-P", "-m", "pytest", "-q", "--tb=short", "--rootdir=.", "-p", "pytest_benchmark.plugin",
+            "-p", "no:cacheprovider", "--benchmark-disable-gc", *options,
+        ]  # fmt: skip
+        return command, {"env": self.environment | own}
 
     @staticmethod
     def not_measured(side: str, done: subprocess.CompletedProcess[str]) -> GateError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Set
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -23,8 +23,8 @@ _BY_OWN_FILES = "the base's own benchmarks measure it"
 MOST_PAIRS = 20
 BUDGET = 900.0  # seconds
 
-# Measures one side: its name, a hash seed, what to measure, and where (nowhere: everything).
-Measure = Callable[[str, int, str, Iterable[str]], Measured]
+# Measures sides in their order: their names, a hash seed, what to measure, and where (nowhere: everything).
+Measure = Callable[[Sequence[str], int, str, Iterable[str]], Mapping[str, Measured]]
 Progress = Callable[[int, int, float], None]  # (pairs done, benchmarks still to decide, seconds passed)
 
 
@@ -134,11 +134,11 @@ class _Pairs:
     def measure_next(self, with_times: bool) -> None:
         what = "metrics" if not with_times else "both" if self.done < COUNTED_PAIRS else "times"
         chosen = [] if self.times.needs_all else [self._places[name] for name in self.times.undecided]
-        measured: dict[str, Measured] = {}
-        for side in ("base", "head") if self.done % 2 == 0 else ("head", "base"):
-            measured[side] = self._measure(side, self.done + 1, what, chosen)
-            self._sides[side].add(measured[side], side)
-            self._places |= measured[side].places
+        sides = ("base", "head") if self.done % 2 == 0 else ("head", "base")
+        measured = self._measure(sides, self.done + 1, what, chosen)
+        for side, found in measured.items():
+            self._sides[side].add(found, side)
+            self._places |= found.places
         self.times.add(measured["base"].times, measured["head"].times)
         self.done += 1
 

@@ -79,8 +79,9 @@ def test_a_long_reason_is_cut():
 def run(**compiled):
     """A gate run of counters, whose processes use these parts."""
 
-    def measure(side, seed, what, places):
-        return Measured(metrics={"store": {"copies": 3}}, places={"store": "store"}, compiled=compiled[side])
+    def measure(sides, seed, what, places):
+        found = {"metrics": {"store": {"copies": 3}}, "places": {"store": "store"}}
+        return {side: Measured(**found, compiled=compiled[side]) for side in sides}
 
     return run_gate(measure, LIMITS, with_times=False)
 

@@ -7,6 +7,7 @@ import pytest
 from gate.tiny_repository import CONFTEST, GATES, LIBRARY, commit, edit, git, make_repository
 
 from kvbench.gate import processes
+from kvbench.gate.build import run_at_once
 from kvbench.gate.processes import GateError, GateFixture, Measured
 
 STORE, LOOKUP, SLIDE = (f"test_operation[{kind}]" for kind in ("store", "lookup", "slide"))
@@ -219,11 +220,40 @@ class TestErrors:
         with pytest.raises(GateError, match=r"a process of the head did not end within 0.01 s"):
             fixture.measure("head", 1, "both")
 
+    def test_one_of_two_at_once_that_hangs(self, tmp_path, repository, monkeypatch):
+        edit(
+            repository,
+            CONFTEST,
+            "import pytest\n",
+            "import os, time\nimport pytest\n\ntime.sleep(1000 * ('/head' in os.environ['PYTHONPATH']))\n",
+        )
+        monkeypatch.setattr(processes, "LONGEST_PROCESS", 20)
+        fixture = GateFixture(repository, "HEAD", tmp_path / "libraries")
+        with pytest.raises(GateError, match=r"a process of the head did not end within 20 s"):
+            fixture.measure_sides(["base", "head"], 1, "metrics")
+
     def test_a_library_that_cannot_be_imported_is_a_failure_and_no_silence(self, tmp_path, repository):
         (repository / LIBRARY).write_text("import nonsense\n")
         fixture = GateFixture(repository, "HEAD", tmp_path / "libraries")
         with pytest.raises(GateError, match=r"(?s)could not measure the head .*No module named 'nonsense'"):
             fixture.measure("head", 1, "both")
+
+
+def test_metrics_of_both_sides_are_measured_at_once_and_times_one_by_one(changed, monkeypatch):
+    asked = []
+
+    def remember(commands, *options):
+        commands = list(commands)
+        asked.append(len(commands))
+        return run_at_once(commands, *options)
+
+    monkeypatch.setattr(processes, "run_at_once", remember)
+    at_once = changed.measure_sides(["head", "base"], 1, "metrics")
+    assert (list(at_once), asked) == (["head", "base"], [2])
+    assert at_once == {side: changed.measure(side, 1, "metrics") for side in ("head", "base")}
+    asked.clear()
+    assert set(changed.measure_sides(["base", "head"], 1, "times")) == {"base", "head"}
+    assert asked == [1, 1]
 
 
 def test_sides_have_paths_of_one_length(changed):

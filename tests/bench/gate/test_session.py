@@ -49,8 +49,11 @@ class GateFixture:
         self.find(measured, side, number)
         return measured
 
+    def measure_sides(self, sides, *asked):
+        return {side: self.measure(side, *asked) for side in sides}
+
     def run(self, **options):
-        return run_gate(self.measure, LIMITS, clock=self.clock, **options)
+        return run_gate(self.measure_sides, LIMITS, clock=self.clock, **options)
 
 
 def drop(measured, name):
@@ -253,7 +256,7 @@ class TestListed:
     def found(self, listed, meant=(), find=lambda *_: None, **options):
         limits = Thresholds(LIMITS.time, LIMITS.metrics, tuple(meant))
         fixture = GateFixture("store", "lookup", find=find)
-        return run_gate(fixture.measure, limits, clock=fixture.clock, listed=listed, **options)
+        return run_gate(fixture.measure_sides, limits, clock=fixture.clock, listed=listed, **options)
 
     def test_what_is_measured_as_before_is_no_finding(self):
         report = self.found(dict.fromkeys(["store", "lookup"], self.METRICS | {TIME}))
