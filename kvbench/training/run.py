@@ -21,7 +21,7 @@ from kvbench.record.lightzero_config import LIGHTZERO_VERSION, load_config, requ
 from kvbench.record.lightzero_log import quietly, tail
 from kvbench.results.training import TrainedBackend, TrainingResults
 from kvbench.training.compare import Comparison, compare
-from kvbench.training.worker import LOG, NUMBERS, SUMMARY, Order, Summary
+from kvbench.training.order import LOG, NUMBERS, SUMMARY, Order, Summary
 
 __all__ = ["TrainingError", "TrainingSettings", "train"]
 

@@ -19,7 +19,6 @@ from typing import Any, TextIO
 
 import msgspec
 import torch
-from msgspec import Struct
 
 from kvbench.files import whole_or_absent
 from kvbench.record.lightzero_config import UniZeroConfig, load_config
@@ -27,57 +26,12 @@ from kvbench.record.lightzero_log import quietly
 from kvbench.record.lightzero_pinning import pin
 from kvbench.results.training import Validation
 from kvbench.training.backends import LEGACY, cache_settings
+from kvbench.training.order import LOG, NUMBERS, SUMMARY, Order, Summary
 from kvbench.training.own_cache import own_cache_bytes
 from kvbench.training.watch import Watch
 
-__all__ = ["LOG", "NUMBERS", "SUMMARY", "Order", "Summary"]
-
-NUMBERS, SUMMARY, LOG = "numbers.jsonl", "summary.json", "run.log"  # in the order's folder
-
 _WORLD_MODEL_CFG = "policy.model.world_model_cfg"
 _REPORTED_EVERY = 2.0  # seconds
-
-
-class Order(Struct, frozen=True, kw_only=True):
-    """What to run.
-
-    Attributes:
-        config: a name or a file, as for ``load_config``.
-        settings: other values of the configuration, by path.
-        backend: a name from ``TRAINED``.
-        validates: whether a new cache is compared with a legacy one at every retrieval.
-        env_steps: after which training ends, with the first collection that reaches it.
-        seed: of everything.
-        threads: of torch.
-        folder: for all files.
-    """
-
-    config: str
-    settings: dict[str, Any]
-    backend: str
-    validates: bool
-    env_steps: int
-    seed: int
-    threads: int
-    folder: str
-
-
-class Summary(Struct, frozen=True, kw_only=True):
-    """What a run took; see ``TrainedBackend``."""
-
-    ended_with: str | None
-    env_steps: int
-    searches: int
-    wall_seconds: float
-    search_seconds: float
-    cache_seconds: float
-    peak_bytes: int
-    cache_bytes: int
-    distinct_keys: float
-    lookups: int
-    found: int  # right or stale
-    stale_hits: int
-    validation: Validation | None
 
 
 def run(order: Order, progress: Callable[[dict[str, int]], None]) -> Summary:

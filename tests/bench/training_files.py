@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from kvbench.results.training import TrainedBackend, TrainingResults
-from kvbench.training.worker import LOG, NUMBERS, SUMMARY, Order, Summary
+from kvbench.training.order import LOG, NUMBERS, SUMMARY, Order, Summary
 
 __all__ = ["NOTES", "backend", "results", "summary", "write_notes"]
 
