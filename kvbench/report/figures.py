@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import io
 import math
-import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -25,13 +23,12 @@ from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from kvbench.report.panels import Plot, Series
+from kvbench.report.svg import part_of_a_page
 from kvbench.report.text import number
 
 __all__ = ["COLOURS", "Drawing", "draw"]
 
 COLOURS = 8  # of the palette, in report.css
-_SVG = "http://www.w3.org/2000/svg"
-_LINK = "{http://www.w3.org/1999/xlink}href"
 _TEXT, _GRID = "#010203", "#010204"
 _PALETTE = [f"#0102{0x10 + place:02x}" for place in range(COLOURS)]
 _CSS = {_TEXT: "currentColor", _GRID: "var(--grid)"} | {
@@ -46,6 +43,8 @@ _STYLE: dict[Any, Any] = {
     "font.size": _FONT,
     "axes.linewidth": 0.6,
     "path.simplify": True,
+    # Grid lines are enough, and a tick is an element of its own.
+    **dict.fromkeys(("xtick.bottom", "ytick.left", "xtick.minor.bottom", "ytick.minor.left"), False),
 } | dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _TEXT)
 
 _POINTS_PER_INCH = 72  # what matplotlib's SVG counts in
@@ -61,8 +60,6 @@ _LINES = ("line", "dashed")
 _NEAR = 0.004  # of a figure's height, within which lines lie on each other
 _HALO, _MOST_HALOS = 2.5, 2  # points that a line is wider for each line that covers it
 _MARKED_POINTS = 60  # a line of more has no dots
-
-ElementTree.register_namespace("", _SVG)
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ def draw(plot: Plot, name: str) -> Drawing:
             figure.savefig(file, format="svg", transparent=True, metadata=nothing)
         placed = [_placed(axes, each, _POINTS_PER_INCH * height) for each in points]
     legend = [(each.name, _colour(each, place), each.style == "dashed") for place, each in enumerate(plot.series)]
-    return Drawing(_as_part_of_a_page(file.getvalue(), name), legend, placed, any(covered))
+    return Drawing(part_of_a_page(file.getvalue(), name, _CSS), legend, placed, any(covered))
 
 
 def _colour(series: Series, place: int) -> int:
@@ -272,29 +269,3 @@ def _placed(axes: Axes, points: _Hovers, height: float) -> _Hovers:
         for (x, y), (_, _, text) in zip(places, points, strict=True)
         if math.isfinite(x) and math.isfinite(y)
     ]
-
-
-def _as_part_of_a_page(svg: str, name: str) -> Markup:
-    root = ElementTree.fromstring(svg)
-    for attribute in ("width", "height", "version"):
-        root.attrib.pop(attribute, None)
-    root.set("role", "img")
-    root.set("aria-labelledby", f"{name}-title")
-    for definitions in root.iter(f"{{{_SVG}}}defs"):
-        for style in definitions.findall(f"{{{_SVG}}}style"):
-            definitions.remove(style)
-    for element in root.iter():
-        own = element.attrib.pop("id", "")
-        if own.startswith("series:"):
-            element.set("data-series", own.removeprefix("series:"))
-        elif element.tag in (f"{{{_SVG}}}clipPath", f"{{{_SVG}}}path") and own:
-            element.set("id", f"{name}-{own}")
-        for attribute, value in list(element.attrib.items()):
-            if attribute == _LINK:
-                del element.attrib[attribute]
-                element.set("href", f"#{name}-{value[1:]}")  # a page knows no prefixes of namespaces
-            elif attribute in ("style", "fill", "stroke", "clip-path"):
-                own = re.sub(r" ?font-family: [^;]*;", "", value.replace("url(#", f"url(#{name}-"))
-                element.set(attribute, re.sub(r"#0102[0-9a-f]{2}", lambda match: _CSS[match[0]], own))
-    # Written out by a serialiser that escapes all text: what it returns is safe to be put on a page.
-    return Markup(ElementTree.tostring(root, encoding="unicode"))

@@ -12,7 +12,7 @@ __all__ = ["clean", "file_name", "number", "words"]
 
 _SIGNIFICANT = 4
 _MOST_DECIMALS = 10
-_LONGEST_SLUG = 80
+_LONGEST_SLUG = 56  # an address is written several times on a page
 
 
 def number(value: float | None) -> str:
