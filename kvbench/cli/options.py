@@ -46,6 +46,16 @@ def _writable(context: click.Context, parameter: click.Parameter, path: Path | N
     return path
 
 
+_PICTURES = (".png", ".svg", ".pdf")
+
+
+def _drawable(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """The same of a picture, whose name says its format."""
+    if path is not None and path.suffix.lower() not in _PICTURES:
+        raise click.BadParameter(f"{path}: give a name that ends with {', '.join(_PICTURES[:-1])} or {_PICTURES[-1]}")
+    return _writable(context, parameter, path)
+
+
 _MOST = 10**6  # of anything that memory is allocated for; a typing error asks for more
 _LONGEST = 10**9  # of what only takes time
 
@@ -81,6 +91,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "type": COUNT,
         "default": 1,
         "help": "Infer this many leaves of each environment in one forward pass: faster, and another search.",
+    },
+    "--picture": {
+        "type": FILE,
+        "callback": _drawable,
+        "help": "Draw time, memory and lookup outcomes into this file: .png, .svg or .pdf.",
     },
     "--positions": {"type": click.Choice(POSITIONS), "help": "Use these positions instead of the geometry's own."},
     "--searches": {"type": STEPS, "default": 20, "help": "Run this many searches."},

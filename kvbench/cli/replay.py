@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
@@ -23,13 +24,17 @@ from kvbench.replay.forward import forwards
 from kvbench.replay.needs import Needs, require_for_replay
 from kvbench.replay.passes import Replay
 from kvbench.replay.summary import describe_trace, ratio, summarise
+from kvbench.report.answers import answers
 from kvbench.results.decode import write_json
 from kvbench.results.replay import FORMAT, SCHEMA_VERSION, Capacity, NotMeasured, ReplayResult, ReplayResults
 from kvbench.text import clean
 from kvbench.trace.reader import TraceReader
+from kvbench.trace.steps import Step
+from kvcache import CacheConfig
 
 __all__ = ["replay"]
 
+_QUICK = {"searches": 4, "repetitions": 1}
 _TICKS = 64  # steps between two updates of the progress bar: drawing it more often would be felt in the timings
 _NO_CUDA = "skipped: no CUDA device"
 
@@ -39,8 +44,22 @@ class _Settings(CacheSettings):
     counted_searches: int | None
 
 
+def _quick(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    """Change the defaults; what is given holds."""
+    if asked:
+        context.default_map = {**(context.default_map or {}), **_QUICK}
+
+
 @click.command()
 @click.argument("traces", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option(
+    "--quick",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_quick,
+    help="A first look in seconds: --searches {searches} --repetitions {repetitions}.".format(**_QUICK),
+)
 @option("--backend", "backends", help="Replay against this cache; give it several times. Ratios are to the first.")
 @option("--device", "devices", multiple=True, default=("cpu",))
 @option(
@@ -71,12 +90,14 @@ class _Settings(CacheSettings):
 )
 @option("--threads")
 @option("--json", "json_file")
+@option("--picture")
 def replay(
     traces: tuple[Path, ...],
     backends: tuple[str, ...],
     devices: tuple[str, ...],
     capacities: tuple[Capacity, ...],
     json_file: Path | None,
+    picture: Path | None,
     forward: bool,
     **settings: Unpack[_Settings],
 ) -> None:
@@ -110,10 +131,47 @@ def replay(
         }
         write_json(json_file, convert(content, ReplayResults))
         say(f"all numbers: {json_file}")
+    if picture is not None and replays:
+        from kvbench.report.pictures import write_picture  # a third of a second
+
+        write_picture(picture, replays, {each: str(Machine.describe(each)) for each in available})
+        say(f"picture: {picture}")
     damaged = [each for one in replays for each in one.backends if each.outcomes.faults]
     if damaged:
         faults = "\n".join(f"  {each.name}: {each.outcomes.faults[0]}" for each in damaged)
         raise click.ClickException(f"wrong content, the first of each backend:\n{faults}")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One trace on one device at one capacity."""
+
+    reader: TraceReader
+    steps: Sequence[Step]
+    device: str
+    capacity: Capacity
+    config: CacheConfig
+
+    def replay(self, backends: Sequence[str], settings: _Settings, forward: bool, place: str) -> ReplayResult:
+        """Measure it. ``place`` says which of all parts it is."""
+        passes = len(backends) + (len(backends) + settings["repetitions"] if settings["repetitions"] else 0)
+        with _progress_bar(f"{place}, {clean(self.capacity.label)}", passes) as progress:
+            reports = Replay(self.steps, self.config, backends, progress=progress).run(
+                settings["repetitions"], settings["counted_searches"]
+            )
+        baseline = reports[backends[0]]
+        described = describe_trace(self.reader, self.steps)
+        content = {
+            "trace": described,
+            "device": self.device,
+            "capacity": self.capacity,
+            "baseline": backends[0],
+            "backends": [summarise(report) for report in reports.values()],
+            "baseline_over_backend": {name: ratio(baseline, report) for name, report in reports.items()},
+            "forward_over_baseline": forwards(self.steps, self.config, backends) if forward else None,
+            "counted_searches": min(settings["counted_searches"] or described["searches"], described["searches"]),
+        }
+        return convert(content, ReplayResult)
 
 
 def _replay_all(
@@ -127,46 +185,38 @@ def _replay_all(
     """Every trace on every device at every capacity, each printed when it is done."""
     # All of them are read before any is replayed: the last one's fault must not cost the others' measurements.
     readers = [TraceReader(path) for path in traces]
-    parts = []
-    for reader, device, capacity in product(readers, devices, capacities):
-        sized = recorded_or_given(capacity, reader.header)
-        parts.append((reader, device, sized, cache_config(reader, sized, device, settings)))
+    chosen = [
+        (reader, device, recorded_or_given(capacity, reader.header))
+        for reader, device, capacity in product(readers, devices, capacities)
+    ]
+    configs = [cache_config(reader, sized, device, settings) for reader, device, sized in chosen]
     steps_of = {reader: read_replayed(reader, settings) for reader in readers}
-    for reader, _, _, config in parts:
-        needs = Needs.of(steps_of[reader])
+    parts = [_Part(each[0], steps_of[each[0]], *each[1:], config) for each, config in zip(chosen, configs, strict=True)]
+    for part in parts:
         at_once = settings["repetitions"] > 0 or forward
-        require_for_replay(clean(f"a replay of {reader.path.name}"), config, backends, needs, at_once)
-    for reader, device, sized, config in parts:
-        steps = steps_of[reader]
-        with _progress_bar(clean(reader.path.name)) as progress:
-            replay = Replay(steps, config, backends, progress=progress)
-            reports = replay.run(settings["repetitions"], settings["counted_searches"])
-        baseline = reports[backends[0]]
-        described = describe_trace(reader, steps)
-        content = {
-            "trace": described,
-            "device": device,
-            "capacity": sized,
-            "baseline": backends[0],
-            "backends": [summarise(report) for report in reports.values()],
-            "baseline_over_backend": {name: ratio(baseline, report) for name, report in reports.items()},
-            "forward_over_baseline": forwards(steps, config, backends) if forward else None,
-            "counted_searches": min(settings["counted_searches"] or described["searches"], described["searches"]),
-        }
-        result = convert(content, ReplayResult)
-        show(replay_table(result), f"{Machine.describe(device)}\n")
+        name = clean(f"a replay of {part.reader.path.name}")
+        require_for_replay(name, part.config, backends, Needs.of(part.steps), at_once)
+    for number, part in enumerate(parts, 1):
+        result = part.replay(backends, settings, forward, f"replay {number} of {len(parts)}")
+        said = "\n".join([f"{Machine.describe(part.device)}\n", *answers(result)])
+        show(replay_table(result), f"{said}\n")
         yield result
 
 
 @contextmanager
-def _progress_bar(name: str) -> Iterator[Any]:
+def _progress_bar(name: str, passes: int) -> Iterator[Any]:
+    """One bar over all passes, which says what is done in each."""
     # Drawn by hand between steps: a thread that draws on its own would be in somebody's timing.
     with progress_bar(auto_refresh=False) as progress:
         task = progress.add_task(name)
+        finished = 0
 
         def update(what: str, done: int, total: int) -> None:
+            nonlocal finished
             if done % _TICKS == 0 or done == total:
-                progress.update(task, description=f"{name}: {what}", completed=done, total=total)
+                completed, whole = finished * total + done, passes * total
+                progress.update(task, description=f"{name}: {what}", completed=completed, total=whole)
                 progress.refresh()
+            finished += done == total
 
         yield update

@@ -144,7 +144,7 @@ class Replay:
 
     def verify(self, name: str, timeline: Timeline | None = None, counted_searches: int | None = None) -> Verification:
         """The checked and counted pass of one backend."""
-        steps = self._ticking(f"check {name}")
+        steps = self._ticking(f"check what {name} returns")
         backend = self._build(name)
         return verify_replay(backend, steps, self._contents, self._latents, timeline, counted_searches)
 
@@ -157,7 +157,7 @@ class Replay:
                 content.backend.clear_all()
             meters = {name: _TimeMeter(self._stopwatch) for name in contents}
             with no_collection():
-                self._time(contents, meters, f"time, repetition {number + 1} of {repetitions}")
+                self._time(contents, meters, f"time all in turns, {number + 1} of {repetitions}")
             for name, meter in meters.items():
                 times[name].add(meter)
         for name, report in self.reports.items():

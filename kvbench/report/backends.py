@@ -16,7 +16,8 @@ from kvbench.report.text import file_name, number, words
 from kvbench.results.replay import OUTCOMES, STEP, Latency
 
 __all__ = [
-    "OUTCOME_COLOURS", "distribution_panels", "memory_panels", "outcome_panels", "step_panels", "work_panels",
+    "OUTCOME_COLOURS", "distribution_panels", "memory_panels", "outcome_panels", "step_panels", "step_parts",
+    "work_panels",
 ]  # fmt: skip
 
 OUTCOME_COLOURS = {"hit": 2, "context_mismatch": 3, "stale_hit": 7, "miss": 6, "wrong_content": 1}
@@ -34,7 +35,7 @@ def step_panels(replays: Iterable[Replay]) -> Iterator[Panel]:
 
 def _step_panel(replay: Replay, timed: dict[str, dict[str, Latency]]) -> Panel:
     names, trace = list(timed), replay.result.trace
-    parts = pd.DataFrame({name: _parts(latency) for name, latency in timed.items()})
+    parts = pd.DataFrame({name: step_parts(latency) for name, latency in timed.items()})
 
     def hover(place: float, time: float, operation: str) -> str:
         name = names[int(place)]
@@ -63,7 +64,8 @@ def _latency_table(replay: Replay, timed: dict[str, dict[str, Latency]]) -> Tabl
     return Table(("backend", "operation", "p50, us", "p95, us", "p99, us", "calls", faster, "p25", "p75"), rows)
 
 
-def _parts(latency: dict[str, Latency]) -> dict[str, float]:
+def step_parts(latency: dict[str, Latency]) -> dict[str, float]:
+    """The median step, divided in proportion to its operations' medians, us."""
     medians = {
         name: latency[name].p50 * (_HASHES_OF_A_STEP if name == "hash" else 1) if name in latency else 0.0
         for name in STEP_OPERATIONS

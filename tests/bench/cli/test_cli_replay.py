@@ -111,6 +111,30 @@ def test_without_repetitions_nothing_is_timed(tmp_path, trace):
     assert all(each["latency_us"] is None for each in one["backends"])
 
 
+def test_a_quick_replay_has_few_searches_and_what_is_given_holds(tmp_path, trace):
+    _, quick = replayed(tmp_path, trace, "--quick", "--backend", "new")
+    assert (quick["settings"]["searches"], quick["settings"]["repetitions"]) == (4, 1)
+    _, given = replayed(tmp_path, trace, "--searches", 2, "--quick", "--backend", "new", "--repetitions", 0)
+    assert (given["settings"]["searches"], given["settings"]["repetitions"]) == (2, 0)
+
+
+def test_the_last_lines_of_each_table_are_its_sentences(tmp_path, trace):
+    arguments = trace, "--quick", "--capacity", "default", "--capacity", "recur=2", "--picture", tmp_path / "a.png"
+    result = invoke(*arguments)
+    said = [line for line in result.stdout.splitlines() if line.startswith(("default pools: ", "recur=2: "))]
+    assert [line.partition(":")[0] for line in said] == ["default pools", "recur=2"]
+    assert result.stdout.rstrip().endswith(said[-1])
+    assert result.stderr.endswith(f"picture: {tmp_path / 'a.png'}\n")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_of_no_format_is_refused_before_anything_is_measured(tmp_path, trace):
+    result = invoke(trace, "--picture", tmp_path / "a.jpeg")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "a.jpeg: give a name that ends with .png, .svg or .pdf" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_with_repetitions_times_and_ratios_are_shown(tmp_path, trace):
     result, numbers = replayed(tmp_path, trace, "--repetitions", 2, "--backend", "new", "--backend", "legacy")
     (one,) = numbers["replays"]

@@ -491,8 +491,8 @@ class TestReplay:
         )
         replay.run(2)
         assert [what for what, done, total in told if done == total] == [
-            "check legacy", "check new", "warm up legacy", "warm up new",
-            "time, repetition 1 of 2", "time, repetition 2 of 2",
+            "check what legacy returns", "check what new returns", "warm up legacy", "warm up new",
+            "time all in turns, 1 of 2", "time all in turns, 2 of 2",
         ]  # fmt: skip
         assert {total for _, _, total in told} == {4}
 

@@ -12,9 +12,9 @@ from kvbench.cli import main
 from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.steps import Step, read_steps
-from kvcache.geometry import GEOMETRIES
+from kvcache.geometry import GEOMETRIES, Geometry
 
-__all__ = ["COMMITTED", "replay", "steps_of", "synthetic"]
+__all__ = ["COMMITTED", "replay", "steps_of", "synthetic", "tiny"]
 
 COMMITTED = Path(__file__).parents[3] / "benchmarks" / "traces" / "cartpole-lightzero-0.2.0-seed0.parquet"
 
@@ -22,6 +22,14 @@ COMMITTED = Path(__file__).parents[3] / "benchmarks" / "traces" / "cartpole-ligh
 def synthetic(path: Path, searches: int = 1) -> Path:
     """A synthetic trace of cartpole's geometry, with keys that are met again."""
     for _ in write_synthetic_trace(path, SyntheticSearch(GEOMETRIES["cartpole"], searches, 0, transpositions=0.2)):
+        pass
+    return path
+
+
+def tiny(path: Path) -> Path:
+    """One search of a model so small that a replay takes no time."""
+    shape = Geometry("tiny", 2, 2, 16, 8, 2, 6, "absolute")
+    for _ in write_synthetic_trace(path, SyntheticSearch(shape, 1, 0, transpositions=0.2)):
         pass
     return path
 
