@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from kvbench.history.commits import Commits
-from kvbench.results.asv import load_results, load_undescribed
+from kvbench.history.environments import Environments
+from kvbench.results.asv import check_found, read_asv
 from kvbench.results.decode import LeftOut
 from kvbench.text import seconds_of
 
@@ -97,6 +98,7 @@ class History:
         dates: of commits.
         skipped: numbers of values that asv skipped, by machine, benchmark and device.
         is_empty: whether results were read and there were none.
+        environments: in which each machine measured its commits; where nothing is said of them, in one.
         undescribed: benchmarks that have results and are no longer in ``benchmarks.json``: machine, name and the last
             commit that has them.
     """
@@ -107,6 +109,19 @@ class History:
     skipped: tuple[tuple[str, str, str, int], ...] = ()
     is_empty: bool = False
     undescribed: tuple[tuple[str, str, str], ...] = ()
+    environments: dict[str, Environments] = field(default_factory=dict)
+
+    def environments_of(self, machine: str) -> Environments:
+        """In which a machine measured its commits."""
+        found = self.environments.get(machine)
+        return Environments.of([{}] * len(self.commits[machine])) if found is None else found
+
+    def environment_change(self, machine: str, before: str, after: str) -> str:
+        """What changed in a machine's environment from one commit to another; empty where nothing is known to have."""
+        names = self.commits.get(machine, [])
+        if before not in names or after not in names:
+            return ""
+        return self.environments_of(machine).change(names.index(before), names.index(after))
 
     def cells(self, machine: str, benchmark: str) -> dict[str, dict[str, str]]:
         """Parameters of a benchmark on a machine, by their text."""
@@ -134,19 +149,27 @@ def read_history(folder: str | Path, commits: Commits, left_out: LeftOut | None 
 
     What does not fit is left out, as ``load_results`` does. Raises ResultsError, as that.
     """
-    frame = load_results(folder, left_out)
+    results = read_asv(folder, LeftOut() if left_out is None else left_out)
+    frame = results.values()
+    if frame.empty:
+        check_found(results.left_out)
     dates = dict(zip(frame["commit"], frame["date"], strict=True))
     order = _order(dates, commits)
     machines = {
         str(machine): sorted(rows["commit"].unique(), key=order.__getitem__)
         for machine, rows in frame.groupby("machine", sort=True)
     }
+    settings = results.settings()
+    environments = {
+        machine: Environments.of(settings[machine, name] for name in names) for machine, names in machines.items()
+    }
     undescribed = tuple(
         (machine, benchmark, max((each for each in names if each in order), key=order.__getitem__))
-        for (machine, benchmark), names in load_undescribed(folder, left_out).items()
+        for (machine, benchmark), names in results.undescribed().items()
         if order.keys() & names
     )
-    return History(machines, dates, tuple(_series(frame, machines)), tuple(_skipped(frame)), frame.empty, undescribed)
+    series = tuple(_series(frame, machines))
+    return History(machines, dates, series, tuple(_skipped(frame)), frame.empty, undescribed, environments)
 
 
 def _order(dates: dict[str, pd.Timestamp], commits: Commits) -> dict[str, int]:

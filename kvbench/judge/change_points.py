@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from kvbench.history.commits import Commits
 from kvbench.history.series import CONTROL, RATIO, History, Series
+from kvbench.judge.borders import Part, exact_borders, measured_borders
 from kvbench.judge.changes import FIRST_LEVEL, Change, Measured, exact_changes, measured_changes
 from kvbench.judge.lost import Lost, find_lost
 from kvbench.judge.pace import machine_pace
@@ -18,7 +19,7 @@ from kvbench.judge.verdict import SMALLEST_EFFECT, Verdict, verdict_of_change
 
 __all__ = ["ChangePoint", "Judgement", "judge_history"]
 
-_ORDER = (Verdict.WORSE, Verdict.BETTER, Verdict.MACHINE, Verdict.UNKNOWN)
+_ORDER = (Verdict.WORSE, Verdict.BETTER, Verdict.ENVIRONMENT, Verdict.MACHINE, Verdict.UNKNOWN)
 _SUREST = 99.99
 
 
@@ -30,7 +31,8 @@ class ChangePoint:
     on another that shows the same change and measured more commits. Any of the commits ``between`` may have changed it:
     none of them was measured. Where the repository does not know a commit, ``between`` is None, and ``author`` and
     ``subject`` are empty. ``is_new``: the report calls one of these commits new. ``stands``: no later change of the
-    series takes it back.
+    series takes it back. ``environment``: what changed in the environment between ``previous`` and ``commit``. Then it
+    is no change of a commit; a commit's change is found among values of one environment alone.
     """
 
     series: Series
@@ -42,6 +44,7 @@ class ChangePoint:
     subject: str
     is_new: bool
     stands: bool = True
+    environment: str = ""
 
     @property
     def where(self) -> str:
@@ -50,7 +53,12 @@ class ChangePoint:
 
     @property
     def verdict(self) -> Verdict:
-        """Worse or better; ``MACHINE`` of what is left alone; ``UNKNOWN`` where it is not known what is better."""
+        """Worse or better of a commit's; ``UNKNOWN`` where it is not known what is better.
+
+        ``ENVIRONMENT`` where another one was measured in; ``MACHINE`` of what is left alone.
+        """
+        if self.environment:
+            return Verdict.ENVIRONMENT
         if self.series.is_control:
             return Verdict.MACHINE
         return verdict_of_change(self.change.ratio > 1, "lower" if self.series.lower_is_better else "")
@@ -89,49 +97,92 @@ class Judgement:
 
 
 def judge_history(history: History, commits: Commits) -> Judgement:
-    """Find each machine's pace and every change point."""
+    """Find each machine's pace and every change point: of commits in each environment alone, and of environments."""
     pace = {machine: found for machine in history.commits if (found := _pace(history, machine)) is not None}
-    changed, smallest = _changes(history.series, pace)
-    points = [
-        _change_point(series, changes[place:], history.commits[series.machine], commits)
-        for series, changes in changed
-        for place in range(len(changes))
-    ]
-    points = _narrowed(points, commits)
+    judged, smallest = _judged(history, pace)
+    points = _narrowed([point for each in judged for point in _points(each, history, commits)], commits)
+    points += [point for each in judged for point in _borders(each, history, commits)]
     points.sort(key=lambda point: (_ORDER.index(point.verdict), -_distance(point.change.ratio)))
     return Judgement(points, find_lost(history, commits), smallest, pace)
 
 
 def _pace(history: History, machine: str) -> np.ndarray | None:
-    controls = [each.values for each in history.series if each.machine == machine and each.is_control]
-    return machine_pace(np.array(controls)) if controls else None
+    """In each environment by itself: with another one legacy is no measure of the machine."""
+    controls = np.array([each.values for each in history.series if each.machine == machine and each.is_control])
+    places = history.environments_of(machine).places
+    pace = np.full(len(places), np.nan)
+    for place in np.unique(places) if len(controls) else ():
+        found = machine_pace(controls[:, places == place])
+        if found is not None:
+            pace[places == place] = found
+    return None if np.isnan(pace).all() else pace
 
 
-def _changes(
-    series: Sequence[Series], pace: dict[str, np.ndarray]
-) -> tuple[list[tuple[Series, list[Change]]], dict[tuple[str, str, str], SmallestStep]]:
-    controls = {_beside(each): each.values for each in series if each.is_control and each.param("backend") == CONTROL}
-    measured = [each for each in series if not each.is_exact]
+@dataclass
+class _Judged:
+    """A series: the changes in each environment, by its number, and those between environments."""
+
+    series: Series
+    changes: dict[int, Sequence[Change]] = field(default_factory=dict)
+    borders: Sequence[Change] = ()
+    parts: dict[int, Part] = field(default_factory=dict)
+
+
+def _judged(
+    history: History, pace: dict[str, np.ndarray]
+) -> tuple[list[_Judged], dict[tuple[str, str, str], SmallestStep]]:
+    found = [_Judged(each) for each in history.series]
+    for each in found:
+        if each.series.is_exact:
+            environments, values = history.environments_of(each.series.machine), each.series.values
+            each.changes = {place: exact_changes(own) for place, own in environments.parts(values)}
+            each.borders = exact_borders(values, environments.runs(values))
+    times = [each for each in found if not each.series.is_exact]
+    smallest = _judge_times(times, history, pace)
+    runs = [history.environments_of(each.series.machine).runs(each.series.values) for each in times]
+    borders = measured_borders([(each.parts, own) for each, own in zip(times, runs, strict=True)])
+    for each, own in zip(times, borders, strict=True):
+        each.borders = own
+    return found, smallest
+
+
+def _judge_times(
+    times: Sequence[_Judged], history: History, pace: dict[str, np.ndarray]
+) -> dict[tuple[str, str, str], SmallestStep]:
+    """Fill in what is found in each environment; the smallest steps that could have been found."""
+    controls = {
+        _beside(each): each.values for each in history.series if each.is_control and each.param("backend") == CONTROL
+    }
     given = [
-        Measured(
-            each.values,
-            # A ratio of two things measured in turns has had the machine's pace taken out already; only times have it.
-            pace=pace.get(each.machine) if each.is_time else None,
-            control=controls.get(_beside(each)) if each.is_time and not each.is_control else None,
-            family=each.family,
-            cell=None if each.is_control else _beside(each),
-            is_ratio=each.unit == RATIO,
-            group=None if each.is_control else (each.family, each.param("backend")),
-        )
-        for each in measured
+        (each, place, _measured(each.series, place, values, controls, pace))
+        for each in times
+        for place, values in history.environments_of(each.series.machine).parts(each.series.values)
     ]
-    found, segments = measured_changes(given)
-    kept = [place for place, each in enumerate(measured) if not each.is_control]
-    smallest = smallest_steps(
-        [measured[place].family for place in kept], [segments[place] for place in kept], FIRST_LEVEL
+    changes, segments = measured_changes([measured for _, _, measured in given])
+    for (each, place, measured), own, where in zip(given, changes, segments, strict=True):
+        each.changes[place] = own
+        each.parts[place] = Part(measured, own, where)
+    kept = [at for at, (each, _, _) in enumerate(given) if not each.series.is_control]
+    return smallest_steps([given[at][0].series.family for at in kept], [segments[at] for at in kept], FIRST_LEVEL)
+
+
+def _measured(
+    series: Series,
+    environment: int,
+    values: np.ndarray,
+    controls: dict[tuple[str, str, str], np.ndarray],
+    pace: dict[str, np.ndarray],
+) -> Measured:
+    return Measured(
+        values,
+        # A ratio of two things measured in turns has had the machine's pace taken out already; only times have it.
+        pace=pace.get(series.machine) if series.is_time else None,
+        control=controls.get(_beside(series)) if series.is_time and not series.is_control else None,
+        family=series.family,
+        cell=None if series.is_control else (_beside(series), environment),
+        is_ratio=series.unit == RATIO,
+        group=None if series.is_control else (series.family, series.param("backend"), environment),
     )
-    judged = iter(found)
-    return [(each, exact_changes(each.values) if each.is_exact else next(judged)) for each in series], smallest
 
 
 def _beside(series: Series) -> tuple[str, str, str]:
@@ -143,16 +194,30 @@ def _distance(ratio: float) -> float:
     return abs(math.log(ratio)) if ratio > 0 else math.inf
 
 
-def _change_point(series: Series, changes: Sequence[Change], measured: Sequence[str], commits: Commits) -> ChangePoint:
-    """Of the first of a series' last changes."""
-    change = changes[0]
-    previous = measured[int(np.flatnonzero(~np.isnan(series.values[: change.position]))[-1])]
-    return _at(
-        ChangePoint(series, change, "", "", None, "", "", False, _stands(changes)),
-        previous,
-        measured[change.position],
-        commits,
+def _points(judged: _Judged, history: History, commits: Commits) -> Iterator[ChangePoint]:
+    """Changes of a series' commits. Whether one stands is told by all of them, whatever the environment."""
+    series = judged.series
+    measured = history.commits[series.machine]
+    values = dict(history.environments_of(series.machine).parts(series.values))
+    found = sorted(
+        ((change, place) for place, own in judged.changes.items() for change in own), key=lambda each: each[0].position
     )
+    for at, (change, place) in enumerate(found):
+        previous = int(np.flatnonzero(~np.isnan(values[place][: change.position]))[-1])
+        stands = _stands([each for each, _ in found[at:]])
+        point = ChangePoint(series, change, "", "", None, "", "", False, stands)
+        yield _at(point, measured[previous], measured[change.position], commits)
+
+
+def _borders(judged: _Judged, history: History, commits: Commits) -> Iterator[ChangePoint]:
+    """Steps of a series with its environment."""
+    series = judged.series
+    measured, environments = history.commits[series.machine], history.environments_of(series.machine)
+    for at, change in enumerate(judged.borders):
+        previous = int(np.flatnonzero(~np.isnan(series.values[: change.position]))[-1])
+        stands, name = _stands(judged.borders[at:]), environments.change(previous, change.position)
+        point = ChangePoint(series, change, "", "", None, "", "", False, stands, name)
+        yield _at(point, measured[previous], measured[change.position], commits)
 
 
 def _at(point: ChangePoint, previous: str, name: str, commits: Commits) -> ChangePoint:

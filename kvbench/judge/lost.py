@@ -27,6 +27,7 @@ class Lost:
         state: "fails", "is skipped" or "is gone".
         commit: the first one measured without a value; ``previous`` is the last one with one.
         is_new: whether one of the commits that may have done it counts as new.
+        environment: what changed in the environment there; then it need not be a commit that did it.
     """
 
     machine: str
@@ -37,6 +38,7 @@ class Lost:
     commit: str
     previous: str
     is_new: bool
+    environment: str = ""
 
 
 def find_lost(history: History, commits: Commits) -> list[Lost]:
@@ -47,7 +49,11 @@ def find_lost(history: History, commits: Commits) -> list[Lost]:
         first = found.setdefault(key, replace(each, number=0))
         found[key] = replace(first, number=first.number + each.number)
     known = [
-        replace(each, is_new=any(map(commits.is_new, commits.after(each.previous, each.commit))))
+        replace(
+            each,
+            is_new=any(map(commits.is_new, commits.after(each.previous, each.commit))),
+            environment=history.environment_change(each.machine, each.previous, each.commit),
+        )
         for each in found.values()
     ]
     return sorted(known, key=lambda each: not each.is_new)

@@ -30,12 +30,18 @@ class Verdict(StrEnum):
     FAILED = "failed"
     MIXED = "mixed"  # some of several metrics are better, and some worse
     MACHINE = "machine"  # a time of legacy, whose code is left alone: the machine or the harness changed
+    ENVIRONMENT = "with the environment"  # another Python, machine or setting was measured with: no commit is blamed
     UNKNOWN = ""  # it changed, and which direction is better is not known
 
     @property
     def fails(self) -> bool:
         """Whether a commit with such a verdict is not to be merged."""
         return self in (Verdict.WORSE, Verdict.GONE, Verdict.FAILED)
+
+    @property
+    def is_of_a_commit(self) -> bool:
+        """Whether a commit of the code may have done it."""
+        return self not in (Verdict.MACHINE, Verdict.ENVIRONMENT)
 
 
 def verdict_of_change(rises: bool, better: str) -> Verdict:

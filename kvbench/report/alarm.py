@@ -55,7 +55,8 @@ def find_alarms(judgement: Judgement) -> list[Alarm]:
 
 def _of_lost(lost: Lost) -> Alarm:
     where = f"{lost.previous[:8]}..{lost.commit[:8]}"
-    return Alarm(where, lost.benchmark, lost.params, lost.state, lost.machine, "", lost.number)
+    with_it = f"with the environment: {lost.environment}" if lost.environment else ""
+    return Alarm(where, lost.benchmark, lost.params, lost.state, lost.machine, with_it, lost.number)
 
 
 def _of_changes(points: Sequence[ChangePoint]) -> Alarm:

@@ -25,13 +25,18 @@ _TIMES = ("time", "step_time", "time_over_legacy", "step_time_over_legacy")  # w
 
 
 def subject_of(point: ChangePoint) -> str:
-    """The subject of the commit that did it; of several that may have, it is the last one's, and that is said."""
+    """The subject of the commit that did it; of several that may have, it is the last one's, and that is said.
+
+    Where the environment changed as well, it is what changed there.
+    """
+    if point.environment:
+        return point.environment
     return f"one of {point.between + 1} commits, the last: {point.subject}" if point.between else point.subject
 
 
 def author_of(point: ChangePoint) -> str:
     """The author of the commit that did it; empty where it may have been another."""
-    return "" if point.between else point.author
+    return "" if point.between or point.environment else point.author
 
 
 def command_of(point: ChangePoint) -> str:

@@ -42,7 +42,7 @@ def changed_table(
     points: Sequence[ChangePoint], commits: Commits, history: History, pages: dict[str, str]
 ) -> tuple[str, Table]:
     """What changed in the commits that count as new: sentences, and the largest change points."""
-    new = [point for point in points if point.is_new and point.verdict is not Verdict.MACHINE]
+    new = [point for point in points if point.is_new and point.verdict.is_of_a_commit]
     measured = {name for names in history.commits.values() for name in names}
     undecided = {name for names in history.commits.values() for name in names[1 - FEWEST_VALUES :]}
     sentence = _measured(commits, measured)

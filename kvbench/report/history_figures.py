@@ -10,6 +10,7 @@ import pandas as pd
 from kvbench.history.commits import Commits
 from kvbench.history.series import History, Series
 from kvbench.judge.change_points import ChangePoint
+from kvbench.report.environments import border_marks, border_sentence, broken, shortened
 from kvbench.report.panels import Cell, Panel, Plot, Table
 from kvbench.report.panels import Series as Line
 from kvbench.report.text import file_name, number
@@ -48,7 +49,10 @@ def _panel(name: str, group: list[Series], points: list[ChangePoint], history: H
     changing = [point.series for point in points]
     drawn = sorted(range(len(group)), key=lambda place: group[place] not in changing)[:MOST_LINES]
     drawn.sort()
-    marks = dict.fromkeys(point.commit for point in points if group.index(point.series) in drawn)
+    shown = [point for point in points if group.index(point.series) in drawn and not point.environment]
+    marks = dict.fromkeys(point.commit for point in shown)
+    places = [history.commits[first.machine].index(commit) for commit in values.index]
+    borders = border_marks(history.environments_of(first.machine), places)
     rows: list[list[Cell]] = [
         [commit[:8], str(history.dates[commit].date()), _subject(commit, commits), *numbers]
         for commit, *numbers in values.itertuples()
@@ -64,28 +68,40 @@ def _panel(name: str, group: list[Series], points: list[ChangePoint], history: H
         name,
         ", ".join(part for part in (first.metric, first.sizes) if part),
         Table(headings, latest),
-        f"{first.benchmark} on {first.machine}; {kind}; {better}.{more}",
+        f"{first.benchmark} on {first.machine}; {kind}; {better}.{more}{border_sentence(borders, values.index)}",
         _command(values.index, commits),
-        _plot(values[drawn].set_axis([_label(group[place]) for place in drawn], axis=1), first.unit, marks, commits),
+        _plot(
+            values[drawn].set_axis([_label(group[place]) for place in drawn], axis=1),
+            first.unit,
+            marks,
+            borders,
+            commits,
+        ),
         Table(headings, rows),
     )
 
 
-def _plot(values: pd.DataFrame, unit: str, marks: Iterable[str], commits: Commits) -> Plot:
-    """A line for each column, by its name; ``marks`` are commits."""
+def _plot(
+    values: pd.DataFrame, unit: str, marks: Iterable[str], borders: Sequence[tuple[int, str]], commits: Commits
+) -> Plot:
+    """A line for each column, by its name; ``marks`` are commits, and at ``borders`` the environment changes."""
     names = values.index
 
     def hover(place: float, value: float, label: str) -> str:
         commit = names[int(place)]
         return f"{number(value)} {unit}\n{label}\n{commit[:8]} {_subject(commit, commits)[:60]}"
 
-    lines = [Line(label, range(len(names)), column.tolist(), hover) for label, column in values.items()]
+    lines = [Line(label, *broken(column.tolist(), borders), hover) for label, column in values.items()]
+    changed = {names[at] for at, _ in borders}
     lowest, highest = np.nanmin(values), np.nanmax(values)
     return Plot(
         "commit, oldest first",
         unit,
         lines,
-        marks=[(names.get_loc(commit) - 0.5, commit[:8]) for commit in marks],
+        marks=[
+            *((names.get_loc(commit) - 0.5, commit[:8]) for commit in marks if commit not in changed),
+            *((at - 0.5, shortened(change)) for at, change in borders),
+        ],
         x_ticks=_ticks(names),
         log_y=bool(lowest > 0 and highest > WIDEST * lowest),
     )

@@ -14,6 +14,7 @@ from kvbench.judge.lost import Lost
 from kvbench.judge.smallest import POWER
 from kvbench.judge.verdict import SMALLEST_EFFECT, Verdict
 from kvbench.report.bisection import author_of, command_of, subject_of
+from kvbench.report.environments import environment_panel
 from kvbench.report.history_figures import history_name, history_panels, pace_panel
 from kvbench.report.panels import Cell, Link, Panel, Table
 from kvbench.report.site import Group, PageLink, Site
@@ -26,6 +27,7 @@ _ALWAYS = (Verdict.WORSE, Verdict.BETTER)
 _TITLES = {
     Verdict.WORSE: "Change points for the worse",
     Verdict.BETTER: "Change points for the better",
+    Verdict.ENVIRONMENT: "Steps with the environment, which no commit is blamed for",
     Verdict.MACHINE: "Change points of legacy's own times: the machine or the harness changed, legacy did not",
     Verdict.UNKNOWN: "Change points of metrics whose better direction is not known",
 }
@@ -64,6 +66,8 @@ def write_pages(
             groups.append(Group(_TITLES[verdict], [_change_panel(verdict, change_table(found, where), command)]))
         elif verdict in _ALWAYS:
             groups.append(Group(_TITLES[verdict], note="None."))
+    if any(each.borders() for each in history.environments.values()):
+        groups.append(Group("Environments", [environment_panel(history, points, command)]))
     if judgement.lost:
         groups.append(Group("Benchmarks without values", [_lost_panel(judgement.lost, command)]))
     if judgement.smallest:
@@ -103,10 +107,15 @@ def _method(history: History, judgement: Judgement) -> list[str]:
 
 def _lost_panel(lost: Sequence[Lost], command: str) -> Panel:
     rows: list[list[Cell]] = [
-        [each.state, each.benchmark, each.params, each.number, each.commit[:8], each.previous[:8], each.machine]
+        [
+            each.state, each.benchmark, each.params, each.number, each.commit[:8], each.previous[:8], each.machine,
+            each.environment,
+        ]
         for each in lost
-    ]
-    headings = ("what", "metric", "parameters", "series", "commit", "measured before at", "machine")
+    ]  # fmt: skip
+    headings = (
+        "what", "metric", "parameters", "series", "commit", "measured before at", "machine", "environment changed",
+    )  # fmt: skip
     return Panel(
         "lost", "Benchmarks that fail, are skipped or are gone", Table(headings, rows), command=command, open=True
     )
@@ -151,7 +160,7 @@ def _commit_table(points: Sequence[ChangePoint], commits: Commits) -> Table:
     """Commits with change points, or ranges of them, the newest first: how many, and what changes most there."""
     by_commit: dict[str, list[ChangePoint]] = {}
     for point in points:
-        if point.verdict is not Verdict.MACHINE:
+        if point.verdict.is_of_a_commit:
             by_commit.setdefault(point.where, []).append(point)
     rows: list[list[Cell]] = []
     newest_first = sorted(by_commit.values(), key=lambda found: commits.places.get(found[0].commit, -1), reverse=True)
@@ -171,7 +180,7 @@ def _commit_table(points: Sequence[ChangePoint], commits: Commits) -> Table:
 def _change_panel(verdict: Verdict, table: Table, command: str) -> Panel:
     cut = f"The largest {MOST_CHANGES:,} of {len(table.rows):,}; the data has all."
     return Panel(
-        f"change-points-{verdict or 'other'}",
+        f"change-points-{verdict.replace(' ', '-') or 'other'}",
         f"{_TITLES[verdict]}, largest first",
         Table(table.headings, table.rows[:MOST_CHANGES]),
         cut if len(table.rows) > MOST_CHANGES else "",

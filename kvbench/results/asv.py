@@ -5,59 +5,69 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import pandas as pd
-from msgspec import Meta, Struct
 
-from kvbench.parse import parse_json
-from kvbench.results.decode import LeftOut, ResultsError, convert, read_json
+from kvbench.results.asv_files import MADE_BY, AsvFile, Benchmark, read_asv_files, read_described
+from kvbench.results.decode import LeftOut, ResultsError, convert
+from kvbench.results.environment import Settings
 
-__all__ = ["COLUMNS", "DURATION_COLUMNS", "load_durations", "load_machines", "load_results", "load_undescribed"]
+__all__ = [
+    "COLUMNS", "DURATION_COLUMNS", "AsvResults", "check_found", "load_durations", "load_machines", "load_results",
+    "read_asv",
+]  # fmt: skip
 
 COLUMNS = ("machine", "environment", "commit", "date", "benchmark", "params", "value", "unit", "state", "cell")
 DURATION_COLUMNS = ("machine", "commit", "date", "build", "benchmarks")
-_MADE_BY = "'asv run' of asv 0.6"
-_VERSION = 2  # of asv's files
-_LATEST = 9_000_000_000_000  # ms: pandas' dates end in 2262
 _MOST_PLACES = 100_000  # sets of parameters of one benchmark
 
 
-class Commit(Struct, frozen=True, kw_only=True):
-    """asv's result file: one commit on one machine, in one environment. ``results`` has cells by ``result_columns``."""
+@dataclass
+class AsvResults:
+    """A results folder, read once: its files, what ``benchmarks.json`` describes, and what did not fit so far."""
 
-    version: Literal[2]
-    commit_hash: Annotated[str, Meta(pattern="^[0-9A-Za-z]{1,64}$")]  # commands are made of it
-    env_name: str = ""
-    date: Annotated[int, Meta(ge=0, le=_LATEST)]  # ms
-    params: dict[str, Any]
-    result_columns: list[str]
-    results: dict[str, Any]
-    durations: Any = None  # seconds, by what took them
+    files: list[AsvFile]
+    described: Mapping[str, Benchmark]
+    left_out: LeftOut
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.params.get("machine"), str):
-            raise ValueError("params have no machine")
+    def values(self) -> pd.DataFrame:
+        """As ``load_results``."""
+        seen: set[tuple[str, ...]] = set()
+        rows = [row for file in self.files for row in _rows(file, self.described, seen, self.left_out)]
+        frame = pd.DataFrame(rows, columns=list(COLUMNS))
+        frame["value"] = frame["value"].astype(float)
+        return _in_order(frame, ["date", "commit", "machine", "benchmark"])
+
+    def settings(self) -> dict[tuple[str, str], Settings]:
+        """In what each machine, as ``load_results`` names it, measured each commit."""
+        return {(file.line, file.content.commit_hash): file.settings for file in self.files}
+
+    def undescribed(self) -> dict[tuple[str, str], set[str]]:
+        """Commits with results of benchmarks that ``benchmarks.json`` does not describe, by machine and benchmark:
+        they are gone from the suite, or have other names.
+        """
+        found: dict[tuple[str, str], set[str]] = {}
+        for file in self.files:
+            for name in file.content.results.keys() - self.described.keys():
+                found.setdefault((file.line, name), set()).add(file.content.commit_hash)
+        return found
 
 
-class Cells(Struct, frozen=True, kw_only=True):
-    """What is read of one benchmark's cells; asv cuts off what there is nothing of, from the right."""
+def read_asv(folder: str | Path, left_out: LeftOut) -> AsvResults:
+    """Read asv's ``results_dir``.
 
-    result: list[Any] | None = None
-    params: list[list[str]] = []
-    version: str | None = None
-    duration: float | None = None  # seconds
-
-
-class Benchmark(Struct, frozen=True):
-    """What is read of a benchmark in ``benchmarks.json``."""
-
-    version: str
-    param_names: list[str]
-    unit: str
+    Raises:
+        ResultsError: the folder holds no ``benchmarks.json`` of asv 0.6, or all results in it were left out.
+    """
+    described = read_described(Path(folder), left_out)
+    results = AsvResults(read_asv_files(Path(folder), left_out), described, left_out)
+    if not results.files:
+        check_found(left_out)
+    return results
 
 
 def load_results(folder: str | Path, left_out: LeftOut | None = None) -> pd.DataFrame:
@@ -73,19 +83,18 @@ def load_results(folder: str | Path, left_out: LeftOut | None = None) -> pd.Data
         ``skipped``; the latter two have no value) and ``cell`` (the parameters as pairs), in the order of dates. Values
         measured by another version of a benchmark than ``benchmarks.json`` describes are left out, as asv does. A
         machine that measured a commit in several environments is several machines, named after what tells those apart.
+        Where one environment takes another's place, the machine's name stays: ``AsvResults.settings`` tells them apart.
 
     Raises:
         ResultsError: the folder holds no ``benchmarks.json`` of asv 0.6, or no result that fits.
     """
-    with_warnings = left_out is None
-    left_out = LeftOut() if left_out is None else left_out
-    benchmarks = _benchmarks(Path(folder) / "benchmarks.json", left_out)
-    seen: set[tuple[str, ...]] = set()
-    rows = [row for file in _files(Path(folder), left_out) for row in _rows(file, benchmarks, seen, left_out)]
-    _check(rows, left_out, with_warnings)
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    frame["value"] = frame["value"].astype(float)
-    return _in_order(frame, ["date", "commit", "machine", "benchmark"])
+    given = LeftOut() if left_out is None else left_out
+    frame = read_asv(folder, given).values()
+    if frame.empty:
+        check_found(given)
+    if left_out is None:
+        _warn(given)
+    return frame
 
 
 def load_durations(folder: str | Path, left_out: LeftOut | None = None) -> pd.DataFrame:
@@ -102,65 +111,51 @@ def load_durations(folder: str | Path, left_out: LeftOut | None = None) -> pd.Da
     Raises:
         ResultsError: no file has durations that fit.
     """
-    with_warnings = left_out is None
-    left_out = LeftOut() if left_out is None else left_out
+    given = LeftOut() if left_out is None else left_out
     rows = []
-    for file in _files(Path(folder), left_out):
+    for file in read_asv_files(Path(folder), given):
         if file.content.durations is None:
-            left_out.add(file.path, "durations is missing")
+            given.add(file.path, "durations is missing")
             continue
         try:
-            spent = convert(file.path, file.content.durations, dict[str, float], _MADE_BY, "$.durations")
+            spent = convert(file.path, file.content.durations, dict[str, float], MADE_BY, "$.durations")
         except ResultsError as error:
-            left_out.add(file.path, error.fault)
+            given.add(file.path, error.fault)
             continue
         build = spent.pop("<build>", math.nan)
-        benchmarks = sum(spent.values()) + sum(cells.duration or 0 for _, cells in file.cells(left_out))
-        rows.append((file.machine, file.content.commit_hash, file.date, build, benchmarks))
-    _check(rows, left_out, with_warnings)
+        benchmarks = sum(spent.values()) + sum(cells.duration or 0 for _, cells in file.cells(given))
+        rows.append((file.line, file.content.commit_hash, file.date, build, benchmarks))
+    if not rows:
+        check_found(given)
+    if left_out is None:
+        _warn(given)
     return _in_order(pd.DataFrame(rows, columns=list(DURATION_COLUMNS)), ["date", "commit", "machine"])
 
 
-def load_machines(folder: str | Path, left_out: LeftOut | None = None) -> dict[str, dict[str, str]]:
+def load_machines(folder: str | Path, left_out: LeftOut | None = None) -> dict[str, Settings]:
     """What each machine is and what ran on it, as asv says of its last commit: by the machine's name, as in
     ``load_results``.
 
     Raises:
         ResultsError: as in ``load_results``.
     """
-    with_warnings = left_out is None
-    left_out = LeftOut() if left_out is None else left_out
-    files = sorted(_files(Path(folder), left_out), key=lambda file: file.content.date)
-    _check(files, left_out, with_warnings)
-    last = {file.machine: file.content.params for file in files}
-    return {
-        machine: {name: str(value) for name, value in params.items() if name != "machine"}
-        for machine, params in sorted(last.items())
-    }
+    given = LeftOut() if left_out is None else left_out
+    files = sorted(read_asv_files(Path(folder), given), key=lambda file: file.content.date)
+    if not files:
+        check_found(given)
+    if left_out is None:
+        _warn(given)
+    return dict(sorted({file.line: file.settings for file in files}.items()))
 
 
-def load_undescribed(folder: str | Path, left_out: LeftOut | None = None) -> dict[tuple[str, str], set[str]]:
-    """Commits with results of benchmarks that ``benchmarks.json`` does not describe, by machine and benchmark: they are
-    gone from the suite, or have other names.
-
-    Raises:
-        ResultsError: as in ``load_results``.
-    """
-    left_out = LeftOut() if left_out is None else left_out
-    described = _benchmarks(Path(folder) / "benchmarks.json", left_out)
-    found: dict[tuple[str, str], set[str]] = {}
-    for file in _files(Path(folder), left_out):
-        for name in file.content.results.keys() - described.keys():
-            found.setdefault((file.machine, name), set()).add(file.content.commit_hash)
-    return found
+def check_found(left_out: LeftOut) -> None:
+    """Raise ResultsError, where there is nothing since all was left out."""
+    for path, why in left_out.files[:1]:
+        raise ResultsError(path, why, "" if why in left_out.alike else MADE_BY)
 
 
-def _check(found: list[Any], left_out: LeftOut, with_warnings: bool) -> None:
-    """Raise ResultsError where everything was left out; warn of what was."""
-    if not found and left_out:
-        path, why = left_out.files[0]
-        raise ResultsError(path, why, _MADE_BY)
-    for line in left_out.lines if with_warnings else ():
+def _warn(left_out: LeftOut) -> None:
+    for line in left_out.lines:
         warnings.warn(line, stacklevel=3)
 
 
@@ -169,86 +164,11 @@ def _in_order(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return frame.sort_values(columns, kind="stable", ignore_index=True)
 
 
-@dataclass
-class _File:
-    """One result file, and its machine's name."""
-
-    path: Path
-    content: Commit
-
-    def __post_init__(self) -> None:
-        self.machine = str(self.content.params["machine"])
-
-    @property
-    def date(self) -> pd.Timestamp:
-        """Of the commit."""
-        return pd.Timestamp(self.content.date, unit="ms", tz="UTC")
-
-    def cells(self, left_out: LeftOut) -> Iterator[tuple[str, Cells]]:
-        """The benchmarks' names and cells."""
-        for name, values in self.content.results.items():
-            where = f"$.results[{name!r}]"
-            try:
-                listed = convert(self.path, values, list[Any], _MADE_BY, where)
-                named = dict(zip(self.content.result_columns, listed, strict=False))
-                yield name, convert(self.path, named, Cells, _MADE_BY, where)
-            except ResultsError as error:
-                left_out.add(self.path, error.fault)
-
-
-def _files(folder: Path, left_out: LeftOut) -> list[_File]:
-    """Every machine's result files; a machine that measured a commit in several environments is several."""
-    paths = [path for path in sorted(folder.glob("*/*.json")) if path.name != "machine.json"]
-    files = []
-    for path in paths:
-        try:
-            files.append(_File(path, convert(path, _read(path), Commit, _MADE_BY)))
-        except ResultsError as error:
-            left_out.add(path, error.fault)
-    measured = sorted({(file.machine, file.content.commit_hash, file.content.env_name) for file in files})
-    frame = pd.DataFrame(measured, columns=["machine", "commit", "environment"])
-    for machine, own in frame.groupby("machine"):
-        if own["commit"].is_unique:
-            continue
-        common = set.intersection(*(set(each.split("-")) for each in own["environment"]))
-        for file in files:
-            if file.content.params["machine"] == machine:
-                environment = file.content.env_name
-                parts = [part for part in environment.split("-") if part not in common]
-                file.machine = f"{machine} ({' '.join(parts) or environment})"
-    return files
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A file of asv's, of its present version. asv writes NaN, which JSON has not."""
-    if path.exists() and not path.is_file():
-        raise ResultsError(path, "not a file", _MADE_BY)
-    content = read_json(path, dict[str, Any], _MADE_BY, lambda text: parse_json(text, float, keeps_rest=True))
-    version = content.get("version")
-    if version == 1:
-        raise ResultsError(path, "of asv's version 1: run 'asv update'")
-    if version != _VERSION:
-        raise ResultsError(path, f"not asv's version {_VERSION}", _MADE_BY)
-    return content
-
-
-def _benchmarks(path: Path, left_out: LeftOut) -> dict[str, Benchmark]:
-    """What ``benchmarks.json`` describes."""
-    found = {}
-    for name, described in _read(path).items():
-        if name != "version":
-            try:
-                found[name] = convert(path, described, Benchmark, _MADE_BY, f"$[{name!r}]")
-            except ResultsError as error:
-                left_out.add(path, error.fault)
-    return found
-
-
 def _rows(
-    file: _File, benchmarks: dict[str, Benchmark], seen: set[tuple[str, ...]], left_out: LeftOut
+    file: AsvFile, benchmarks: Mapping[str, Benchmark], seen: set[tuple[str, ...]], left_out: LeftOut
 ) -> Iterator[tuple[Any, ...]]:
     """A row for each value of a file that was not ``seen`` before."""
-    of_file = (file.machine, file.content.env_name, file.content.commit_hash, file.date)
+    of_file = (file.line, file.content.env_name, file.content.commit_hash, file.date)
     for name, cells in file.cells(left_out):
         benchmark = benchmarks.get(name)
         if benchmark is None or cells.version != benchmark.version:
@@ -262,7 +182,7 @@ def _rows(
         for place, value in zip(itertools.product(*cells.params), values, strict=True):
             cell = tuple(zip(benchmark.param_names, map(_bare, place), strict=True))
             params = ", ".join(map("=".join, cell))
-            key = file.machine, file.content.commit_hash, name, params
+            key = file.line, file.content.commit_hash, name, params
             fault = "there twice" if key in seen else _fault(value)
             if fault:
                 left_out.add(file.path, f"{name!r}, {params}: {fault}")

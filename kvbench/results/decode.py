@@ -32,37 +32,58 @@ class ResultsError(FileError):
 
 @dataclass
 class LeftOut:
-    """What did not fit and was left out, so that it does not hide the rest: file by file, why, each once."""
+    """What did not fit and was left out, so that it does not hide the rest: file by file, why, each once.
+
+    ``alike`` are faults that all files of a kind have: such files are counted, and the first is named.
+    """
 
     faults: dict[str, dict[str, None]] = field(default_factory=dict)
+    alike: set[str] = field(default_factory=set)
 
-    def add(self, path: str | Path, fault: str) -> None:
+    def add(self, path: str | Path, fault: str, alike: bool = False) -> None:
         """One result of a file."""
         self.faults.setdefault(clean(str(path)), {})[clean(fault)] = None
+        if alike:
+            self.alike.add(clean(fault))
 
     def __len__(self) -> int:
         return sum(map(len, self.faults.values()))
 
     @property
     def files(self) -> list[tuple[str, str]]:
-        """Each file, and what was wrong in it."""
-        found = []
+        """Each file, or the first of some that are alike, and what was wrong in it."""
+        return [(path, why) for path, why, _ in self._files]
+
+    @property
+    def _files(self) -> list[tuple[str, str, str]]:
+        """The same, with how much was left out of it."""
+        found: list[tuple[str, str, str]] = []
+        together: dict[str, list[str]] = {}
         for path, faults in self.faults.items():
-            more = f" (the first of {len(faults)})" if len(faults) > 1 else ""
-            found.append((path, f"{next(iter(faults))}{more}"))
-        return found
+            first = next(iter(faults))
+            if first in self.alike:
+                together.setdefault(first, []).append(path)
+            else:
+                more = f" (the first of {len(faults)})" if len(faults) > 1 else ""
+                found.append((path, f"{first}{more}", _number(len(faults), "result")))
+        old: list[tuple[str, str, str]] = []
+        for why, paths in together.items():
+            others = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
+            old.append((f"{paths[0]}{others}", why, _number(len(paths), "file" if others else "result")))
+        return [*old, *found]
 
     @property
     def lines(self) -> list[str]:
         """Sentences: how many results were left out of which files, and why."""
-        found = [f"{_results(len(self.faults[path]))} left out: {path}: {why}" for path, why in self.files]
-        rest = list(self.faults.values())[_MOST_FILES:]
-        more = [f"{_results(sum(map(len, rest)))} left out of {len(rest)} more files"] if rest else []
+        found = [f"{number} left out: {path}: {why}" for path, why, number in self._files]
+        rest = [each for path, each in self.faults.items() if next(iter(each)) not in self.alike]
+        rest = rest[_MOST_FILES - len(found) + len(rest) :]
+        more = [f"{_number(sum(map(len, rest)), 'result')} left out of {len(rest)} more files"] if rest else []
         return [*found[:_MOST_FILES], *more]
 
 
-def _results(number: int) -> str:
-    return f"{number:,} result{'' if number == 1 else 's'}"
+def _number(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def read_json(path: str | Path, kind: type[Kind], made_by: str, parse: Callable[[bytes], Any] = parse_json) -> Kind:

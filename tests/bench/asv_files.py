@@ -26,6 +26,8 @@ def write_results(
     machine: str = "vm",
     dates: Sequence[int] = (),
     param: str | tuple[str, ...] = "backend",
+    environments: Sequence[Mapping[str, object]] = (),
+    file: str = "",
 ) -> Path:
     """Write asv's files: ``values`` by benchmark and backend, one for each commit; None is a failure.
 
@@ -33,6 +35,8 @@ def write_results(
         commits: full hashes; made up where there are none.
         units: of benchmarks; microseconds where nothing is said.
         dates: of commits, ms; a day apart where there are none.
+        environments: of each commit, fields of asv's file: its environment; ``params`` are added to the machine's.
+        file: in the names of files, which others of the same commits have not.
         param: the benchmarks' parameter, whose values stand where the backend does; or several, with tuples of values.
     """
     number = max(map(len, values.values()))
@@ -66,5 +70,8 @@ def write_results(
             "params": {"machine": machine, "cpu": "some CPU"}, "durations": {},
             "result_columns": ["result", "params", "version", "started_at", "duration"], "results": results,
         }  # fmt: skip
-        (folder / machine / f"{name}-env.json").write_text(json.dumps(content))
+        if environments:
+            of = environments[place]
+            content |= of | {"params": content["params"] | dict(of.get("params", {}))}
+        (folder / machine / f"{name}-env{file}.json").write_text(json.dumps(content))
     return folder

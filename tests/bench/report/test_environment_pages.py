@@ -1,0 +1,67 @@
+"""Pages of a history whose environment changes: the line breaks, the change is named, and no commit is blamed."""
+
+import csv
+import math
+import re
+
+import pytest
+from asv_files import commit_name, write_results
+
+from kvbench.history.commits import Commits
+from kvbench.history.series import read_history
+from kvbench.report import Inputs, build_report
+from kvbench.report.history_figures import history_panels
+
+COUNT, TIME = "x.track_operations", "x.time_it"
+OLD = {"python": "3.11", "params": {"python": "3.11"}}
+NEW = {"python": "3.12", "params": {"python": "3.12"}}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("environments")
+    values = {(COUNT, "new"): [4.0] * 4 + [5.0] * 4 + [6.0] * 4, (TIME, "new"): [4.0] * 8 + [7.0] * 4}
+    of = [OLD] * 8 + [NEW] * 4
+    results = write_results(folder / "results", values, units={COUNT: "operations", TIME: "seconds"}, environments=of)
+    alarms = []
+    inputs = Inputs(results, repository=folder, histories=2)
+    build_report(inputs, folder / "html", alarm=lambda found, described: alarms.extend(found))
+    return folder / "html", alarms
+
+
+def rows(folder, name):
+    (file,) = folder.rglob(f"{name}*.csv")
+    return list(csv.DictReader(file.open()))
+
+
+def test_steps_of_commits_and_of_the_environment_are_told_apart(made):
+    folder, _ = made
+    assert [row["commit"] for row in rows(folder, "change-points-worse")] == [commit_name(4)[:8]]
+    with_it = rows(folder, "change-points-with-the-environment")
+    assert {row["subject"] for row in with_it} == {"python 3.11 to 3.12"}
+    assert len(with_it) == 2
+    assert [row["commit"] for row in rows(folder, "change-points-by-commit")] == [commit_name(4)[:8]]
+
+
+def test_each_change_of_the_environment_is_listed(made):
+    (row,) = rows(made[0], "environments")
+    assert (row["what changed"], row["first commit"]) == ("python 3.11 to 3.12", commit_name(8)[:8])
+    assert (row["series that rose"], row["that fell"]) == ("2", "0")
+
+
+def test_lines_break_there_and_the_figure_says_why(made):
+    text = (made[0] / "histories.html").read_text()
+    assert text.count("Lines break where the environment changed: python 3.11 to 3.12 at 00000000.") == 2
+    svgs = re.findall("<svg.*?</svg>", text, re.DOTALL)
+    assert all(">python 3.11 to 3.12<" in svg for svg in svgs)
+
+
+def test_a_gap_in_each_line(made):
+    history = read_history(made[0].parent / "results", Commits())
+    for panel in history_panels(history, [], Commits(), 2):
+        (line,) = panel.plot.series
+        assert [x for x, y in zip(line.x, line.y, strict=True) if math.isnan(y)] == [7.5]
+
+
+def test_nobody_is_alarmed(made):
+    assert made[1] == []
