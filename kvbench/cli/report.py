@@ -40,6 +40,11 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     "--search", "searches", multiple=True, type=_FILE, help="A file of 'kvbench search --json'; several times."
 )
 @click.option("--gpu", "gpus", multiple=True, type=_FILE, help="A file of 'tox -e gpu'; several times.")
+@click.option("--gate", type=_FILE, help="A file of 'kvbench gate --json': verdicts of two commits, times as well.")
+@click.option(
+    "--base", default="", show_default=False, help="Compare --head with this commit.  [default: the one before]"
+)
+@click.option("--head", default="", show_default=False, help="Compare this commit.  [default: the last measured]")
 @click.option("--output", type=_FOLDER, default=Path("reports/html"), help="Folder of the pages.")
 @click.option("--repository", type=_FOLDER, default=Path(), help="A checkout of what was measured.")
 @click.option(
@@ -74,11 +79,13 @@ def report(
     from kvbench.report import MOST_HISTORIES, Inputs, build_report
     from kvbench.report.alarm import Alarm, alarm_lines, alarm_markdown
 
-    if not any(inputs[each] for each in inputs if each not in ("repository", "since")):
-        kinds = "--results, --replay, --benchmark, --trace, --profile, --training, --search or --gpu"
+    if not any(inputs[each] for each in inputs if each not in ("repository", "since", "base", "head")):
+        kinds = "--results, --replay, --benchmark, --trace, --profile, --training, --search, --gpu or --gate"
         raise click.UsageError(f"nothing to report: give {kinds}")
     if (fail_on_new or summary) and not inputs["results"]:
         raise click.UsageError("--fail-on-new and --summary are about a history: give --results as well")
+    if (inputs["base"] or inputs["head"]) and not inputs["results"]:
+        raise click.UsageError("--base and --head are commits of a history: give --results as well")
     given = Inputs(
         **inputs,
         histories=MOST_HISTORIES if histories is None else histories,

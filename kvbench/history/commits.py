@@ -12,7 +12,7 @@ from pathlib import Path
 from kvbench.errors import FileError
 from kvbench.text import clean
 
-__all__ = ["Commit", "Commits", "HistoryError", "read_commits"]
+__all__ = ["Commit", "Commits", "HistoryError", "find_commit", "read_commits"]
 
 DEFAULT_NUMBER = 10  # of commits that count as new where nothing was tagged
 _SHORT = 8  # digits of a hash
@@ -95,10 +95,16 @@ def read_commits(repository: str | Path, since: str = "") -> Commits:
     return _since(repository, known, tag) if tag else _last(known, int(since or DEFAULT_NUMBER))
 
 
+def find_commit(repository: str | Path, revision: str) -> str:
+    """The full hash of a revision; empty where the repository, or git, does not know it."""
+    name = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    return "" if name is None else name.decode().strip()
+
+
 def _since(repository: str | Path, known: tuple[Commit, ...], tag: str) -> Commits:
-    name = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{tag}^{{commit}}")
+    name = find_commit(repository, tag)
     # What is no ancestor of HEAD has commits of its own, which say nothing of those that HEAD has and it lacks.
-    new = None if name is None else _git(repository, "rev-list", f"{name.decode().strip()}..HEAD")
+    new = _git(repository, "rev-list", f"{name}..HEAD") if name else None
     if new is None:
         raise HistoryError(repository, f"{tag!r} is no tag, commit or number of commits")
     named = tag[:_SHORT] if re.fullmatch("[0-9a-f]{40}", tag) else tag

@@ -12,13 +12,15 @@ from pathlib import Path
 
 from kvbench.capacity.bounds import Future
 from kvbench.history.commits import read_commits
-from kvbench.history.series import History, read_history
+from kvbench.history.series import History, measured_commit, read_history
 from kvbench.judge.change_points import Judgement, judge_history
 from kvbench.report import backends, capacities, comparisons, costs, front, regressions, trace_pages
 from kvbench.report.alarm import Alarm, find_alarms
+from kvbench.report.front_page import FRONT, FrontPage
 from kvbench.report.gpu import Gpu, read_gpu
 from kvbench.report.input_files import read_benchmarks, read_replays
-from kvbench.report.panels import Panel
+from kvbench.report.pair import read_gate
+from kvbench.report.panels import Panel, Table
 from kvbench.report.searches import Searches, read_searches
 from kvbench.report.site import Group, PageLink, ReportError, Site
 from kvbench.report.text import clean, file_name
@@ -32,7 +34,7 @@ from kvcache import __version__
 
 __all__ = ["MOST_HISTORIES", "Inputs", "build_report"]
 
-FRONT, BACKENDS = "index.html", "backends.html"
+BACKENDS = "backends.html"
 MOST_HISTORIES = 240
 # What a report is made of, and what makes that.
 _KINDS = (
@@ -66,6 +68,9 @@ class Inputs:
         trainings: files of ``kvbench train --json``.
         searches: files of ``kvbench search --json``.
         gpus: files of ``tox -e gpu``.
+        base, head: two commits to compare: revisions of the repository, or names that measured ones begin with. Empty
+            for the last one measured, and the one before it.
+        gate: a file of ``kvbench gate --json``.
     """
 
     results: Path | None = None
@@ -80,6 +85,9 @@ class Inputs:
     trainings: Sequence[Path] = ()
     searches: Sequence[Path] = ()
     gpus: Sequence[Path] = ()
+    base: str = ""
+    head: str = ""
+    gate: Path | None = None
 
 
 def build_report(
@@ -145,6 +153,10 @@ class _Report:
         }
         self.searches = [read_whole_searches(path, name) for path, name in _named_apart(inputs.searches)]
         self.gpus = {f"{file_name('gpu', name)}.html": read_gpu(path, name) for path, name in _named_apart(inputs.gpus)}
+        self.gate = None if inputs.gate is None else read_gate(inputs.gate, left_out)
+        self.base, self.head = (
+            each and measured_commit(inputs.repository, self.history, each) for each in (inputs.base, inputs.head)
+        )
         if inputs.profile is not None and not inputs.profile.is_dir():
             raise ReportError(inputs.profile, "no folder of profiles")
         self.profile = None if inputs.profile is None else read_profile_index(inputs.profile)
@@ -183,7 +195,7 @@ class _Report:
             self.progress(each.name)
             self.site.pages(Path(file).stem, each.title, each.groups(), each.lead)
         self.progress("front page")
-        self._front(judgement, pages)
+        self._front(pages)
 
     def _whole_pages(self) -> list[tuple[str, Training | Gpu]]:
         """Files that are a page each, by its name."""
@@ -235,15 +247,35 @@ class _Report:
         lead = [] if replays else ["No replay of this trace was given (--replay): pools and stale hits are not shown."]
         self.site.pages(Path(file).stem, searches.name, groups, lead)
 
-    def _front(self, judgement: Judgement, pages: dict[str, str]) -> None:
-        found = [*comparisons.from_replays(self.files), *comparisons.from_history(self.history)]
-        sentence, changed = front.changed_table(judgement.change_points, self.commits, self.history, pages)
+    def _front(self, pages: dict[str, str]) -> None:
+        found = [
+            *comparisons.from_replays(self.files),
+            *comparisons.from_history(self.history, self.judgement.smallest),
+        ]
         given = (
             self.inputs.results, self.files, self.benchmarks, self.traces, self.profile, self.trainings, self.searches,
             self.gpus,
         )  # fmt: skip
         absent = [kind for kind, value in zip(_KINDS, given, strict=True) if not value]
         not_measured = front.not_measured_table(found, self.files, self.history, absent, self.left_out)
+        unmeasured = front.unmeasured_commits(self.commits, self.history) if self.inputs.results else []
+        not_measured = Table(not_measured.headings, [*unmeasured, *not_measured.rows])
+        FrontPage(
+            self.history,
+            self.commits,
+            self.judgement,
+            pages,
+            found,
+            self.base,
+            self.head,
+            self.gate,
+            training_headlines(self.trainings.values()),
+            not_measured,
+            len(absent),
+            self._front_tables(not_measured),
+        ).write(self.site)
+
+    def _front_tables(self, not_measured: Table) -> list[Panel]:
         machines = front.machine_table(
             self.files,
             self.benchmarks,
@@ -252,26 +284,12 @@ class _Report:
             self.history,
             self.commits,
         )
-        panels = {
-            "details": Panel("verdicts", "Every comparison", comparisons.comparison_table(found), open=len(found) < 2),
-            "changed": Panel("changed", "Change points", changed, sentence, open=True),
-            "not_measured": Panel("not-measured", "Not measured", not_measured, open=True),
-            "machines": Panel("machines", "Machines", machines, open=True),
-        }
+        panels = [
+            Panel("not-measured", "What was not measured, and why", not_measured, open=True),
+            Panel("machines", "Machines and versions", machines, open=True),
+        ]
         if self.profile is not None and self.inputs.profile is not None:
             command = clean(shlex.join(["kvbench", *self.profile.command]))
             table = front.profile_table(self.inputs.profile, self.profile, self.site.folder)
-            panels["profiles"] = Panel("profiles", "Profiles", table, command=command, open=True)
-        sources = ["asv's results"] if self.inputs.results else []
-        self.site.page(
-            FRONT,
-            "front.html",
-            "kvbench report",
-            compared=[
-                *((each, "") for each in training_headlines(self.trainings.values())),
-                *((each, comparisons.where_legacy_lies(each, found)) for each in comparisons.headlines(found)),
-            ],
-            sources=", ".join([*sources, *(file.name for file in self.files)]),
-            since=self.commits.described or "(no repository of it was given)",
-            **{name: self.site.panel(panel) for name, panel in panels.items()},
-        )
+            panels.append(Panel("profiles", "Profiles", table, command=command, open=True))
+        return [panel for panel in panels if panel.table.rows]

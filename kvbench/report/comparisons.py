@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 
 from kvbench.history.series import CONTROL, History
+from kvbench.judge.segments import FEWEST_VALUES
+from kvbench.judge.smallest import SmallestStep
 from kvbench.judge.verdict import Rates, Verdict, overall, sign_of_count, sign_of_rates, sign_of_time
 from kvbench.measure.machine import short_commit
+from kvbench.metrics import SMALL_POOL
 from kvbench.report.input_files import Replay, ReplayFile
 from kvbench.report.panels import Table
-from kvbench.report.text import number
 from kvbench.results.replay import DEFAULT_CAPACITIES, OUTCOMES, BackendResult
 from kvcache import GEOMETRIES
 
-__all__ = ["Comparison", "comparison_table", "from_history", "from_replays", "headlines", "where_legacy_lies"]
+__all__ = ["Comparison", "comparison_table", "from_history", "from_replays", "headlines"]
 
 DEFAULT_BACKENDS = ("new", "new:paged")  # what the library does by default, by either name
 RECORDED, SYNTHETIC = "recorded", "synthetic"
@@ -24,6 +28,7 @@ _REPLAYS = "replays.Replays.track_"
 _TIME, _BYTES = "step_time_over_legacy", "bytes_reserved"
 _TRACKED = ("miss", "stale_hit", "context_mismatch")  # outcomes whose rates asv tracks
 _OPEN = "time undecided"
+_QUARTER = 0.6745  # standard deviations from the mean of a normal distribution to its quartiles
 _OUTCOMES = {
     "hit": "hits", "stale_hit": "stale hits", "miss": "misses", "context_mismatch": "context mismatches",
     "wrong_content": "wrong content",
@@ -41,6 +46,8 @@ class Comparison:
         rates: of the backend and of legacy, %, by outcome.
         source: where the numbers come from.
         size: of the recurrent pool: bytes that legacy reserves for it.
+        slots: of that pool, where they were given.
+        command: that measured it; empty where it is not known.
     """
 
     geometry: str
@@ -55,6 +62,8 @@ class Comparison:
     rates: dict[str, Rates]
     source: str
     size: float | None = None
+    slots: int | None = None
+    command: str = ""
 
     @property
     def word(self) -> str:
@@ -83,37 +92,6 @@ class Comparison:
     def tone(self) -> str:
         """How a page marks it: ``better`` and ``worse`` are kept for what is so in everything."""
         return self.word if self.word in (Verdict.BETTER, Verdict.WORSE) else Verdict.MIXED
-
-    @property
-    def sentence(self) -> str:
-        """The numbers in words."""
-        if self.faster is None:
-            timed = "not timed;"
-        else:
-            known = (
-                "no spread is known" if self.quartiles is None else "quartiles {:.3g} to {:.3g}".format(*self.quartiles)
-            )
-            judged = "" if sign_of_time(self.faster, self.quartiles) else ": undecided"
-            timed = f"a recurrent step is {self.faster:.3g} times as fast ({known}{judged});"
-        reserved = ""
-        if self.smaller == 1:
-            reserved = "as many bytes reserved; "
-        elif self.smaller:
-            more = f"{1 / self.smaller:.3g} times as many" if self.smaller < 1 else f"{self.smaller:.3g} times fewer"
-            reserved = f"{more} bytes reserved; "
-        made = "synthetic " if self.kind == SYNTHETIC else ""
-        return (
-            f"{self.backend}: {timed} {reserved}{self.outcomes}. {made}{self.trace}, pools: {self.capacity}; "
-            f"{self.source}."
-        )
-
-    @property
-    def outcomes(self) -> str:
-        """Lookup outcomes in words."""
-        always = ("hit", "miss", "stale_hit")
-        met = [outcome for outcome in ("context_mismatch", "wrong_content") if any(self.rates[outcome])]
-        shown = [(_OUTCOMES[outcome], self.rates[outcome]) for outcome in (*always, *met)]
-        return ", ".join(f"{name} {number(mine)} % (legacy {number(legacy)} %)" for name, (mine, legacy) in shown)
 
 
 def from_replays(files: Iterable[ReplayFile]) -> list[Comparison]:
@@ -145,52 +123,81 @@ def _of_replay(replay: Replay, backend: BackendResult) -> Comparison:
         {outcome: (backend.rate(outcome), legacy.rate(outcome)) for outcome in OUTCOMES},
         f"{file.name}, commit {short_commit(file.commit)}" if file.commit else file.name,
         legacy.bytes_reserved.get("recur"),
+        result.capacity.recur,
+        file.command,
     )
 
 
-def from_history(history: History) -> list[Comparison]:
+def from_history(history: History, spreads: Mapping[tuple[str, str, str], SmallestStep]) -> list[Comparison]:
     """A comparison for each backend of each trace that asv replayed, at the last commit that measured all of it.
 
-    A commit that measured a part, as a run of some benchmarks does, does not compare a backend with legacy.
+    A commit that measured a part, as a run of some benchmarks does, does not compare a backend with legacy. How far a
+    time scatters is what its history says: ``spreads`` has it by ``Series.family``.
     """
-    found = []
-    of_both = [_BYTES, *(f"{outcome}_rate" for outcome in _TRACKED)]
+    found: list[Comparison] = []
     for machine, commits in history.commits.items():
         replays = [each for each in history.series if each.machine == machine and each.benchmark.startswith(_REPLAYS)]
         values = {(each.benchmark.removeprefix(_REPLAYS), each.params): each.values for each in replays}
         known = pd.DataFrame(values, index=commits)
-        for params, cell in [(each.params, each.cell) for each in replays if each.benchmark == f"{_REPLAYS}{_TIME}"]:
+        for series in [each for each in replays if each.benchmark == f"{_REPLAYS}{_TIME}"]:
+            cell = series.cell
             if set(cell) != {"trace", "backend", "device"} or cell["backend"].startswith(CONTROL):
                 continue
-            legacy = f"trace={cell['trace']}, backend={CONTROL}, device={cell['device']}"
-            needed = [(_TIME, params), *((name, each) for name in of_both for each in (params, legacy))]
-            whole = known[needed].dropna() if set(needed) <= set(known) else known.iloc[:0]
-            if len(whole):
-                source = f"asv, {machine}, commit {short_commit(whole.index[-1])}"
-                last = whole.iloc[-1].to_dict()
-                mine, theirs = ({name: last[name, each] for name in of_both} for each in (params, legacy))
-                found.append(_of_cell(cell, last[_TIME, params], mine, theirs, source))
+            long_enough = np.count_nonzero(~np.isnan(series.values)) >= FEWEST_VALUES
+            spread = spreads.get(series.family) if long_enough else None
+            found += _of_cell(cell, known, f"asv, {machine}", None if spread is None else spread.spread)
     return found
 
 
-def _of_cell(
-    cell: dict[str, str], over: float, mine: dict[str, float], legacy: dict[str, float], source: str
-) -> Comparison:
-    for values in (mine, legacy):
-        values["hit_rate"] = 100 - sum(values[f"{outcome}_rate"] for outcome in _TRACKED)
-    return Comparison(
+def _of_cell(cell: dict[str, str], known: pd.DataFrame, source: str, spread: float | None) -> Iterator[Comparison]:
+    """Of one backend and trace, with the usual pools and with a small one, where they were measured."""
+    of_both = [cell["backend"], CONTROL]
+    params = [f"trace={cell['trace']}, backend={each}, device={cell['device']}" for each in of_both]
+    usual = [(_TIME, params[0]), *((name, each) for name in (_BYTES, *_rates("")) for each in params)]
+    whole = known[usual].dropna() if {*usual} <= {*known} else known.iloc[:0]
+    if not len(whole):
+        return
+    commit = whole.index[-1]
+    last = known.loc[commit].to_dict()
+    faster = 1 / last[_TIME, params[0]] if last[_TIME, params[0]] else None
+    mine, legacys = (last[_BYTES, each] for each in params)
+    usual_pools = Comparison(
         _geometry(cell["trace"]),
         cell["device"],
         cell["trace"],
         SYNTHETIC if cell["trace"].startswith("synthetic-") else RECORDED,
         "default",
         cell["backend"],
-        1 / over if over else None,
-        None,
-        legacy[_BYTES] / mine[_BYTES] if mine[_BYTES] and legacy[_BYTES] else None,
-        {outcome: (mine.get(f"{outcome}_rate"), legacy.get(f"{outcome}_rate")) for outcome in OUTCOMES},
-        source,
+        faster,
+        None if faster is None or spread is None else _quartiles(faster, spread),
+        legacys / mine if mine and legacys else None,
+        _outcomes(last, "", params),
+        f"{source}, commit {short_commit(commit)}",
     )
+    yield usual_pools
+    small = [(name, each) for name in _rates(SMALL_POOL) for each in params]
+    if all(not math.isnan(last.get(each, math.nan)) for each in small):
+        rates = _outcomes(last, SMALL_POOL, params)
+        yield replace(usual_pools, capacity="small pool", faster=None, quartiles=None, smaller=None, rates=rates)
+
+
+def _quartiles(middle: float, spread: float) -> tuple[float, float]:
+    """Of a value whose logarithm scatters so."""
+    quarter = math.exp(_QUARTER * spread)
+    return middle / quarter, middle * quarter
+
+
+def _rates(pool: str) -> list[str]:
+    return [f"{outcome}_rate{pool}" for outcome in _TRACKED]
+
+
+def _outcomes(values: dict[tuple[str, str], float], pool: str, params: Sequence[str]) -> dict[str, Rates]:
+    """Rates of a backend and of legacy by outcome; what asv does not track is the rest, or not known."""
+    found: dict[str, Rates] = dict.fromkeys(OUTCOMES, (None, None))
+    tracked = [[values[name, each] for name in _rates(pool)] for each in params]
+    found |= {name: (mine, legacys) for name, mine, legacys in zip(_TRACKED, *tracked, strict=True)}
+    found["hit"] = (100 - sum(tracked[0]), 100 - sum(tracked[1]))
+    return found
 
 
 def _geometry(trace: str) -> str:
@@ -209,22 +216,6 @@ def headlines(comparisons: Sequence[Comparison]) -> list[Comparison]:
     for each in sorted(comparisons, key=_rank):
         best.setdefault((each.geometry, each.device), each)
     return sorted(best.values(), key=lambda each: (order.get(each.geometry, len(order)), each.device))
-
-
-def where_legacy_lies(comparison: Comparison, others: Iterable[Comparison]) -> str:
-    """Outcomes of the same lookups in the largest pools in which legacy has stale hits; empty where it has none."""
-    same = [
-        each
-        for each in others
-        if (each.geometry, each.device, each.trace, each.backend)
-        == (comparison.geometry, comparison.device, comparison.trace, comparison.backend)
-        and each.rates["stale_hit"][1]
-    ]
-    here = [each for each in same if each.source == comparison.source]
-    found = max(here or same, key=lambda each: each.size or 0.0, default=comparison)
-    if found.capacity == comparison.capacity:  # its sentence says so
-        return ""
-    return f"With pools {found.capacity}: {found.outcomes}."
 
 
 def _rank(comparison: Comparison) -> tuple[bool, ...]:

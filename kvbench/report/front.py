@@ -1,10 +1,10 @@
-"""The front page's tables: what changed, what was not measured and why, and on what all of it ran."""
+"""Tables of the front page: what was not measured and why, and on what all of it ran."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,14 +12,10 @@ import numpy as np
 
 from kvbench.history.commits import Commits
 from kvbench.history.series import History
-from kvbench.judge.change_points import ChangePoint
-from kvbench.judge.changes import FEWEST_VALUES
-from kvbench.judge.verdict import Verdict
 from kvbench.measure.machine import short_commit
 from kvbench.report.comparisons import Comparison
 from kvbench.report.input_files import BenchmarkFile, ReplayFile
 from kvbench.report.panels import Cell, Link, Table
-from kvbench.report.regressions import change_table
 from kvbench.report.text import clean, words
 from kvbench.report.training import Training
 from kvbench.report.whole_searches import WholeSearches
@@ -29,57 +25,27 @@ from kvbench.results.pytest_benchmark import MADE_BY
 from kvbench.results.replay import COMMIT
 from kvcache import GEOMETRIES
 
-__all__ = ["changed_table", "machine_table", "not_measured_table", "profile_table"]
+__all__ = ["machine_table", "not_measured_table", "profile_table", "unmeasured_commits", "with_age"]
 
 DEVICES = ("cpu", "cuda")
-MOST_CHANGES = 20
 _SUITE_SKIPS = (
     "asv keeps no reason; the suite skips a device that is not there, a backend that the commit lacks, a pool too large"
 )
 
 
-def changed_table(
-    points: Sequence[ChangePoint], commits: Commits, history: History, pages: dict[str, str]
-) -> tuple[str, Table]:
-    """What changed in the commits that count as new: sentences, and the largest change points."""
-    new = [point for point in points if point.is_new and point.verdict.is_of_a_commit]
-    measured = {name for names in history.commits.values() for name in names}
-    undecided = {name for names in history.commits.values() for name in names[1 - FEWEST_VALUES :]}
-    sentence = _measured(commits, measured)
-    if new:
-        count = Counter(point.verdict for point in new)
-        unknown = count[Verdict.UNKNOWN]
-        more = f", {unknown} whose better direction is not known" if unknown else ""
-        at = len({point.commit for point in new})
-        worse, better = count[Verdict.WORSE], count[Verdict.BETTER]
-        sentence += f" {worse} change points for the worse, {better} for the better{more}, at {at} commits."
-    elif measured & commits.new:
-        sentence += " No change points."
-    if undecided & commits.new:
-        sentence += (
-            f" Counts are compared at every commit. Times of the last {FEWEST_VALUES - 1} measured commits are not "
-            "decided yet."
-        )
-    if len(new) > MOST_CHANGES:
-        sentence += f" The table has the {MOST_CHANGES} largest, worse ones first."
-    return sentence, change_table(new[:MOST_CHANGES], pages)
-
-
-def _measured(commits: Commits, measured: Container[str]) -> str:
-    """How many of the commits that count as new were measured: without one, having no change points says nothing."""
+def unmeasured_commits(commits: Commits, history: History) -> list[list[Cell]]:
+    """A row where not all commits that count as new were measured, and which was the last: none where all were."""
     new = [each.name for each in commits.known if commits.is_new(each.name)]
-    if not new:
-        return "No commit is."
-    number = sum(name in measured for name in new)
-    if number:
-        return f"{number} of these {len(new)} commits measured." if len(new) > 1 else "It was measured."
+    measured = {name for names in history.commits.values() for name in names}
+    missing = sum(name not in measured for name in new)
+    if not missing:
+        return []
     last = next((each.name for each in reversed(commits.known) if each.name in measured), None)
-    where = "no commit of this repository was" if last is None else f"the last measured is {_with_age(last, commits)}"
-    none = f"None of these {len(new)} commits was measured" if len(new) > 1 else "It was not measured"
-    return f"{none}; {where}."
+    why = "no commit of this repository was" if last is None else f"the last measured is {with_age(last, commits)}"
+    return [[f"{missing} of {len(new)} new commits ({commits.described})", why, "asv"]]
 
 
-def _with_age(commit: str, commits: Commits) -> str:
+def with_age(commit: str, commits: Commits) -> str:
     """A commit's short name, and how far it lies behind the repository's newest."""
     name, changed, _ = commit.partition("-")
     behind = commits.behind(name)
@@ -95,7 +61,7 @@ def _with_age(commit: str, commits: Commits) -> str:
 
 def not_measured_table(
     comparisons: Sequence[Comparison],
-    files: Iterable[ReplayFile],
+    files: Sequence[ReplayFile],
     history: History,
     absent: Iterable[tuple[str, str]],
     left_out: LeftOut,
@@ -111,7 +77,7 @@ def not_measured_table(
     skipped: Counter[tuple[str, str]] = Counter()
     for machine, _, device, number in history.skipped:
         skipped[machine, device] += number
-    for device in DEVICES:
+    for device in DEVICES if files or comparisons else ():  # where nothing is said of legacy, it is not missed
         missing = [name for name in GEOMETRIES if (name, device) not in compared]
         if missing:
             some = any(found == device for _, found in compared)
@@ -145,19 +111,19 @@ def machine_table(
     for file in files:
         for device, machine in file.content.machines.items():
             described = f"{_described(machine)}; {_described(file.content.settings)}"
-            commit = _with_age(str(machine.get(COMMIT) or ""), commits)
+            commit = with_age(str(machine.get(COMMIT) or ""), commits)
             rows.append([file.name, device, commit, described, file.content.created, file.command])
     for benchmark in benchmarks:
-        commit = _with_age(benchmark.commit, commits)
+        commit = with_age(benchmark.commit, commits)
         rows.append([benchmark.name, "cpu", commit, benchmark.machine, benchmark.content.datetime, MADE_BY])
     for run in runs:
         machine = run.content.machine
-        commit = _with_age(str(machine.get(COMMIT) or ""), commits)
+        commit = with_age(str(machine.get(COMMIT) or ""), commits)
         packages = f"; {_described(run.content.packages)}" if isinstance(run, Training) else ""
         rows.append([run.name, "cpu", commit, f"{_described(machine)}{packages}", "", run.command])
     for name, versions in machines.items():
         last = next(reversed(history.commits.get(clean(name), ())), "")
-        commit = f"up to {_with_age(last, commits)}" if last else ""
+        commit = f"up to {with_age(last, commits)}" if last else ""
         rows.append([f"asv, {clean(name)}", "", commit, clean(_described(versions)), "", "tox -e asv"])
     return Table(("source", "device", "commit", "machine and versions", "when", "command"), rows)
 

@@ -99,7 +99,10 @@ def test_a_profile_alone_is_something_to_report(trace, tmp_path):
 def test_nothing_to_report(tmp_path):
     result = invoke("--output", tmp_path / "html")
     assert result.exit_code == 2
-    assert "give --results, --replay, --benchmark, --trace, --profile, --training, --search or --gpu" in result.stderr
+    assert (
+        "give --results, --replay, --benchmark, --trace, --profile, --training, --search, --gpu or --gate"
+        in result.stderr
+    )
 
 
 def test_the_command_line_starts_without_the_reports_libraries():
