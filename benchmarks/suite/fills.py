@@ -46,12 +46,8 @@ def _counted(backend: str, config: Any, steps: list[Any]) -> dict[str, Any]:
     found = Replay(steps, config, [backend]).verify(backend)
     if found.faults:
         raise WrongContentError(found.faults[0])
-    search = asdict(sum(found.step_counts[-SIMULATIONS:], Counts()))
-    clears = asdict(found.counts["clear"])
-    return {
-        **{name: count + clears[name] / SEARCHES for name, count in search.items()},
-        "bytes_reserved": sum(found.bytes_reserved.values()),
-    }
+    search = sum(found.step_counts[-SIMULATIONS:], Counts())
+    return {**asdict(search), "bytes_reserved": sum(found.bytes_reserved.values())}
 
 
 def _timed(names: list[str], config: Any, steps: list[Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ __all__ = ["COMMANDS", "main"]
 # Each command's module in this package is named like it. Written here, so that "--help" imports none of them.
 COMMANDS = {
     "bisect": "Find the commit between GOOD and BAD that made METRIC worse.",
+    "comment": "Write what a gate and replays found as Markdown, for a pull request.",
     "explain": "Show the functions of BENCHMARK that execute more instructions in HEAD than in BASE.",
     "gate": "Measure the working tree against a base commit, and print what got better or worse.",
     "profile": "Profile a replay of TRACE on each cache, and write files that other tools open.",

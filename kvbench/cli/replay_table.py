@@ -27,6 +27,7 @@ def replay_table(replay: ReplayResult) -> Table:
     counted = _counted(replay)
     sections = {
         "latency, us: p50 / p95 / p99": _latencies([each.latency_us for each in backends]),
+        "time of a search": _clears(backends),
         "latency on the device, us: p50 / p95 / p99": _latencies([each.device_latency_us for each in backends]),
         f"recurrent step, times faster than {replay.baseline}": _ratios(replay),
         f"forward over the batch, times that over {replay.baseline}'s": _forwards(replay),
@@ -75,6 +76,13 @@ def _latencies(by_backend: Sequence[dict[str, Latency] | None]) -> Rows:
         )
         for operation in (*OPERATIONS, STEP)
     }
+
+
+def _clears(backends: Sequence[BackendResult]) -> Rows:
+    shares = [each.clear_share for each in backends]
+    if all(share is None for share in shares):
+        return {}
+    return {"clearing, %": cells_of([None if share is None else 100 * share for share in shares], "{:.2f}")}
 
 
 def _ratios(replay: ReplayResult) -> Rows:

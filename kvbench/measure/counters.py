@@ -43,6 +43,10 @@ class Counts:
     def __add__(self, other: Counts) -> Counts:
         return Counts(*map(add, _values(self), _values(other)))
 
+    def share(self, place: int, of: int) -> Counts:
+        """One of so many parts, all together the whole; they differ by 1 at most."""
+        return Counts(*(count * (place + 1) // of - count * place // of for count in _values(self)))
+
 
 _values = attrgetter(*(each.name for each in fields(Counts)))
 

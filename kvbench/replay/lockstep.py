@@ -1,4 +1,4 @@
-"""Whole searches of several backends in turns: each recurrent step with its share of the clear that ends its search."""
+"""Whole searches of several backends in turns: each recurrent step with its share of the clears after its search."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from kvbench.measure.stopwatch import Stopwatch, no_collection
 from kvbench.replay.drive import STEP_OPERATIONS, FillerContent, Latents, run_step
+from kvbench.replay.meters import SearchSteps
 from kvbench.trace.steps import Step
 
 __all__ = ["SearchClock", "take_turns"]
@@ -19,9 +20,9 @@ class SearchClock:
 
     Attributes:
         time: makes a call. Returns its result and its lap.
-        steps: nanoseconds of each recurrent step: hash, lookup, assemble, hash and store, and its share of the clear
-            that ends the search, once it is there.
-        clears: nanoseconds of these clears, one a search.
+        steps: nanoseconds of each recurrent step: hash, lookup, assemble, hash and store, and its share of what clears
+            the pools after the search, once it does.
+        clears: nanoseconds of these clears.
         longest: tokens of the longest context of each recurrent step's batch.
     """
 
@@ -29,29 +30,28 @@ class SearchClock:
     steps: list[float] = field(default_factory=list)
     clears: list[float] = field(default_factory=list)
     longest: list[int] = field(default_factory=list)
-    _recurrent: bool = False
-    _searched: int = 0  # steps whose search is over
+    _search: SearchSteps = field(default_factory=SearchSteps)
 
     def begin(self, step: Step) -> None:
         """The calls that follow are of this step."""
-        self._recurrent = step.is_recurrent
-        if self._recurrent:
+        self._search.begin(step)
+        if self._search.in_step:
             self.steps.append(0.0)
 
     def __call__(self, operation: str, call: Callable[..., Any], *args: Any) -> Any:
         result, (nanoseconds, _) = self.time(call, *args)
-        if self._recurrent and operation in STEP_OPERATIONS:
+        if operation not in STEP_OPERATIONS:
+            self._share(nanoseconds)
+        elif self._search.in_step:
             self.steps[-1] += nanoseconds
-        elif operation == "clear" and self._searched < len(self.steps):
-            self._end_search(nanoseconds)
         return result
 
-    def _end_search(self, clear: float) -> None:
-        steps = range(self._searched, len(self.steps))
+    def _share(self, clear: float) -> None:
+        steps = self._search.clear()
+        if steps:
+            self.clears.append(clear)
         for step in steps:
             self.steps[step] += clear / len(steps)
-        self.clears.append(clear)
-        self._searched = len(self.steps)
 
 
 def take_turns(

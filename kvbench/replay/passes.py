@@ -12,13 +12,13 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
 
-from kvbench.measure.counters import Counts, PlainCounter
+from kvbench.measure.counters import Counts
 from kvbench.measure.memory import watch_memory
-from kvbench.measure.stopwatch import Lap, Stopwatch, make_stopwatch, no_collection, split_laps
+from kvbench.measure.stopwatch import Stopwatch, make_stopwatch, no_collection, split_laps
 from kvbench.replay.content import Contents
-from kvbench.replay.drive import OPERATIONS, STEP_OPERATIONS, FillerContent, Latents, run_step
+from kvbench.replay.drive import OPERATIONS, FillerContent, Latents, run_step
+from kvbench.replay.meters import CountMeter, TimeMeter, is_counted
 from kvbench.replay.outcomes import Outcomes
 from kvbench.replay.timeline import Timeline
 from kvbench.replay.verify import CheckedContent
@@ -35,7 +35,7 @@ class Verification:
     Attributes:
         faults: contents that were never stored, and stored ones that were lost, each with its place.
         counts: over all searches that were counted, by kind of operation.
-        step_counts: those of each recurrent step of these.
+        step_counts: those of each recurrent step of these, with its share of what clears the pools after the search.
         evictions: by pool: ``init`` (all environments), ``recur``.
         bytes_reserved: at the end, by pool; pools never shrink.
         timeline: None where none was asked for.
@@ -56,16 +56,17 @@ class StepTimes:
 
     Attributes:
         host: by kind of operation, every call of all repetitions.
-        step: whole recurrent steps, ``[repetitions][steps]``: hash, lookup, assemble and store of all environments.
+        step: whole recurrent steps, ``[repetitions][steps]``: hash, lookup, assemble and store of all environments, and
+            a share of what clears the pools after the search.
         device, step_device: the same on the device's clock; empty without one.
     """
 
     host: dict[str, array[int]] = field(default_factory=lambda: {name: array("q") for name in OPERATIONS})
     device: dict[str, array[float]] = field(default_factory=dict)
-    step: list[array[int]] = field(default_factory=list)
+    step: list[array[float]] = field(default_factory=list)
     step_device: list[array[float]] = field(default_factory=list)
 
-    def add(self, meter: _TimeMeter) -> None:
+    def add(self, meter: TimeMeter) -> None:
         """Add the laps of one repetition."""
         for operation, laps in meter.by_operation.items():
             host, device = split_laps(laps)
@@ -73,9 +74,20 @@ class StepTimes:
             if device:
                 self.device.setdefault(operation, array("d")).extend(device)
         steps = [split_laps(laps) for laps in meter.by_step]
-        self.step.append(array("q", [sum(host) for host, _ in steps]))
+        clears = [(shared, split_laps([lap])) for shared, lap in meter.clears]
+        self.step.append(_whole_steps([host for host, _ in steps], [(shared, host) for shared, (host, _) in clears]))
         if self.device:
-            self.step_device.append(array("d", [sum(device) for _, device in steps]))
+            on_device = [(shared, device) for shared, (_, device) in clears]
+            self.step_device.append(_whole_steps([device for _, device in steps], on_device))
+
+
+def _whole_steps(steps: Iterable[Sequence[float]], clears: Iterable[tuple[range, Sequence[float]]]) -> array[float]:
+    """Nanoseconds of each step: its laps, and its share of those of the clears."""
+    whole = array("d", map(sum, steps))
+    for shared, laps in clears:
+        for step in shared:
+            whole[step] += sum(laps) / len(shared)
+    return whole
 
 
 @dataclass
@@ -155,7 +167,7 @@ class Replay:
         for number in range(repetitions):
             for content in contents.values():
                 content.backend.clear_all()
-            meters = {name: _TimeMeter(self._stopwatch) for name in contents}
+            meters = {name: TimeMeter(self._stopwatch) for name in contents}
             with no_collection():
                 self._time(contents, meters, f"time all in turns, {number + 1} of {repetitions}")
             for name, meter in meters.items():
@@ -186,7 +198,7 @@ class Replay:
         self.reports[name].peak_bytes = memory.peak
         return content
 
-    def _time(self, contents: dict[str, FillerContent], meters: dict[str, _TimeMeter], what: str) -> None:
+    def _time(self, contents: dict[str, FillerContent], meters: dict[str, TimeMeter], what: str) -> None:
         """One repetition of the timed pass."""
         order = list(contents)
         for number, (step, inputs) in enumerate(self._latents.of_steps(self._ticking(what))):
@@ -194,63 +206,8 @@ class Replay:
             for name in order if number % 2 == 0 else reversed(order):
                 meters[name].begin(step)
                 run_step(contents[name].backend, step, inputs, contents[name], meters[name])
-
-
-class _TimeMeter:
-    """Makes each call of a timed pass, and keeps its lap."""
-
-    def __init__(self, stopwatch: Stopwatch) -> None:
-        self.by_operation: dict[str, list[Lap]] = {name: [] for name in OPERATIONS}
-        self.by_step: list[list[Lap]] = []  # of each recurrent step
-        self._time = stopwatch.time
-        self._in_step = False
-
-    def begin(self, step: Step) -> None:
-        """The calls that follow are of this step."""
-        self._in_step = step.is_recurrent
-        if self._in_step:
-            self.by_step.append([])
-
-    def __call__(self, operation: str, call: Callable[..., Any], *args: Any) -> Any:
-        result, lap = self._time(call, *args)
-        self.by_operation[operation].append(lap)
-        if self._in_step and operation in STEP_OPERATIONS:
-            self.by_step[-1].append(lap)
-        return result
-
-
-class _CountMeter:
-    """Makes each call of a counted pass, and adds up the counts of the first ``searches``; None is all."""
-
-    def __init__(self, searches: int | None) -> None:
-        self.by_operation = {name: Counts() for name in OPERATIONS}
-        self.by_step: list[Counts] = []  # of each recurrent step
-        self._counter = PlainCounter()
-        self._searches = searches
-        self._is_counted = self._in_step = False
-
-    def begin(self, step: Step) -> None:
-        """As in ``_TimeMeter``."""
-        self._is_counted = is_counted(step, self._searches)
-        self._in_step = step.is_recurrent and self._is_counted
-        if self._in_step:
-            self.by_step.append(Counts())
-
-    def __call__(self, operation: str, call: Callable[..., Any], *args: Any) -> Any:
-        if not self._is_counted:
-            return call(*args)
-        self._counter.counts = Counts()
-        with self._counter:
-            result = call(*args)
-        self.by_operation[operation] += self._counter.counts
-        if self._in_step and operation in STEP_OPERATIONS:
-            self.by_step[-1] += self._counter.counts
-        return result
-
-
-def is_counted(step: Step, searches: int | None) -> bool:
-    """Whether a step is of the first ``searches``; None is all."""
-    return searches is None or step.search < searches
+        for name, content in contents.items():
+            meters[name].end(content.backend)
 
 
 def verify_replay(
@@ -263,7 +220,7 @@ def verify_replay(
     the first ``counted_searches``; None is all.
     """
     content = CheckedContent(backend, contents, timeline)
-    meter = _CountMeter(counted_searches)
+    meter = CountMeter(counted_searches)
     for step, inputs in latents.of_steps(steps):
         meter.begin(step)
         run_step(backend, step, inputs, content, meter)

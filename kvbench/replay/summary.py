@@ -42,11 +42,13 @@ def summarise(report: BackendReport) -> dict[str, Any]:
     """All numbers of one backend, as JSON has them; what was not measured is None. Units are in the names.
 
     ``latency_us`` holds for each operation ``p50``, ``p95``, ``p99``, ``samples`` and ``percentiles``: 101 numbers,
-    from the fastest call to the slowest. ``timeline`` is what ``Timeline.to_dict`` says.
+    from the fastest call to the slowest. ``clear_share`` is a part of all calls' time,
+    0 to 1. ``timeline`` is what ``Timeline.to_dict`` says.
     """
     times = report.times
     return {
         "name": report.name,
+        "clear_share": None if times is None else _share(times.host, "clear"),
         "latency_us": None if times is None else _latency(times.host, times.step),
         "device_latency_us": None if times is None or not times.device else _latency(times.device, times.step_device),
         "peak_bytes": report.peak_bytes,
@@ -112,6 +114,12 @@ def _latency(
             named = {f"p{percentile}": percentiles[percentile] for percentile in PERCENTILES}
             latency[operation] = {**named, "samples": len(laps), "percentiles": percentiles}
     return latency
+
+
+def _share(by_operation: Mapping[str, Sequence[float]], operation: str) -> float | None:
+    """The part of all calls' time that is of one operation."""
+    whole = sum(map(sum, by_operation.values()))
+    return sum(by_operation[operation]) / whole if whole else None
 
 
 def _rates(outcomes: Counter[Outcome]) -> dict[str, float | None]:

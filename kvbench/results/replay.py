@@ -101,11 +101,16 @@ class Timeline(Struct, frozen=True, kw_only=True):
 
 
 class BackendResult(Struct, frozen=True, kw_only=True):
-    """One backend of one replay: times by operation, numbers by pool, counters by operation and of a median step."""
+    """One backend of one replay: times by operation, numbers by pool, counters by operation and of a median step.
+
+    ``clear_share``: the part of all calls' time in which pools are cleared, 0 to 1. Files that have it count it in the
+    recurrent steps.
+    """
 
     name: str
     latency_us: dict[str, Latency] | None
     device_latency_us: dict[str, Latency] | None = None
+    clear_share: float | None = None
     outcomes: Outcomes
     evictions: dict[str, int]
     bytes_reserved: dict[str, int]

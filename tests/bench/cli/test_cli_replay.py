@@ -150,7 +150,10 @@ def test_with_repetitions_times_and_ratios_are_shown(tmp_path, trace):
         assert latency["samples"] == 2 * steps
         assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
         assert cell == " / ".join(f"{latency[name]:.1f}" for name in ("p50", "p95", "p99"))
-        assert each["latency_us"]["clear"]["samples"] == 2 * 4
+        assert each["latency_us"]["clear"]["samples"] == 2 * (4 + 1)  # the last search is cleared, too
+        assert 0 < each["clear_share"] < 1
+    shares = [f"{100 * each['clear_share']:.2f}" for each in one["backends"]]
+    assert row(result.stdout, "clearing, %") == shares
 
 
 def test_the_forward_over_the_batches_is_a_pass_of_its_own(tmp_path, trace):
