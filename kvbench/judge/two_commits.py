@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from kvbench.history.commits import Commits
-from kvbench.history.series import History, Series
+from kvbench.history.commits import Commits, HistoryError
+from kvbench.history.series import History, Series, measured_commit
 from kvbench.judge.change_points import ChangePoint, Judgement
 from kvbench.judge.segments import FEWEST_VALUES
 from kvbench.judge.verdict import SMALLEST_EFFECT, Verdict, verdict_of_change
 
-__all__ = ["Compared", "compare_commits", "find_pair"]
+__all__ = ["Compared", "chosen_pair", "compare_commits", "find_pair"]
 
-_STEPS = (Verdict.WORSE, Verdict.BETTER)
+_COMMITS = (Verdict.WORSE, Verdict.BETTER, Verdict.UNKNOWN)  # verdicts on what a commit did
 
 
 @dataclass(frozen=True)
@@ -48,19 +49,45 @@ class Compared:
 
 
 def find_pair(history: History, commits: Commits, base: str = "", head: str = "") -> tuple[str, str]:
-    """Both commits by their full names: the last that was measured, and the one before it on a machine that did both.
+    """Full names of two measured commits: those that are given, or the last and the one before it on its machine.
 
-    A name that is given is one of a measured commit. Empty where there is none.
+    Args:
+        history, commits: to look in.
+        base, head: full names; empty where none is given.
+
+    Returns:
+        Both names, or two empty ones where no machine measured two such commits.
     """
 
     def place(name: str) -> tuple[int, object]:
         return commits.places.get(name, -1), history.dates.get(name)
 
-    measured = [names for names in history.commits.values() if names]
-    ends = [names[-1] for names in measured if not base or base in names[:-1]]
-    last = head or max(ends, key=place, default="")
+    measured = list(history.commits.values())
+    last = head or max((names[-1] for names in measured if base in ("", *names[:-1])), key=place, default="")
     before = [names[names.index(last) - 1] for names in measured if last in names[1:]]
-    return base or max(before, key=place, default=""), last
+    first = base or max(before, key=place, default="")
+    both = first != last and any({first, last} <= {*names} for names in measured)
+    return (first, last) if both else ("", "")
+
+
+def chosen_pair(repository: str | Path, history: History, commits: Commits, ends: Sequence[str]) -> tuple[str, str]:
+    """As ``find_pair``, of a base and a head as people name them: a revision, or what a measured name begins with.
+
+    Raises HistoryError: one was not measured, or no machine measured both.
+    """
+    base, head = (each and measured_commit(repository, history, each) for each in ends)
+    pair = find_pair(history, commits, base, head)
+    if any(ends) and not any(pair):
+        raise HistoryError(repository, _fault(base, head))
+    return pair
+
+
+def _fault(base: str, head: str) -> str:
+    """Why two commits are none that can be compared."""
+    if base and head:
+        one = f"--base and --head are one commit, {base[:8]}"
+        return one if base == head else f"no machine measured both {base[:8]} and {head[:8]}"
+    return f"{(base or head)[:8]} has no measured commit {'after' if base else 'before'} it"
 
 
 def compare_commits(history: History, judgement: Judgement, base: str, head: str) -> list[Compared]:
@@ -82,36 +109,39 @@ def _compared(
         before, after = float(series.values[first]), float(series.values[last])
         if math.isnan(before) or (math.isnan(after) and not series.failed[last]):
             continue
+        low, high = sorted((first, last))
+        between = [each for each in points.get(series, ()) if low < each.change.position <= high]
         if math.isnan(after):
             ratio, verdict = math.nan, Verdict.FAILED
         elif series.is_exact:
             ratio = after / before if before else math.inf if after else 1.0
-            verdict = _verdict(series, ratio, 1.0)
+            verdict = _blamed(_verdict(series, ratio, 1.0), between)
         else:
-            ratio, verdict = _of_time(series, judgement.judged(series), points.get(series, ()), (first, last))
+            ratio, verdict = _of_time(series, judgement.judged(series), between, (first, last))
         yield Compared(series, before, after, ratio, verdict)
+
+
+def _of_time(
+    series: Series, judged: np.ndarray, between: Sequence[ChangePoint], ends: tuple[int, int]
+) -> tuple[float, Verdict]:
+    """What change points between two places come to; either of the places may be the earlier one."""
+    ratio = math.prod(each.change.ratio for each in [each for each in between if each.verdict in _COMMITS] or between)
+    ratio = ratio if ends[0] < ends[1] else 1 / ratio
+    verdict = _blamed(_verdict(series, ratio, 1 + SMALLEST_EFFECT), between)
+    low, high = sorted(ends)
+    beside = np.count_nonzero(judged[: low + 1]), np.count_nonzero(judged[high:])
+    if verdict is Verdict.SAME and min(beside) < FEWEST_VALUES:
+        return math.nan, Verdict.INCONCLUSIVE
+    return ratio, verdict
+
+
+def _blamed(verdict: Verdict, between: Sequence[ChangePoint]) -> Verdict:
+    """The verdict, or that of the change points where none of them is of a commit."""
+    found = [each.verdict for each in between]
+    return found[0] if found and not any(each in _COMMITS for each in found) else verdict
 
 
 def _verdict(series: Series, ratio: float, least: float) -> Verdict:
     if 1 / least <= ratio <= least:
         return Verdict.SAME
     return verdict_of_change(ratio > 1, "lower" if series.lower_is_better else "")
-
-
-def _of_time(
-    series: Series, judged: np.ndarray, points: Sequence[ChangePoint], ends: tuple[int, int]
-) -> tuple[float, Verdict]:
-    """What change points came to between two places, either of which may be the earlier one."""
-    low, high = sorted(ends)
-    between = [each for each in points if low < each.change.position <= high]
-    other = [each.verdict for each in between if each.verdict not in (*_STEPS, Verdict.UNKNOWN)]
-    if other:
-        return math.nan, other[0]
-    ratio = math.prod(each.change.ratio for each in between)
-    if ends[0] > ends[1]:
-        ratio = 1 / ratio
-    verdict = _verdict(series, ratio, 1 + SMALLEST_EFFECT)
-    beside = np.count_nonzero(judged[: low + 1]), np.count_nonzero(judged[high:])
-    if verdict is Verdict.SAME and min(beside) < FEWEST_VALUES:
-        return math.nan, Verdict.INCONCLUSIVE
-    return ratio, verdict

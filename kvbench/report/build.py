@@ -12,11 +12,12 @@ from pathlib import Path
 
 from kvbench.capacity.bounds import Future
 from kvbench.history.commits import read_commits
-from kvbench.history.series import History, measured_commit, read_history
+from kvbench.history.series import History, read_history
 from kvbench.judge.change_points import Judgement, judge_history
+from kvbench.judge.two_commits import chosen_pair
 from kvbench.report import backends, capacities, comparisons, costs, front, regressions, trace_pages
 from kvbench.report.alarm import Alarm, find_alarms
-from kvbench.report.front_page import FRONT, FrontPage
+from kvbench.report.front_page import FRONT, LAST_COMMIT, FrontPage
 from kvbench.report.gpu import Gpu, read_gpu
 from kvbench.report.input_files import read_benchmarks, read_replays
 from kvbench.report.pair import read_gate
@@ -154,9 +155,7 @@ class _Report:
         self.searches = [read_whole_searches(path, name) for path, name in _named_apart(inputs.searches)]
         self.gpus = {f"{file_name('gpu', name)}.html": read_gpu(path, name) for path, name in _named_apart(inputs.gpus)}
         self.gate = None if inputs.gate is None else read_gate(inputs.gate, left_out)
-        self.base, self.head = (
-            each and measured_commit(inputs.repository, self.history, each) for each in (inputs.base, inputs.head)
-        )
+        self.pair = chosen_pair(inputs.repository, self.history, self.commits, (inputs.base, inputs.head))
         if inputs.profile is not None and not inputs.profile.is_dir():
             raise ReportError(inputs.profile, "no folder of profiles")
         self.profile = None if inputs.profile is None else read_profile_index(inputs.profile)
@@ -266,14 +265,13 @@ class _Report:
             self.judgement,
             pages,
             found,
-            self.base,
-            self.head,
+            self.pair,
             self.gate,
             training_headlines(self.trainings.values()),
             not_measured,
             len(absent),
             self._front_tables(not_measured),
-        ).write(self.site)
+        ).write(self.site, "Two commits" if self.inputs.base or self.inputs.head else LAST_COMMIT)
 
     def _front_tables(self, not_measured: Table) -> list[Panel]:
         machines = front.machine_table(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kvbench.history.commits import Commits
 from kvbench.history.series import History
 from kvbench.judge.change_points import Judgement
-from kvbench.judge.two_commits import compare_commits, find_pair
+from kvbench.judge.two_commits import compare_commits
 from kvbench.report.against_legacy import lines_of, stale_panel
 from kvbench.report.comparisons import Comparison, comparison_table
 from kvbench.report.front import with_age
@@ -18,10 +18,11 @@ from kvbench.report.site import Site
 from kvbench.report.standing import Regression, regressions_of, standing_lines, standing_table
 from kvbench.report.training import Headline
 
-__all__ = ["FRONT", "FrontPage"]
+__all__ = ["FRONT", "LAST_COMMIT", "FrontPage"]
 
 FRONT = "index.html"
 MOST_ROWS = 200  # of a table; its data has all
+LAST_COMMIT = "Is the last measured commit worse?"
 _TITLE = "kvbench report"
 
 
@@ -33,7 +34,7 @@ class FrontPage:
         history, commits, judgement: of asv's results.
         pages: the address of each history, by ``history_name``.
         comparisons: with legacy.
-        base, head: full names of two commits to compare; empty for the last one measured, and the one before it.
+        ends: full names of two commits to compare, the base first; empty where there are none.
         gate: a run of it.
         trainings: what training runs came to.
         not_measured: what, why, and according to what; ``absent`` of its rows are kinds of input that were not given.
@@ -45,16 +46,15 @@ class FrontPage:
     judgement: Judgement
     pages: Mapping[str, str]
     comparisons: Sequence[Comparison]
-    base: str
-    head: str
+    ends: tuple[str, str]
     gate: Gate | None
     trainings: Sequence[Headline]
     not_measured: Table
     absent: int
     tables: Sequence[Panel]
 
-    def write(self, site: Site) -> None:
-        """Write it."""
+    def write(self, site: Site, question: str) -> None:
+        """Write it; ``question`` is what the two commits answer."""
         pair = self._pair()
         standing, mended = regressions_of(self.judgement.change_points)
         stale = stale_panel(self.comparisons)
@@ -64,7 +64,7 @@ class FrontPage:
             "front.html",
             _TITLE,
             pair=pair,
-            question="Two commits" if self.base or self.head else "Is the last measured commit worse?",
+            question=question,
             **self._about(pair),
             standing=standing_lines(standing, self.pages) if self.history.series else None,
             mended=len(mended),
@@ -76,8 +76,8 @@ class FrontPage:
         )
 
     def _pair(self) -> Pair | None:
-        base, head = find_pair(self.history, self.commits, self.base, self.head)
-        if base and head:
+        base, head = self.ends
+        if base:
             return Pair(base, head, compare_commits(self.history, self.judgement, base, head), self.gate)
         return None if self.gate is None else Pair(self.gate.base, self.gate.head, (), self.gate)
 
@@ -99,7 +99,10 @@ class FrontPage:
         by_reason: dict[str, list[str]] = {}
         for what, why, _ in rows[: len(rows) - self.absent]:
             by_reason.setdefault(why, []).append(what)
-        gaps = [("; ".join(what), why) for why, what in by_reason.items()]
+        gaps = [
+            (f"{what[0]} and {len(what) - 1} more" if len(what) > 1 else what[0], why)
+            for why, what in by_reason.items()
+        ]
         absent = ", ".join(what for what, *_ in rows[len(rows) - self.absent :])
         return [*gaps, ("Not given", absent)] if absent else gaps
 

@@ -22,7 +22,8 @@ from kvbench.results.replay import COMMIT
 __all__ = ["Gate", "Pair", "Tally", "gate_table", "read_gate"]
 
 MADE_BY = "'kvbench gate --json'"
-_ORDER = (Verdict.FAILED, Verdict.GONE, Verdict.WORSE, Verdict.BETTER, Verdict.UNKNOWN)
+_ORDER = (Verdict.FAILED, Verdict.GONE, Verdict.WORSE, Verdict.BETTER)  # others come after them
+_QUIET = (Verdict.SAME, Verdict.INCONCLUSIVE)
 _BAD = _ORDER[:3]
 _HEADINGS = ("verdict", "change, %", "metric", "parameters", "base", "head", "unit", "machine")
 
@@ -75,7 +76,7 @@ class Gate:
     @property
     def lines(self) -> list[Finding]:
         """What got worse or better, the worst first."""
-        told = [row for row in self.rows if row.verdict in _ORDER[:4]]
+        told = [row for row in self.rows if row.verdict in _ORDER]
         told.sort(key=lambda row: (_ORDER.index(row.verdict), -_size(row)))
         return [
             Finding(
@@ -213,13 +214,14 @@ class Pair:
 
     @property
     def _told(self) -> list[Compared]:
-        told = [each for each in self.compared if each.verdict in _ORDER]
-        return sorted(told, key=lambda each: (_ORDER.index(each.verdict), -each.size))
+        places = {verdict: place for place, verdict in enumerate(_ORDER)}
+        told = [each for each in self.compared if each.verdict not in _QUIET]
+        return sorted(told, key=lambda each: (places.get(each.verdict, len(places)), -each.size))
 
     @property
     def table(self) -> Table:
         """Every series, those that changed first."""
-        rest = [each for each in self.compared if each.verdict not in _ORDER]
+        rest = [each for each in self.compared if each.verdict in _QUIET]
         rows: list[list[Cell]] = [
             [
                 each.verdict, each.percent, each.series.metric, each.series.params, each.base, each.head,

@@ -38,7 +38,7 @@ class Regression:
 def regressions_of(points: Sequence[ChangePoint]) -> tuple[list[Regression], list[Regression]]:
     """Those that still stand and those that were mended, what is left of them largest first."""
     later: dict[Series, list[ChangePoint]] = {}
-    for point in points:
+    for point in [each for each in points if each.verdict in (Verdict.WORSE, Verdict.BETTER)]:
         later.setdefault(point.series, []).append(point)
     found = [Regression(point, _left(point, later[point.series])) for point in points if point.verdict is Verdict.WORSE]
     found.sort(key=lambda each: (-each.left, -each.point.change.ratio))

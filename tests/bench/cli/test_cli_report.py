@@ -159,3 +159,36 @@ def test_without_a_history_nothing_can_be_new(trace, tmp_path):
     result = invoke("--trace", trace, "--output", tmp_path / "html", "--fail-on-new")
     assert result.exit_code == 2
     assert "give --results as well" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["--head", "HEAD"], "was not measured: the last that were are"),
+        (["--base", "no-such-tag"], "'no-such-tag' is no commit of it"),
+        (["--base", "{first}", "--head", "{first}"], "are one commit"),
+        (["--head", "{first}"], "has no measured commit before it"),
+        (["--base", "{last}"], "has no measured commit after it"),
+        (["--gate", "{}/none.json"], "no such file: give what 'kvbench gate --json' wrote"),
+    ],
+)
+def test_two_commits_that_cannot_be_compared_are_said_to_be_that(tmp_path, options, fault):
+    repository, names = make_history(tmp_path / "repository", [f"subject {place}" for place in range(4)])
+    write_results(
+        tmp_path / "results", {("x.track_it", "new"): [1.0, 2.0]}, commits=names[:2], units={"x.track_it": "%"}
+    )
+    places = {"{first}": names[0][:8], "{last}": names[1], "{}": str(tmp_path)}
+    for each, value in places.items():
+        options = [option.replace(each, value) for option in options]
+    history = ["--results", tmp_path / "results", "--repository", repository, "--output", tmp_path / "html"]
+    result = invoke(*history, *options)
+    assert result.exit_code == 1
+    assert fault in result.stderr
+    assert len([line for line in result.stderr.splitlines() if not line.endswith("...")]) == 1
+    assert not (tmp_path / "html").exists()
+
+
+def test_two_commits_are_of_a_history(trace, tmp_path):
+    result = invoke("--trace", trace, "--output", tmp_path / "html", "--base", "HEAD~1")
+    assert result.exit_code == 2
+    assert "give --results as well" in result.stderr

@@ -63,6 +63,7 @@ def make_hostile(folder: Path) -> list[Path]:
         trainings=[_training(folder / "training<script>.json")],
         searches=[_searches(folder / "search<script>.json")],
         gpus=[_gpu(folder / "gpu<script>.json")],
+        gate=_gate(folder / "gate<script>.json"),
     )
     (folder / "profile").mkdir()
     name = "<img src=x onerror=alert(1)>#?.json"
@@ -118,6 +119,13 @@ def _gpu(path: Path) -> Path:
     row = GpuRow(part=SEEN, name=SEEN, value=1, unit=SEEN, wanted=SEEN, holds=False, reason=SEEN)
     told = {"date": SEEN, "device": "cuda", "quick": True, "card": {"name": SEEN, SEEN: SEEN}, "machine": {SEEN: SEEN}}
     write_json(path, GpuResults(**told, parts=[part], rows=[row]))
+    return path
+
+
+def _gate(path: Path) -> Path:
+    row = {"benchmark": HOSTILE, "metric": HOSTILE, "verdict": "worse", "base": 1, "head": 2, "reason": HOSTILE}
+    content = {"base": HOSTILE, "machine": {"kvcache_commit": HOSTILE}, "pairs": 1, "seconds": 1, "rows": [row]}
+    path.write_text(json.dumps(content))
     return path
 
 

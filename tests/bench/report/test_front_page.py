@@ -94,22 +94,6 @@ def test_any_two_commits_and_their_numbers_are_those_of_the_file(tmp_path, histo
         assert row["verdict"] == ("worse" if head > base else "better")
 
 
-def test_times_of_two_commits_are_judged_by_the_change_points_between_them(history):
-    made, names = history
-    values = {(TIME, cell(geometry=f"g{number}")): steps(100.0, 100.0) for number in range(5)}
-    values[TIME, cell()] = steps(100.0, 200.0)
-    tallies = {
-        ends: made(values, base=names[ends[0]], head=names[ends[1]]).shown["last-commit"][1]
-        for ends in ((4, 8), (8, 4), (6, 8), (4, 11))
-    }
-    assert tallies == {
-        (4, 8): ["times", "1", "0", "5", "0"],
-        (8, 4): ["times", "0", "1", "5", "0"],
-        (6, 8): ["times", "0", "0", "6", "0"],
-        (4, 11): ["times", "1", "0", "0", "5"],  # a step at the end would not be seen yet
-    }
-
-
 def test_what_still_stands_comes_first_and_mended_ones_are_folded_away(history):
     made, names = history
     page = made(
