@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,9 +16,11 @@ from kvbench.judge.change_points import Judgement, judge_history
 from kvbench.judge.two_commits import chosen_pair
 from kvbench.report import backends, capacities, comparisons, costs, front, regressions, trace_pages
 from kvbench.report.alarm import Alarm, find_alarms
+from kvbench.report.benchmark_runs import benchmark_run_panels
 from kvbench.report.front_page import FRONT, LAST_COMMIT, FrontPage
 from kvbench.report.gpu import Gpu, read_gpu
-from kvbench.report.input_files import read_benchmarks, read_replays
+from kvbench.report.input_files import named_apart, read_all, read_benchmarks, read_replays
+from kvbench.report.machines import machine_table
 from kvbench.report.pair import read_gate
 from kvbench.report.panels import Panel, Table
 from kvbench.report.searches import Searches, read_searches
@@ -27,8 +28,7 @@ from kvbench.report.site import Group, PageLink, ReportError, Site
 from kvbench.report.text import clean, file_name
 from kvbench.report.training import Training, read_training
 from kvbench.report.training import headlines as training_headlines
-from kvbench.report.whole_searches import read_whole_searches, split_panels
-from kvbench.results.asv import load_machines
+from kvbench.report.whole_searches import WholeSearches, read_whole_searches, split_panels
 from kvbench.results.decode import LeftOut
 from kvbench.results.profile import read_profile_index
 from kvcache import __version__
@@ -49,6 +49,10 @@ _KINDS = (
     ("a GPU", "tox -e gpu on a machine that has one, then --gpu FILE"),
 )
 
+_OF_REPLAYS = [
+    "A replay asks every backend for the same recorded requests, in turns, step by step. It is open-loop: it "
+    "does not show how a search would have gone with other answers."
+]
 Progress = Callable[[str], None]
 
 
@@ -125,15 +129,6 @@ def build_report(
     return pages
 
 
-def _named_apart(paths: Sequence[Path]) -> list[tuple[Path, str]]:
-    """Each file once, and what it is called: by its name, or by its path where another has that name."""
-    once: dict[Path, Path] = {}
-    for path in paths:
-        once.setdefault(path.resolve(), path)
-    names = Counter(path.name for path in once.values())
-    return [(path, clean(path.name if names[path.name] == 1 else str(path))) for path in once.values()]
-
-
 class _Report:
     """All inputs, read, and the site that their pages are written to."""
 
@@ -144,16 +139,15 @@ class _Report:
         self.commits = read_commits(inputs.repository, inputs.since)
         self.left_out = left_out = LeftOut()
         self.history = History() if inputs.results is None else read_history(inputs.results, self.commits, left_out)
-        self.machines = {} if inputs.results is None else load_machines(inputs.results, left_out)
-        self.files = [read_replays(path, name, left_out) for path, name in _named_apart(inputs.replays)]
-        self.benchmarks = [read_benchmarks(path, name, left_out) for path, name in _named_apart(inputs.benchmarks)]
-        self.traces = [read_searches(path) for path, _ in _named_apart(inputs.traces)]
+        self.files = read_all(inputs.replays, read_replays, left_out)
+        self.benchmarks = read_all(inputs.benchmarks, read_benchmarks, left_out)
+        self.traces = [read_searches(path) for path, _ in named_apart(inputs.traces)]
         self.trainings = {
             f"{file_name('training', name)}.html": read_training(path, name)
-            for path, name in _named_apart(inputs.trainings)
+            for path, name in named_apart(inputs.trainings)
         }
-        self.searches = [read_whole_searches(path, name) for path, name in _named_apart(inputs.searches)]
-        self.gpus = {f"{file_name('gpu', name)}.html": read_gpu(path, name) for path, name in _named_apart(inputs.gpus)}
+        self.searches = [read_whole_searches(path, name) for path, name in named_apart(inputs.searches)]
+        self.gpus = {f"{file_name('gpu', name)}.html": read_gpu(path, name) for path, name in named_apart(inputs.gpus)}
         self.gate = None if inputs.gate is None else read_gate(inputs.gate, left_out)
         self.pair = chosen_pair(inputs.repository, self.history, self.commits, (inputs.base, inputs.head))
         if inputs.profile is not None and not inputs.profile.is_dir():
@@ -173,10 +167,11 @@ class _Report:
 
     def write(self) -> None:
         traces = {f"{file_name('trace', each.path.stem, beside=each.sha256)}.html": each for each in self.traces}
+        backend_groups = self._backends()
         self.site.navigation += [
             PageLink(FRONT, "Report"),
             PageLink(regressions.PAGE, "Regressions"),
-            PageLink(BACKENDS, "Backends"),
+            *([PageLink(BACKENDS, "Backends")] if backend_groups else []),
             *(PageLink(file, each.name) for file, each in traces.items()),
             *(PageLink(file, each.title) for file, each in self._whole_pages()),
         ]
@@ -185,8 +180,10 @@ class _Report:
         pages = regressions.write_pages(
             self.site, self.history, self.commits, judgement, self.inputs.histories, self.command
         )
-        self.progress("backends")
-        self._backends()
+        if backend_groups:
+            self.progress("backends")
+            lead = _OF_REPLAYS if self.replays else []
+            self.site.pages(Path(BACKENDS).stem, "Backends", backend_groups, lead)
         for file, searches in traces.items():
             self.progress(searches.name)
             self._trace(file, searches)
@@ -200,23 +197,19 @@ class _Report:
         """Files that are a page each, by its name."""
         return [*self.trainings.items(), *self.gpus.items()]
 
-    def _backends(self) -> None:
+    def _backends(self) -> list[Group]:
+        """What the page of backends has to show."""
         replays, at_a_glance = self.replays, (backends.step_panels, backends.outcome_panels, backends.work_panels)
         groups = {
             "At a glance": [panel for make in at_a_glance for panel in make(replays)],
             "Whole searches": list(split_panels(self.searches)),
-            "Hit rate against capacity": capacities.capacity_panels(self.files, self._requests()),
-            "How long calls take": backends.distribution_panels(replays),
-            "Memory": backends.memory_panels(replays),
-            "Cost against size": costs.growth_panels(self.history),
-            "Single operations": [panel for file in self.benchmarks for panel in costs.benchmark_panels(file)],
+            "Hit rate against capacity": list(capacities.capacity_panels(self.files, self._requests())),
+            "How long calls take": list(backends.distribution_panels(replays)),
+            "Memory": list(backends.memory_panels(replays)),
+            "Cost against size": costs.growth_panels(self.history, self.command),
+            "Single operations": benchmark_run_panels(self.benchmarks, self.command),
         }
-        lead = (
-            "A replay asks every backend for the same recorded requests, in turns, step by step. It is open-loop: it "
-            "does not show how a search would have gone with other answers."
-        )
-        parts = [Group(title, list(panels)) for title, panels in groups.items()]
-        self.site.pages(Path(BACKENDS).stem, "Backends", parts, [lead])
+        return [Group(title, panels) for title, panels in groups.items() if panels]
 
     def _requests(self) -> dict[tuple[str, int], Future]:
         """Requests of every replayed part of a given trace, by the trace's SHA-256 and the number of searches."""
@@ -274,14 +267,8 @@ class _Report:
         ).write(self.site, "Two commits" if self.inputs.base or self.inputs.head else LAST_COMMIT)
 
     def _front_tables(self, not_measured: Table) -> list[Panel]:
-        machines = front.machine_table(
-            self.files,
-            self.benchmarks,
-            [*self.trainings.values(), *self.searches],
-            self.machines,
-            self.history,
-            self.commits,
-        )
+        runs: list[Training | WholeSearches] = [*self.trainings.values(), *self.searches]
+        machines = machine_table(self.files, self.benchmarks, runs, self.history, self.commits)
         panels = [
             Panel("not-measured", "What was not measured, and why", not_measured, open=True),
             Panel("machines", "Machines and versions", machines, open=True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from kvbench.history.series import History
 from kvbench.measure.machine import short_commit
@@ -25,7 +25,7 @@ _AXES = {
 }
 
 
-def growth_panels(history: History) -> list[Panel]:
+def growth_panels(history: History, command: str) -> list[Panel]:
     """What a recurrent batch costs against each size, at the last commit at which asv measured that.
 
     A commit of which one point or two were measured, as a run of some benchmarks does, shows no growth.
@@ -38,7 +38,7 @@ def growth_panels(history: History) -> list[Panel]:
             for commit, values in history.at(machine, benchmark):
                 for place, by_backend in _points(values, history.cells(machine, benchmark)).items():
                     if place not in shown and any(len(each) >= _FEWEST_SIZES for each in by_backend.values()):
-                        shown[place] = _growth_panel(machine, commit, metric, place, by_backend)
+                        shown[place] = _growth_panel((machine, commit, command), metric, place, by_backend)
             panels += shown.values()
     order = list(_AXES)
     return sorted(panels, key=lambda panel: order.index(panel.name.split("-")[1]))
@@ -59,8 +59,10 @@ def _points(
 
 
 def _growth_panel(
-    machine: str, commit: str, metric: str, place: tuple[str, str], by_backend: dict[str, dict[int, float]]
+    source: tuple[str, str, str], metric: str, place: tuple[str, str], by_backend: dict[str, dict[int, float]]
 ) -> Panel:
+    """``source``: the machine, its commit, and the command that draws it."""
+    machine, commit, command = source
     unit, (axis, device) = _METRICS[metric], place
     counted = unit or words(metric)
 
@@ -80,18 +82,22 @@ def _growth_panel(
         f"{words(metric).capitalize()} against {_AXES[axis].partition(',')[0]}",
         Table((_AXES[axis], *(f"{backend}, {counted}" for backend in by_backend)), rows),
         f"A recurrent batch (lookup, assemble, store) without the model, {device} of {machine}, commit {commit[:8]}.",
-        f"tox -e asv -- {commit[:8]}^!",
+        command,
         Plot(_AXES[axis], label, lines, log_x=True, log_y=above_zero),
     )
 
 
-def benchmark_panels(file: BenchmarkFile) -> list[Panel]:
-    """The spread of each timed benchmark of pytest-benchmark, slowest first: a panel for each operation."""
+def benchmark_panels(file: BenchmarkFile, command: str, drawn: Container[str] = ()) -> list[Panel]:
+    """The spread of each timed benchmark of pytest-benchmark, slowest first: a panel for each operation.
+
+    ``drawn`` are those that are drawn elsewhere; ``command`` made the panels.
+    """
     groups: dict[str, list[tuple[str, Benchmark]]] = {}
-    for each in sorted(file.benchmarks, key=lambda each: -each.microseconds["median"]):
+    own = [each for each in file.benchmarks if each.identity not in drawn]
+    for each in sorted(own, key=lambda each: -each.microseconds["median"]):
         operation, label = _operation(each.name)
         groups.setdefault(operation, []).append((label, each))
-    return [_benchmark_panel(file, operation, groups[operation]) for operation in sorted(groups)]
+    return [_benchmark_panel(file, operation, groups[operation], command) for operation in sorted(groups)]
 
 
 def _operation(name: str) -> tuple[str, str]:
@@ -101,7 +107,9 @@ def _operation(name: str) -> tuple[str, str]:
     return (operation, of) if opened and of and not head else ("", name.removeprefix("test_"))
 
 
-def _benchmark_panel(file: BenchmarkFile, operation: str, found: Sequence[tuple[str, Benchmark]]) -> Panel:
+def _benchmark_panel(
+    file: BenchmarkFile, operation: str, found: Sequence[tuple[str, Benchmark]], command: str
+) -> Panel:
     labels = [label for label, _ in found]
     spreads = [list(each.microseconds.values()) for _, each in found]
     rows: list[list[Cell]] = [
@@ -113,6 +121,6 @@ def _benchmark_panel(file: BenchmarkFile, operation: str, found: Sequence[tuple[
         Table(("benchmark", *(f"{name}, us" for name in STATISTICS), "rounds"), rows),
         f"{file.content.datetime}, {file.machine}, commit {short_commit(file.commit) or 'unknown'}. From the fastest "
         "round to the slowest, quartiles thick, the median marked.",
-        "pytest benchmarks/gates --benchmark-json",
+        command,
         Plot("us", categories=labels, spreads=spreads, log_x=all(lowest > 0 for lowest, *_ in spreads)),
     )

@@ -1,10 +1,10 @@
-"""Tables of the front page: what was not measured and why, and on what all of it ran."""
+"""Tables of the front page: what was not measured and why, and profiles."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,23 +14,17 @@ from kvbench.history.commits import Commits
 from kvbench.history.series import History
 from kvbench.measure.machine import short_commit
 from kvbench.report.comparisons import Comparison
-from kvbench.report.input_files import BenchmarkFile, ReplayFile
+from kvbench.report.input_files import ReplayFile
 from kvbench.report.panels import Cell, Link, Table
 from kvbench.report.text import clean, words
-from kvbench.report.training import Training
-from kvbench.report.whole_searches import WholeSearches
 from kvbench.results.decode import LeftOut
 from kvbench.results.profile import ProfileIndex
-from kvbench.results.pytest_benchmark import MADE_BY
-from kvbench.results.replay import COMMIT
 from kvcache import GEOMETRIES
 
-__all__ = ["machine_table", "not_measured_table", "profile_table", "unmeasured_commits", "with_age"]
+__all__ = ["not_measured_table", "profile_table", "unmeasured_commits", "with_age"]
 
 DEVICES = ("cpu", "cuda")
-_SUITE_SKIPS = (
-    "asv keeps no reason; the suite skips a device that is not there, a backend that the commit lacks, a pool too large"
-)
+_NOT_SAID = "asv keeps no reason"
 
 
 def unmeasured_commits(commits: Commits, history: History) -> list[list[Cell]]:
@@ -86,7 +80,7 @@ def not_measured_table(
             rows.append([f"new against legacy, {what}, {device}", reasons.get(device, unknown), "replays, asv"])
     for (machine, device), number in sorted(skipped.items()):
         on = f" with device={device}" if device else ""
-        rows.append([f"{number:,} values{on} on {machine}", reasons.get(device, _SUITE_SKIPS), "asv"])
+        rows.append([f"{number:,} values{on} on {machine}", reasons.get(device, _NOT_SAID), "asv"])
     for series in history.series:
         known = np.flatnonzero(series.failed | ~np.isnan(series.values))
         if len(known) and series.failed[known[-1]]:
@@ -96,40 +90,6 @@ def not_measured_table(
         rows.append(["asv's history", "no value of the benchmarks that its benchmarks.json describes", "asv"])
     rows += [[what, f"not given: {remedy}", "the command"] for what, remedy in absent]
     return Table(("what", "why", "according to"), rows)
-
-
-def machine_table(
-    files: Iterable[ReplayFile],
-    benchmarks: Iterable[BenchmarkFile],
-    runs: Iterable[Training | WholeSearches],
-    machines: Mapping[str, Mapping[str, str]],
-    history: History,
-    commits: Commits,
-) -> Table:
-    """Machines, and versions of what ran on them, and of which commit; ``machines`` are asv's."""
-    rows: list[list[Cell]] = []
-    for file in files:
-        for device, machine in file.content.machines.items():
-            described = f"{_described(machine)}; {_described(file.content.settings)}"
-            commit = with_age(str(machine.get(COMMIT) or ""), commits)
-            rows.append([file.name, device, commit, described, file.content.created, file.command])
-    for benchmark in benchmarks:
-        commit = with_age(benchmark.commit, commits)
-        rows.append([benchmark.name, "cpu", commit, benchmark.machine, benchmark.content.datetime, MADE_BY])
-    for run in runs:
-        machine = run.content.machine
-        commit = with_age(str(machine.get(COMMIT) or ""), commits)
-        packages = f"; {_described(run.content.packages)}" if isinstance(run, Training) else ""
-        rows.append([run.name, "cpu", commit, f"{_described(machine)}{packages}", "", run.command])
-    for name, versions in machines.items():
-        last = next(reversed(history.commits.get(clean(name), ())), "")
-        commit = f"up to {with_age(last, commits)}" if last else ""
-        rows.append([f"asv, {clean(name)}", "", commit, clean(_described(versions)), "", "tox -e asv"])
-    return Table(("source", "device", "commit", "machine and versions", "when", "command"), rows)
-
-
-def _described(values: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None and name != COMMIT)
 
 
 def profile_table(folder: Path, index: ProfileIndex, output: Path) -> Table:

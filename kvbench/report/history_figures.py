@@ -29,8 +29,13 @@ def history_name(series: Series) -> str:
     return file_name("history", series.machine, series.benchmark, series.sizes)
 
 
-def history_panels(history: History, points: Sequence[ChangePoint], commits: Commits, most: int) -> list[Panel]:
-    """Histories as panels, at most so many, those with the worst change points first; of one commit there is none."""
+def history_panels(
+    history: History, points: Sequence[ChangePoint], commits: Commits, most: int, command: str = ""
+) -> list[Panel]:
+    """Histories as panels, at most so many, those with the worst change points first; of one commit there is none.
+
+    ``command`` made them: asv's files do not say how their values were measured.
+    """
     groups: dict[str, list[Series]] = {}
     for series in history.series:
         if np.count_nonzero(~np.isnan(series.values)) >= FEWEST_POINTS:
@@ -39,10 +44,12 @@ def history_panels(history: History, points: Sequence[ChangePoint], commits: Com
     for point in points:  # the worst first, and so are the groups
         by_group.setdefault(history_name(point.series), []).append(point)
     order = list(dict.fromkeys([*by_group, *groups]))
-    return [_panel(name, groups[name], by_group.get(name, []), history, commits) for name in order[:most]]
+    return [_panel(name, groups[name], by_group.get(name, []), history, commits, command) for name in order[:most]]
 
 
-def _panel(name: str, group: list[Series], points: list[ChangePoint], history: History, commits: Commits) -> Panel:
+def _panel(
+    name: str, group: list[Series], points: list[ChangePoint], history: History, commits: Commits, command: str
+) -> Panel:
     first = group[0]
     columns = {place: each.values for place, each in enumerate(group)}
     values = pd.DataFrame(columns, index=history.commits[first.machine]).dropna(how="all")
@@ -69,7 +76,7 @@ def _panel(name: str, group: list[Series], points: list[ChangePoint], history: H
         ", ".join(part for part in (first.metric, first.sizes) if part),
         Table(headings, latest),
         f"{first.benchmark} on {first.machine}; {kind}; {better}.{more}{border_sentence(borders, values.index)}",
-        _command(values.index, commits),
+        command,
         _plot(
             values[drawn].set_axis([_label(group[place]) for place in drawn], axis=1),
             first.unit,
@@ -112,12 +119,6 @@ def _ticks(names: Sequence[str]) -> list[tuple[float, str]]:
     return [(place, names[place][:8]) for place in range(0, len(names), every)]
 
 
-def _command(names: Sequence[str], commits: Commits) -> str:
-    """What measures all of these commits; a repository's first has no parent to begin behind."""
-    first, last = names[0], names[-1]
-    return f"tox -e asv -- {last[:8]}" if commits.places.get(first) == 0 else f"tox -e asv -- {first[:8]}^..{last[:8]}"
-
-
 def _label(series: Series) -> str:
     return series.param("backend") or series.params or series.metric
 
@@ -127,7 +128,7 @@ def _subject(commit: str, commits: Commits) -> str:
     return known.subject if known else ""
 
 
-def pace_panel(machine: str, commits: Sequence[str], pace: np.ndarray) -> Panel:
+def pace_panel(machine: str, commits: Sequence[str], pace: np.ndarray, command: str) -> Panel:
     """How fast a machine was while it measured."""
     rows = [(name[:8], float(value)) for name, value in zip(commits, pace, strict=True)]
 
@@ -141,6 +142,6 @@ def pace_panel(machine: str, commits: Sequence[str], pace: np.ndarray) -> Panel:
         Table(("commit", "pace"), rows),
         "How long legacy took at each commit, over its usual time: the median of all its times. Its code is left "
         "alone, so a busy machine shows here. Times are divided by this pace before they are judged.",
-        "tox -e asv",
+        command,
         Plot("commit, oldest first", "times its usual time", [line], x_ticks=_ticks(commits)),
     )

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from kvbench.report.text import clean, file_name
 from kvbench.results import pytest_benchmark, replay
-from kvbench.results.decode import LeftOut, read_rows
+from kvbench.results.decode import LeftOut, ResultsError, read_rows
 from kvbench.results.pytest_benchmark import Benchmark, PytestBenchmarks
 from kvbench.results.replay import COMMIT, DEFAULT_CAPACITIES, BackendResult, ReplayResult, ReplayResults, Timeline
 
-__all__ = ["BenchmarkFile", "Replay", "ReplayFile", "read_benchmarks", "read_replays"]
+__all__ = ["BenchmarkFile", "Replay", "ReplayFile", "named_apart", "read_all", "read_benchmarks", "read_replays"]
+
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -105,8 +110,13 @@ class BenchmarkFile:
         return f"{commit.id}-dirty" if commit.id and commit.dirty else commit.id or ""
 
     @property
-    def machine(self) -> str:
+    def settings(self) -> dict[str, str]:
         """What it was measured on."""
+        return self.content.machine_info.settings
+
+    @property
+    def machine(self) -> str:
+        """The most of it, in words."""
         machine = self.content.machine_info
         python = f"Python {machine.python_version}" if machine.python_version else None
         return ", ".join(part for part in (machine.cpu.brand_raw, python) if part)
@@ -127,3 +137,28 @@ def read_benchmarks(path: Path, name: str = "", left_out: LeftOut | None = None)
     left_out = LeftOut() if left_out is None else left_out
     content = read_rows(path, PytestBenchmarks, pytest_benchmark.MADE_BY, "benchmarks", Benchmark, left_out)
     return BenchmarkFile(path, content, name or clean(path.name))
+
+
+def named_apart(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Each file once, and what it is called: by its name, or by its path where another has that name."""
+    once: dict[Path, Path] = {}
+    for path in paths:
+        once.setdefault(path.resolve(), path)
+    names = Counter(path.name for path in once.values())
+    return [(path, clean(path.name if names[path.name] == 1 else str(path))) for path in once.values()]
+
+
+def read_all(paths: Sequence[Path], read: Callable[[Path, str, LeftOut], Read], left_out: LeftOut) -> list[Read]:
+    """Files of one kind; one that cannot be read is left out. Raises its ResultsError where none can."""
+    found: list[Read] = []
+    faults: list[tuple[Path, ResultsError]] = []
+    for path, name in named_apart(paths):
+        try:
+            found.append(read(path, name, left_out))
+        except ResultsError as error:
+            faults.append((path, error))
+    if faults and not found:
+        raise faults[0][1]
+    for path, fault in faults:
+        left_out.add(path, fault.fault)
+    return found

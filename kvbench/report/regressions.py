@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kvbench.history.commits import Commits
-from kvbench.history.series import History
+from kvbench.history.series import History, Series
 from kvbench.judge.change_points import ChangePoint, Judgement
 from kvbench.judge.changes import FEWEST_VALUES, FIRST_LEVEL, LEVEL
 from kvbench.judge.lost import Lost
@@ -47,7 +47,7 @@ def write_pages(
 ) -> dict[str, str]:
     """Write the page and those of its histories; the address of each history by ``history_name``."""
     points = judgement.change_points
-    panels = history_panels(history, points, commits, most_histories)
+    panels = history_panels(history, points, commits, most_histories, command)
     back = PageLink(PAGE, "Change points")
     where = site.pages("histories", "Histories", [Group("", panels)], before=[back]) if panels else {}
     files = list(dict.fromkeys(address.partition("#")[0] for address in where.values()))
@@ -72,8 +72,8 @@ def write_pages(
         groups.append(Group("Benchmarks without values", [_lost_panel(judgement.lost, command)]))
     if judgement.smallest:
         groups.append(Group("What could have been found", [_smallest_panel(judgement, command)]))
-    paces = [pace_panel(machine, history.commits[machine], pace) for machine, pace in judgement.pace.items()]
-    groups.append(Group("Machines", paces))
+    paces = [pace_panel(machine, history.commits[machine], pace, command) for machine, pace in judgement.pace.items()]
+    groups += [Group("Machines", paces)] if paces else []
     summary = (
         f"{len(by_verdict[Verdict.WORSE])} change points for the worse, {len(by_verdict[Verdict.BETTER])} for the "
         f"better in {len(history.series):,} series. {len(panels)} histories are drawn, those with change points "
@@ -84,25 +84,39 @@ def write_pages(
 
 
 def _method(history: History, judgement: Judgement) -> list[str]:
-    """Sentences: how change points are found."""
-    found = [
-        "Deterministic metrics are compared exactly: every change is a change point.",
-        "A time is judged over legacy's of the same cell. How far that scatters is estimated for each family.",
-        "Where legacy was not measured, a time is divided by the machine's pace.",
-        f"It must differ by {SMALLEST_EFFECT:.0%} or more. The test covers all series together: it is set for at most "
-        f"{LEVEL:.0%} false ones of all change points, and for none in a history without one (at {FIRST_LEVEL:.1%}). "
-        "docs/statistics.md says how many there were in synthetic histories.",
+    """Sentences: how change points are found, of what there is in this history."""
+    times = [each for each in history.series if not each.is_exact]
+    found = []
+    if len(times) < len(history.series):
+        found.append("Deterministic metrics are compared exactly: every change is a change point.")
+    if times:
+        found += _method_of_times(times, judgement)
+    if any(each.borders() for each in history.environments.values()):
+        found.append("Values are compared within one environment. A step between two is no commit's.")
+    return found
+
+
+def _method_of_times(times: Sequence[Series], judgement: Judgement) -> list[str]:
+    found = []
+    if judgement.pace:
+        found += [
+            "A time is judged over legacy's of the same cell. How far that scatters is estimated for each family.",
+            "Where legacy was not measured, a time is divided by the machine's pace.",
+        ]
+    found += [
+        f"A measured value must differ by {SMALLEST_EFFECT:.0%} or more. The test covers all series together: it is "
+        f"set for at most {LEVEL:.0%} false ones of all change points, and for none in a history without one (at "
+        f"{FIRST_LEVEL:.1%}).",
         f"A change point needs {FEWEST_VALUES} measured commits on either side: what came with the last "
         f"{FEWEST_VALUES - 1} is not decided yet.",
     ]
-    times = [each for each in history.series if not each.is_exact]
     short = sum(np.count_nonzero(judgement.judged(each)) < 2 * FEWEST_VALUES for each in times)
     if short:
         found.append(f"{short:,} of the {len(times):,} measured series are too short for one.")
     alone = sum(np.count_nonzero(np.isnan(pace)) for pace in judgement.pace.values())
     if alone:
         found.append(f"{alone} commits were measured without legacy: times are not judged there.")
-    return [*found, "A slow drift shows as change points, too.", "Lower is better in all that the suite measures."]
+    return [*found, "A slow drift shows as change points, too."]
 
 
 def _lost_panel(lost: Sequence[Lost], command: str) -> Panel:

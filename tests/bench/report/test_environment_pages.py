@@ -65,3 +65,18 @@ def test_a_gap_in_each_line(made):
 
 def test_nobody_is_alarmed(made):
     assert made[1] == []
+
+
+def test_the_table_of_machines_has_a_row_for_each_environment_and_claims_no_command(made):
+    found = [(row["commit"], row["machine and versions"], row["command"]) for row in rows(made[0], "machines")]
+    assert found == [
+        ("from 00000000 up to 00000000", "python 3.11, cpu some CPU", ""),
+        ("from 00000000 up to 00000000", "python 3.12, cpu some CPU", ""),
+    ]
+
+
+def test_nothing_is_said_of_a_suite_that_the_files_do_not_say(made):
+    pages = "".join(page.read_text() for page in made[0].glob("*.html"))
+    for said in ("tox -e asv", "that the suite measures", "over legacy", "the machine's pace"):
+        assert said not in pages
+    assert "Machines</h2>" not in (made[0] / "regressions.html").read_text()
