@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,14 +14,16 @@ from rich.text import Text
 
 from kvbench.text import clean, clean_lines
 
-__all__ = ["STDERR", "STDOUT", "cells_of", "make_table", "plain", "progress_bar", "say", "show"]
+__all__ = ["STDERR", "STDOUT", "cells_of", "make_table", "plain", "progress_bar", "say", "show", "show_lines"]
 
 WIDTH_OF_FILES = 120
 _UNKNOWN = "-"
 
-# A table that goes to a file or a pipe is as wide as it needs; one on a terminal is as wide as that.
-_WIDTH = None if Console().is_terminal else WIDTH_OF_FILES
-_PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+# What goes to a file or a pipe is as wide as COLUMNS says, and on a terminal as that.
+_WIDTH = None if Console().is_terminal or "COLUMNS" in os.environ else WIDTH_OF_FILES
+# With NO_COLOR there is no style at all, bold included.
+_COLORS = None if os.environ.get("NO_COLOR") else "auto"
+_PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "color_system": _COLORS}
 STDOUT = Console(width=_WIDTH, soft_wrap=True, **_PLAIN)
 STDERR = Console(stderr=True, **_PLAIN)
 
@@ -43,6 +46,12 @@ def say(text: str) -> None:
 def show(*parts: RenderableType) -> None:
     """Print results on standard output, texts in their lines."""
     STDOUT.print(*(_lines(part) if isinstance(part, str) else part for part in parts))
+
+
+def show_lines(lines: Iterable[tuple[str, bool]]) -> None:
+    """Print lines as they are, headings in bold."""
+    texts = (Text(clean(line).rstrip(), style="bold" if is_heading else "") for line, is_heading in lines)
+    STDOUT.print(Text("\n").join(texts), soft_wrap=True)
 
 
 class _PlainTable(Table):

@@ -26,7 +26,7 @@ COMMANDS = {
     "record": "Record a search as a trace.",
     "replay": "Replay TRACES against several caches, and show what each costs and returns.",
     "report": "Make HTML pages of measurements; they need no network and no server.",
-    "results": "Show asv's results in FOLDER as a table: a row each benchmark, a column each commit.",
+    "results": "Show asv's results in FOLDER as a table: a row each series, a column each commit.",
     "search": "Run whole searches on each cache in turns, and compare what they find and take.",
     "train": "Train UniZero with LightZero on each cache from one seed, and compare every number.",
     "trace": "Show, check, recover and make traces.",
@@ -45,8 +45,9 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(f"kvbench.cli.{cmd_name}"), cmd_name)
-        return command
+        from kvbench.cli.options import finished
+
+        return finished(getattr(importlib.import_module(f"kvbench.cli.{cmd_name}"), cmd_name))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -1,4 +1,8 @@
-"""Options of several commands: each defined once, with its default. ``main`` shows defaults in every help."""
+"""Every option of every command: ``option`` makes one of those below, or one that a command has for itself.
+
+What several commands have is defined once, with its default. A definition is made when a command wants it: what needs
+``kvcache`` imports torch.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 
-from kvbench.cli.caches import DTYPES, parse_capacity
 from kvbench.files import check_writable
-from kvbench.record.lightzero_config import ENVIRONMENTS, parse_settings
-from kvcache import BACKENDS, GEOMETRIES, POSITIONS, EvictionStrategy
-from kvcache.world_model import LARGEST_SEED
 
 __all__ = [
-    "COUNT", "FILE", "LIGHTZERO_SEED", "STEPS", "STEPS_OR_NONE", "FiniteRange", "lightzero_options", "model_options",
-    "option",
+    "COUNT", "FILE", "FOLDER", "LIGHTZERO_SEED", "STEPS", "STEPS_OR_NONE", "FiniteRange", "finished",
+    "lightzero_options", "model_options", "option",
 ]  # fmt: skip
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
 
 Command = Callable[..., Any]
 
@@ -71,54 +71,143 @@ class FiniteRange(click.FloatRange):
 COUNT, STEPS, STEPS_OR_NONE = click.IntRange(1, _MOST), click.IntRange(1, _LONGEST), click.IntRange(0, _LONGEST)
 LIGHTZERO_SEED = click.IntRange(min=0, max=2**32 - 1)  # NumPy's and Python's generators take no larger one
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "--backend": {"type": click.Choice(list(BACKENDS)), "multiple": True, "default": ("legacy", "new")},
-    "--capacity": {"type": parse_capacity, "metavar": "SLOTS", "default": "default"},
+    "--budget": {
+        "type": FiniteRange(min=0),
+        "default": 900,
+        "metavar": "SECONDS",
+        "help": "Measure this long, at most.",
+    },
+    "--counted-searches": {
+        "type": STEPS,
+        "show_default": "all",
+        "help": "Count operations and memory in the first N searches.",
+    },
     "--device": {"type": click.Choice(["cpu", "cuda"]), "default": "cpu", "help": "Run on this device."},
-    "--dtype": {"type": click.Choice(list(DTYPES)), "default": "float32", "help": "Store contexts in this type."},
-    "--env-num": {"type": COUNT, "help": "Search in this many environments; by default the geometry's."},
-    "--eviction": {
-        "type": click.Choice([each.value for each in EvictionStrategy]),
-        "default": "fifo",
-        "help": "Evict by this strategy; legacy always writes in a circle.",
-    },
-    "--geometry": {
-        "type": click.Choice(list(GEOMETRIES)),
-        "required": True,
-        "help": "Take the shapes of the model and its caches from this geometry.",
-    },
+    "--env-num": {"type": COUNT, "show_default": "the geometry's", "help": "Search in this many environments."},
     "--json": {"type": FILE, "callback": _writable, "help": "Write all numbers to this file."},
-    "--leaves": {
-        "type": COUNT,
-        "default": 1,
-        "help": "Infer this many leaves of each environment in one forward pass: faster, and another search.",
-    },
+    "--keyword": {"help": "Measure only these benchmarks, as pytest's -k has it: 'store and pong'."},
+    "--leaves": {"type": COUNT, "default": 1, "help": "Infer N leaves of each environment in one forward pass."},
+    "--pass-env": {"multiple": True, "metavar": "NAME", "help": "Hand this environment variable on; several times."},
     "--picture": {
         "type": FILE,
         "callback": _drawable,
         "help": "Draw time, memory and lookup outcomes into this file: .png, .svg or .pdf.",
     },
-    "--positions": {"type": click.Choice(POSITIONS), "help": "Use these positions instead of the geometry's own."},
     "--searches": {"type": STEPS, "default": 20, "help": "Run this many searches."},
-    "--seed": {
-        "type": click.IntRange(min=0, max=LARGEST_SEED),
+    "--simulations": {"type": COUNT, "show_default": "the geometry's", "help": "Run this many simulations a search."},
+    "--threads": {"type": click.IntRange(1, 1024), "default": 1, "help": "Let torch use this many threads."},
+}
+# What needs kvcache, which imports torch.
+_OF_CACHES: dict[str, Callable[[], dict[str, Any]]] = {
+    "--backend": lambda: {
+        "type": click.Choice(list(_kvcache().BACKENDS)),
+        "multiple": True,
+        "default": ("legacy", "new"),
+        "metavar": "CACHE",
+    },
+    "--capacity": lambda: {"type": _caches().parse_capacity, "metavar": "SLOTS", "default": "default"},
+    "--dtype": lambda: {
+        "type": click.Choice(list(_caches().DTYPES)),
+        "default": "float32",
+        "metavar": "TYPE",
+        "help": "Store contexts in this type.",
+    },
+    "--eviction": lambda: {
+        "type": click.Choice([each.value for each in _kvcache().EvictionStrategy]),
+        "default": "fifo",
+        "help": "Evict by this strategy; legacy always writes in a circle.",
+    },
+    "--geometry": lambda: {
+        "type": click.Choice(list(_kvcache().GEOMETRIES)),
+        "required": True,
+        "metavar": "GEOMETRY",
+        "help": "Take the shapes of the model and its caches from it.",
+    },
+    "--positions": lambda: {
+        "type": click.Choice(_kvcache().POSITIONS),
+        "show_default": "the geometry's",
+        "help": "Use these positions.",
+    },
+    "--seed": lambda: {
+        "type": click.IntRange(min=0, max=_largest_seed()),
         "default": 0,
         "help": "Seed the weights, the play and the noise.",
     },
-    "--simulations": {"type": COUNT, "help": "Run this many simulations a search; by default the geometry's."},
-    "--threads": {"type": click.IntRange(1, 1024), "default": 1, "help": "Let torch use this many threads."},
 }
 
 
+def _kvcache() -> Any:
+    import kvcache
+
+    return kvcache
+
+
+def _caches() -> Any:
+    from kvbench.cli import caches
+
+    return caches
+
+
+def _largest_seed() -> int:
+    from kvcache.world_model import LARGEST_SEED
+
+    return LARGEST_SEED
+
+
+class _Option(click.Option):
+    """An option whose help is one line: its default stands there once, and no range, which an error names."""
+
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        extra = super().get_help_extra(ctx)
+        extra.pop("range", None)
+        return extra
+
+
 def option(name: str, *names: str, **changes: Any) -> Callable[[Command], Command]:
-    """One of the options above; ``names`` and ``changes`` are what a command has different, as in ``click.option``."""
-    settings = _OPTIONS[name] | changes
+    """One of the options above, or a command's own; ``names`` and ``changes`` are what it has different, as in
+    ``click.option``.
+    """
+    settings = _OPTIONS.get(name, {}) | (_OF_CACHES[name]() if name in _OF_CACHES else {}) | changes
     if settings.get("multiple"):
-        settings["callback"] = _distinct
-    return click.option(name, *names, **settings)
+        settings.setdefault("callback", _distinct)
+    if isinstance(settings.get("type"), click.IntRange | click.FloatRange):
+        settings.setdefault("metavar", "N")
+    return click.option(name, *names, **{"cls": _Option} | settings)
+
+
+def _silence(context: click.Context, parameter: click.Parameter, is_quiet: bool) -> None:
+    from kvbench.cli.console import STDERR
+
+    STDERR.quiet = is_quiet
+
+
+_QUIET = click.Option(
+    ["--quiet", "-q"],
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_silence,
+    help="Print results and errors only: no progress and no remarks.",
+)
+
+
+def finished(command: click.Command) -> click.Command:
+    """A command, or all of a group, with what every command has: --quiet, and at its end the names to choose from."""
+    for each in command.commands.values() if isinstance(command, click.Group) else [command]:
+        if _QUIET not in each.params:
+            each.params.append(_QUIET)
+            named = {
+                param.metavar: param.type.choices
+                for param in each.params
+                if isinstance(param.type, click.Choice) and param.metavar
+            }
+            each.epilog = "\n\n".join(f"{name}: {', '.join(choices)}." for name, choices in named.items()) or None
+    return command
 
 
 def lightzero_options(command: Command) -> Command:
     """Add the options of a UniZero configuration: a command gets ``config`` and ``settings`` (see ``load_config``)."""
+    from kvbench.record.lightzero_config import ENVIRONMENTS, parse_settings
 
     @functools.wraps(command)
     def with_config(environment: str | None, config_file: Path | None, settings: Sequence[str], **others: Any) -> None:
@@ -128,22 +217,16 @@ def lightzero_options(command: Command) -> Command:
         command(config=str(given[0]), settings=parse_settings(settings), **others)
 
     whole: Command = with_config
+    changed = "Change this value of main_config; several times."
     for add in (
-        click.option(
-            "--set",
-            "settings",
-            multiple=True,
-            metavar="PATH=VALUE",
-            help="Change a value of main_config, as in policy.num_simulations=10; give it several times.",
-        ),
-        click.option(
-            "--config", "config_file", type=FILE, help="Take this UniZero configuration, as LightZero's are written."
-        ),
-        click.option(
+        option("--set", "settings", multiple=True, callback=None, metavar="PATH=VALUE", help=changed),
+        option("--config", "config_file", type=FILE, help="Take this UniZero configuration, as LightZero writes them."),
+        option(
             "--env",
             "environment",
             type=click.Choice(sorted(ENVIRONMENTS)),
-            help="Take LightZero's own configuration for this environment.",
+            metavar="ENVIRONMENT",
+            help="Take LightZero's own configuration for it.",
         ),
     ):
         whole = add(whole)
@@ -152,6 +235,7 @@ def lightzero_options(command: Command) -> Command:
 
 def model_options(command: Command) -> Command:
     """Add the options of a world model: a command gets them as ``shape`` (a Geometry) and ``seed``."""
+    import torch
 
     @functools.wraps(command)
     def with_shape(
@@ -160,7 +244,7 @@ def model_options(command: Command) -> Command:
         torch.set_num_threads(threads)
         given = {"positions": positions, "env_num": env_num, "num_simulations": simulations}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        command(shape=replace(GEOMETRIES[geometry], **changes), **others)
+        command(shape=replace(_kvcache().GEOMETRIES[geometry], **changes), **others)
 
     whole: Command = with_shape
     for name in ("--threads", "--seed", "--env-num", "--simulations", "--positions", "--geometry"):

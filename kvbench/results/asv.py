@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import warnings
@@ -179,9 +180,8 @@ def _rows(
             left_out.add(file.path, f"{name!r} has other values than parameters")
             continue
         values = [None] * number if cells.result is None else cells.result
-        for place, value in zip(itertools.product(*cells.params), values, strict=True):
-            cell = tuple(zip(benchmark.param_names, map(_bare, place), strict=True))
-            params = ", ".join(map("=".join, cell))
+        places = _places(tuple(benchmark.param_names), tuple(map(tuple, cells.params)))
+        for (params, cell), value in zip(places, values, strict=True):
             key = file.line, file.content.commit_hash, name, params
             fault = "there twice" if key in seen else _fault(value)
             if fault:
@@ -190,6 +190,13 @@ def _rows(
             seen.add(key)
             state = "failed" if value is None else "skipped" if math.isnan(value) else "ok"
             yield (*of_file, name, params, value, benchmark.unit, state, cell)
+
+
+@functools.lru_cache(maxsize=256)  # commits and metrics share most of them
+def _places(names: tuple[str, ...], params: tuple[tuple[str, ...], ...]) -> list[tuple[str, tuple[Any, ...]]]:
+    """Each set of parameters, as a text and as pairs."""
+    cells = [tuple(zip(names, map(_bare, place), strict=True)) for place in itertools.product(*params)]
+    return [(", ".join(map("=".join, cell)), cell) for cell in cells]
 
 
 def _fault(value: Any) -> str:

@@ -92,7 +92,7 @@ def test_the_table_and_the_csv_show_the_same_values(tmp_path):
     assert shown.exit_code == 0
     assert "aaaaaaaa" in shown.stdout
     assert [each for each in shown.stdout.split() if each in ("30", "36", "4", "failed")] == ["30", "36"]
-    assert "2 values were skipped" in shown.stderr
+    assert "2 values skipped: the files do not say why" in shown.stderr
     written = CliRunner().invoke(main, ["results", folder, "--csv", str(tmp_path / "out.csv")])
     assert written.exit_code == 0
     assert len(pd.read_csv(tmp_path / "out.csv")) == 8
