@@ -19,17 +19,23 @@
 # answer the same requests once more: *legacy*, the cache of LightZero, and *new*.
 
 # %%
+# %matplotlib inline
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
 from kvbench.measure.machine import Machine
 from kvbench.record.world_model import record_model
 from kvbench.replay.passes import Replay
-from kvbench.replay.summary import ratio, summarise
+from kvbench.replay.summary import describe_trace, result_of
+from kvbench.report.answers import answers
+from kvbench.report.pictures import draw_places, draw_tree, picture
+from kvbench.report.searches import read_searches
+from kvbench.results.replay import Capacity
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.steps import read_steps
 from kvcache import GEOMETRIES, CacheConfig
@@ -62,6 +68,14 @@ first = events[(events["search"] == 1) & (events["simulation"] == 0) & (events["
 first[["kind", "scope", "env", "key", "parent", "node", "size", "tokens", "depth"]]
 
 # %% [markdown]
+# The tree of one search. Each node is a latent state; a simulation adds one. To extend a node, the model asks the cache
+# for the context of its parent.
+
+# %%
+figure, axes = plt.subplots(figsize=(8, 3))
+draw_tree(axes, read_searches(path).tree())
+
+# %% [markdown]
 # ## Replay
 #
 # Every cache gets the same requests. One pass checks each token that it returns and counts what it asks of torch;
@@ -72,6 +86,11 @@ first[["kind", "scope", "env", "key", "parent", "node", "size", "tokens", "depth
 steps = list(read_steps(reader.events()))
 replay = Replay(steps, CacheConfig(geometry, recur_pool_size=40), ["legacy", "new"])
 reports = replay.run(repetitions=2)
+result = result_of(reports, describe_trace(reader, steps), "cpu", Capacity("recur=40", recur=40))
+picture([result], {"cpu": str(Machine.describe())})
+
+# %%
+print(*answers(result), sep="\n")
 
 # %% [markdown]
 # ## Read
@@ -80,22 +99,28 @@ reports = replay.run(repetitions=2)
 # the right key with another history than the search meant. Only a *hit* is a hit.
 
 # %%
-summaries = {name: summarise(report) for name, report in reports.items()}
-outcomes = pd.DataFrame({name: summary["outcomes"]["total"] for name, summary in summaries.items()})
+outcomes = pd.DataFrame({each.name: each.outcomes.total for each in result.backends})
 outcomes.loc[["hit_rate", "stale_hit_rate", "context_mismatch_rate", "miss_rate"]].mul(100).round(2)
+
+# %% [markdown]
+# Where legacy's lookups go wrong, by steps below the root. A small pool loses what was stored long ago.
+
+# %%
+figure, axes = plt.subplots(figsize=(7, 3))
+draw_places(axes, result.first.timeline, "depth")
 
 # %% [markdown]
 # **Work**: what one recurrent step (one simulation of all environments) asks of torch. These are exact: they are
 # the same on any machine.
 
 # %%
-pd.DataFrame({name: summary["counts_per_recurrent_step_median"] for name, summary in summaries.items()}).astype(int)
+pd.DataFrame({each.name: each.counts_per_step for each in result.backends}).astype(int)
 
 # %% [markdown]
 # **Memory**, in bytes: what pools and batches hold on to.
 
 # %%
-pd.DataFrame({name: summary["bytes_reserved"] for name, summary in summaries.items()})
+pd.DataFrame({each.name: each.bytes_reserved for each in result.backends})
 
 # %% [markdown]
 # **Time.** The ratio comes from pairs of steps timed one after the other, with its quartiles; microseconds of a
@@ -103,13 +128,14 @@ pd.DataFrame({name: summary["bytes_reserved"] for name, summary in summaries.ite
 # this pool of 40 slots each miss of *new* costs a call of the model, which a replay does not have.
 
 # %%
-latency = pd.DataFrame({name: pd.DataFrame(summary["latency_us"]).loc["p50"] for name, summary in summaries.items()})
-paired = ratio(reports["legacy"], reports["new"])
-print(f"legacy / new: {paired['median']:.2f} (quartiles {paired['p25']:.2f} to {paired['p75']:.2f})")
-latency.round(1)
+paired = result.baseline_over_backend["new"]
+print(f"legacy / new: {paired.median:.2f} (quartiles {paired.p25:.2f} to {paired.p75:.2f})")
+pd.DataFrame({each.name: {name: time.p50 for name, time in each.latency_us.items()} for each in result.backends}).round(
+    1
+)
 
 # %% [markdown]
-# The same on the command line: `kvbench replay my.parquet --backend legacy --backend new --capacity recur=40`.
+# The same on the command line: `kvbench replay my.parquet --capacity recur=40 --picture replay.png`.
 # Where the time goes, call by call: `kvbench profile my.parquet`. How large the pool should be: notebook 3.
 
 # %%

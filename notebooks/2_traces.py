@@ -19,11 +19,14 @@
 # to look into it.
 
 # %%
+# %matplotlib inline
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from kvbench.report.pictures import draw_tree
+from kvbench.report.searches import read_searches
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import KINDS
 
@@ -45,6 +48,15 @@ events.head(20)
 
 # %%
 pd.crosstab(events["kind"].astype(str), events["scope"].astype(str)).reindex(list(KINDS), fill_value=0)
+
+# %% [markdown]
+# ## A search's tree
+#
+# The first search of the first environment. Later simulations go deeper where the search found something.
+
+# %%
+figure, axes = plt.subplots(figsize=(8, 3.5))
+draw_tree(axes, read_searches(reader.path, searches=1).tree())
 
 # %% [markdown]
 # ## How deep it searches

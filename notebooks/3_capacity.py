@@ -19,6 +19,7 @@
 # replay --capacity` counts. Two lines bound every policy: *unbounded* never evicts, *belady* knows the future.
 
 # %%
+# %matplotlib inline
 from pathlib import Path
 
 import matplotlib.pyplot as plt

@@ -19,6 +19,7 @@
 # another's.
 
 # %%
+# %matplotlib inline
 import matplotlib.pyplot as plt
 
 from kvbench.results.asv import load_durations, load_results

@@ -23,7 +23,7 @@ from kvbench.measure.machine import Machine
 from kvbench.replay.forward import forwards
 from kvbench.replay.needs import Needs, require_for_replay
 from kvbench.replay.passes import Replay
-from kvbench.replay.summary import describe_trace, ratio, summarise
+from kvbench.replay.summary import describe_trace, result_of
 from kvbench.report.answers import answers
 from kvbench.results.decode import write_json
 from kvbench.results.replay import FORMAT, SCHEMA_VERSION, Capacity, NotMeasured, ReplayResult, ReplayResults
@@ -159,19 +159,9 @@ class _Part:
             reports = Replay(self.steps, self.config, backends, progress=progress).run(
                 settings["repetitions"], settings["counted_searches"]
             )
-        baseline = reports[backends[0]]
-        described = describe_trace(self.reader, self.steps)
-        content = {
-            "trace": described,
-            "device": self.device,
-            "capacity": self.capacity,
-            "baseline": backends[0],
-            "backends": [summarise(report) for report in reports.values()],
-            "baseline_over_backend": {name: ratio(baseline, report) for name, report in reports.items()},
-            "forward_over_baseline": forwards(self.steps, self.config, backends) if forward else None,
-            "counted_searches": min(settings["counted_searches"] or described["searches"], described["searches"]),
-        }
-        return convert(content, ReplayResult)
+        trace = describe_trace(self.reader, self.steps)
+        over_first = forwards(self.steps, self.config, backends) if forward else None
+        return result_of(reports, trace, self.device, self.capacity, over_first, settings["counted_searches"])
 
 
 def _replay_all(

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from kvbench.report.text import clean
-from kvbench.results.replay import OUTCOMES, BackendResult, ReplayResult
+from kvbench.results.replay import DEFAULT_CAPACITIES, OUTCOMES, BackendResult, ReplayResult
 
-__all__ = ["answers"]
+__all__ = ["answers", "pools_of"]
 
 # Worst first: a wrong answer, then none.
 _WORDING = {
-    "wrong_content": "returns content that was never stored in {} of its lookups",
-    "stale_hit": "returns another state's content in {} of its lookups",
-    "context_mismatch": "returns the state with another history in {} of its lookups",
-    "miss": "misses {} of its lookups",
+    "wrong_content": "returns content that was never stored in",
+    "stale_hit": "returns another state's content in",
+    "context_mismatch": "returns another history in",
+    "miss": "misses",
 }
 _SMALL = 0.1  # %, from where on one decimal says enough
 
@@ -26,10 +26,14 @@ def answers(replay: ReplayResult) -> list[str]:
     """
     first = replay.first
     others = [each for each in replay.backends if each is not first]
-    label = replay.capacity.label
-    pools = "default pools" if label == "default" else label
     said = [_compared(replay, each) for each in others] or [f"{first.name} {_returns(first, OUTCOMES)}"]
-    return [clean(f"{pools}: {each}.") for each in said]
+    return [clean(f"{pools_of(replay)}: {each}.") for each in said]
+
+
+def pools_of(replay: ReplayResult) -> str:
+    """The sizes of the pools, in words."""
+    label = replay.capacity.label
+    return f"{label} pools" if label in DEFAULT_CAPACITIES else label
 
 
 def _compared(replay: ReplayResult, other: BackendResult) -> str:
@@ -55,13 +59,10 @@ def _cost(replay: ReplayResult, other: BackendResult) -> str:
 
 def _returns(backend: BackendResult, told: Collection[str]) -> str:
     """What lookups return, of the outcomes that are ``told``."""
-    found = [
-        text.format(_percent(share))
-        for name, text in _WORDING.items()
-        if name in told and (share := backend.rate(name))
-    ]
-    if found:
-        return " and ".join(found)
+    shares = {text: backend.rate(name) for name, text in _WORDING.items() if name in told}
+    first, *rest = [f"{text} {_percent(share)}" for text, share in shares.items() if share] or [""]
+    if first:
+        return " and ".join([f"{first} of its lookups", *rest])
     return "answers every lookup right" if backend.count("lookups") else "was asked for nothing"
 
 

@@ -12,16 +12,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from kvbench.files import whole_or_absent
 from kvbench.replay.drive import STEP_OPERATIONS
+from kvbench.report.answers import pools_of
 from kvbench.report.backends import OUTCOME_COLOURS, step_parts
 from kvbench.report.searches import NO_NODE
 from kvbench.report.text import clean, number, words
 from kvbench.results.replay import OUTCOMES, STEP, ReplayResult, Timeline
 
 __all__ = [
-    "draw_memory", "draw_outcomes", "draw_places", "draw_step", "draw_tree", "picture", "write_picture",
+    "draw_memory", "draw_outcomes", "draw_places", "draw_search", "draw_step", "draw_tree", "picture", "write_picture",
 ]  # fmt: skip
 
 _STYLESHEET = Path(__file__).with_name("templates") / "report.css"
@@ -50,7 +52,7 @@ def draw_step(axes: Axes, replay: ReplayResult) -> None:
             textcoords="offset points", va="center", fontsize="small",
         )  # fmt: skip
     axes.set_xlim(right=1.3 * max(each[STEP].p50 for each in timed.values()))
-    axes.set_title("Time of a recurrent step, us", loc="left")
+    axes.set_title(f"Time of a recurrent step, us; {pools_of(replay)}", loc="left")
 
 
 def draw_memory(axes: Axes, replay: ReplayResult) -> None:
@@ -62,7 +64,7 @@ def draw_memory(axes: Axes, replay: ReplayResult) -> None:
             number(value), (value, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize="small"
         )
     axes.set_xlim(right=1.2 * max(megabytes))
-    axes.set_title("Memory reserved, MB", loc="left")
+    axes.set_title(f"Memory reserved, MB; {pools_of(replay)}", loc="left")
 
 
 def draw_outcomes(axes: Axes, replays: Sequence[ReplayResult]) -> None:
@@ -85,7 +87,14 @@ def draw_places(axes: Axes, timeline: Timeline, axis: str) -> None:
             axes.bar(list(counts), height, 0.85, floor, label=words(outcome), color=_palette()[colour])
             floor += height
     axes.set(xlabel=axis, ylabel="lookups")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize="small")
+
+
+def draw_search(axes: Axes, seconds: Mapping[str, float]) -> None:
+    """Where the time of a search goes: a bar of its parts, as ``SplitClock.seconds`` has them."""
+    _stack(axes, [""], {part: [value] for part, value in seconds.items()}, range(len(seconds)))
+    axes.set_title("A search by its parts, s", loc="left")
 
 
 def draw_tree(axes: Axes, tree: pd.DataFrame) -> None:
@@ -142,7 +151,7 @@ def _row(row: Figure, group: Sequence[ReplayResult], machine: str) -> None:
     searches = f"{trace.searches} {'search' if trace.searches == 1 else 'searches'}"
     row.suptitle(clean(f"{Path(trace.file).stem}: {searches} on {replay.device}. {machine}"), fontsize="small")
     is_timed = any(each.latency_us for each in replay.backends)
-    columns = row.subplots(1, 2 + is_timed, width_ratios=[1.2] * is_timed + [0.8, 1.2])
+    columns = row.subplots(1, 2 + is_timed, width_ratios=[1.2] * is_timed + [0.9, 1.2])
     if is_timed:
         draw_step(columns[0], replay)
     draw_memory(columns[-2], replay)

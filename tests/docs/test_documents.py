@@ -11,11 +11,11 @@ from types import ModuleType
 
 import click
 import pytest
+from document_blocks import ROOT, blocks_of
 
 from kvbench.cli import main
 from kvcache.integrations.lightzero import SETTINGS
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     ROOT / name
     for name in (
@@ -27,9 +27,9 @@ PAGES = [
         "benchmarks/traces/README.md",
     )
 ] + sorted((ROOT / "docs").glob("*.md"))
-_BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
-_NOT_RUN = "no-run"
+_WRITE = {"--output", "--json", "--picture", "--graph", "--summary"}  # options that name what a command writes
+_READERS = {"FILE", "my_unizero_config.py"}  # files that a reader has
 
 
 def _name(path: Path) -> str:
@@ -39,10 +39,10 @@ def _name(path: Path) -> str:
 def _blocks(language: str) -> list[tuple[str, str]]:
     """The page and the text of every block of code that is meant to run."""
     return [
-        (_name(page), text)
+        (each.page, each.text)
         for page in PAGES
-        for found, info, text in _BLOCK.findall(page.read_text())
-        if found == language and _NOT_RUN not in info
+        for each in blocks_of(page)
+        if each.language == language and each.is_run
     ]
 
 
@@ -91,10 +91,8 @@ def test_a_page_of_the_docs_links_no_file_outside_of_them(page):
         assert link.startswith(("http", "#")) or ".." not in link, link
 
 
-@pytest.mark.parametrize(("page", "words"), _commands(), ids=lambda each: " ".join(each) if each else None)
-def test_commands_parse(page, words, monkeypatch):
-    """Options and arguments of every command are those that the command has; nothing is run."""
-    monkeypatch.chdir(ROOT)
+def _parsed(words: list[str]) -> click.Context:
+    """What a command line means; nothing is run."""
     command: click.Command = main
     context = click.Context(main, info_name="kvbench")
     rest = words[1:]
@@ -103,7 +101,46 @@ def test_commands_parse(page, words, monkeypatch):
         assert found is not None
         context = click.Context(found, info_name=found.name, parent=context)
         command = found
-    command.make_context(context.info_name, list(rest))
+    return command.make_context(context.info_name, list(rest))
+
+
+@pytest.mark.parametrize(("page", "words"), _commands(), ids=lambda each: " ".join(each) if each else None)
+def test_commands_parse(page, words, monkeypatch):
+    """Options and arguments of every command are those that the command has."""
+    monkeypatch.chdir(ROOT)
+    _parsed(words)
+
+
+def _files(words: list[str]) -> tuple[set[str], set[str]]:
+    """What a command line reads, and what it writes."""
+    context = _parsed(words)
+    named: tuple[set[str], set[str]] = set(), set()
+    for parameter in context.command.params:
+        if isinstance(parameter.type, click.Path):
+            value = context.params.get(parameter.name or "")
+            given = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+            for each in (value if isinstance(value, tuple) else (value,)) if given else ():
+                named[_writes(context.command, parameter)].add(str(each))
+    return named
+
+
+def _writes(command: click.Command, parameter: click.Parameter) -> bool:
+    return bool(_WRITE & set(parameter.opts)) or (
+        isinstance(parameter, click.Argument) and command.name == "synthesize"
+    )
+
+
+@pytest.mark.parametrize("page", sorted({page for page, _ in _commands()}))
+def test_commands_of_a_page_run_in_order(page, monkeypatch):
+    """What one reads is in the repository or was written by one before it; no two write the same file."""
+    monkeypatch.chdir(ROOT)
+    written: set[str] = set()
+    for words in (words for name, words in _commands() if name == page):
+        reads, writes = _files(words)
+        missing = [each for each in reads - written - _READERS if not (ROOT / each).exists()]
+        assert missing == [], f"{' '.join(words)}: nothing before it writes what it reads"
+        assert not writes & written - _READERS, f"{' '.join(words)}: a command before it writes the same file"
+        written |= writes
 
 
 def test_commands_of_every_page_are_found():

@@ -69,7 +69,7 @@ def test_what_both_return_wrong_is_said(found):
     (said,) = answers(counted(found[0], hit=900, stale_hit=99, wrong_content=1))
     assert said.endswith(
         "each of the two returns content that was never stored in 0.1 % of its lookups and "
-        "returns another state's content in 9.9 % of its lookups."
+        "returns another state's content in 9.9 %."
     )
 
 

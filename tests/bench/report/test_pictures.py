@@ -11,6 +11,7 @@ from kvbench.report.pictures import (
     draw_memory,
     draw_outcomes,
     draw_places,
+    draw_search,
     draw_step,
     draw_tree,
     picture,
@@ -74,6 +75,12 @@ def test_places_are_all_lookups(replays, axes, axis):
     assert drawn == sum(each[outcome] for each in timeline.counts(axis).values() for outcome in OUTCOMES)
 
 
+def test_a_search_is_as_long_as_its_parts(axes):
+    draw_search(axes, {"forward": 2.0, "cache": 0.5})
+    assert ends(axes) == [2.5]
+    assert [each.get_label() for each in axes.containers] == ["forward", "cache"]
+
+
 def test_a_tree_has_its_root_above_and_each_node_below_its_parent(axes):
     tree = read_searches(COMMITTED, searches=1).tree()
     draw_tree(axes, tree)
@@ -101,7 +108,10 @@ def test_a_picture_has_a_row_for_each_trace(replays):
 def test_nothing_empty_is_drawn_where_nothing_was_timed(replays):
     untimed = [msgspec.structs.replace(each, latency_us=None) for each in replays[0].backends]
     figure = picture([msgspec.structs.replace(replays[0], backends=untimed)], {"cpu": "a machine"})
-    assert [axes.get_title("left") for axes in figure.axes] == ["Memory reserved, MB", "What lookups return, %"]
+    assert [axes.get_title("left") for axes in figure.axes] == [
+        "Memory reserved, MB; default pools",
+        "What lookups return, %",
+    ]
 
 
 @pytest.mark.parametrize(
