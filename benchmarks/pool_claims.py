@@ -22,7 +22,7 @@ try:
 except ImportError:  # a peer in C; it is printed where it is installed
     LRU = None
 
-__all__ = ["allocations", "bookkeeping", "bookkeeping_ratios", "clear_times", "clearing"]
+__all__ = ["allocations", "bookkeeping", "bookkeeping_ratios", "clear_shares", "clear_times", "clearing"]
 
 POOLS = (16, 400, 4096, 65536)
 OPERATIONS = 20_000  # gets and sets of a lap
@@ -118,7 +118,10 @@ def _no_collection() -> Iterator[None]:
 
 
 def clearing() -> None:
-    """A clear of the recurrent pool, empty and after a search of visual-match, by number of environments."""
+    """A clear of the recurrent pool, empty and after a search of visual-match, by number of environments.
+
+    Paged storage frees the pages of a cleared search when others are needed, which is in the stores of the next search.
+    """
     for environments in (1, 8, 64):
         for simulations in (0, SIMULATIONS):
             times = clear_times(environments, simulations)
@@ -126,6 +129,48 @@ def clearing() -> None:
                 f"{environments} environments, {environments * simulations} entries, us to clear: "
                 + ", ".join(f"{name} {statistics.median(laps):.1f}" for name, laps in times.items())
             )
+        shares = clear_shares(environments, SIMULATIONS)
+        print(
+            f"{environments} environments, % of a search, to clear and to free later: "
+            + ", ".join(f"{name} {clear:.2f} and {later:.2f}" for name, (clear, later) in shares.items())
+        )
+
+
+def clear_shares(environments: int, simulations: int, laps: int = 5) -> dict[str, tuple[float, float]]:
+    """In % of a search's calls of the cache: its clear, and what that leaves to be freed later; of each the least lap.
+
+    To ask for the bytes in use frees all that was cleared. Asked again, it only counts.
+    """
+    caches = _cleared_caches(environments)
+    found: dict[str, list[list[int]]] = {name: [] for name in caches}
+    with _no_collection():
+        for lap in range(laps):
+            for name, cache in caches.items() if lap % 2 else reversed(caches.items()):
+                search = _nanoseconds(lambda each=cache: _search(each, simulations))
+                _count_bytes(cache)
+                clear = _nanoseconds(cache.clear_recur_cache)
+                freed, counted = _count_bytes(cache), _count_bytes(cache)
+                found[name].append([search, clear, max(freed - counted, 0)])
+    least = {name: [min(each) for each in zip(*rows, strict=True)] for name, rows in found.items()}
+    return {name: (100 * clear / search, 100 * later / search) for name, (search, clear, later) in least.items()}
+
+
+def _count_bytes(cache: Any) -> int:
+    return _nanoseconds(lambda: cache.recur_pool.bytes_reserved)
+
+
+def _nanoseconds(call: Callable[[], object]) -> int:
+    start = time.perf_counter_ns()
+    call()
+    return time.perf_counter_ns() - start
+
+
+def _cleared_caches(environments: int) -> dict[str, Any]:
+    geometry = replace(
+        GEOMETRIES["visual-match"], num_layers=1, num_heads=2, embed_dim=16, env_num=environments, num_simulations=50
+    )
+    config = CacheConfig(geometry, init_pool_size=4)
+    return {name: make_backend(name, config) for name in CLEARED}
 
 
 def clear_times(environments: int, simulations: int, laps: int = 5) -> dict[str, list[float]]:
@@ -133,19 +178,13 @@ def clear_times(environments: int, simulations: int, laps: int = 5) -> dict[str,
 
     Tokens are small: a clear moves none. Contexts are as long as visual-match's, and share their pages as in a tree.
     """
-    geometry = replace(
-        GEOMETRIES["visual-match"], num_layers=1, num_heads=2, embed_dim=16, env_num=environments, num_simulations=50
-    )
-    config = CacheConfig(geometry, init_pool_size=4)
-    caches = {name: make_backend(name, config) for name in CLEARED}
+    caches = _cleared_caches(environments)
     times: dict[str, list[float]] = {name: [] for name in caches}
     with _no_collection():
         for lap in range(laps):
             for name, cache in caches.items() if lap % 2 else reversed(caches.items()):
                 _search(cache, simulations)
-                start = time.perf_counter_ns()
-                cache.clear_recur_cache()
-                times[name].append((time.perf_counter_ns() - start) / 1000)
+                times[name].append(_nanoseconds(cache.clear_recur_cache) / 1000)
     return times
 
 

@@ -171,13 +171,17 @@ class Pages(TokenMemory):
         end = min(begin + _ENTRIES_AT_ONCE, self._ranges[owner].stop)
         if end < self._ranges[owner].stop:
             self._cleared[owner] = end
-        sizes, written, epoch = self.sizes, self._written, self._epochs[owner]
-        longest = max(sizes[begin:end])
+        sizes, written, epoch = self.sizes[begin:end], self._written[begin:end], self._epochs[owner]
+        longest = max(sizes)
         if longest:
-            held = [entry for entry in range(begin, end) if sizes[entry] and written[entry] != epoch]
-            for entry in held:
-                sizes[entry] = 0
-            self._free_pages(self.tables[held, self.longest - longest : self.longest].ravel())
+            pages = self.tables[begin:end, self.longest - longest : self.longest]
+            left = [0] * len(sizes)
+            if 0 in sizes or epoch in written:  # not all are to be freed, which is one copy
+                held = [size > 0 and wrote != epoch for size, wrote in zip(sizes, written, strict=True)]
+                pages = pages[np.array(held)]
+                left = [0 if freed else size for size, freed in zip(sizes, held, strict=True)]
+            self.sizes[begin:end] = left
+            self._free_pages(pages.ravel())
 
     def _free_pages(self, pages: np.ndarray) -> None:
         """Drop one reference to each of these ``[n]``."""

@@ -15,7 +15,7 @@ import pytest
 import replay_claims
 from claim_traces import synthetic
 from overhead import EmptyBackend, gate_laps, operation_laps, replay_laps
-from pool_claims import bookkeeping_ratios, clear_times
+from pool_claims import bookkeeping_ratios, clear_shares, clear_times
 
 from kvbench.record.fills import FILLS
 from kvbench.replay.drive import OPERATIONS
@@ -46,6 +46,13 @@ def test_a_clear_of_any_storage_takes_about_as_long_as_legacys():
     """Some 5 us of Python's calls; ``test_slots.py`` and ``test_paged.py`` show that it is O(1)."""
     times = {name: min(laps) for name, laps in clear_times(4, 5).items()}
     assert all(least < 4 * times["legacy"] for least in times.values()), times
+
+
+def test_what_a_clear_leaves_to_be_freed_is_a_small_part_of_a_search():
+    """Tokens are small here, and so is the rest of a search."""
+    shares = clear_shares(4, 5)
+    assert all(0 < clear < 5 and 0 <= later < 10 for clear, later in shares.values()), shares
+    assert shares["new:paged"][1] > shares["new:slab"][1]
 
 
 @pytest.mark.parametrize("geometry", ["cartpole", "pong"])
