@@ -16,6 +16,7 @@ from kvbench.history.series import History, read_history
 from kvbench.judge.change_points import Judgement, judge_history
 from kvbench.report import backends, capacities, comparisons, costs, front, regressions, trace_pages
 from kvbench.report.alarm import Alarm, find_alarms
+from kvbench.report.compare import COMPARE, measured_commits, write_comparison
 from kvbench.report.gpu import Gpu, read_gpu
 from kvbench.report.input_files import read_benchmarks, read_replays
 from kvbench.report.panels import Panel
@@ -155,6 +156,7 @@ class _Report:
         made = datetime.now(UTC).replace(microsecond=0).isoformat()
         self.site = Site(output, "kvbench report", f"Made by: {self.command}; kvcache {__version__}, {made}")
         self.site.check()
+        self.site.commits |= measured_commits(self.history, self.commits)
 
     @cached_property
     def judgement(self) -> Judgement:
@@ -165,6 +167,7 @@ class _Report:
         self.site.navigation += [
             PageLink(FRONT, "Report"),
             PageLink(regressions.PAGE, "Regressions"),
+            *([COMPARE] if self.history.series else []),
             PageLink(BACKENDS, "Backends"),
             *(PageLink(file, each.name) for file, each in traces.items()),
             *(PageLink(file, each.title) for file, each in self._whole_pages()),
@@ -174,6 +177,8 @@ class _Report:
         pages = regressions.write_pages(
             self.site, self.history, self.commits, judgement, self.inputs.histories, self.command
         )
+        if self.history.series:
+            write_comparison(self.site, self.history)
         self.progress("backends")
         self._backends()
         for file, searches in traces.items():
