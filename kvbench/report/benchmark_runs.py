@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from kvbench.history.environments import Environments
 from kvbench.measure.machine import short_commit
 from kvbench.report.costs import benchmark_panels
-from kvbench.report.environments import border_marks, border_sentence, broken, shortened
+from kvbench.report.environments import border_marks, border_sentence, shortened
 from kvbench.report.input_files import BenchmarkFile
 from kvbench.report.panels import Cell, Panel, Plot, Series, Table
 from kvbench.report.text import file_name, number
@@ -93,7 +93,7 @@ def _plot(runs: Sequence[_Run], labels: Sequence[str], marks: Sequence[tuple[int
 
     every = -(-len(runs) // _MOST_TICKS)
     lines = [
-        Series(what, *broken([run.benchmark.microseconds[name] for run in runs], marks), hover, style)
+        Series(what, range(len(runs)), [run.benchmark.microseconds[name] for run in runs], hover, style)
         for what, name, style in (("median", "median", "line"), ("fastest round", "min", "dashed"))
     ]
     return Plot(
@@ -101,5 +101,6 @@ def _plot(runs: Sequence[_Run], labels: Sequence[str], marks: Sequence[tuple[int
         "us",
         lines,
         marks=[(at - 0.5, shortened(change)) for at, change in marks],
+        breaks=[at - 0.5 for at, _ in marks],
         x_ticks=[(place, labels[place][:8]) for place in range(0, len(runs), every)],
     )

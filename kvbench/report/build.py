@@ -17,6 +17,7 @@ from kvbench.judge.two_commits import chosen_pair
 from kvbench.report import backends, capacities, comparisons, costs, front, regressions, trace_pages
 from kvbench.report.alarm import Alarm, find_alarms
 from kvbench.report.benchmark_runs import benchmark_run_panels
+from kvbench.report.compare import COMPARE, measured_commits, write_comparison
 from kvbench.report.front_page import FRONT, LAST_COMMIT, FrontPage
 from kvbench.report.gpu import Gpu, read_gpu
 from kvbench.report.input_files import named_apart, read_all, read_benchmarks, read_replays
@@ -160,6 +161,7 @@ class _Report:
         made = datetime.now(UTC).replace(microsecond=0).isoformat()
         self.site = Site(output, "kvbench report", f"Made by: {self.command}; kvcache {__version__}, {made}")
         self.site.check()
+        self.site.commits |= measured_commits(self.history, self.commits)
 
     @cached_property
     def judgement(self) -> Judgement:
@@ -171,6 +173,7 @@ class _Report:
         self.site.navigation += [
             PageLink(FRONT, "Report"),
             PageLink(regressions.PAGE, "Regressions"),
+            *([COMPARE] if self.history.series else []),
             *([PageLink(BACKENDS, "Backends")] if backend_groups else []),
             *(PageLink(file, each.name) for file, each in traces.items()),
             *(PageLink(file, each.title) for file, each in self._whole_pages()),
@@ -180,6 +183,8 @@ class _Report:
         pages = regressions.write_pages(
             self.site, self.history, self.commits, judgement, self.inputs.histories, self.command
         )
+        if self.history.series:
+            write_comparison(self.site, self.history)
         if backend_groups:
             self.progress("backends")
             lead = _OF_REPLAYS if self.replays else []

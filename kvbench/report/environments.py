@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from kvbench.history.environments import Environments
 from kvbench.history.series import History
 from kvbench.judge.change_points import ChangePoint
 from kvbench.judge.verdict import Verdict
 from kvbench.report.panels import Cell, Panel, Table
 
-__all__ = ["border_marks", "border_sentence", "broken", "environment_panel", "shortened"]
+__all__ = ["border_marks", "border_sentence", "environment_panel", "shortened"]
 
 _MOST = 3  # changes that a sentence names
 _LONGEST = 28  # characters above a figure
@@ -49,20 +47,6 @@ def border_sentence(marks: Sequence[tuple[int, str]], commits: Sequence[str]) ->
     named = "; ".join(f"{change} at {commits[at][:8]}" for at, change in marks[:_MOST])
     more = f"; and {len(marks) - _MOST} more" if len(marks) > _MOST else ""
     return f" Lines break where the environment changed: {named}{more}."
-
-
-def broken(values: Sequence[float], marks: Sequence[tuple[int, str]]) -> tuple[list[float], list[float]]:
-    """Places and values of a line, with a gap before each commit that is marked."""
-    gaps = {at for at, _ in marks}
-    x: list[float] = []
-    y: list[float] = []
-    for at, value in enumerate(values):
-        if at in gaps:
-            x.append(at - 0.5)
-            y.append(np.nan)
-        x.append(at)
-        y.append(value)
-    return x, y
 
 
 def shortened(change: str) -> str:

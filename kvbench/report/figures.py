@@ -22,7 +22,8 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from kvbench.report.panels import Plot, Series
+from kvbench.report.panels import Level, Plot, Series
+from kvbench.report.pointing import Hovers, along, placed, pointed_at, shared_lines
 from kvbench.report.svg import part_of_a_page
 from kvbench.report.text import number
 
@@ -55,9 +56,9 @@ _MARK_FONT, _ROOM_FOR_MARKS = 9, 0.1  # points; of a figure's height, above what
 _MARK_CHARACTER, _MARK_GAP = 0.64 * _MARK_FONT, 4  # points, of a mark's text
 _CHARACTER = 0.53 * _FONT / 72  # inches, of a label
 _DECADES_OF_LINES, _DECADES_OF_BARS = 3, 1.7  # up to which a logarithmic axis is labelled within decades too
-_MOST_HOVERS = 1000
 _LINES = ("line", "dashed")
 _NEAR = 0.004  # of a figure's height, within which lines lie on each other
+_LEVEL = 5  # points
 _HALO, _MOST_HALOS = 2.5, 2  # points that a line is wider for each line that covers it
 _MARKED_POINTS = 60  # a line of more has no dots
 
@@ -71,12 +72,19 @@ class Drawing:
         legend: names of the series, their colours' numbers, and whether they are dashed.
         points: ``[x, y, text]`` of each series' points, in the coordinates of the SVG.
         covers: whether lines run over others.
+        along: values along the site's commits, in place of ``points``.
     """
 
     svg: Markup
     legend: list[tuple[str, int, bool]]
     points: list[list[tuple[float, float, str]]]
     covers: bool
+    along: dict[str, Any] | None = None
+
+    @property
+    def pointed_at(self) -> dict[str, Any]:
+        """What the page's script reads of it."""
+        return self.along or shared_lines(self.points)
 
 
 def draw(plot: Plot, name: str) -> Drawing:
@@ -98,19 +106,17 @@ def draw(plot: Plot, name: str) -> Drawing:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"Glyph \d+")  # the reader's own fonts show the text
             figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-        placed = [_placed(axes, each, _POINTS_PER_INCH * height) for each in points]
+        shown = [placed(axes, each, _POINTS_PER_INCH * height) for each in points]
+        values = along(axes, plot, _POINTS_PER_INCH * height)
     legend = [(each.name, _colour(each, place), each.style == "dashed") for place, each in enumerate(plot.series)]
-    return Drawing(part_of_a_page(file.getvalue(), name, _CSS), legend, placed, any(covered))
+    return Drawing(part_of_a_page(file.getvalue(), name, _CSS), legend, shown, any(covered), values)
 
 
 def _colour(series: Series, place: int) -> int:
     return (place if series.colour is None else series.colour) % COLOURS
 
 
-_Hovers = list[tuple[float, float, str]]
-
-
-def _series(axes: Axes, plot: Plot, covered: Sequence[int]) -> list[_Hovers]:
+def _series(axes: Axes, plot: Plot, covered: Sequence[int]) -> list[Hovers]:
     points = []
     floors: dict[float, float] = {}
     gaps = [b - a for series in plot.series for a, b in zip(series.x, series.x[1:], strict=False)]
@@ -127,12 +133,42 @@ def _series(axes: Axes, plot: Plot, covered: Sequence[int]) -> list[_Hovers]:
             axes.plot(series.x, series.y, linestyle="none", marker="o", markersize=4, **ink)
         else:
             wider = _HALO * covered[place]
-            few = len(series.x) <= _MARKED_POINTS
+            x, y = _broken(series, plot.breaks)
+            few = len(series.x) <= _MARKED_POINTS and not (series.style == "dashed" and _is_whole(y))
             dots: dict[str, Any] = {"marker": "o", "markersize": 2.6 + wider} if few else {}
             dashes = (0, (3, 2)) if series.style == "dashed" else "solid"
-            axes.plot(series.x, series.y, linewidth=1.3 + wider, linestyle=dashes, **dots, **ink)
-        points.append(_pointed_at(series, zip(series.x, tops, strict=True)))
+            axes.plot(x, y, linewidth=1.3 + wider, linestyle=dashes, **dots, **ink)
+        points.append(pointed_at(series, zip(series.x, tops, strict=True)))
+    for level in plot.levels:
+        _level(axes, level, _PALETTE[_colour(plot.series[level.series], level.series)])
     return points
+
+
+def _broken(series: Series, breaks: Iterable[float]) -> tuple[list[float], list[float]]:
+    """Its points in order, and a gap at each break."""
+    points = sorted(
+        [*zip(series.x, series.y, strict=True), *((x, math.nan) for x in breaks)], key=lambda point: point[0]
+    )
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _is_whole(values: Iterable[float]) -> bool:
+    """Whether a line alone shows every point: none is between two gaps."""
+    known = [False, *(not math.isnan(y) for y in values), False]
+    return not any(
+        own and not before and not after for before, own, after in zip(known, known[1:], known[2:], strict=False)
+    )
+
+
+def _level(axes: Axes, level: Level, colour: str) -> None:
+    ends, gid = (level.start, level.end), f"series:{level.series}"
+    axes.plot(ends, [level.y] * 2, linewidth=_LEVEL, alpha=0.4, solid_capstyle="butt", color=colour, gid=gid)
+    if level.text:
+        middle = (level.start + level.end) / 2
+        axes.annotate(
+            level.text, (middle, level.y), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=_FONT,
+            fontweight="bold", gid=gid,
+        )  # fmt: skip
 
 
 def _covered(plot: Plot, place: int) -> int:
@@ -152,26 +188,14 @@ def _covered(plot: Plot, place: int) -> int:
     return min(number, _MOST_HALOS)
 
 
-def _pointed_at(series: Series, places: Iterable[tuple[float, float]]) -> _Hovers:
-    """What is shown at each point; ``places`` has where each is drawn."""
-    hover = series.hover
-    if hover is None:
-        return []
-    points = zip(series.x, series.y, places, strict=True)
-    known = [(x, y, place) for x, y, place in points if not math.isnan(x) and not math.isnan(y)]
-    thinned = known[:: -(-len(known) // _MOST_HOVERS) or 1]
-    shown = [(*place, hover(x, y, series.name)) for x, y, place in thinned]
-    return [each for each in shown if each[2]]
-
-
-def _bars(axes: Axes, plot: Plot, labels: Sequence[str]) -> list[_Hovers]:
-    points: list[_Hovers] = []
+def _bars(axes: Axes, plot: Plot, labels: Sequence[str]) -> list[Hovers]:
+    points: list[Hovers] = []
     lines = range(len(labels))
     left = np.zeros(len(labels))
     for place, series in enumerate(plot.series):
         for bar in axes.barh(lines, series.y, 0.72, left, color=_PALETTE[_colour(series, place)]):
             bar.set_gid(f"series:{place}")
-        points.append(_pointed_at(series, zip(left + np.divide(series.y, 2), lines, strict=True)))
+        points.append(pointed_at(series, zip(left + np.divide(series.y, 2), lines, strict=True)))
         left += series.y
     for line, (lowest, first, middle, third, highest) in enumerate(plot.spreads):
         axes.hlines(line, lowest, highest, colors=_PALETTE[0], linewidth=0.8)
@@ -257,15 +281,3 @@ def _tick(value: float) -> str:
         if abs(value) >= least:
             return f"{value / size:.4g}{prefix}"
     return number(round(value, 10)).replace(",", "")
-
-
-def _placed(axes: Axes, points: _Hovers, height: float) -> _Hovers:
-    """Points in the coordinates of the SVG, whose y runs downwards."""
-    if not points:
-        return []
-    places = axes.transData.transform([(x, y) for x, y, _ in points])
-    return [
-        (round(float(x), 1), round(height - float(y), 1), text)
-        for (x, y), (_, _, text) in zip(places, points, strict=True)
-        if math.isfinite(x) and math.isfinite(y)
-    ]

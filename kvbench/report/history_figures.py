@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,23 +11,36 @@ import pandas as pd
 from kvbench.history.commits import Commits
 from kvbench.history.series import History, Series
 from kvbench.judge.change_points import ChangePoint
-from kvbench.report.environments import border_marks, border_sentence, broken, shortened
+from kvbench.report.environments import border_marks, border_sentence
+from kvbench.report.facets import facets_together
+from kvbench.report.history_plots import (
+    HistoryLine,
+    far_from_steps,
+    history_lines,
+    history_plot,
+    label_of,
+    ticks,
+)
 from kvbench.report.panels import Cell, Panel, Plot, Table
 from kvbench.report.panels import Series as Line
 from kvbench.report.text import file_name, number
 
-__all__ = ["history_name", "history_panels", "pace_panel"]
+__all__ = ["history_name", "history_panels", "pace_panel", "ratio_name"]
 
-MOST_TICKS = 4  # for which there is room, of names of commits
-WIDEST = 10  # of the largest value over the smallest: where it is wider, changes of the small ones would not be seen
 MOST_LINES = 8  # of a figure: the colours of the palette
-LAST_VALUES = 20  # of a history in its table; all of them are in its data
+LAST_VALUES = 10  # of a history in its table; all of them are in its data
 FEWEST_POINTS = 2
+OVER_LEGACY = "_over_legacy"  # behind the name of a time
 
 
 def history_name(series: Series) -> str:
     """Of the figure that shows a series: one has all backends of the same sizes, or a benchmark's only parameter."""
-    return file_name("history", series.machine, series.benchmark, series.sizes)
+    return file_name("history", series.metric, series.sizes, beside=f"{series.machine} {series.benchmark}")
+
+
+def ratio_name(series: Series) -> str:
+    """Of the figure with the same times over legacy's, where the suite has them."""
+    return history_name(replace(series, benchmark=f"{series.benchmark}{OVER_LEGACY}"))
 
 
 def history_panels(
@@ -43,89 +57,64 @@ def history_panels(
     by_group: dict[str, list[ChangePoint]] = {}
     for point in points:  # the worst first, and so are the groups
         by_group.setdefault(history_name(point.series), []).append(point)
-    order = list(dict.fromkeys([*by_group, *groups]))
-    return [_panel(name, groups[name], by_group.get(name, []), history, commits, command) for name in order[:most]]
+    order = [name for name in dict.fromkeys([*by_group, *groups]) if not _has_ratio(name, groups, by_group)]
+    return [_panel(name, groups[name], by_group.get(name, []), history, command) for name in order[:most]]
 
 
-def _panel(
-    name: str, group: list[Series], points: list[ChangePoint], history: History, commits: Commits, command: str
-) -> Panel:
+def _has_ratio(name: str, groups: Mapping[str, list[Series]], changed: Container[str]) -> bool:
+    """Whether another figure has the same times over legacy's: they are what is judged, and its picture is the same."""
+    ratio = ratio_name(groups[name][0])
+    return ratio in groups and ratio != name and (ratio in changed or name not in changed)
+
+
+def _panel(name: str, group: list[Series], points: list[ChangePoint], history: History, command: str) -> Panel:
     first = group[0]
-    columns = {place: each.values for place, each in enumerate(group)}
-    values = pd.DataFrame(columns, index=history.commits[first.machine]).dropna(how="all")
-    changing = [point.series for point in points]
-    drawn = sorted(range(len(group)), key=lambda place: group[place] not in changing)[:MOST_LINES]
-    drawn.sort()
-    shown = [point for point in points if group.index(point.series) in drawn and not point.environment]
-    marks = dict.fromkeys(point.commit for point in shown)
-    places = [history.commits[first.machine].index(commit) for commit in values.index]
-    borders = border_marks(history.environments_of(first.machine), places)
-    rows: list[list[Cell]] = [
-        [commit[:8], str(history.dates[commit].date()), _subject(commit, commits), *numbers]
-        for commit, *numbers in values.itertuples()
-    ]
-    kind = "deterministic: every change is a change point" if first.is_exact else "measured: change points are tested"
-    better = "lower is better" if first.lower_is_better else "whether lower is better is not known"
-    headings = ("commit", "date", "subject", *(_label(each) for each in group))
-    latest = rows[-LAST_VALUES:]
-    more = f" The table has the last {len(latest)} of {len(rows)} commits." if len(latest) < len(rows) else ""
-    if len(drawn) < len(group):
-        more += f" {MOST_LINES} of {len(group)} series are drawn, those with change points first."
+    names = history.commits[first.machine]
+    lines = history_lines(group, points)
+    far = far_from_steps(lines)
+    drawn = [line for line in lines if line not in far][:MOST_LINES]
+    known = np.flatnonzero(np.any([~np.isnan(line.values) for line in lines], axis=0))
+    columns = {line.label: line.values[known].tolist() for line in lines}
+    latest = (
+        pd.DataFrame(columns, index=[names[place][:8] for place in known]).tail(LAST_VALUES).reset_index(names="commit")
+    )
+    cut = len(known) > LAST_VALUES
+    borders = border_marks(history.environments_of(first.machine), known.tolist())
     return Panel(
         name,
         ", ".join(part for part in (first.metric, first.sizes) if part),
-        Table(headings, latest),
-        f"{first.benchmark} on {first.machine}; {kind}; {better}.{more}{border_sentence(borders, values.index)}",
+        Table.of(latest),
+        _note(first, lines, drawn, far)
+        + (f" The table has the last {LAST_VALUES} commits." if cut else "")
+        + border_sentence(borders, [names[place] for place in known]),
         command,
-        _plot(
-            values[drawn].set_axis([_label(group[place]) for place in drawn], axis=1),
-            first.unit,
-            marks,
-            borders,
-            commits,
-        ),
-        Table(headings, rows),
+        history_plot(drawn, first.machine, names, first.unit, history.environments_of(first.machine)),
+        _data(group, known, history),
+        facets=facets_together(group),
     )
 
 
-def _plot(
-    values: pd.DataFrame, unit: str, marks: Iterable[str], borders: Sequence[tuple[int, str]], commits: Commits
-) -> Plot:
-    """A line for each column, by its name; ``marks`` are commits, and at ``borders`` the environment changes."""
-    names = values.index
-
-    def hover(place: float, value: float, label: str) -> str:
-        commit = names[int(place)]
-        return f"{number(value)} {unit}\n{label}\n{commit[:8]} {_subject(commit, commits)[:60]}"
-
-    lines = [Line(label, *broken(column.tolist(), borders), hover) for label, column in values.items()]
-    changed = {names[at] for at, _ in borders}
-    lowest, highest = np.nanmin(values), np.nanmax(values)
-    return Plot(
-        "commit, oldest first",
-        unit,
-        lines,
-        marks=[
-            *((names.get_loc(commit) - 0.5, commit[:8]) for commit in marks if commit not in changed),
-            *((at - 0.5, shortened(change)) for at, change in borders),
-        ],
-        x_ticks=_ticks(names),
-        log_y=bool(lowest > 0 and highest > WIDEST * lowest),
-    )
+def _note(first: Series, lines: Sequence[HistoryLine], drawn: Sequence[HistoryLine], far: Sequence[HistoryLine]) -> str:
+    """Where the values are from, how they are judged, and what is not drawn."""
+    kind = "deterministic: every change is a change point" if first.is_exact else "measured: change points are tested"
+    better = "lower is better" if first.lower_is_better else "whether lower is better is not known"
+    found = [f"{first.benchmark} on {first.machine}; {kind}; {better}."]
+    if far:
+        at = "; ".join(f"{line.label}, at {number(line.values[~np.isnan(line.values)][-1])}" for line in far)
+        found.append(f"Not drawn, since it would flatten the others: {at}.")
+    if len(drawn) + len(far) < len(lines):
+        found.append(f"{len(drawn)} of {len(lines)} lines are drawn, those with change points first.")
+    return " ".join(found)
 
 
-def _ticks(names: Sequence[str]) -> list[tuple[float, str]]:
-    every = -(-len(names) // MOST_TICKS) or 1
-    return [(place, names[place][:8]) for place in range(0, len(names), every)]
-
-
-def _label(series: Series) -> str:
-    return series.param("backend") or series.params or series.metric
-
-
-def _subject(commit: str, commits: Commits) -> str:
-    known = commits.find(commit)
-    return known.subject if known else ""
+def _data(group: Sequence[Series], known: np.ndarray, history: History) -> Table:
+    """All values of all series, commit by commit."""
+    names = [history.commits[group[0].machine][place] for place in known]
+    rows: list[list[Cell]] = [
+        [commit[:8], str(history.dates[commit].date()), *(each.values[place] for each in group)]
+        for commit, place in zip(names, known, strict=True)
+    ]
+    return Table(("commit", "date", *(label_of(each) for each in group)), rows)
 
 
 def pace_panel(machine: str, commits: Sequence[str], pace: np.ndarray, command: str) -> Panel:
@@ -143,5 +132,5 @@ def pace_panel(machine: str, commits: Sequence[str], pace: np.ndarray, command: 
         "How long legacy took at each commit, over its usual time: the median of all its times. Its code is left "
         "alone, so a busy machine shows here. Times are divided by this pace before they are judged.",
         command,
-        Plot("commit, oldest first", "times its usual time", [line], x_ticks=_ticks(commits)),
+        Plot("commit, oldest first", "times its usual time", [line], x_ticks=ticks([name[:8] for name in commits])),
     )

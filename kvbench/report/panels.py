@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import pandas as pd
 
-__all__ = ["Cell", "Columns", "Link", "Panel", "Plot", "Series", "Table"]
+__all__ = ["Cell", "Columns", "Facets", "Level", "Link", "Panel", "Plot", "Series", "Table"]
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,35 @@ class Link:
         return self.text
 
 
+MOST_COLUMNS = 10  # of a table, for which 1280 pixels have room
 _LARGEST = 1e150  # that is drawn
 
 Cell = str | float | int | None | Link
 Columns: TypeAlias = Mapping[str, Sequence[Cell]] | pd.DataFrame
+Facets: TypeAlias = Mapping[str, Sequence[str]]  # what readers filter by, and its values: a geometry, a metric
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headings; a heading names the unit of what stands below it."""
+    """Rows under headings; a heading names the unit of what stands below it.
+
+    Attributes:
+        headings: of the columns, what a reader looks for first: a phone shows a row from its beginning.
+        rows: their cells.
+        first: how many columns stand side by side. What is behind them is opened row by row; None for all.
+        facets: of each row, where readers may filter them.
+    """
 
     headings: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+    first: int | None = None
+    facets: Sequence[Facets] = ()
+
+    @property
+    def beside(self) -> int:
+        """How many columns stand side by side; more than a page is wide are opened row by row."""
+        number = len(self.headings)
+        return self.first or (number if number <= MOST_COLUMNS else MOST_COLUMNS - 2)
 
     @classmethod
     def of(cls, columns: Columns) -> Table:
@@ -65,6 +82,17 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Level:
+    """Where a series stays for a while: a wide line from one place to another, and what is written above it."""
+
+    series: int
+    start: float
+    end: float
+    y: float
+    text: str = ""
+
+
+@dataclass(frozen=True)
 class Plot:
     """One figure.
 
@@ -74,9 +102,13 @@ class Plot:
         categories: from the top.
         spreads: of each category (min, q1, median, q3, max), drawn there instead of bars.
         marks: vertical lines, and what is written at each.
+        breaks: places that no line crosses.
         x_ticks: places and texts, where the axis has its own.
         log_x, log_y: logarithmic axes.
         from_zero: whether the vertical axis begins at zero.
+        levels: before and after steps.
+        along: the name of a list of commits that the whole site has. Points are pointed at by these, without texts of
+            their own: that of x is the one at ``places[x]``.
     """
 
     x_label: str
@@ -85,10 +117,14 @@ class Plot:
     categories: Sequence[str] = ()
     spreads: Sequence[Sequence[float]] = ()
     marks: Sequence[tuple[float, str]] = ()
+    breaks: Sequence[float] = ()
     x_ticks: Sequence[tuple[float, str]] = ()
     log_x: bool = False
     log_y: bool = False
     from_zero: bool = False
+    levels: Sequence[Level] = ()
+    along: str = ""
+    places: Sequence[int] = ()
 
     def drawable(self) -> Plot:
         """The same without numbers so large that no axis spans them: files may hold any; tables show them."""
@@ -113,6 +149,7 @@ class Panel:
         plot: None for a table alone.
         data: what its CSV file holds; None for the table itself.
         open: whether the table is open from the start.
+        facets: that readers may filter it by.
     """
 
     name: str
@@ -123,3 +160,4 @@ class Panel:
     plot: Plot | None = None
     data: Table | None = None
     open: bool = False
+    facets: Facets = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,14 +16,15 @@ from kvbench.judge.smallest import POWER
 from kvbench.judge.verdict import SMALLEST_EFFECT, Verdict
 from kvbench.report.bisection import author_of, command_of, subject_of
 from kvbench.report.environments import environment_panel
-from kvbench.report.history_figures import history_name, history_panels, pace_panel
+from kvbench.report.facets import facets_together
+from kvbench.report.history_figures import history_name, history_panels, pace_panel, ratio_name
 from kvbench.report.panels import Cell, Link, Panel, Table
 from kvbench.report.site import Group, PageLink, Site
 
 __all__ = ["PAGE", "change_table", "write_pages"]
 
 PAGE = "regressions.html"
-MOST_CHANGES = 1000  # on the page; the data has them all
+MOST_CHANGES = 100  # of a verdict on the page; the data has them all
 _ALWAYS = (Verdict.WORSE, Verdict.BETTER)
 _TITLES = {
     Verdict.WORSE: "Change points for the worse",
@@ -31,11 +33,13 @@ _TITLES = {
     Verdict.MACHINE: "Change points of legacy's own times: the machine or the harness changed, legacy did not",
     Verdict.UNKNOWN: "Change points of metrics whose better direction is not known",
 }
+# Where and how much, and behind them, opened row by row, what a reader asks for next.
 _CHANGE_HEADINGS = (
-    "verdict", "change, %", "certainty, %", "metric", "parameters", "commit", "subject", "before", "after", "unit",
-    "author", "machine", "measured before at", "unmeasured between",
+    "change, %", "metric", "parameters", "commit", "before", "after", "unit",
+    "verdict", "certainty, %", "subject", "author", "machine", "measured before at", "unmeasured between",
     "to find the commit",
 )  # fmt: skip
+_FIRST = 7
 _COMMIT_HEADINGS = (
     "commit", "for the worse", "for the better", "subject", "the worst, or the best, %", "of metric", "parameters",
     "author",
@@ -158,16 +162,17 @@ def change_table(points: Sequence[ChangePoint], pages: dict[str, str]) -> Table:
     rows: list[list[Cell]] = []
     for point in points:
         series, change = point.series, point.change
-        page = pages.get(history_name(series))
+        page = pages.get(history_name(series)) or pages.get(ratio_name(series))
         metric = Link(series.metric, page) if page else series.metric
         rows.append(
             [
-                point.verdict, point.percent, point.certainty, metric, series.params, point.where, subject_of(point),
-                change.before, change.after, series.unit, author_of(point), series.machine, point.previous[:8],
-                point.between, command_of(point),
+                point.percent, metric, series.params, point.where, change.before, change.after, series.unit,
+                point.verdict, point.certainty, subject_of(point), author_of(point), series.machine,
+                point.previous[:8], point.between, command_of(point),
             ]
         )  # fmt: skip
-    return Table(_CHANGE_HEADINGS, rows)
+    facets = [facets_together([point.series]) | {"commit": [point.commit[:8]]} for point in points]
+    return Table(_CHANGE_HEADINGS, rows, _FIRST, facets)
 
 
 def _commit_table(points: Sequence[ChangePoint], commits: Commits) -> Table:
@@ -196,7 +201,7 @@ def _change_panel(verdict: Verdict, table: Table, command: str) -> Panel:
     return Panel(
         f"change-points-{verdict.replace(' ', '-') or 'other'}",
         f"{_TITLES[verdict]}, largest first",
-        Table(table.headings, table.rows[:MOST_CHANGES]),
+        replace(table, rows=table.rows[:MOST_CHANGES], facets=table.facets[:MOST_CHANGES]),
         cut if len(table.rows) > MOST_CHANGES else "",
         command,
         data=table,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,8 @@ __all__ = ["LARGEST_PAGE", "Group", "PageLink", "ReportError", "Site"]
 LARGEST_PAGE = 1_500_000  # bytes of panels; what is around them is small
 DATA = "data"
 LISTING = "files.txt"  # of what a report wrote
-_PAGE = r"(index|(regressions|backends|histories)(-\d+)?|(trace|training)-[a-z0-9-]+)\.html"
+_PAGE = r"(index|compare|(regressions|backends|histories)(-\d+)?|(trace|training)-[a-z0-9-]+)\.html"
+_OWN = ("tables.js", "figures.js", "filters.js", "compare.js"), ("report.css",)  # of each page
 _OWN_FILE = rf"[a-z0-9-]+\.html|{DATA}/[a-z0-9-]+\.csv"
 
 
@@ -57,13 +58,18 @@ _Page = list[tuple[Group, str, list[Markup]]]  # groups, their anchors, and thei
 
 @dataclass
 class Site:
-    """A folder of pages, all with one title; ``made`` says how and when, at the foot of each."""
+    """A folder of pages, all with one title.
+
+    ``made`` says how and when, at the foot of each. ``commits`` are those of each machine's history, oldest first:
+    name, date and subject. Pages with figures along them are filtered, and two of them compared.
+    """
 
     folder: Path
     title: str
     made: str
     navigation: list[PageLink] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
+    commits: dict[str, list[list[str]]] = field(default_factory=dict)
     _unfinished: Path = field(init=False)  # where files are until all of them are written
 
     def __post_init__(self) -> None:
@@ -75,9 +81,10 @@ class Site:
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        self._environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
         self._environment.filters["number"] = number
         self._environment.tests["link"] = lambda cell: isinstance(cell, Link)
-        script, style = (loader.get_source(self._environment, name)[0] for name in ("report.js", "report.css"))
+        script, style = ("".join(loader.get_source(self._environment, name)[0] for name in each) for each in _OWN)
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         # Files of ours, put into each page; the policy lets no other script run, whatever a page may hold.
         self._environment.globals |= {"script": Markup(script), "style": Markup(style), "script_digest": digest}
@@ -173,6 +180,7 @@ class Site:
             for number in range(1, len(pages) + 1)
         ]
         parts = [*before, *own, *after]
+        facets = {link.file: _facets(groups, where, link.file) for link in own}
         for link, page in zip(own, pages, strict=True):
             self.page(
                 link.file,
@@ -181,6 +189,8 @@ class Site:
                 lead=lead if link is own[0] else (),
                 parts=parts if len(parts) > 1 else (),
                 contents=contents if len(contents) > 1 else (),
+                filtered=any(facets.values()),
+                elsewhere=[{**vars(each), "facets": facets[each.file]} for each in own if each is not link],
                 groups=[each for each in page if each[2] or each[0].note],
             )
         return where
@@ -207,6 +217,16 @@ class Site:
                 begins = where[group.panels[0].name] if group.panels else _numbered(stem, len(pages))
                 contents.append(PageLink(f"{begins.partition('#')[0]}#{anchor}", group.title))
         return pages, where, contents
+
+
+def _facets(groups: Sequence[Group], where: Mapping[str, str], file: str) -> dict[str, list[str]]:
+    """What panels and rows of a page may be filtered by."""
+    found: dict[str, dict[str, None]] = {}
+    panels = [each for group in groups for each in group.panels if where[each.name].partition("#")[0] == file]
+    for facets in (each for panel in panels for each in (panel.facets, *panel.table.facets)):
+        for name, values in facets.items():
+            found.setdefault(name, {}).update(dict.fromkeys(values))
+    return {name: list(values) for name, values in found.items()}
 
 
 def _text(cell: Cell) -> Cell:

@@ -53,13 +53,15 @@ def _tag(name: str) -> str:
 
 def _join_dots(root: Element) -> None:
     """The dots of a line as one path of round ends, where matplotlib has an element for each."""
-    for group in root.iter(_tag("g")):
-        marker = group.find(f"{_tag('defs')}/{_tag('path')}")
-        uses = list(group.iter(_tag("use")))
+    # Lines that look alike share the marker that the first of them defines.
+    markers = {f"#{each.get('id')}": each.get("d", "") for each in root.iterfind(f".//{_tag('defs')}/{_tag('path')}")}
+    for group in list(root.iter(_tag("g"))):
+        uses = group.findall(f"{_tag('g')}/{_tag('use')}")
+        marker = markers.get(uses[0].get(_LINK, ""), "") if uses else ""
         colour = re.search(r"stroke: (#\w+)", uses[0].get("style", "")) if uses else None
-        if marker is None or colour is None or _ROUND not in marker.get("d", ""):
+        if colour is None or _ROUND not in marker:
             continue
-        radius = max(abs(float(each)) for each in re.findall(r"-?[\d.]+", marker.get("d", "")))
+        radius = max(abs(float(each)) for each in re.findall(r"-?[\d.]+", marker))
         places = "".join(f"M {use.get('x')} {use.get('y')} h 0 " for use in uses)
         style = f"fill: none; stroke: {colour[1]}; stroke-width: {2 * radius + 1}; stroke-linecap: round"
         dots = Element(_tag("path"), {"d": places, "style": style})

@@ -160,3 +160,11 @@ def test_on_a_logarithmic_axis_small_lines_cover_each_other_only_where_they_seem
     for is_log in (False, True):
         found = widths(draw(Plot("x", "y", lines, log_y=is_log), "figure"))
         assert (found[0] > found[1]) is not is_log
+
+
+def test_lines_that_look_alike_have_their_own_dots():
+    lines = [Series(name, [0, 1, 2], y, colour=6) for name, y in zip("ab", ([1, 5, 3], [2, 2, 9]), strict=True)]
+    root = ElementTree.fromstring(draw(Plot("x", "y", lines), "figure").svg)
+    for number in "01":
+        paths = [each.get("d") for group in root.iter() if group.get("data-series") == number for each in group]
+        assert [path.count("h 0") for path in paths] == [0, 3]
