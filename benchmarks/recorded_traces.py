@@ -9,8 +9,10 @@ timed: the numbers are the same everywhere.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from statistics import median
 
@@ -150,18 +152,22 @@ class RecordedHits(FillerContent):
                 self.different += (size != MISS, tokens) != (hit, self.sizes.get(env, tokens))
 
 
-def replayed_as_recorded(path: Path) -> RecordedHits:
-    """A replay of a whole trace on the backend, and with the pools, that recorded it. Contents are not checked."""
+def replayed_as_recorded(path: Path, searches: float = math.inf) -> RecordedHits:
+    """A replay of a trace's first searches, or all, on the backend, and with the pools, that recorded it.
+
+    Contents are not checked.
+    """
     reader = TraceReader(path)
     assert reader.header.backend is not None, "a synthetic trace was recorded on no backend"
     backend = _backend(reader, reader.header.backend)
     compared, latents = RecordedHits(backend), Latents(reader.header.geometry.embed_dim, "cpu")
     sizes: dict[int, dict[int, int]] = {}  # by batch
-    for event in reader.events():
+    events = [*takewhile(lambda event: event["search"] < searches, reader.events())]
+    for event in events:
         assembled = sizes.setdefault(event["batch"], {})
         if event["kind"] == "assemble":
             assembled[event["env"]] = event["size"]
-    for step, compared.sizes in zip(read_steps(reader.events()), sizes.values(), strict=True):
+    for step, compared.sizes in zip(read_steps(events), sizes.values(), strict=True):
         run_step(backend, step, latents.inputs(step), compared, lambda operation, call, *given: call(*given))
     return compared
 

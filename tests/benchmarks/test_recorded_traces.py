@@ -20,6 +20,7 @@ from kvcache.legacy import LEGACY_0_2_0
 
 PATHS = traces()
 MANIFEST = json.loads((recorded_traces.FOLDER / "manifest.json").read_text())
+SEARCHES = 6
 LARGEST = 20_000_000  # bytes of all
 
 
@@ -60,10 +61,13 @@ def test_the_command_is_the_one_that_made_it(path, monkeypatch):
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_every_lookup_comes_out_as_recorded_on_the_backend_that_recorded_it(path):
+    """Of the first searches; recorded_traces.py prints it of all."""
     assert TraceReader(path).header.backend == LEGACY_0_2_0.name
-    compared = replayed_as_recorded(path)
-    lookups = sum(event["kind"] == "lookup" for event in TraceReader(path).events())
+    compared = replayed_as_recorded(path, searches=SEARCHES)
+    events = TraceReader(path).events()
+    lookups = sum(each["kind"] == "lookup" for each in events if each["search"] < SEARCHES)
     assert (compared.lookups, compared.different) == (lookups, 0)
+    assert lookups > 0
 
 
 @pytest.mark.parametrize(("row", "column", "value"), [(12, "hit", False), (15, "size", 2)])

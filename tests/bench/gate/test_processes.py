@@ -221,16 +221,12 @@ class TestErrors:
             fixture.measure("head", 1, "both")
 
     def test_one_of_two_at_once_that_hangs(self, tmp_path, repository, monkeypatch):
-        edit(
-            repository,
-            CONFTEST,
-            "import pytest\n",
-            "import os, time\nimport pytest\n\ntime.sleep(1000 * ('/head' in os.environ['PYTHONPATH']))\n",
-        )
-        monkeypatch.setattr(processes, "LONGEST_PROCESS", 20)
+        sleep = "import os, time\n\ntime.sleep(1000 * ('/head' in os.environ['PYTHONPATH']))\nimport pytest\n"
+        edit(repository, CONFTEST, "import pytest\n", sleep)
+        monkeypatch.setattr(processes, "LONGEST_PROCESS", 2)
         fixture = GateFixture(repository, "HEAD", tmp_path / "libraries")
-        with pytest.raises(GateError, match=r"a process of the head did not end within 20 s"):
-            fixture.measure_sides(["base", "head"], 1, "metrics")
+        with pytest.raises(GateError, match=r"a process of the head did not end within 2 s"):
+            fixture.measure_sides(["head", "base"], 1, "metrics")
 
     def test_a_library_that_cannot_be_imported_is_a_failure_and_no_silence(self, tmp_path, repository):
         (repository / LIBRARY).write_text("import nonsense\n")
