@@ -1,7 +1,7 @@
 """Files of pytest-benchmark over time: one chart a benchmark, with commit and environment; a broken one hides none."""
 
 import json
-import math
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -54,8 +54,7 @@ def test_one_chart_a_benchmark_in_the_order_of_time(tmp_path):
 )
 def test_a_line_breaks_where_the_environment_changes(tmp_path, change, named):
     (panel,) = panels(run(tmp_path, 2), run(tmp_path, 1), run(tmp_path, 0, **change))
-    gaps = [x for x, y in zip(panel.plot.series[0].x, panel.plot.series[0].y, strict=True) if math.isnan(y)]
-    assert gaps == ([1.5] if named else [])
+    assert panel.plot.breaks == ([1.5] if named else [])
     assert named in panel.note
     assert [text for _, text in panel.plot.marks] == ([named] if named else [])
 
@@ -79,7 +78,7 @@ def test_a_broken_file_is_named_and_the_rest_is_read(tmp_path, text):
     made = CliRunner().invoke(main, ["report", *options, "--output", str(tmp_path / "html")])
     assert made.exit_code == 0, made.output
     assert f"1 result left out: {broken}: " in made.stderr
-    page = (tmp_path / "html" / "backends.html").read_text()
+    page = re.sub("<script.*?</script>", "", (tmp_path / "html" / "backends.html").read_text(), flags=re.DOTALL)
     assert "t.py::test_a" in page
     for absent in ("legacy", "A replay asks"):
         assert absent not in page

@@ -168,3 +168,12 @@ def test_lines_that_look_alike_have_their_own_dots():
     for number in "01":
         paths = [each.get("d") for group in root.iter() if group.get("data-series") == number for each in group]
         assert [path.count("h 0") for path in paths] == [0, 3]
+
+
+def test_no_line_crosses_a_break():
+    def begun(breaks):
+        plot = Plot("x", "y", [Series("a", range(40), [each % 7 for each in range(40)])], breaks=breaks)
+        root = ElementTree.fromstring(draw(plot, "broken").svg)
+        return max(each.get("d", "").count("M") for each in root.iter() if each.get("d", "").count("L") > 20)
+
+    assert [begun(breaks) for breaks in ((), (9.5,), (9.5, 20.5))] == [1, 2, 3]
