@@ -11,7 +11,7 @@ import pandas as pd
 from kvbench.metrics import COUNTERS
 from kvbench.replay.drive import OPERATIONS, STEP_OPERATIONS
 from kvbench.report.input_files import Replay
-from kvbench.report.panels import Cell, Panel, Plot, Series, Table
+from kvbench.report.panels import Cell, Panel, Plot, Series, Table, without_repeats
 from kvbench.report.text import file_name, number, words
 from kvbench.results.replay import OUTCOMES, STEP, Latency
 
@@ -21,6 +21,7 @@ __all__ = [
 ]  # fmt: skip
 
 OUTCOME_COLOURS = {"hit": 2, "context_mismatch": 3, "stale_hit": 7, "miss": 6, "wrong_content": 1}
+_PERCENTILES = (0, *range(10, 91, 10), 25, 75, 95, 99, 100)  # in a table; its data has all
 _HASHES_OF_A_STEP = 2  # of the parents' latents, and of the new ones
 _WORK = {counter.name: counter.label for counter in COUNTERS if counter.published}
 
@@ -89,15 +90,18 @@ def _distribution_panel(replay: Replay, operation: str, found: dict[str, list[fl
         return f"{share:.0f} % of calls take\nat most {number(lap)} us\n{name}"
 
     # The slowest call of all would press the others together.
-    lines = [Series(name, laps[:-1], range(len(laps) - 1), hover) for name, laps in found.items()]
+    percentiles = range(0, 100, 2)  # as many as can be told apart
+    lines = [Series(name, [laps[each] for each in percentiles], percentiles, hover) for name, laps in found.items()]
+    data = Table.of({"percentile": range(101), **{f"{name}, us": laps for name, laps in found.items()}})
     return Panel(
         replay.name("latency", operation),
         replay.title(f"Time of a {'' if operation == STEP else 'call of '}{words(operation)}"),
-        Table.of({"percentile": range(101), **{f"{name}, us": laps for name, laps in found.items()}}),
+        Table(data.headings, [row for row in data.rows if row[0] in _PERCENTILES]),
         f"{replay.described}. Steeper is steadier, further left is faster. The slowest hundredth is in the table "
         "alone.",
         replay.file.command,
         Plot("us", "share of calls that take no longer, %", lines, log_x=True),
+        data,
     )
 
 
@@ -135,7 +139,7 @@ def memory_panels(replays: Iterable[Replay]) -> Iterator[Panel]:
             f"{replay.described}. Bytes that pools and batches reserve, from the checked pass, which is not timed; the "
             "table has them at the end, the data at every sample.",
             replay.file.command,
-            Plot("inferences done", "MB reserved", lines, from_zero=True),
+            Plot("inferences done", "MB reserved", without_repeats(lines), from_zero=True),
             Table.of(pd.concat(samples, names=["backend", "inferences done"]).reset_index()),
         )
 

@@ -139,8 +139,10 @@ def _series(axes: Axes, plot: Plot, covered: Sequence[int]) -> list[Hovers]:
             dashes = (0, (3, 2)) if series.style == "dashed" else "solid"
             axes.plot(x, y, linewidth=1.3 + wider, linestyle=dashes, **dots, **ink)
         points.append(pointed_at(series, zip(series.x, tops, strict=True)))
-    for level in plot.levels:
-        _level(axes, level, _PALETTE[_colour(plot.series[level.series], level.series)])
+    for place, series in enumerate(plot.series):
+        levels = [level for level in plot.levels if level.series == place]
+        if levels:
+            _levels(axes, levels, _PALETTE[_colour(series, place)])
     return points
 
 
@@ -160,10 +162,13 @@ def _is_whole(values: Iterable[float]) -> bool:
     )
 
 
-def _level(axes: Axes, level: Level, colour: str) -> None:
-    ends, gid = (level.start, level.end), f"series:{level.series}"
-    axes.plot(ends, [level.y] * 2, linewidth=_LEVEL, alpha=0.4, solid_capstyle="butt", color=colour, gid=gid)
-    if level.text:
+def _levels(axes: Axes, levels: Sequence[Level], colour: str) -> None:
+    """Those of one series."""
+    places = [place for level in levels for place in (level.start, level.end, math.nan)]
+    heights = [height for level in levels for height in (level.y, level.y, math.nan)]
+    gid = f"series:{levels[0].series}"
+    axes.plot(places, heights, linewidth=_LEVEL, alpha=0.4, solid_capstyle="butt", color=colour, gid=gid)
+    for level in (each for each in levels if each.text):
         middle = (level.start + level.end) / 2
         axes.annotate(
             level.text, (middle, level.y), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=_FONT,

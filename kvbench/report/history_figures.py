@@ -35,7 +35,7 @@ OVER_LEGACY = "_over_legacy"  # behind the name of a time
 
 def history_name(series: Series) -> str:
     """Of the figure that shows a series: one has all backends of the same sizes, or a benchmark's only parameter."""
-    return file_name("history", series.metric, series.sizes, beside=f"{series.machine} {series.benchmark}")
+    return file_name("history", series.machine, series.benchmark, series.sizes)
 
 
 def ratio_name(series: Series) -> str:
@@ -103,7 +103,7 @@ def _note(first: Series, lines: Sequence[HistoryLine], drawn: Sequence[HistoryLi
         at = "; ".join(f"{line.label}, at {number(line.values[~np.isnan(line.values)][-1])}" for line in far)
         found.append(f"Not drawn, since it would flatten the others: {at}.")
     if len(drawn) + len(far) < len(lines):
-        found.append(f"{len(drawn)} of {len(lines)} lines are drawn, those with change points first.")
+        found.append(f"{len(drawn)} of {len(lines)} series are drawn, those with change points first.")
     return " ".join(found)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import pandas as pd
 
-__all__ = ["Cell", "Columns", "Facets", "Level", "Link", "Panel", "Plot", "Series", "Table"]
+__all__ = ["Cell", "Columns", "Facets", "Level", "Link", "Panel", "Plot", "Series", "Table", "without_repeats"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Link:
         return self.text
 
 
+MOST_ROWS = 25  # of a table beside a picture
 MOST_COLUMNS = 10  # of a table, for which 1280 pixels have room
 _LARGEST = 1e150  # that is drawn
 
@@ -60,6 +61,12 @@ class Table:
             columns = columns.to_dict("list")
         return cls(list(columns), list(zip(*columns.values(), strict=True)))
 
+    def thinned(self, most: int = MOST_ROWS) -> Table:
+        """At most so many rows from the first to the last: a picture shows the others, and the data has them."""
+        every = max(1, -(-(len(self.rows) - 1) // (most - 1)))
+        places = [*range(0, len(self.rows) - 1, every), len(self.rows) - 1]
+        return self if every == 1 else replace(self, rows=[self.rows[place] for place in places])
+
 
 @dataclass(frozen=True)
 class Series:
@@ -79,6 +86,14 @@ class Series:
     hover: Callable[[float, float, str], str] | None = None
     style: str = "line"
     colour: int | None = None
+
+
+def without_repeats(lines: Iterable[Series]) -> list[Series]:
+    """Lines that are the same everywhere as one, with all of their names."""
+    found: dict[tuple[Hashable, ...], list[Series]] = {}
+    for each in lines:
+        found.setdefault((tuple(each.x), tuple(each.y), each.style), []).append(each)
+    return [replace(alike[0], name=", ".join(each.name for each in alike)) for alike in found.values()]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from kvbench.report.site import Group, PageLink, Site
 __all__ = ["PAGE", "change_table", "write_pages"]
 
 PAGE = "regressions.html"
-MOST_CHANGES = 100  # of a verdict on the page; the data has them all
+MOST_CHANGES = 1000  # on the page; the data has them all
 _ALWAYS = (Verdict.WORSE, Verdict.BETTER)
 _TITLES = {
     Verdict.WORSE: "Change points for the worse",

@@ -37,6 +37,7 @@ def part_of_a_page(svg: str, name: str, colours: Mapping[str, str]) -> Markup:
     root.set("aria-labelledby", f"{name}-title")
     _join_dots(root)
     _flatten(root)
+    _join_bars(root)
     _name_ids(root, name)
     for element in root.iter():
         element.tail = None
@@ -84,6 +85,19 @@ def _flatten(root: Element) -> None:
                 yield child
 
     root[:] = list(kept(root))
+
+
+def _join_bars(root: Element) -> None:
+    """Bars of one series that follow each other as one path."""
+    last = None
+    for group in list(root):
+        shapes = [each for each in group if each.tag == _tag("path") and len(group) == 1]
+        alike = (group.get("id"), *(each.get("style") for each in shapes))
+        if shapes and group.get("id", "").startswith(_SERIES) and last is not None and last[0] == alike:
+            last[1].set("d", f"{last[1].get('d')} {shapes[0].get('d')}")
+            root.remove(group)
+        else:
+            last = (alike, shapes[0]) if shapes else None
 
 
 def _name_ids(root: Element, prefix: str) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 import pandas as pd
 
 from kvbench.report.backends import OUTCOME_COLOURS
 from kvbench.report.input_files import Replay
-from kvbench.report.panels import Cell, Columns, Panel, Plot, Series, Table
+from kvbench.report.panels import Cell, Columns, Panel, Plot, Series, Table, without_repeats
 from kvbench.report.searches import NO_NODE, Searches
 from kvbench.report.text import clean, file_name, number, words
-from kvbench.results.replay import OUTCOMES, Timeline
+from kvbench.results.replay import OUTCOMES, BackendResult, Timeline
 
 __all__ = ["occupancy_panels", "place_panels", "search_panels", "trace_table"]
 
@@ -53,7 +53,8 @@ def search_panels(searches: Searches) -> list[Panel]:
 def _panel(kind: str, title: str, table: Columns, note: str, searches: Searches, plot: Plot) -> Panel:
     command = clean(shlex.join(["kvbench", "report", "--trace", str(searches.path)]))
     name = file_name(kind, searches.path.stem, beside=searches.sha256)
-    return Panel(name, title, Table.of(table), note, command, plot)
+    data = Table.of(table)
+    return Panel(name, title, data.thinned(), note, command, plot, data)
 
 
 def _depth(searches: Searches) -> Panel:
@@ -131,36 +132,59 @@ def _children(searches: Searches) -> Panel:
 
 
 def occupancy_panels(replays: Iterable[Replay]) -> Iterator[Panel]:
-    """Keys that something is found under, pool by pool, while a replay goes on."""
+    """Keys that something is found under, pool by pool, while a replay goes on; pools that fill alike once."""
+    alike: dict[tuple[str, str, Hashable], list[Replay]] = {}
+    for replay in replays:
+        for pool in replay.timelines[0][1].entries if replay.timelines else ():
+            keys = tuple((backend.name, *timeline.entries[pool]) for backend, timeline in replay.timelines)
+            alike.setdefault((pool, replay.result.device, keys), []).append(replay)
+    for (pool, _, _), same in alike.items():
+        yield _occupancy_panel(pool, same)
 
+
+def _occupancy_panel(pool: str, replays: Sequence[Replay]) -> Panel:
     def hover(step: float, keys: float, name: str) -> str:
         return f"{keys:,.0f} keys after\n{step:,.0f} inferences\n{name}"
 
-    for replay in replays:
-        slots = replay.result.capacity.recur
-        for pool in replay.timelines[0][1].entries if replay.timelines else ():
-            steps = replay.timelines[0][1].steps
-            keys = {backend.name: timeline.entries[pool] for backend, timeline in replay.timelines}
-            lines = [Series(name, steps, entries, hover) for name, entries in keys.items()]
-            size = f" The pool has {slots} slots." if pool == "recur" and slots else ""
-            yield Panel(
-                replay.name("occupancy", pool),
-                f"Keys in the {'recurrent pool' if pool == 'recur' else 'init pools, together'}",
-                Table.of({"inferences done": steps, **{f"{name}, keys": each for name, each in keys.items()}}),
-                f"{replay.result.device}, slots: {replay.result.capacity.label}.{size} Legacy may answer to more keys "
-                "than it has slots: those are the ones whose slot holds another state's content.",
-                replay.file.command,
-                Plot("inferences done", "keys", lines, from_zero=True),
-            )
+    replay = replays[0]
+    steps = replay.timelines[0][1].steps
+    keys = {backend.name: timeline.entries[pool] for backend, timeline in replay.timelines}
+    slots = replay.result.capacity.recur
+    size = f" The pool has {slots} slots." if pool == "recur" and slots else ""
+    data = Table.of({"inferences done": steps, **{f"{name}, keys": each for name, each in keys.items()}})
+    return Panel(
+        replay.name("occupancy", pool),
+        f"Keys in the {'recurrent pool' if pool == 'recur' else 'init pools, together'}",
+        data.thinned(),
+        f"{replay.result.device}, slots: {_capacities(replays)}.{size} Legacy may answer to more keys "
+        "than it has slots: those are the ones whose slot holds another state's content.",
+        replay.file.command,
+        Plot(
+            "inferences done",
+            "keys",
+            without_repeats(Series(name, steps, entries, hover) for name, entries in keys.items()),
+            from_zero=True,
+        ),
+        data,
+    )
+
+
+def _capacities(replays: Iterable[Replay]) -> str:
+    return "; ".join(dict.fromkeys(replay.result.capacity.label for replay in replays))
 
 
 def place_panels(replays: Iterable[Replay]) -> list[Panel]:
-    """Where in a search lookups go wrong: by simulation and by depth, a panel for each backend that has any."""
+    """Where in a search lookups go wrong: by simulation and by depth, once for all backends that go wrong alike."""
+    alike: dict[tuple[Hashable, ...], list[tuple[Replay, BackendResult, Timeline]]] = {}
+    for replay in replays:
+        for backend, timeline in replay.timelines:
+            if backend.count("lookups") > backend.count("hit"):
+                counts = tuple(repr(sorted(timeline.counts(axis).items())) for axis in _AXES)
+                place = replay.identity, replay.result.device, replay.result.capacity.label
+                alike.setdefault((*place, counts), []).append((replay, backend, timeline))
     return [
-        _places(replay, backend.name, timeline, axis)
-        for replay in replays
-        for backend, timeline in replay.timelines
-        if backend.count("lookups") > backend.count("hit")
+        _places(same[0][0], ", ".join(backend.name for _, backend, _ in same), same[0][2], axis)
+        for same in alike.values()
         for axis in _AXES
     ]
 

@@ -119,12 +119,13 @@ function makeFilters() {
   form.setAttribute("aria-label", "Filters");
   const rest = order.filter((name) => !FIRST.includes(name));
   if (commits.length > 1) form.append(...PAIR.map((name) => select(name, texts, "any commit")));
+  form.append(element("button", { type: "reset", textContent: "Clear" }));
   if (rest.length) form.append(element("details", { open: rest.some((name) => choice.get(name)) }, element("summary", { textContent: "More filters" }), ...fields(rest)));
-  const clear = element("button", { type: "reset", textContent: "Clear" });
-  form.append(clear);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => { choice = new URLSearchParams(); remember(); setTimeout(applyAll); });
-  place.append(form, element("output"));
+  const isOpen = choice.size > 0 || matchMedia("(min-width: 40rem)").matches;
+  const summary = element("summary", { textContent: commits.length > 1 ? "Filter, or compare two commits" : "Filter" });
+  place.append(element("details", { open: isOpen }, summary, form), element("output"));
   form.querySelectorAll("select").forEach((field) => { field.value = choice.get(field.name) ?? ""; });
   applyAll();
   addEventListener("hashchange", () => {

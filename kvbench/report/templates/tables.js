@@ -56,25 +56,34 @@ function makeSortable(table) {
   });
 }
 
+// Of a table with more columns than there is room for, the last ones stand below each row, which a button opens.
 function makeOpening(table) {
-  const rows = rowsOf(table).filter(restOf);
-  if (!rows.length) return;
-  const head = element("th", { scope: "col", className: "opens" }, element("span", { className: "unseen", textContent: "more" }));
-  table.tHead.rows[0].append(head);
-  rows.forEach((row) => {
-    const rest = restOf(row);
-    rest.cells[0].colSpan += 1;
+  const first = Number(table.dataset.first);
+  if (!first) return;
+  const head = table.tHead.rows[0];
+  const names = [...head.cells].slice(first).map((cell) => { cell.remove(); return cell.textContent; });
+  head.append(element("th", { scope: "col", className: "opens" }, element("span", { className: "unseen", textContent: "more" })));
+  for (const row of [...table.tBodies[0].rows]) {
+    const list = element("dl");
+    [...row.cells].slice(first).forEach((cell, place) => {
+      cell.remove();
+      if (cell.textContent === "" || cell.dataset.value === "") return;
+      list.append(element("div", {}, element("dt", { textContent: names[place] }), element("dd", {}, ...cell.childNodes)));
+    });
+    const rest = element("tr", { className: "rest closed" }, element("td", { colSpan: first + 1 }, list));
     const button = element("button", { type: "button", textContent: "more" });
+    const told = [...row.cells].slice(0, 3).map((cell) => cell.textContent).join(" ");
     button.setAttribute("aria-expanded", "false");
-    button.setAttribute("aria-label", `more of ${row.cells[0].textContent} ${row.cells[1]?.textContent ?? ""}`);
-    rest.classList.add("closed");
+    button.setAttribute("aria-label", `more of ${told}`);
     button.addEventListener("click", () => {
       const closed = rest.classList.toggle("closed");
       button.setAttribute("aria-expanded", String(!closed));
       button.textContent = closed ? "more" : "less";
+      button.setAttribute("aria-label", `${button.textContent} of ${told}`);
     });
     row.append(element("td", { className: "opens" }, button));
-  });
+    row.after(rest);
+  }
 }
 
 // A phone has no room for columns: rows become cards, each cell below its heading. Roles keep it a table to be read out.
@@ -120,9 +129,18 @@ function makeFolding(table) {
   fold(table);
 }
 
+// Words are kept whole where the table fits its place so.
+const room = new ResizeObserver((changes) => changes.forEach(({ target }) => {
+  for (const table of target.querySelectorAll(":scope > table")) {
+    table.classList.add("roomy");
+    table.classList.toggle("roomy", table.offsetWidth <= target.clientWidth);
+  }
+}));
+
 function makeTable(table) {
-  makeSortable(table);
+  room.observe(table.parentElement);
   makeOpening(table);
+  makeSortable(table);
   makeCards(table);
   makeFolding(table);
 }

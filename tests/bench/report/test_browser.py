@@ -6,9 +6,9 @@ from chromium import NARROW, WIDE, Browser, find_chromium
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no Chromium here: apt-get install chromium")
 
 HOVERED = """(() => {
-  const figure = [...document.querySelectorAll("figure")].find((each) => JSON.parse(
-    each.querySelector("script").textContent).some((series) => series.length));
-  const points = JSON.parse(figure.querySelector("script").textContent);
+  const figure = [...document.querySelectorAll("figure")].find((each) => pointsOf(JSON.parse(
+    each.querySelector("script").textContent)).some((series) => series.length));
+  const points = pointsOf(JSON.parse(figure.querySelector("script").textContent));
   const point = points.find((series) => series.length)[0];
   const svg = figure.querySelector("svg");
   svg.scrollIntoView();
@@ -23,7 +23,7 @@ HOVERED = """(() => {
 })()"""
 TAPPED = """(() => {
   const figure = document.querySelector("figure");
-  const point = JSON.parse(figure.querySelector("script").textContent).find((series) => series.length)[0];
+  const point = pointsOf(JSON.parse(figure.querySelector("script").textContent)).find((series) => series.length)[0];
   const svg = figure.querySelector("svg");
   svg.scrollIntoView({ block: "center" });
   const box = svg.getBoundingClientRect();
