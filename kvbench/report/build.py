@@ -157,22 +157,23 @@ class _Report:
     def write(self) -> None:
         traces = {f"{file_name('trace', each.path.stem, beside=each.sha256)}.html": each for each in self.traces}
         backend_groups = self._backends()
+        title = "Backends" if self.files or self.searches or self.history.series else "Benchmarks"
         self.site.navigation += [
             PageLink(FRONT, "Report"),
-            PageLink(regressions.PAGE, "Regressions"),
-            *([PageLink(BACKENDS, "Backends")] if backend_groups else []),
+            *([PageLink(regressions.PAGE, "Regressions")] if self.inputs.results else []),
+            *([PageLink(BACKENDS, title)] if backend_groups else []),
             *(PageLink(file, each.name) for file, each in traces.items()),
             *(PageLink(file, each.title) for file, each in self._whole_pages()),
         ]
-        self.progress("regressions")
-        judgement = self.judgement
-        pages = regressions.write_pages(
-            self.site, self.history, self.commits, judgement, self.inputs.histories, self.command
-        )
+        judgement, pages = self.judgement, {}
+        if self.inputs.results:
+            self.progress("regressions")
+            most = self.inputs.histories
+            pages = regressions.write_pages(self.site, self.history, self.commits, judgement, most, self.command)
         if backend_groups:
             self.progress("backends")
             lead = _OF_REPLAYS if self.replays else []
-            self.site.pages(Path(BACKENDS).stem, "Backends", backend_groups, lead)
+            self.site.pages(Path(BACKENDS).stem, title, backend_groups, lead)
         for file, searches in traces.items():
             self.progress(searches.name)
             self._trace(file, searches)
@@ -189,6 +190,7 @@ class _Report:
     def _backends(self) -> list[Group]:
         """What the page of backends has to show."""
         replays, at_a_glance = self.replays, (backends.step_panels, backends.outcome_panels, backends.work_panels)
+        over_time, alone = benchmark_run_panels(self.benchmarks, self.command)
         groups = {
             "At a glance": [panel for make in at_a_glance for panel in make(replays)],
             "Whole searches": list(split_panels(self.searches)),
@@ -196,7 +198,8 @@ class _Report:
             "How long calls take": list(backends.distribution_panels(replays)),
             "Memory": list(backends.memory_panels(replays)),
             "Cost against size": costs.growth_panels(self.history, self.command),
-            "Single operations": benchmark_run_panels(self.benchmarks, self.command),
+            "Benchmarks over time": over_time,
+            "Single operations": alone,
         }
         return [Group(title, panels) for title, panels in groups.items() if panels]
 

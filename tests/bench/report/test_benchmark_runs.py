@@ -28,7 +28,8 @@ def run(folder, number, *, machine=None, names=("test_a",), options=None, **fiel
 
 
 def panels(*paths):
-    return benchmark_run_panels([read_benchmarks(path) for path in paths], "kvbench report")
+    charts, alone = benchmark_run_panels([read_benchmarks(path) for path in paths], "kvbench report")
+    return [*charts, *alone]
 
 
 def test_one_chart_a_benchmark_in_the_order_of_time(tmp_path):
