@@ -10,14 +10,14 @@ from functools import cached_property
 from pathlib import Path
 
 from kvbench.capacity.bounds import Future
-from kvbench.history.commits import read_commits
+from kvbench.history.commits import Commits, read_commits
 from kvbench.history.series import History, read_history
 from kvbench.judge.change_points import Judgement, judge_history
 from kvbench.report import backends, capacities, comparisons, costs, front, regressions, trace_pages
 from kvbench.report.alarm import Alarm, find_alarms
 from kvbench.report.benchmark_runs import benchmark_run_panels
 from kvbench.report.gpu import Gpu, read_gpu
-from kvbench.report.input_files import named_apart, read_all, read_benchmarks, read_replays
+from kvbench.report.input_files import read_all, read_benchmarks, read_replays
 from kvbench.report.machines import machine_table
 from kvbench.report.panels import Panel
 from kvbench.report.searches import Searches, read_searches
@@ -116,8 +116,15 @@ def build_report(
     with report.site.writing():
         report.write()
     pages = [output / name for name in report.site.finish()]
-    alarm(find_alarms(report.judgement), report.commits.described)
+    alarm(find_alarms(report.judgement), _described(report.commits, report.history))
     return pages
+
+
+def _described(commits: Commits, history: History) -> str:
+    """Which commits count as new, and whether that says anything: of none that was measured, no step is known."""
+    measured = {name for names in history.commits.values() for name in names}
+    none = commits.new and not measured & commits.new
+    return f"{commits.described}, of which none was measured" if none else commits.described
 
 
 class _Report:
@@ -130,15 +137,16 @@ class _Report:
         self.commits = read_commits(inputs.repository, inputs.since)
         self.left_out = left_out = LeftOut()
         self.history = History() if inputs.results is None else read_history(inputs.results, self.commits, left_out)
-        self.files = read_all(inputs.replays, read_replays, left_out)
-        self.benchmarks = read_all(inputs.benchmarks, read_benchmarks, left_out)
-        self.traces = [read_searches(path) for path, _ in named_apart(inputs.traces)]
-        self.trainings = {
-            f"{file_name('training', name)}.html": read_training(path, name)
-            for path, name in named_apart(inputs.trainings)
-        }
-        self.searches = [read_whole_searches(path, name) for path, name in named_apart(inputs.searches)]
-        self.gpus = {f"{file_name('gpu', name)}.html": read_gpu(path, name) for path, name in named_apart(inputs.gpus)}
+        self.files = read_all(inputs.replays, lambda path, name: read_replays(path, name, left_out), left_out)
+        self.benchmarks = read_all(
+            inputs.benchmarks, lambda path, name: read_benchmarks(path, name, left_out), left_out
+        )
+        self.traces = read_all(inputs.traces, lambda path, _: read_searches(path), left_out)
+        trainings = read_all(inputs.trainings, read_training, left_out)
+        self.trainings = {f"{file_name('training', each.name)}.html": each for each in trainings}
+        self.searches = read_all(inputs.searches, read_whole_searches, left_out)
+        gpus = read_all(inputs.gpus, read_gpu, left_out)
+        self.gpus = {f"{file_name('gpu', each.name)}.html": each for each in gpus}
         if inputs.profile is not None and not inputs.profile.is_dir():
             raise ReportError(inputs.profile, "no folder of profiles")
         self.profile = None if inputs.profile is None else read_profile_index(inputs.profile)
