@@ -27,7 +27,7 @@ _ALWAYS = (Verdict.WORSE, Verdict.BETTER)
 _TITLES = {
     Verdict.WORSE: "Change points for the worse",
     Verdict.BETTER: "Change points for the better",
-    Verdict.ENVIRONMENT: "Steps with the environment, which no commit is blamed for",
+    Verdict.ENVIRONMENT: "Steps that came with another environment, and no commit",
     Verdict.MACHINE: "Change points of legacy's own times: the machine or the harness changed, legacy did not",
     Verdict.UNKNOWN: "Change points of metrics whose better direction is not known",
 }
