@@ -26,6 +26,7 @@ _MEASURED_KINDS = ("time_", "timeraw_", "mem_", "peakmem_")
 
 # Of what the suite counts: the same code gives the same number.
 _EXACT_UNITS = r"%|evictions|(bytes|operations|allocations|synchronisations)( per [a-z]+)?"
+_OF_ANYTHING = ("%", RATIO)  # units that do not say what they are of
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,14 @@ class Series:
     def is_exact(self) -> bool:
         """Whether the same commit gives the same value, on any machine and every time."""
         name = self.benchmark.rpartition(".")[2]
+        if self.unit in _OF_ANYTHING and not self.is_of_a_cache:
+            return False
         return bool(re.fullmatch(_EXACT_UNITS, self.unit)) and not name.startswith(_MEASURED_KINDS)
+
+    @property
+    def is_of_a_cache(self) -> bool:
+        """Whether it is of one of the backends that the suite measures; another project's is of none."""
+        return "backend" in self.cell
 
     @property
     def is_control(self) -> bool:
@@ -63,7 +71,9 @@ class Series:
 
     @property
     def lower_is_better(self) -> bool:
-        """Whether it is known to be: of what the suite measures, by its units. Another's direction is not known."""
+        """Whether it is known to be: of times and counts, and of what the suite measures of a cache."""
+        if self.unit in _OF_ANYTHING and not self.is_of_a_cache:
+            return False
         return bool(self.unit == RATIO or self.is_time or re.fullmatch(_EXACT_UNITS, self.unit))
 
     @property

@@ -46,7 +46,7 @@ class _Run:
         return ", ".join(f"{name} {value}" for name, value in self.settings.items())
 
 
-def benchmark_run_panels(files: Sequence[BenchmarkFile], command: str) -> list[Panel]:
+def benchmark_run_panels(files: Sequence[BenchmarkFile], command: str) -> tuple[list[Panel], list[Panel]]:
     """A chart of each benchmark that several files have; of the others, how their rounds are spread."""
     runs: dict[str, list[_Run]] = {}
     for file in sorted(files, key=_when):
@@ -54,7 +54,7 @@ def benchmark_run_panels(files: Sequence[BenchmarkFile], command: str) -> list[P
             runs.setdefault(each.identity, []).append(_Run(file, each))
     several = {name: found for name, found in runs.items() if len(found) > 1}
     charts = [_panel(name, found, command) for name, found in several.items()]
-    return [*charts, *(panel for file in files for panel in benchmark_panels(file, command, several))]
+    return charts, [panel for file in files for panel in benchmark_panels(file, command, several)]
 
 
 def _when(file: BenchmarkFile) -> datetime:
@@ -102,5 +102,5 @@ def _plot(runs: Sequence[_Run], labels: Sequence[str], marks: Sequence[tuple[int
         lines,
         marks=[(at - 0.5, shortened(change)) for at, change in marks],
         breaks=[at - 0.5 for at, _ in marks],
-        x_ticks=[(place, labels[place][:8]) for place in range(0, len(runs), every)],
+        x_ticks=[(place, runs[place].file.content.datetime[:_DAY]) for place in range(0, len(runs), every)],
     )

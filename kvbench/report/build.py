@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from kvbench.capacity.bounds import Future
-from kvbench.history.commits import read_commits
+from kvbench.history.commits import Commits, read_commits
 from kvbench.history.series import History, read_history
 from kvbench.judge.change_points import Judgement, judge_history
 from kvbench.judge.two_commits import chosen_pair
@@ -20,7 +20,7 @@ from kvbench.report.benchmark_runs import benchmark_run_panels
 from kvbench.report.compare import COMPARE, measured_commits, write_comparison
 from kvbench.report.front_page import FRONT, LAST_COMMIT, FrontPage
 from kvbench.report.gpu import Gpu, read_gpu
-from kvbench.report.input_files import named_apart, read_all, read_benchmarks, read_replays
+from kvbench.report.input_files import read_all, read_benchmarks, read_replays
 from kvbench.report.machines import machine_table
 from kvbench.report.pair import read_gate
 from kvbench.report.panels import Panel, Table
@@ -126,8 +126,15 @@ def build_report(
     with report.site.writing():
         report.write()
     pages = [output / name for name in report.site.finish()]
-    alarm(find_alarms(report.judgement), report.commits.described)
+    alarm(find_alarms(report.judgement), _described(report.commits, report.history))
     return pages
+
+
+def _described(commits: Commits, history: History) -> str:
+    """Which commits count as new, and whether that says anything: of none that was measured, no step is known."""
+    measured = {name for names in history.commits.values() for name in names}
+    none = commits.new and not measured & commits.new
+    return f"{commits.described}, of which none was measured" if none else commits.described
 
 
 class _Report:
@@ -140,15 +147,16 @@ class _Report:
         self.commits = read_commits(inputs.repository, inputs.since)
         self.left_out = left_out = LeftOut()
         self.history = History() if inputs.results is None else read_history(inputs.results, self.commits, left_out)
-        self.files = read_all(inputs.replays, read_replays, left_out)
-        self.benchmarks = read_all(inputs.benchmarks, read_benchmarks, left_out)
-        self.traces = [read_searches(path) for path, _ in named_apart(inputs.traces)]
-        self.trainings = {
-            f"{file_name('training', name)}.html": read_training(path, name)
-            for path, name in named_apart(inputs.trainings)
-        }
-        self.searches = [read_whole_searches(path, name) for path, name in named_apart(inputs.searches)]
-        self.gpus = {f"{file_name('gpu', name)}.html": read_gpu(path, name) for path, name in named_apart(inputs.gpus)}
+        self.files = read_all(inputs.replays, lambda path, name: read_replays(path, name, left_out), left_out)
+        self.benchmarks = read_all(
+            inputs.benchmarks, lambda path, name: read_benchmarks(path, name, left_out), left_out
+        )
+        self.traces = read_all(inputs.traces, lambda path, _: read_searches(path), left_out)
+        trainings = read_all(inputs.trainings, read_training, left_out)
+        self.trainings = {f"{file_name('training', each.name)}.html": each for each in trainings}
+        self.searches = read_all(inputs.searches, read_whole_searches, left_out)
+        gpus = read_all(inputs.gpus, read_gpu, left_out)
+        self.gpus = {f"{file_name('gpu', each.name)}.html": each for each in gpus}
         self.gate = None if inputs.gate is None else read_gate(inputs.gate, left_out)
         self.pair = chosen_pair(inputs.repository, self.history, self.commits, (inputs.base, inputs.head))
         if inputs.profile is not None and not inputs.profile.is_dir():
@@ -170,25 +178,26 @@ class _Report:
     def write(self) -> None:
         traces = {f"{file_name('trace', each.path.stem, beside=each.sha256)}.html": each for each in self.traces}
         backend_groups = self._backends()
+        title = "Backends" if self.files or self.searches or self.history.series else "Benchmarks"
         self.site.navigation += [
             PageLink(FRONT, "Report"),
-            PageLink(regressions.PAGE, "Regressions"),
+            *([PageLink(regressions.PAGE, "Regressions")] if self.inputs.results else []),
             *([COMPARE] if self.history.series else []),
-            *([PageLink(BACKENDS, "Backends")] if backend_groups else []),
+            *([PageLink(BACKENDS, title)] if backend_groups else []),
             *(PageLink(file, each.name) for file, each in traces.items()),
             *(PageLink(file, each.title) for file, each in self._whole_pages()),
         ]
-        self.progress("regressions")
-        judgement = self.judgement
-        pages = regressions.write_pages(
-            self.site, self.history, self.commits, judgement, self.inputs.histories, self.command
-        )
+        judgement, pages = self.judgement, {}
+        if self.inputs.results:
+            self.progress("regressions")
+            most = self.inputs.histories
+            pages = regressions.write_pages(self.site, self.history, self.commits, judgement, most, self.command)
         if self.history.series:
             write_comparison(self.site, self.history)
         if backend_groups:
             self.progress("backends")
             lead = _OF_REPLAYS if self.replays else []
-            self.site.pages(Path(BACKENDS).stem, "Backends", backend_groups, lead)
+            self.site.pages(Path(BACKENDS).stem, title, backend_groups, lead)
         for file, searches in traces.items():
             self.progress(searches.name)
             self._trace(file, searches)
@@ -205,6 +214,7 @@ class _Report:
     def _backends(self) -> list[Group]:
         """What the page of backends has to show."""
         replays, at_a_glance = self.replays, (backends.step_panels, backends.outcome_panels, backends.work_panels)
+        over_time, alone = benchmark_run_panels(self.benchmarks, self.command)
         groups = {
             "At a glance": [panel for make in at_a_glance for panel in make(replays)],
             "Whole searches": list(split_panels(self.searches)),
@@ -212,7 +222,8 @@ class _Report:
             "How long calls take": list(backends.distribution_panels(replays)),
             "Memory": list(backends.memory_panels(replays)),
             "Cost against size": costs.growth_panels(self.history, self.command),
-            "Single operations": benchmark_run_panels(self.benchmarks, self.command),
+            "Benchmarks over time": over_time,
+            "Single operations": alone,
         }
         return [Group(title, panels) for title, panels in groups.items() if panels]
 

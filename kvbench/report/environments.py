@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from kvbench.history.environments import Environments
 from kvbench.history.series import History
 from kvbench.judge.change_points import ChangePoint
-from kvbench.judge.verdict import Verdict
 from kvbench.report.panels import Cell, Panel, Table
 
 __all__ = ["border_marks", "border_sentence", "environment_panel", "shortened"]
@@ -18,17 +17,15 @@ _LONGEST = 28  # characters above a figure
 
 def environment_panel(history: History, points: Sequence[ChangePoint], command: str) -> Panel:
     """Where a machine's environment changed, to what, and what stepped with it."""
-    stepped: dict[tuple[str, str], list[ChangePoint]] = {}
-    for point in points:
-        if point.verdict is Verdict.ENVIRONMENT:
-            stepped.setdefault((point.series.machine, point.environment), []).append(point)
     rows: list[list[Cell]] = []
     for machine, environments in history.environments.items():
-        for place in environments.borders():
-            change = environments.change(place - 1, place)
-            steps = stepped.get((machine, change), [])
+        own = [each for each in points if each.environment and each.series.machine == machine]
+        borders, commits = environments.borders(), history.commits[machine]
+        for place, following in zip(borders, [*borders[1:], len(commits)], strict=True):
+            # A series that was not measured right there steps at its next commit.
+            steps = [point for point in own if place <= point.change.position < following]
             up = sum(point.change.ratio > 1 for point in steps)
-            commits = history.commits[machine]
+            change = environments.change(place - 1, place)
             rows.append([change, commits[place][:8], commits[place - 1][:8], up, len(steps) - up, machine])
     headings = ("what changed", "first commit", "measured before at", "series that rose", "that fell", "machine")
     about = "Values of two environments are not compared as commits are. Lines of histories break there."

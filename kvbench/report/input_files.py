@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from kvbench.errors import KvbenchError
 from kvbench.report.text import clean, file_name
 from kvbench.results import pytest_benchmark, replay
 from kvbench.results.decode import LeftOut, ResultsError, read_rows
@@ -148,17 +149,18 @@ def named_apart(paths: Sequence[Path]) -> list[tuple[Path, str]]:
     return [(path, clean(path.name if names[path.name] == 1 else str(path))) for path in once.values()]
 
 
-def read_all(paths: Sequence[Path], read: Callable[[Path, str, LeftOut], Read], left_out: LeftOut) -> list[Read]:
-    """Files of one kind; one that cannot be read is left out. Raises its ResultsError where none can."""
+def read_all(paths: Sequence[Path], read: Callable[[Path, str], Read], left_out: LeftOut) -> list[Read]:
+    """Files of one kind; one that cannot be read is left out. Raises its KvbenchError where none can."""
     found: list[Read] = []
-    faults: list[tuple[Path, ResultsError]] = []
+    faults: list[tuple[Path, KvbenchError]] = []
     for path, name in named_apart(paths):
         try:
-            found.append(read(path, name, left_out))
-        except ResultsError as error:
+            found.append(read(path, name))
+        except KvbenchError as error:
             faults.append((path, error))
     if faults and not found:
         raise faults[0][1]
     for path, fault in faults:
-        left_out.add(path, fault.fault)
+        told = fault.fault if isinstance(fault, ResultsError) else str(fault).removeprefix(f"{clean(str(path))}: ")
+        left_out.add(path, told)
     return found

@@ -29,7 +29,7 @@ _ALWAYS = (Verdict.WORSE, Verdict.BETTER)
 _TITLES = {
     Verdict.WORSE: "Change points for the worse",
     Verdict.BETTER: "Change points for the better",
-    Verdict.ENVIRONMENT: "Steps with the environment, which no commit is blamed for",
+    Verdict.ENVIRONMENT: "Steps that came with another environment, and no commit",
     Verdict.MACHINE: "Change points of legacy's own times: the machine or the harness changed, legacy did not",
     Verdict.UNKNOWN: "Change points of metrics whose better direction is not known",
 }
@@ -74,7 +74,7 @@ def write_pages(
         groups.append(Group("Environments", [environment_panel(history, points, command)]))
     if judgement.lost:
         groups.append(Group("Benchmarks without values", [_lost_panel(judgement.lost, command)]))
-    if judgement.smallest:
+    if any(step.middle for step in judgement.smallest.values()):
         groups.append(Group("What could have been found", [_smallest_panel(judgement, command)]))
     paces = [pace_panel(machine, history.commits[machine], pace, command) for machine, pace in judgement.pace.items()]
     groups += [Group("Machines", paces)] if paces else []
@@ -144,6 +144,8 @@ def _smallest_panel(judgement: Judgement, command: str) -> Panel:
     rows: list[list[Cell]] = []
     families = sorted(judgement.smallest.items(), key=lambda each: -each[1].spread)
     for (machine, benchmark, operation), step in families:
+        if step.middle is None:
+            continue  # too short for any
         sizes = [None if each is None else 100 * each for each in (step.middle, step.latest)]
         metric = ", ".join(part for part in (benchmark, operation) if part)
         rows.append([metric, step.series, step.commits, 100 * step.spread, *sizes, machine])

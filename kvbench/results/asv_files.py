@@ -171,7 +171,7 @@ def _names(machine: str, lines: list[_Line]) -> list[str]:
     if len(lines) == 1:
         return [machine]
     last = [line.environments[-1] for line in lines]
-    found = [f"{machine} ({named(settings, last) or 'without more'})" for settings in last]
+    found = [f"{machine} ({named(settings, last) or 'another environment'})" for settings in last]
     return [name if found.count(name) == 1 else f"{name} {place}" for place, name in enumerate(found, 1)]
 
 

@@ -25,14 +25,16 @@ def settings_of_asv(params: Mapping[str, Any], python: Any, parts: list[Any], na
         name: of the environment; where the rest says less than it does, what is left of it counts as well.
     """
     found = {"python": str(python)} if python else {}
+    said = [f"py{python}"]
     for part in (*parts, params):
         for each, value in part.items() if isinstance(part, Mapping) else ():
             text = "" if value is None else str(value)
-            # asv writes most of them twice; where the two differ, neither is taken for the truth.
-            found[str(each)] = text if found.get(str(each), text) == text else f"{found[str(each)]} or {text}"
+            if text or each not in found:
+                said.append(f"{each}{text}")
+                # asv writes most of them twice; where the two differ, neither is taken for the truth.
+                known = found.get(str(each)) or text
+                found[str(each)] = text if known == text else f"{known} or {text}"
     found.pop("machine", None)
-    said = [f"py{found['python']}"] if "python" in found else []
-    said += [f"{each}{value}" for each, value in found.items() if each not in _MACHINE]
     for each in sorted(said, key=len, reverse=True):
         name = name.replace(each, "")
     kind, *rest = name.split("-")
@@ -64,10 +66,11 @@ def difference(before: Settings, after: Settings) -> str:
 
 def _tokens(old: str, new: str) -> str:
     before, after = old.split(), new.split()
-    gone, come = (
-        " ".join(each for each in one if each not in other) for one, other in ((before, after), (after, before))
-    )
-    return f"{gone or 'nothing'} to {come or 'nothing'}"
+    gone = " ".join(each for each in before if each not in after)
+    come = " ".join(each for each in after if each not in before)
+    if gone and come:
+        return f"{gone} to {come}"
+    return f"with {come}" if come else f"without {gone}"
 
 
 def named(settings: Settings, others: list[Settings]) -> str:
@@ -81,4 +84,5 @@ def named(settings: Settings, others: list[Settings]) -> str:
             found += [token for token in value.split() if token not in common]
         else:
             found.append(f"{name} {value}".rstrip())
-    return ", ".join(found)
+    lacking = {name: None for each in others for name in each if name not in settings and name != _UNNAMED}
+    return ", ".join([*found, *(f"without {name}" for name in lacking)])

@@ -141,6 +141,17 @@ def test_a_file_of_the_first_version_is_to_be_updated(tmp_path):
     assert "run 'asv update'" in CliRunner().invoke(main, ["results", str(tmp_path)]).stderr
 
 
+def test_files_of_the_first_version_are_counted_and_the_rest_is_read(tmp_path):
+    write_results(tmp_path, {("x.track_a", "new"): [1.0] * 30})
+    for place in range(29):
+        change(tmp_path, lambda content: content.update(version=1), place)
+    left_out = LeftOut()
+    assert len(load_results(tmp_path, left_out)) == 1
+    (line,) = left_out.lines
+    assert line.startswith("29 files left out: ")
+    assert line.endswith(" and 28 more: of asv's version 1: run 'asv update'")
+
+
 def test_a_byte_order_mark_is_none_of_the_content(tmp_path):
     change(write_results(tmp_path, GOOD), lambda content: f"\ufeff{json.dumps(content)}")
     left_out = LeftOut()

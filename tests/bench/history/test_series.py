@@ -122,3 +122,20 @@ def test_hostile_names_are_fit_to_be_shown(tmp_path):
     assert "\x00" not in series.benchmark
     assert "<script>" in series.benchmark
     assert "\x1b" not in series.params
+
+
+@pytest.mark.parametrize(
+    ("param", "unit", "exact", "known"),
+    [
+        ("backend", "%", True, True),
+        ("backend", "ratio", False, True),
+        ("case", "%", False, False),
+        ("case", "ratio", False, False),
+        ("case", "seconds", False, True),
+        ("case", "operations", True, True),
+    ],
+)
+def test_what_is_known_of_another_projects_metric(tmp_path, param, unit, exact, known):
+    values = {("x.track_it", "new"): [1.0, 2.0]}
+    (series,) = read(write_results(tmp_path, values, units={"x.track_it": unit}, param=param)).series
+    assert (series.is_exact, series.lower_is_better) == (exact, known)

@@ -41,7 +41,7 @@ OTHERS = {
     "num_cpu 2 to 4": files(machine={"num_cpu": "4"}),
     "ram 16373756000 to 32747512000": files(machine={"ram": "32747512000"}),
     "environment type virtualenv to conda": files(kind="conda"),
-    "nothing to numba": files(name="-numba"),
+    "with numba": files(name="-numba"),
 }
 PYTHON = files(python="3.12")
 
@@ -73,6 +73,12 @@ def test_no_commit_is_blamed_for_what_came_with_another_environment(tmp_path, na
     assert sorted(cells(found)) == [(COUNT, Verdict.ENVIRONMENT, 6), (TIME, Verdict.ENVIRONMENT, 6)]
     assert {each.environment for each in found} == {named}
     assert sorted(round(each.percent) for each in found) == [20, 50]
+
+
+def test_a_requirement_without_a_version_says_no_other(tmp_path):
+    of = files(name="-python") | {"requirements": {"torch": "2.12", "python": ""}}
+    (found,) = judged(tmp_path, {(COUNT, "new"): step((2, 1.0), (2, 2.0))}, [(2, of), (2, files())])
+    assert (found.verdict, found.environment) == (Verdict.ENVIRONMENT, "without python")
 
 
 @pytest.mark.parametrize("place", ["python", "requirements", "env_vars", "params"])

@@ -5,11 +5,13 @@ import re
 
 import pytest
 from click.testing import CliRunner
+from search_files import write_searches
+from training_files import backend, results
 
 from kvbench.cli.main import main
 from kvbench.report.benchmark_runs import benchmark_run_panels
 from kvbench.report.input_files import read_benchmarks
-from kvbench.results.decode import LeftOut
+from kvbench.results.decode import LeftOut, write_json
 
 MACHINE = {"python_version": "3.11.7", "cpu": {"brand_raw": "some CPU", "count": 2}, "system": "Linux", "node": "a"}
 
@@ -28,7 +30,8 @@ def run(folder, number, *, machine=None, names=("test_a",), options=None, **fiel
 
 
 def panels(*paths):
-    return benchmark_run_panels([read_benchmarks(path) for path in paths], "kvbench report")
+    charts, alone = benchmark_run_panels([read_benchmarks(path) for path in paths], "kvbench report")
+    return [*charts, *alone]
 
 
 def test_one_chart_a_benchmark_in_the_order_of_time(tmp_path):
@@ -95,3 +98,13 @@ def test_what_is_left_out_is_counted_for_each_kind(tmp_path):
         f"3 files left out: {tmp_path / '0.json'} and 2 more: of an old version",
         f"1 result left out: {tmp_path / 'broken.json'}: not JSON",
     ]
+
+
+def test_any_kind_of_file_that_is_broken_hides_no_other(tmp_path):
+    good = {"--training": tmp_path / "training.json", "--search": write_searches(tmp_path / "search.json", "legacy")}
+    write_json(good["--training"], results(backend("legacy"), backend("new")))
+    (broken := tmp_path / "broken.json").write_text("{")
+    options = [part for kind, file in good.items() for each in (broken, file) for part in (kind, str(each))]
+    made = CliRunner().invoke(main, ["report", *options, "--output", str(tmp_path / "html")])
+    assert made.exit_code == 0, made.output
+    assert f"left out: {broken}: not JSON, or cut off" in made.stderr

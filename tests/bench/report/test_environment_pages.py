@@ -5,6 +5,7 @@ import re
 
 import pytest
 from asv_files import commit_name, write_results
+from git_history import make_history
 
 from kvbench.history.commits import Commits
 from kvbench.history.series import read_history
@@ -78,3 +79,12 @@ def test_nothing_is_said_of_a_suite_that_the_files_do_not_say(made):
     for said in ("tox -e asv", "that the suite measures", "over legacy", "the machine's pace"):
         assert said not in pages
     assert "Machines</h2>" not in (made[0] / "regressions.html").read_text()
+
+
+def test_that_nothing_new_was_measured_is_no_good_news(tmp_path):
+    repository, names = make_history(tmp_path / "repository", [f"subject {number}" for number in range(12)])
+    results = write_results(tmp_path / "results", {(COUNT, "new"): [1.0, 1.0]}, commits=names[:2])
+    told = []
+    inputs = Inputs(results, repository=repository, histories=0)
+    build_report(inputs, tmp_path / "html", alarm=lambda found, described: told.append(described))
+    assert told == ["in the last 10 commits, of which none was measured"]
