@@ -264,7 +264,9 @@ class _Report:
             self.inputs.results, self.files, self.benchmarks, self.traces, self.profile, self.trainings, self.searches,
             self.gpus,
         )  # fmt: skip
-        absent = [kind for kind, value in zip(_KINDS, given, strict=True) if not value]
+        # What belongs to a cache is missed only where one was measured.
+        is_of_a_cache = bool(found) or any(each for each in given if each not in (self.inputs.results, self.benchmarks))
+        absent = [kind for kind, value in zip(_KINDS, given, strict=True) if is_of_a_cache and not value]
         not_measured = front.not_measured_table(found, self.files, self.history, absent, self.left_out)
         unmeasured = front.unmeasured_commits(self.commits, self.history) if self.inputs.results else []
         not_measured = Table(not_measured.headings, [*unmeasured, *not_measured.rows])

@@ -16,6 +16,7 @@ __all__ = ["Finding", "grouped", "how_much", "of_series"]
 _NAMED_BY_THEMSELVES = ("geometry", "trace", "point")  # parameters whose values need no name beside them
 _ELSEWHERE = ("backend", "operation")
 _OVER_LEGACY = "_over_legacy"
+_MOST_PERCENT = 900  # more is said in times
 
 Of = TypeVar("Of")
 
@@ -50,21 +51,27 @@ class Finding:
 
 def how_much(percent: float | None, before: float, after: float, series: Series) -> str:
     """A change in words: its share, and the values of what is counted; times are judged beside others."""
-    share = "" if percent is None else f"{percent:+.0f} %" if abs(percent) >= 1 else f"{percent:+.2g} %"
+    share = "" if percent is None else _share(percent)
     values = f"{number(before)} to {number(after)} {series.unit}"
     if percent is None or (series.is_exact and series.unit == "%"):
         return values
     return f"{share} ({values})" if series.is_exact else share
 
 
+def _share(percent: float) -> str:
+    if percent > _MOST_PERCENT:
+        return f"{1 + percent / 100:,.0f} times"
+    return f"{percent:+.0f} %" if abs(percent) >= 1 else f"{percent:+.2g} %"
+
+
 def place_of(series: Series) -> str:
-    """Geometry and sizes of a cell, without its backend and the device that all have."""
+    """Geometry and sizes of a cell, without its backend and the device that all have; the machine where it has none."""
     parts = [
         value if name in _NAMED_BY_THEMSELVES else f"{name} {value}"
         for name, value in series.cell.items()
         if name not in _ELSEWHERE and (name, value) != ("device", "cpu")
     ]
-    return ", ".join(parts)
+    return ", ".join(parts) or series.machine
 
 
 def metric_of(series: Series) -> str:
@@ -79,7 +86,7 @@ def of_series(series: Series, verdict: Verdict, much: str, pages: Mapping[str, s
     """The line of one cell; ``pages`` has the address of each history, by ``history_name``."""
     storage = series.cell.get("backend", "")
     address = pages.get(history_name(series), "")
-    about = f"{series.metric}, {series.params}"
+    about = ", ".join(part for part in (series.metric, series.params, series.machine) if part)
     return Finding(verdict, much, metric_of(series), place_of(series), storage, about=about, address=address)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kvbench.history.commits import Commits
 from kvbench.history.series import History
 from kvbench.judge.change_points import Judgement
+from kvbench.judge.segments import FEWEST_VALUES
 from kvbench.judge.two_commits import compare_commits
 from kvbench.report.against_legacy import lines_of, stale_panel
 from kvbench.report.comparisons import Comparison, comparison_table
@@ -65,6 +66,7 @@ class FrontPage:
             _TITLE,
             pair=pair,
             question=question,
+            fewest=FEWEST_VALUES,
             **self._about(pair),
             standing=standing_lines(standing, self.pages) if self.history.series else None,
             mended=len(mended),

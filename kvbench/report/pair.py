@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvbench.gate.rows import Row
-from kvbench.gate.thresholds import TIME
+from msgspec import Struct
+
 from kvbench.judge.two_commits import Compared
 from kvbench.judge.verdict import Verdict
 from kvbench.measure.machine import short_commit
@@ -22,6 +22,7 @@ from kvbench.results.replay import COMMIT
 __all__ = ["Gate", "Pair", "Tally", "gate_table", "read_gate"]
 
 MADE_BY = "'kvbench gate --json'"
+_TIME = "time"  # the gate's name of it
 _ORDER = (Verdict.FAILED, Verdict.GONE, Verdict.WORSE, Verdict.BETTER)  # others come after them
 _QUIET = (Verdict.SAME, Verdict.INCONCLUSIVE)
 _BAD = _ORDER[:3]
@@ -46,13 +47,27 @@ class Tally:
         return cls(what, bad, count[Verdict.BETTER], good, count.total() - bad - good - count[Verdict.BETTER])
 
 
+class GateRow(Struct, frozen=True, kw_only=True):
+    """One metric of one benchmark, as the gate writes it."""
+
+    benchmark: str
+    metric: str
+    verdict: Verdict
+    base: float | None = None
+    head: float | None = None
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
+
+
 @dataclass(frozen=True)
 class Gate:
     """A run of ``kvbench gate``: what it compared, and its rows."""
 
     name: str
     content: GateResults
-    rows: Sequence[Row]
+    rows: Sequence[GateRow]
 
     @property
     def base(self) -> str:
@@ -69,7 +84,7 @@ class Gate:
     def tallies(self, beside: str) -> Iterator[Tally]:
         """Of its counters and its times, those that it has."""
         for what, is_time in (("counters", False), ("times", True)):
-            verdicts = [row.verdict for row in self.rows if (row.metric == TIME) is is_time]
+            verdicts = [row.verdict for row in self.rows if (row.metric == _TIME) is is_time]
             if verdicts:
                 yield Tally.of(f"{what}, {beside}", verdicts)
 
@@ -91,13 +106,13 @@ class Gate:
         ]
 
 
-def _size(row: Row) -> float:
+def _size(row: GateRow) -> float:
     if row.ratio is not None:
         return abs(row.ratio - 1)
     return abs(row.head / row.base - 1) if row.head is not None and row.base else 0.0
 
 
-def _gate_much(row: Row) -> str:
+def _gate_much(row: GateRow) -> str:
     if row.ratio is not None:
         return f"{100 * (row.ratio - 1):+.0f} %"
     if row.base is None or row.head is None:
@@ -107,8 +122,8 @@ def _gate_much(row: Row) -> str:
 
 def read_gate(path: Path, left_out: LeftOut) -> Gate:
     """Read a gate's file; rows that do not fit are left out. Raises ResultsError, as ``read_rows`` does."""
-    content = read_rows(path, GateResults, MADE_BY, "rows", Row, left_out)
-    return Gate(clean(path.name), content, convert(path, content.rows, list[Row], MADE_BY))
+    content = read_rows(path, GateResults, MADE_BY, "rows", GateRow, left_out)
+    return Gate(clean(path.name), content, convert(path, content.rows, list[GateRow], MADE_BY))
 
 
 def gate_table(gate: Gate) -> Table:
@@ -186,7 +201,8 @@ class Pair:
         if worse:
             return f"worse in {worse:,}"
         if self.is_open:
-            return "counters not worse, times not decided"
+            counted = any(each.series.is_exact for each in self.compared)
+            return "counters not worse, times not decided" if counted else "times not decided"
         return f"better in {better:,}" if better else "not worse"
 
     @property
@@ -198,8 +214,9 @@ class Pair:
 
     @property
     def command(self) -> str:
-        """What decides times."""
-        return f"git checkout {self.head[:8]} && kvbench gate --base {self.base[:8]}" if self.is_open else ""
+        """What decides times; empty where they are decided, and where no cache was measured that the gate knows."""
+        is_ours = self.is_open and any(each.series.param("backend") for each in self.compared)
+        return f"git checkout {self.head[:8]} && kvbench gate --base {self.base[:8]}" if is_ours else ""
 
     def lines(self, pages: Mapping[str, str]) -> list[Finding]:
         """What got worse, and then better, the largest first."""
