@@ -23,6 +23,8 @@ from pathlib import Path
 from types import FrameType
 
 __all__ = [
+    "ADVICE",
+    "UNFINISHED",
     "append_whole",
     "check_writable",
     "files_whole_or_absent",
@@ -41,14 +43,14 @@ _KINDS = {
     stat.S_ISCHR: "a device",
     stat.S_ISBLK: "a device",
 }
-_ADVICE = {
+ADVICE = {
     errno.ENOSPC: "make room and run this again",
     errno.EDQUOT: "make room and run this again",
     errno.EFBIG: "raise the limit of a file's size (ulimit -f) and run this again",
     errno.EACCES: "name a file in another folder, or make it writable",
     errno.ENOENT: "its folder is gone, or nothing was written: run this again",
 }
-_UNFINISHED = re.compile(r"\..*\.(?P<host>[0-9a-f]{8})\.(?P<pid>\d+)\.(?P<start>\d+)\.\d+\.tmp", re.DOTALL)
+UNFINISHED = re.compile(r"\.(?P<name>.*)\.(?P<host>[0-9a-f]{8})\.(?P<pid>\d+)\.(?P<start>\d+)\.\d+\.tmp", re.DOTALL)
 _STOPPING = (int(signal.SIGINT), int(signal.SIGTERM))
 _LONGEST = 40  # characters of the file's own name in that of an unfinished one
 _COUNT = itertools.count()
@@ -234,7 +236,7 @@ def _remove_unfinished(folder: Path) -> None:
     """Remove what dead processes of this host left. Another host's may be alive: its files stay."""
     with suppress(OSError):
         for entry in list(os.scandir(folder)):
-            found = _UNFINISHED.fullmatch(entry.name)
+            found = UNFINISHED.fullmatch(entry.name)
             if found is None or found["host"] != _host():
                 continue
             is_running, start = _process(int(found["pid"]))
@@ -286,7 +288,7 @@ def _errors_named(path: str | Path, of: Path | None = None) -> Iterator[None]:
         if error.errno is None or is_other:  # the first: one of ours
             raise
         kind = type(OSError(error.errno, ""))
-        advice = _ADVICE.get(error.errno, "name a file in another folder")
+        advice = ADVICE.get(error.errno, "name a file in another folder")
         named = kind(f"{path}: cannot be written ({os.strerror(error.errno)}): {advice}")
         named.errno = error.errno
         raise named from error

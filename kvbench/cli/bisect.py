@@ -10,8 +10,8 @@ import click
 
 from kvbench.cli.console import make_table, say, show
 from kvbench.cli.gate import EXIT_INCONCLUSIVE, EXIT_WORSE, NotMeasuredError, check_packages
-from kvbench.cli.options import FiniteRange
-from kvbench.errors import KvbenchError
+from kvbench.cli.options import option
+from kvbench.errors import KvbenchError, told
 from kvbench.files import temporary_folder
 
 if TYPE_CHECKING:
@@ -37,11 +37,9 @@ def _parse_metric(context: click.Context, parameter: click.Parameter, text: str)
 @click.argument("metric", callback=_parse_metric)
 @click.argument("good")
 @click.argument("bad")
-@click.option("--keyword", "-k", help="Only these benchmarks, as pytest's -k has it, e.g. 'store and pong'.")
-@click.option("--budget", type=FiniteRange(min=0), default=900, help="Seconds for measuring each commit, at most.")
-@click.option(
-    "--pass-env", multiple=True, metavar="NAME", help="Hand this environment variable to builds and measurements too."
-)
+@option("--keyword", "-k")
+@option("--budget", help="Measure each commit for so long, at most.")
+@option("--pass-env")
 def bisect(
     context: click.Context, /, metric: tuple[str, str], good: str, bad: str, keyword: str | None, **settings: Any
 ) -> None:
@@ -69,7 +67,7 @@ def bisect(
         show(str(error))
         context.exit(EXIT_WORSE if error.is_decided else EXIT_INCONCLUSIVE)
     except (KvbenchError, OSError) as error:
-        raise NotMeasuredError(str(error)) from None
+        raise NotMeasuredError(told(error)) from None
     steps.show(suspects)
     if len(suspects.commits) > 1:
         context.exit(EXIT_INCONCLUSIVE)

@@ -14,13 +14,13 @@ from rich.text import Text
 
 from kvbench.text import clean, clean_lines
 
-__all__ = ["STDERR", "STDOUT", "cells_of", "make_table", "plain", "progress_bar", "say", "show", "show_lines"]
+__all__ = ["STDERR", "STDOUT", "cells_of", "make_table", "plain", "progress_bar", "say", "show", "show_lines", "width"]
 
 WIDTH_OF_FILES = 120
 _UNKNOWN = "-"
 
-# What goes to a file or a pipe is as wide as COLUMNS says, and on a terminal as that.
-_WIDTH = None if Console().is_terminal or "COLUMNS" in os.environ else WIDTH_OF_FILES
+# A table that goes to a file or a pipe is as wide as it needs; one on a terminal is as wide as that.
+_WIDTH = None if Console().is_terminal else WIDTH_OF_FILES
 # With NO_COLOR there is no style at all, bold included.
 _COLORS = None if os.environ.get("NO_COLOR") else "auto"
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "color_system": _COLORS}
@@ -46,6 +46,12 @@ def say(text: str) -> None:
 def show(*parts: RenderableType) -> None:
     """Print results on standard output, texts in their lines."""
     STDOUT.print(*(_lines(part) if isinstance(part, str) else part for part in parts))
+
+
+def width() -> int:
+    """Of lines that are made to fit: the terminal's; for a file or a pipe COLUMNS, where that is set."""
+    columns = "" if STDOUT.is_terminal else os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdecimal() and int(columns) else STDOUT.width
 
 
 def show_lines(lines: Iterable[tuple[str, bool]]) -> None:

@@ -10,8 +10,8 @@ import click
 
 from kvbench.cli.console import make_table, say, show
 from kvbench.cli.gate import NotMeasuredError, check_packages
-from kvbench.cli.options import FILE
-from kvbench.errors import KvbenchError
+from kvbench.cli.options import FILE, option
+from kvbench.errors import KvbenchError, told
 from kvbench.files import check_writable, temporary_folder, whole_or_absent
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def _parse_benchmark(context: click.Context, parameter: click.Parameter, text: s
 @click.argument("benchmark", callback=_parse_benchmark)
 @click.argument("base")
 @click.argument("head", required=False)
-@click.option("--graph", type=FILE, help="Write a differential flame graph (SVG) here: red has more, blue has less.")
-@click.option("--pass-env", multiple=True, metavar="NAME", help="Hand this environment variable to builds, too.")
+@option("--graph", type=FILE, help="Write a differential flame graph (SVG) here: red has more, blue has less.")
+@option("--pass-env")
 def explain(benchmark: str, base: str, head: str | None, graph: Path | None, pass_env: tuple[str, ...]) -> None:
     """Show the functions of BENCHMARK that execute more instructions in HEAD than in BASE.
 
@@ -67,7 +67,7 @@ def explain(benchmark: str, base: str, head: str | None, graph: Path | None, pas
             with whole_or_absent(graph) as path:
                 path.write_text(render_difference(before, after, title, f"{change} instructions in a call"), "utf-8")
     except (KvbenchError, OSError) as error:
-        raise NotMeasuredError(str(error)) from None
+        raise NotMeasuredError(told(error)) from None
     _show(title, change, grown_functions(before, after))
 
 

@@ -11,8 +11,8 @@ import click
 from msgspec import to_builtins
 
 from kvbench.cli.console import say, show
-from kvbench.cli.options import FILE, FiniteRange, option
-from kvbench.errors import KvbenchError
+from kvbench.cli.options import FILE, option
+from kvbench.errors import KvbenchError, told
 from kvbench.files import append_whole, temporary_folder
 from kvbench.measure.machine import Machine
 from kvbench.metrics import COMPILED
@@ -37,41 +37,22 @@ class NotMeasuredError(click.ClickException):
 
 @click.command()
 @click.pass_context
-@click.option("--base", default="origin/main", help="Revision to compare the working tree with.")
-@click.option(
-    "--pairs",
-    type=click.IntRange(1, 10**6),
-    default=20,
-    show_default=True,
-    help="Pairs of processes, at most: large slowdowns need five, small ones of noisy times more.",
-)
-@click.option(
-    "--budget", type=FiniteRange(min=0), default=900, show_default=True, help="Seconds for measuring, at most."
-)
-@click.option("--keyword", "-k", help="Only these benchmarks, as pytest's -k has it, e.g. 'store and pong'.")
-@click.option("--no-times", is_flag=True, help="Compare deterministic metrics only.")
-@click.option(
-    "--plain",
-    is_flag=True,
-    help="pytest-benchmark's own comparison instead: one process of each library. It finds what is twice as slow, or "
-    "what --plain-fails says.",
-)
-@click.option("--plain-fails", metavar="RULE", help="What fails --plain, as in --benchmark-compare-fail: min:100%.")
-@click.option(
+@option("--base", metavar="REVISION", default="origin/main", help="Compare the working tree with this revision.")
+@option("--pairs", type=click.IntRange(1, 10**6), default=20, help="Measure so many pairs of processes, at most.")
+@option("--budget")
+@option("--keyword", "-k")
+@option("--no-times", is_flag=True, help="Compare deterministic metrics only.")
+@option("--plain", is_flag=True, help="Let pytest-benchmark compare one process of each library instead.")
+@option("--plain-fails", metavar="RULE", show_default="min:100%", help="Fail --plain by this rule of pytest-benchmark.")
+@option(
     "--thresholds",
     type=FILE,
     default=Path("benchmarks/gates/thresholds.toml"),
-    help="What counts as a change, within the checkout.",
+    help="Read limits from this file of the checkout.",
 )
-@click.option(
-    "--pass-env",
-    multiple=True,
-    metavar="NAME",
-    help="Hand this environment variable to builds and measurements too; give it several times. Without it they get "
-    "what they need: no tokens, no settings of pip or a proxy.",
-)
-@click.option("--summary", type=FILE, help="Append the verdicts here, as Markdown.")
-@option("--json", "json_file", help="Write all verdicts here.")
+@option("--pass-env")
+@option("--summary", type=FILE, help="Append the verdicts to this file, as Markdown.")
+@option("--json", "json_file", callback=None, help="Write all verdicts to this file.")
 def gate(
     context: click.Context,
     base: str,
@@ -90,6 +71,10 @@ def gate(
 
     Both libraries are measured by this checkout's benchmarks/gates, in alternating processes. Deterministic metrics are
     compared exactly; times by a statistical test and a smallest effect, until they are decided or no pair is left.
+    Large slowdowns need five pairs, small ones of noisy times more.
+
+    Processes get the environment variables that they need: no tokens, no settings of pip or a proxy. --pass-env adds
+    others.
 
     Exit code: 0 nothing got worse, 1 something did (or failed), 2 it could not be measured, 3 not decided within the
     pairs and seconds.
@@ -120,7 +105,7 @@ def gate(
             report.rows[:0] = loosened
             add_instructions(fixture, report, limits, say)
     except (KvbenchError, OSError) as error:
-        raise NotMeasuredError(str(error)) from None
+        raise NotMeasuredError(told(error)) from None
     _show(f"the working tree against {base} ({fixture.commit[:8]})", fixture, report, summary, json_file)
     if report.fails or not report.is_conclusive:
         context.exit(EXIT_WORSE if report.fails else EXIT_INCONCLUSIVE)
@@ -161,7 +146,7 @@ def _show(title: str, fixture: GateFixture, report: GateReport, summary: Path | 
         if json_file is not None:
             write_json(json_file, content)
     except OSError as error:  # code 1 would call the commit worse
-        raise NotMeasuredError(str(error)) from None
+        raise NotMeasuredError(told(error)) from None
 
 
 def _machine(fixture: GateFixture) -> Machine:

@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from kvbench.errors import KvbenchError
+from kvbench.cli.options import CommandGroup, finished
+from kvbench.errors import KvbenchError, told
 from kvbench.text import clean, clean_lines
 
 __all__ = ["COMMANDS", "main"]
@@ -33,7 +34,7 @@ COMMANDS = {
 }
 
 
-class _LazyGroup(click.Group):
+class _LazyGroup(CommandGroup):
     """Faults that name themselves are printed without a traceback: exit code 1. Ctrl-C is a line too.
 
     Its exit code is 130, as a shell has it: 128 and the number of the signal.
@@ -45,13 +46,10 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        from kvbench.cli.options import finished
-
         return finished(getattr(importlib.import_module(f"kvbench.cli.{cmd_name}"), cmd_name))
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+    def helps(self, ctx: click.Context) -> list[tuple[str, str]]:
+        return list(COMMANDS.items())
 
     def make_context(self, *args: Any, **settings: Any) -> click.Context:
         with _one_line():
@@ -88,7 +86,7 @@ def _one_line() -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.EPIPE:  # whoever read our output has gone: click ends quietly
             raise
-        raise click.ClickException(clean(str(error))) from error
+        raise click.ClickException(clean(told(error))) from error
 
 
 def _print_version(ctx: click.Context, param: click.Parameter, asked: bool) -> None:

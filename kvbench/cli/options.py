@@ -15,10 +15,11 @@ from typing import Any
 
 import click
 
+from kvbench.errors import told
 from kvbench.files import check_writable
 
 __all__ = [
-    "COUNT", "FILE", "FOLDER", "LIGHTZERO_SEED", "STEPS", "STEPS_OR_NONE", "FiniteRange", "finished",
+    "COUNT", "CommandGroup", "FILE", "FOLDER", "LIGHTZERO_SEED", "STEPS", "STEPS_OR_NONE", "FiniteRange", "finished",
     "lightzero_options", "model_options", "option",
 ]  # fmt: skip
 
@@ -42,7 +43,7 @@ def _writable(context: click.Context, parameter: click.Parameter, path: Path | N
         if path is not None:
             check_writable(path)
     except OSError as error:
-        raise click.BadParameter(str(error)) from None
+        raise click.BadParameter(told(error)) from None
     return path
 
 
@@ -57,6 +58,7 @@ def _drawable(context: click.Context, parameter: click.Parameter, path: Path | N
 
 
 _MOST = 10**6  # of anything that memory is allocated for; a typing error asks for more
+_WHOLE = 10**6  # characters of a help, which none has
 _LONGEST = 10**9  # of what only takes time
 
 
@@ -75,19 +77,19 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "type": FiniteRange(min=0),
         "default": 900,
         "metavar": "SECONDS",
-        "help": "Measure this long, at most.",
+        "help": "Measure for so long, at most.",
     },
-    "--counted-searches": {
-        "type": STEPS,
-        "show_default": "all",
-        "help": "Count operations and memory in the first N searches.",
-    },
+    "--csv": {"type": FILE, "callback": _writable, "help": "Write all rows to this file instead."},
     "--device": {"type": click.Choice(["cpu", "cuda"]), "default": "cpu", "help": "Run on this device."},
     "--env-num": {"type": COUNT, "show_default": "the geometry's", "help": "Search in this many environments."},
     "--json": {"type": FILE, "callback": _writable, "help": "Write all numbers to this file."},
     "--keyword": {"help": "Measure only these benchmarks, as pytest's -k has it: 'store and pong'."},
     "--leaves": {"type": COUNT, "default": 1, "help": "Infer N leaves of each environment in one forward pass."},
-    "--pass-env": {"multiple": True, "metavar": "NAME", "help": "Hand this environment variable on; several times."},
+    "--pass-env": {
+        "multiple": True,
+        "metavar": "NAME",
+        "help": "Hand this environment variable on, to builds too; several times.",
+    },
     "--picture": {
         "type": FILE,
         "callback": _drawable,
@@ -97,61 +99,46 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--simulations": {"type": COUNT, "show_default": "the geometry's", "help": "Run this many simulations a search."},
     "--threads": {"type": click.IntRange(1, 1024), "default": 1, "help": "Let torch use this many threads."},
 }
-# What needs kvcache, which imports torch.
-_OF_CACHES: dict[str, Callable[[], dict[str, Any]]] = {
-    "--backend": lambda: {
-        "type": click.Choice(list(_kvcache().BACKENDS)),
-        "multiple": True,
-        "default": ("legacy", "new"),
-        "metavar": "CACHE",
-    },
-    "--capacity": lambda: {"type": _caches().parse_capacity, "metavar": "SLOTS", "default": "default"},
-    "--dtype": lambda: {
-        "type": click.Choice(list(_caches().DTYPES)),
-        "default": "float32",
-        "metavar": "TYPE",
-        "help": "Store contexts in this type.",
-    },
-    "--eviction": lambda: {
-        "type": click.Choice([each.value for each in _kvcache().EvictionStrategy]),
-        "default": "fifo",
-        "help": "Evict by this strategy; legacy always writes in a circle.",
-    },
-    "--geometry": lambda: {
-        "type": click.Choice(list(_kvcache().GEOMETRIES)),
-        "required": True,
-        "metavar": "GEOMETRY",
-        "help": "Take the shapes of the model and its caches from it.",
-    },
-    "--positions": lambda: {
-        "type": click.Choice(_kvcache().POSITIONS),
-        "show_default": "the geometry's",
-        "help": "Use these positions.",
-    },
-    "--seed": lambda: {
-        "type": click.IntRange(min=0, max=_largest_seed()),
-        "default": 0,
-        "help": "Seed the weights, the play and the noise.",
-    },
-}
+_OF_CACHES = {"--backend", "--capacity", "--dtype", "--eviction", "--geometry", "--positions", "--seed"}
 
 
-def _kvcache() -> Any:
-    import kvcache
-
-    return kvcache
-
-
-def _caches() -> Any:
-    from kvbench.cli import caches
-
-    return caches
-
-
-def _largest_seed() -> int:
+@functools.cache
+def _of_caches() -> dict[str, dict[str, Any]]:
+    """Those that need ``kvcache``, which imports torch."""
+    from kvbench.cli.caches import DTYPES, parse_capacity
+    from kvcache import BACKENDS, GEOMETRIES, POSITIONS, EvictionStrategy
     from kvcache.world_model import LARGEST_SEED
 
-    return LARGEST_SEED
+    pools = {"metavar": "SLOTS", "default": "default", "help": "Give the pools this size; see above."}
+    dtype = {"metavar": "TYPE", "default": "float32", "help": "Store contexts in this type."}
+    kinds = [each.value for each in EvictionStrategy]
+    evicts = "Evict by this strategy; legacy always writes in a circle."
+    shapes = "Take the shapes of the model and its caches from it."
+    geometry = {"metavar": "GEOMETRY", "required": True, "help": shapes}
+    positions = {"show_default": "the geometry's", "help": "Use these positions."}
+    seed = {"default": 0, "help": "Seed the weights, the play and the noise."}
+    backends = {"metavar": "CACHE", "multiple": True, "default": ("legacy", "new")}
+    return {
+        "--backend": {"type": click.Choice(list(BACKENDS))} | backends,
+        "--capacity": {"type": parse_capacity} | pools,
+        "--dtype": {"type": click.Choice(list(DTYPES))} | dtype,
+        "--eviction": {"type": click.Choice(kinds), "default": "fifo", "help": evicts},
+        "--geometry": {"type": click.Choice(list(GEOMETRIES))} | geometry,
+        "--positions": {"type": click.Choice(POSITIONS)} | positions,
+        "--seed": {"type": click.IntRange(min=0, max=LARGEST_SEED)} | seed,
+    }
+
+
+class CommandGroup(click.Group):
+    """Commands with their helps, whole."""
+
+    def helps(self, ctx: click.Context) -> list[tuple[str, str]]:
+        """Each command's name and help."""
+        return [(name, command.get_short_help_str(_WHOLE)) for name, command in sorted(self.commands.items())]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(self.helps(ctx))
 
 
 class _Option(click.Option):
@@ -160,6 +147,8 @@ class _Option(click.Option):
     def get_help_extra(self, ctx: click.Context) -> Any:
         extra = super().get_help_extra(ctx)
         extra.pop("range", None)
+        if isinstance(self.show_default, str):
+            extra["default"] = self.show_default  # without click's brackets around it
         return extra
 
 
@@ -167,7 +156,7 @@ def option(name: str, *names: str, **changes: Any) -> Callable[[Command], Comman
     """One of the options above, or a command's own; ``names`` and ``changes`` are what it has different, as in
     ``click.option``.
     """
-    settings = _OPTIONS.get(name, {}) | (_OF_CACHES[name]() if name in _OF_CACHES else {}) | changes
+    settings = (_of_caches()[name] if name in _OF_CACHES else _OPTIONS.get(name, {})) | changes
     if settings.get("multiple"):
         settings.setdefault("callback", _distinct)
     if isinstance(settings.get("type"), click.IntRange | click.FloatRange):
@@ -237,6 +226,8 @@ def model_options(command: Command) -> Command:
     """Add the options of a world model: a command gets them as ``shape`` (a Geometry) and ``seed``."""
     import torch
 
+    from kvcache import GEOMETRIES
+
     @functools.wraps(command)
     def with_shape(
         geometry: str, positions: str | None, simulations: int | None, env_num: int | None, threads: int, **others: Any
@@ -244,7 +235,7 @@ def model_options(command: Command) -> Command:
         torch.set_num_threads(threads)
         given = {"positions": positions, "env_num": env_num, "num_simulations": simulations}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        command(shape=replace(_kvcache().GEOMETRIES[geometry], **changes), **others)
+        command(shape=replace(GEOMETRIES[geometry], **changes), **others)
 
     whole: Command = with_shape
     for name in ("--threads", "--seed", "--env-num", "--simulations", "--positions", "--geometry"):

@@ -15,7 +15,8 @@ from rich.table import Table
 
 from kvbench.cli.caches import CacheSettings, cache_config, read_replayed, recorded_or_given
 from kvbench.cli.console import STDERR, cells_of, make_table, plain, show
-from kvbench.cli.options import COUNT, option
+from kvbench.cli.options import COUNT, FOLDER, option
+from kvbench.errors import told
 from kvbench.files import folder_whole_or_absent
 from kvbench.measure.machine import Machine
 from kvbench.profile.profiler import BackendProfile, Profiling
@@ -35,22 +36,20 @@ __all__ = ["profile"]
 
 @click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
-@option("--backend", "backends", help="Profile this cache; give it several times.")
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    help="Write to this folder, which must not exist.  [default: profiles/TRACE-TIME]",
-)
-@option("--searches", default=2, help="Replay this many searches; a profiler records every call of them.")
-@option("--device")
+@option("--backend", "backends", help="Profile this cache; several times.")
 @option(
-    "--capacity",
-    help="Give the pools these slots or bytes, as in 'kvbench replay'; with 'recur=50' the recording misses.",
+    "--output",
+    type=FOLDER,
+    show_default="profiles/TRACE-TIME",
+    help="Write to this folder, which must not exist.",
 )
+@option("--searches", default=2, help="Replay this many searches: every call of them is recorded.")
+@option("--device")
+@option("--capacity")
 @option("--eviction")
 @option("--dtype")
 @option("--threads")
-@click.option("--top", type=COUNT, default=12, help="Print this many operations.")
+@option("--top", type=COUNT, default=12, help="Print this many operations.")
 def profile(
     trace: Path,
     backends: tuple[str, ...],
@@ -66,7 +65,8 @@ def profile(
     (hash, lookup, supply, assemble, store, clear); flame.svg for a browser, and its data in stacks.txt. On CUDA there
     are also NVTX ranges of the same names, and memory.pickle. profile.json lists all files.
 
-    Profiling slows operations down, and not equally. Compare shares, not times.
+    --capacity is as in 'kvbench replay'; with 'recur=50' a recording misses. Profiling slows operations down, and not
+    equally. Compare shares, not times.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise click.ClickException("no CUDA device: nothing was profiled")
@@ -115,7 +115,7 @@ def _write(
             write_json(beside / INDEX, convert(content, ProfileIndex))
     except OSError as error:  # our own errors name the folder; the system's name a temporary one beside it
         system = error.strerror
-        raise click.ClickException(clean(f"{folder}: cannot be written: {system}" if system else str(error))) from None
+        raise click.ClickException(clean(f"{folder}: cannot be written: {system}" if system else told(error))) from None
     return profiles
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import click
 from rich.progress import track
 
-from kvbench.cli.console import STDERR
-from kvbench.cli.options import LIGHTZERO_SEED, STEPS_OR_NONE, lightzero_options, model_options, option
+from kvbench.cli.console import STDERR, say
+from kvbench.cli.options import LIGHTZERO_SEED, STEPS_OR_NONE, CommandGroup, lightzero_options, model_options, option
 from kvbench.record.lightzero_run import RunSettings, record_run
 from kvbench.record.needs import require_for_searches, require_for_trees
 from kvbench.record.world_model import record_model
-from kvbench.text import clean, clean_lines
+from kvbench.text import clean
 from kvbench.trace.keys import FEW_DISTINCT_KEYS
 from kvbench.trace.writer import journal_path
 from kvcache import Geometry
@@ -35,12 +35,12 @@ def _hint_when_cut_off(output: Path) -> Iterator[None]:
         raise
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def record() -> None:
     """Record a search as a trace."""
 
 
-_OUTPUT = click.option(
+_OUTPUT = option(
     "--output", type=click.Path(path_type=Path), required=True, help="Write this trace file, which must not exist."
 )
 
@@ -49,12 +49,7 @@ _OUTPUT = click.option(
 @lightzero_options
 @_OUTPUT
 @option("--seed", type=LIGHTZERO_SEED, help="Give LightZero this seed.")
-@click.option(
-    "--train-steps",
-    type=STEPS_OR_NONE,
-    default=12000,
-    help="Train for this many environment steps first; 0 records untrained weights.",
-)
+@option("--train-steps", type=STEPS_OR_NONE, default=12000, help="Train for N environment steps first.")
 @option("--searches", default=40, help="Record this many searches.")
 @option("--threads")
 def lightzero(
@@ -66,7 +61,7 @@ def lightzero(
     """
     with _hint_when_cut_off(output):
         run = RunSettings(config, seed, train_steps, searches, threads, settings)
-        header = record_run(run, output, progress=lambda line: click.echo(clean_lines(line), err=True))
+        header = record_run(run, output, progress=say)
     recorded = f"{searches} searches of {header.source['environment']}, LightZero {header.source['version']}"
     click.echo(clean(f"{output}: {recorded}"))
     _report_distinct_keys(header.source.get("distinct_keys"))
@@ -77,11 +72,10 @@ def _report_distinct_keys(share: float | None) -> None:
         return  # a model whose context has no room for a past stores nothing
     click.echo(f"distinct keys: {share:.1%} of the predicted latents")
     if share < FEW_DISTINCT_KEYS:
-        click.secho(
+        say(
             "warning: most predicted latents share a key, as in a model that is hardly trained. Hit rates of this "
-            "trace say little about a trained model: train for more steps with --train-steps.",
-            fg="yellow", err=True,
-        )  # fmt: skip
+            "trace say little about a trained model: train for more steps with --train-steps."
+        )
 
 
 @record.command("synthetic-model")
@@ -89,7 +83,7 @@ def _report_distinct_keys(share: float | None) -> None:
 @_OUTPUT
 @option("--searches", help="Record this many searches.")
 @option("--leaves")
-@click.option("--backend", type=click.Choice(["legacy", "new"]), default="legacy", help="Use this cache.")
+@option("--backend", type=click.Choice(["legacy", "new"]), multiple=False, default="legacy", help="Use this cache.")
 def synthetic_model(shape: Geometry, seed: int, output: Path, searches: int, leaves: int, backend: str) -> None:
     """Search with kvcache's own world model of random weights, and record its cache requests.
 

@@ -60,34 +60,20 @@ def _quick(context: click.Context, parameter: click.Parameter, asked: bool) -> N
     callback=_quick,
     help="A first look in seconds: --searches {searches} --repetitions {repetitions}.".format(**_QUICK),
 )
-@option("--backend", "backends", help="Replay against this cache; give it several times. Ratios are to the first.")
+@option("--backend", "backends", help="Replay on this cache; several times. Ratios are to the first.")
 @option("--device", "devices", multiple=True, default=("cpu",))
 @option(
     "--capacity",
     "capacities",
     multiple=True,
     default=("default",),
-    help="Slots of the pools: 'default' (each backend's own), 'recorded' (the recorded run's), N for all pools, "
-    "'init=N', 'recur=N' or 'init=N,recur=M'; bytes with a unit, 'recur=50MB' (an init pool's are each environment's). "
-    "Small pools are where evictions and stale hits live.",
 )
 @option("--eviction")
 @option("--dtype")
-@click.option(
-    "--repetitions",
-    type=STEPS_OR_NONE,
-    default=3,
-    help="Timed repetitions, backends interleaved step by step; 0 checks and counts only.",
-)
-@click.option("--forward", is_flag=True, help="Time the attention over each cache's batches too, in a pass of its own.")
-@option("--searches", default=None, help="Replay only the first so many searches of each trace.")
-@click.option(
-    "--counted-searches",
-    type=STEPS,
-    default=None,
-    help="Count operations and memory in the first so many searches only: counting takes most of the time of a long "
-    "replay. By default in all. Contents are checked in all.",
-)
+@option("--repetitions", type=STEPS_OR_NONE, default=3, help="Time the replay N times; 0 checks and counts only.")
+@option("--forward", is_flag=True, help="Time the attention over each cache's batches too, in a pass of its own.")
+@option("--searches", default=None, show_default="all", help="Replay the first N searches of each trace.")
+@option("--counted-searches", type=STEPS, show_default="all", help="Count operations and memory in the first N only.")
 @option("--threads")
 @option("--json", "json_file")
 @option("--picture")
@@ -105,7 +91,11 @@ def replay(
 
     Every context that a cache returns is checked, token by token, in a pass of its own; then all caches are timed side
     by side. A replay is open-loop: it asks each cache the same recorded requests, and does not show how the search
-    would have gone with other answers.
+    would have gone with other answers. Counting takes most of the time of a long replay: --counted-searches cuts it.
+
+    --capacity gives the slots of the pools. Small pools are where evictions and stale hits live. It is 'default' (each
+    backend's own), 'recorded' (the recorded run's), N for all pools, 'init=N', 'recur=N' or 'init=N,recur=M'. N with a
+    unit is bytes, as in 'recur=50MB'; an init pool's are each environment's.
 
     Exits with 1 when a cache returned content that was never stored, or lost what it never evicted. So it does when any
     cache but the legacy one had a stale hit.

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from kvbench.cli.console import say
+from kvbench.cli.options import option
 from kvbench.files import append_whole
 from kvbench.text import clean
 
@@ -51,11 +52,11 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     "--since",
     default="",
     show_default=False,
-    help="What counts as new: after a tag or commit, or the last N commits.  [default: the last tag, else 10]",
+    help="What is new: after this tag or commit, or the last N.  [default: the last tag, else 10]",
 )
 @click.option("--fail-on-new", is_flag=True, help="Exit with 3 where a regression is new; lists them.")
 @click.option("--summary", type=_FILE, help="Append new regressions here, as Markdown.")
-@click.option("--histories", type=click.IntRange(0, 10**9), help="Most figures of histories, change points first.")
+@option("--histories", type=click.IntRange(0, 10**9), help="Most figures of histories, change points first.")
 @click.option("--command", help="What a reader would repeat, where it is not this command line.")
 @click.pass_context
 def report(

@@ -10,9 +10,8 @@ import click
 import pandas as pd
 from rich.table import Table
 
-from kvbench.cli import console
-from kvbench.cli.console import make_table, say, show, show_lines
-from kvbench.cli.options import FILE, FOLDER, option
+from kvbench.cli.console import make_table, say, show, show_lines, width
+from kvbench.cli.options import FOLDER, option
 from kvbench.cli.results_choice import Choice, no_match, remarks_on, series_of
 from kvbench.cli.results_commits import Wanted, find_commits, of_commits, parse_commits
 from kvbench.cli.results_table import environment_changes, table_lines
@@ -36,7 +35,7 @@ _DIGITS = 8  # of a commit
 @option("--commits", metavar="N|COMMITS", callback=parse_commits, help="Show the last N, or these: 'v1.0,HEAD'.")
 @option("--compare", nargs=2, metavar="A B", help="Show what differs between two commits, largest increase first.")
 @option("--all", "shows_all", is_flag=True, help="Show every series, and not the headline metrics alone.")
-@option("--csv", "csv_file", type=FILE, help="Write all rows to this file instead.")
+@option("--csv", "csv_file")
 @option("--durations", is_flag=True, help="Show how long asv took for each commit instead.")
 def results(
     folder: Path,
@@ -93,7 +92,7 @@ def _show_values(frame: pd.DataFrame, chosen: pd.DataFrame, choice: Choice) -> N
     counts = Counter[str]()
     for measured in filter(None, found):
         if measured.groups:
-            show_lines(table_lines(measured, console.STDOUT.width))
+            show_lines(table_lines(measured, width()))
         remarks += environment_changes(measured)
         counts += measured.counts
     remarks += remarks_on(counts, choice.compared[0][:_DIGITS] if choice.compared else "")

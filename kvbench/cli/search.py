@@ -66,21 +66,11 @@ class _Run:
     "--backend",
     "backends",
     type=click.Choice(list(_SETTINGS)),
-    help="Use this cache; give it several times. The others are compared with the first.",
+    help="Use this cache; several times, compared with the first.",
 )
-@click.option(
-    "--recur-slots",
-    type=COUNT,
-    help="Give the recurrent pool this many slots; by default one for every node.",
-)
-@click.option(
-    "--validate",
-    is_flag=True,
-    help="Run the other cache beside each and compare every retrieval; times include both.",
-)
-@click.option(
-    "--compile", "compiles", is_flag=True, help="Compile the passes of recurrent inferences by torch.compile."
-)
+@option("--recur-slots", type=COUNT, show_default="one for every node", help="Give the recurrent pool N slots.")
+@option("--validate", is_flag=True, help="Compare every retrieval with the other cache's; times include both.")
+@option("--compile", "compiles", is_flag=True, help="Compile the passes of recurrent inferences by torch.compile.")
 @option("--json", "json_file")
 def search(
     shape: Geometry,

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from rich.progress import track
 
 from kvbench.cli.console import STDERR
-from kvbench.cli.options import STEPS, FiniteRange, option
+from kvbench.cli.options import STEPS, CommandGroup, FiniteRange, option
 from kvbench.record.fills import FILLS, FilledSearch, root_steps
 from kvbench.record.needs import require_for_trees
 from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
@@ -26,7 +26,7 @@ __all__ = ["trace"]
 _FILE = click.Path(path_type=Path)
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def trace() -> None:
     """Show, check, recover and make traces."""
 
@@ -62,16 +62,22 @@ def recover(file: Path) -> None:
 @option("--geometry", help="Take the shapes and sizes from this geometry.")
 @option("--searches", default=4, help="Make this many searches.")
 @option("--seed", type=click.IntRange(-(2**63), 2**63 - 1), help="Seed the trees.")
-@click.option("--actions", "num_actions", type=click.IntRange(1, 1024), default=4, help="Branching of the trees.")
-@click.option("--episode-length", type=STEPS, default=40, help="Mean steps.")
-@click.option(
+@option("--actions", "num_actions", type=click.IntRange(1, 1024), default=4, help="Give each node N actions.")
+@option("--episode-length", type=STEPS, default=40, help="End an episode after N steps, in the mean.")
+@option(
     "--transpositions",
     type=FiniteRange(0, 1),
     default=0.0,
-    help="Share of nodes whose key was met before in the search.",
+    metavar="SHARE",
+    help="Give this share of nodes a key that was met.",
 )
-@click.option("--clear-ended", is_flag=True, help="Clear an environment's init cache when its episode ends.")
-@click.option("--fill", type=click.Choice(FILLS), help="Search contexts that are this full; episodes follow from it.")
+@option("--clear-ended", is_flag=True, help="Clear an environment's init cache when its episode ends.")
+@option(
+    "--fill",
+    type=click.Choice(FILLS),
+    metavar="FILL",
+    help="Search contexts that are this full; episodes follow from it.",
+)
 @click.pass_context
 def synthesize(
     context: click.Context, /, output: Path, geometry: str, searches: int, seed: int, fill: str | None, **trees: Any

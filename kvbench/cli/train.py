@@ -12,7 +12,7 @@ import click
 from rich.progress import TextColumn
 
 from kvbench.cli.console import cells_of, make_table, progress_bar, show
-from kvbench.cli.options import LIGHTZERO_SEED, STEPS, lightzero_options, option
+from kvbench.cli.options import FOLDER, LIGHTZERO_SEED, STEPS, CommandGroup, lightzero_options, option
 from kvbench.files import temporary_folder
 from kvbench.results.decode import write_json
 from kvbench.results.training import TrainingResults
@@ -25,7 +25,7 @@ from kvbench.training.table import rows_of, verdicts
 __all__ = ["train"]
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def train() -> None:
     """Train UniZero with LightZero on each cache from one seed, and compare every number."""
 
@@ -37,22 +37,18 @@ def train() -> None:
     "backends",
     type=click.Choice(TRAINED),
     default=(LEGACY, "new"),
-    help="Train on this cache; give it several times. The others are compared with the first.",
+    help="Train on this cache; several times, compared with the first.",
 )
-@click.option("--env-steps", type=STEPS, default=2000, help="Train for this many environment steps.")
-@click.option(
+@option("--env-steps", type=STEPS, default=2000, help="Train for this many environment steps.")
+@option(
     "--validate",
     "validates",
     is_flag=True,
-    help="Run a legacy cache beside each new one and compare every retrieval; times include both.",
+    help="Compare every retrieval with a legacy cache's; times include both.",
 )
 @option("--seed", type=LIGHTZERO_SEED, help="Seed everything: weights, environments, noise and LightZero's tree.")
 @option("--threads")
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Keep all files of the runs in this folder, which must not exist, and a page of them.",
-)
+@option("--output", type=FOLDER, help="Keep the runs' files, and a page of them, in this folder, which must not exist.")
 @option("--json", "json_path")
 def lightzero(output: Path | None, json_path: Path | None, **given: Any) -> None:
     """Train UniZero with LightZero 0.2.0 on the CPU, once with each cache, each in a process of its own.

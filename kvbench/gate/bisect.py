@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from kvbench.errors import told
 from kvbench.gate.build import BUILD, LIBRARY, GateError, run_git
 from kvbench.gate.processes import GATES, GateFixture
 from kvbench.gate.rows import Row
@@ -261,7 +262,7 @@ def _read_limits(checkout: Path, metric: str) -> Thresholds:
     try:
         limits = Thresholds.parse(path.read_text(), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise GateError(f"{path}: cannot be read: {error}") from None
+        raise GateError(f"{path}: cannot be read: {told(error)}") from None
     if metric != TIME and limits.limit_of(metric) is None:
         known = ", ".join(sorted({TIME, *METRICS, *limits.metrics}))
         raise GateError(f"there is no metric {metric!r}: choose one of {known}")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from kvbench.errors import KvbenchError
+from kvbench.errors import KvbenchError, told
 from kvbench.files import read_regular
 from kvbench.gate.processes import GateFixture
 from kvbench.metrics import METRICS, direction_of
@@ -153,7 +153,7 @@ def read_thresholds(
     try:
         of_head = Thresholds.parse(read_regular(path).decode(), name)
     except (OSError, UnicodeDecodeError) as error:
-        raise ThresholdsError(f"{name}: cannot be read: {error}") from None
+        raise ThresholdsError(f"{name}: cannot be read: {told(error)}") from None
     text = fixture.file_of_base(Path(name)) if path.is_relative_to(fixture.checkout) else None
     try:
         return of_head, None if text is None else Thresholds.parse(text, f"{name} of the base")

@@ -69,7 +69,7 @@ def check_new(path: str | Path) -> None:
         raise FileExistsError(f"{journal} is left from a recording that was cut off: {advice}")
     path.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"{path.parent} cannot be written to")
+        raise PermissionError(f"{path.parent} cannot be written to: name a file in another folder")
 
 
 class TraceWriter:

@@ -61,7 +61,7 @@ def history(folder, text):
 class TestResults:
     @each_text
     def test_the_table(self, tmp_path, text, monkeypatch):
-        monkeypatch.setattr(console, "STDOUT", Console(width=4000, highlight=False, markup=False, emoji=False))
+        monkeypatch.setenv("COLUMNS", "4000")
         shown = run("results", history(tmp_path, text))
         assert shown.exit_code == 0
         heading = clean(f"track_{text}").rpartition(".")[2].removeprefix("track_")

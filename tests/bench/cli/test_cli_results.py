@@ -38,7 +38,7 @@ def run(monkeypatch):
     """Run the command on a terminal of so many columns: its result."""
 
     def at(width, *arguments):
-        monkeypatch.setattr(console, "STDOUT", Console(width=width, highlight=False, markup=False, emoji=False))
+        monkeypatch.setenv("COLUMNS", str(width))
         return CliRunner().invoke(main, ["results", *map(str, arguments)])
 
     return at
@@ -88,8 +88,7 @@ class TestItFits:
     def test_colours(self, run, variable, monkeypatch):
         colors = None if variable else "standard"
         terminal = Console(width=80, force_terminal=True, color_system=colors, highlight=False, markup=False)
-        monkeypatch.setattr("kvbench.cli.results.console.STDOUT", terminal)
-        monkeypatch.setattr(console, "Console", lambda *_, **__: terminal)
+        monkeypatch.setattr(console, "STDOUT", terminal)
         with terminal.capture() as captured:
             CliRunner().invoke(main, ["results", OUR_OWN])
         assert ("\x1b[" in captured.get()) is not bool(variable)
