@@ -34,7 +34,6 @@ from kvcache import CacheConfig
 
 __all__ = ["replay"]
 
-_QUICK = {"searches": 4, "repetitions": 1}
 _TICKS = 64  # steps between two updates of the progress bar: drawing it more often would be felt in the timings
 _NO_CUDA = "skipped: no CUDA device"
 
@@ -48,22 +47,8 @@ class _Settings(CacheSettings):
 _IN_THE_FILE = (*CacheSettings.__annotations__, "repetitions")  # the others are with each replay
 
 
-def _quick(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
-    """Change the defaults; what is given holds."""
-    if asked:
-        context.default_map = {**(context.default_map or {}), **_QUICK}
-
-
 @click.command()
 @click.argument("traces", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option(
-    "--quick",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_quick,
-    help="A first look in seconds: --searches {searches} --repetitions {repetitions}.".format(**_QUICK),
-)
 @option("--backend", "backends", help="Replay against this cache; give it several times. Ratios are to the first.")
 @option("--device", "devices", multiple=True, default=("cpu",))
 @option(
