@@ -112,18 +112,8 @@ def test_without_repetitions_nothing_is_timed(tmp_path, trace):
 
 
 def test_the_last_lines_of_each_table_are_its_sentences(tmp_path, trace):
-    arguments = (
-        trace,
-        "--repetitions",
-        1,
-        "--capacity",
-        "default",
-        "--capacity",
-        "recur=2",
-        "--picture",
-        tmp_path / "a.png",
-    )
-    result = invoke(*arguments)
+    pools = "--capacity", "default", "--capacity", "recur=2"
+    result = invoke(trace, "--repetitions", 1, *pools, "--picture", tmp_path / "a.png")
     said = [line for line in result.stdout.splitlines() if line.startswith(("default pools: ", "recur=2: "))]
     assert [line.partition(":")[0] for line in said] == ["default pools", "recur=2"]
     assert result.stdout.rstrip().endswith(said[-1])
