@@ -34,7 +34,6 @@ from kvcache import CacheConfig
 
 __all__ = ["replay"]
 
-_QUICK = {"searches": 4, "repetitions": 1}
 _TICKS = 64  # steps between two updates of the progress bar: drawing it more often would be felt in the timings
 _NO_CUDA = "skipped: no CUDA device"
 
@@ -42,24 +41,14 @@ _NO_CUDA = "skipped: no CUDA device"
 class _Settings(CacheSettings):
     repetitions: int
     counted_searches: int | None
+    forward: bool
 
 
-def _quick(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
-    """Change the defaults; what is given holds."""
-    if asked:
-        context.default_map = {**(context.default_map or {}), **_QUICK}
+_IN_THE_FILE = (*CacheSettings.__annotations__, "repetitions")  # the others are with each replay
 
 
 @click.command()
 @click.argument("traces", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option(
-    "--quick",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_quick,
-    help="A first look in seconds: --searches {searches} --repetitions {repetitions}.".format(**_QUICK),
-)
 @option("--backend", "backends", help="Replay on this cache; several times. Ratios are to the first.")
 @option("--device", "devices", multiple=True, default=("cpu",))
 @option(
@@ -84,7 +73,6 @@ def replay(
     capacities: tuple[Capacity, ...],
     json_file: Path | None,
     picture: Path | None,
-    forward: bool,
     **settings: Unpack[_Settings],
 ) -> None:
     """Replay TRACES against several caches, and show what each costs and returns.
@@ -107,14 +95,14 @@ def replay(
     for each in not_measured:
         say(f"{each.device}: {each.reason}")
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    replays = list(_replay_all(traces, available, capacities, backends, settings, forward))
+    replays = list(_replay_all(traces, available, capacities, backends, settings))
     if json_file is not None:
         content = {
             "format": FORMAT,
             "schema_version": SCHEMA_VERSION,
             "created": created,
             "command": sys.argv[1:],
-            "settings": {name: given for name, given in settings.items() if name not in ReplayResult.__struct_fields__},
+            "settings": {name: given for name, given in settings.items() if name in _IN_THE_FILE},
             "machines": {device: Machine.describe(device).to_dict() for device in available},
             "replays": replays,
             "not_measured": not_measured,
@@ -122,10 +110,18 @@ def replay(
         write_json(json_file, convert(content, ReplayResults))
         say(f"all numbers: {json_file}")
     if picture is not None and replays:
-        from kvbench.report.pictures import write_picture  # a third of a second
+        _draw(picture, replays)
+    _refuse_faults(replays)
 
-        write_picture(picture, replays, {each: str(Machine.describe(each)) for each in available})
-        say(f"picture: {picture}")
+
+def _draw(file: Path, replays: Sequence[ReplayResult]) -> None:
+    from kvbench.report.pictures import write_picture  # a third of a second
+
+    write_picture(file, replays, {each.device: str(Machine.describe(each.device)) for each in replays})
+    say(f"picture: {file}")
+
+
+def _refuse_faults(replays: Sequence[ReplayResult]) -> None:
     damaged = [each for one in replays for each in one.backends if each.outcomes.faults]
     if damaged:
         faults = "\n".join(f"  {each.name}: {each.outcomes.faults[0]}" for each in damaged)
@@ -142,7 +138,7 @@ class _Part:
     capacity: Capacity
     config: CacheConfig
 
-    def replay(self, backends: Sequence[str], settings: _Settings, forward: bool, place: str) -> ReplayResult:
+    def replay(self, backends: Sequence[str], settings: _Settings, place: str) -> ReplayResult:
         """Measure it. ``place`` says which of all parts it is."""
         passes = len(backends) + (len(backends) + settings["repetitions"] if settings["repetitions"] else 0)
         with _progress_bar(f"{place}, {clean(self.capacity.label)}", passes) as progress:
@@ -150,7 +146,7 @@ class _Part:
                 settings["repetitions"], settings["counted_searches"]
             )
         trace = describe_trace(self.reader, self.steps)
-        over_first = forwards(self.steps, self.config, backends) if forward else None
+        over_first = forwards(self.steps, self.config, backends) if settings["forward"] else None
         return result_of(reports, trace, self.device, self.capacity, over_first, settings["counted_searches"])
 
 
@@ -160,7 +156,6 @@ def _replay_all(
     capacities: Sequence[Capacity],
     backends: Sequence[str],
     settings: _Settings,
-    forward: bool,
 ) -> Iterator[ReplayResult]:
     """Every trace on every device at every capacity, each printed when it is done."""
     # All of them are read before any is replayed: the last one's fault must not cost the others' measurements.
@@ -173,11 +168,11 @@ def _replay_all(
     steps_of = {reader: read_replayed(reader, settings) for reader in readers}
     parts = [_Part(each[0], steps_of[each[0]], *each[1:], config) for each, config in zip(chosen, configs, strict=True)]
     for part in parts:
-        at_once = settings["repetitions"] > 0 or forward
+        at_once = settings["repetitions"] > 0 or settings["forward"]
         name = clean(f"a replay of {part.reader.path.name}")
         require_for_replay(name, part.config, backends, Needs.of(part.steps), at_once)
     for number, part in enumerate(parts, 1):
-        result = part.replay(backends, settings, forward, f"replay {number} of {len(parts)}")
+        result = part.replay(backends, settings, f"replay {number} of {len(parts)}")
         said = "\n".join([f"{Machine.describe(part.device)}\n", *answers(result)])
         show(replay_table(result), f"{said}\n")
         yield result

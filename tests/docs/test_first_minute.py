@@ -56,5 +56,5 @@ def test_readme_begins_with_the_first_minute():
     first = next(each for each in README if each.language == "sh")
     install, *commands = first.text.replace("\\\n", " ").splitlines()
     assert install.startswith("pip install -c constraints.txt")
-    assert ["--quick" in each and "--picture" in each for each in commands] == [True]
+    assert ["--searches" in each and "--picture" in each for each in commands] == [True]
     assert {each.info for each in README} <= {"", SLOW, NOT_RUN}

@@ -8,7 +8,12 @@ import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PRINTS = {
-    "record_and_replay.py": ["legacy, 20 recurrent slots", "new, 20 recurrent slots", "stale hit"],
+    "record_and_replay.py": [
+        "legacy, 20 recurrent slots",
+        "new, 20 recurrent slots",
+        "stale hit",
+        "recur=20: legacy returns another state's",
+    ],
     "store_and_find.py": ["state 0: evicted", "state 1: 1.0", "state 2: 2.0", "'evictions': 1"],
     "switch_a_model.py": ["legacy: ", "new: ", "the same visits in 5 searches: True"],
 }

@@ -111,16 +111,9 @@ def test_without_repetitions_nothing_is_timed(tmp_path, trace):
     assert all(each["latency_us"] is None for each in one["backends"])
 
 
-def test_a_quick_replay_has_few_searches_and_what_is_given_holds(tmp_path, trace):
-    _, quick = replayed(tmp_path, trace, "--quick", "--backend", "new")
-    assert (quick["settings"]["searches"], quick["settings"]["repetitions"]) == (4, 1)
-    _, given = replayed(tmp_path, trace, "--searches", 2, "--quick", "--backend", "new", "--repetitions", 0)
-    assert (given["settings"]["searches"], given["settings"]["repetitions"]) == (2, 0)
-
-
 def test_the_last_lines_of_each_table_are_its_sentences(tmp_path, trace):
-    arguments = trace, "--quick", "--capacity", "default", "--capacity", "recur=2", "--picture", tmp_path / "a.png"
-    result = invoke(*arguments)
+    pools = "--capacity", "default", "--capacity", "recur=2"
+    result = invoke(trace, "--repetitions", 1, *pools, "--picture", tmp_path / "a.png")
     said = [line for line in result.stdout.splitlines() if line.startswith(("default pools: ", "recur=2: "))]
     assert [line.partition(":")[0] for line in said] == ["default pools", "recur=2"]
     assert result.stdout.rstrip().endswith(said[-1])
