@@ -66,7 +66,7 @@ def _latency_table(replay: Replay, timed: dict[str, dict[str, Latency]]) -> Tabl
 
 
 def _parts(latency: dict[str, Latency], operations: Sequence[str]) -> dict[str, float]:
-    calls = {"hash": _HASHES_OF_A_STEP}
+    calls: dict[str, float] = {"hash": _HASHES_OF_A_STEP}
     if "clear" in latency:
         calls["clear"] = latency["clear"].samples / max(latency[STEP].samples, 1)
     medians = {name: latency[name].p50 * calls.get(name, 1) if name in latency else 0.0 for name in operations}
