@@ -81,7 +81,7 @@ def _about(gate: Gate | None, lines: Sequence[Line]) -> Iterator[str]:
         head = _short(content.machine.get(COMMIT)) or "The working tree"
         measured = f"{benchmarks:,} benchmarks, {content.pairs} pairs of processes, {content.seconds:,.0f} s"
         yield f"{head} against {_short(content.base)}: {measured}."
-    yield f"Changed: {_counted(lines)}." if lines else "Nothing changed."
+    yield f"Found: {_counted(lines)}." if lines else "Nothing changed."
     if gate is not None:
         yield from _instructions(gate.rows)
         yield from (in_markdown(each) for each in gate.content.notes or ())
