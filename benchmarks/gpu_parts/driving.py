@@ -29,7 +29,7 @@ class Driver:
         stopwatch: times its calls; None: nobody does.
 
     Attributes:
-        host_ns: of the last inference's calls, by the host's clock.
+        host_ns: of the last inference's calls, or of the last clear, by the host's clock.
         device_ns: by the device's.
     """
 
@@ -64,6 +64,11 @@ class Driver:
         for layer, (keys, values) in zip(backend.keys_values_wm, tokens.to(**self._place), strict=True):
             layer.update(keys, values)
         self._timed(lambda: backend.store(envs, backend.hash_states(latents), scope))
+
+    def clear(self) -> None:
+        """End the search."""
+        self.host_ns = self.device_ns = 0.0
+        self._timed(self.backend.clear_recur_cache)
 
     def _retrieve(self, envs: Sequence[int], parents: np.ndarray | None, scope: Scope) -> None:
         keys = [None] * len(envs) if parents is None else self.backend.hash_states(parents)

@@ -81,7 +81,7 @@ def _about(gate: Gate | None, lines: Sequence[Line]) -> Iterator[str]:
         head = _short(content.machine.get(COMMIT)) or "The working tree"
         measured = f"{benchmarks:,} benchmarks, {content.pairs} pairs of processes, {content.seconds:,.0f} s"
         yield f"{head} against {_short(content.base)}: {measured}."
-    yield f"Rows: {_counted(lines)}." if lines else "Nothing changed."
+    yield f"Found: {_counted(lines)}." if lines else "Nothing changed."
     if gate is not None:
         yield from _instructions(gate.rows)
         yield from (in_markdown(each) for each in gate.content.notes or ())
@@ -104,7 +104,8 @@ def _instructions(rows: Iterable[Row]) -> Iterator[str]:
     if pairs:
         base, head = (sum(side) for side in zip(*pairs, strict=True))
         share = f" ({100 * (head / base - 1):+.2f} %)" if base and head != base else ""
-        yield f"Instructions of {len(pairs):,} benchmarks together: {base:,.0f} before, {head:,.0f} after{share}."
+        counted = "1 benchmark" if len(pairs) == 1 else f"{len(pairs):,} benchmarks together"
+        yield f"Instructions of {counted}: {base:,.0f} before, {head:,.0f} after{share}."
 
 
 def _table(lines: Sequence[Line]) -> Iterator[str]:

@@ -36,13 +36,15 @@ def step_panels(replays: Iterable[Replay]) -> Iterator[Panel]:
 
 def _step_panel(replay: Replay, timed: dict[str, dict[str, Latency]]) -> Panel:
     names, trace = list(timed), replay.result.trace
-    parts = pd.DataFrame({name: step_parts(latency) for name, latency in timed.items()})
+    # Steps have their share of the clears, but for files from before there was one.
+    operations = STEP_OPERATIONS if replay.result.first.clear_share is None else OPERATIONS
+    parts = pd.DataFrame({name: step_parts(latency, operations) for name, latency in timed.items()})
 
     def hover(place: float, time: float, operation: str) -> str:
         name = names[int(place)]
         return f"{operation}: {number(time)} us of {number(timed[name][STEP].p50)} us\n{name}"
 
-    bars = [Series(operation, range(len(names)), parts.loc[operation].tolist(), hover) for operation in STEP_OPERATIONS]
+    bars = [Series(operation, range(len(names)), parts.loc[operation].tolist(), hover) for operation in operations]
     return Panel(
         replay.name("step"),
         replay.title("A recurrent step by operation"),
@@ -65,12 +67,12 @@ def _latency_table(replay: Replay, timed: dict[str, dict[str, Latency]]) -> Tabl
     return Table(("backend", "operation", "p50, us", "p95, us", "p99, us", "calls", faster, "p25", "p75"), rows)
 
 
-def step_parts(latency: dict[str, Latency]) -> dict[str, float]:
-    """The median step, divided in proportion to its operations' medians, us."""
-    medians = {
-        name: latency[name].p50 * (_HASHES_OF_A_STEP if name == "hash" else 1) if name in latency else 0.0
-        for name in STEP_OPERATIONS
-    }
+def step_parts(latency: dict[str, Latency], operations: Sequence[str] = OPERATIONS) -> dict[str, float]:
+    """The median step, divided in proportion to what its ``operations`` take, us."""
+    calls: dict[str, float] = {"hash": _HASHES_OF_A_STEP}
+    if "clear" in latency:
+        calls["clear"] = latency["clear"].samples / max(latency[STEP].samples, 1)
+    medians = {name: latency[name].p50 * calls.get(name, 1) if name in latency else 0.0 for name in operations}
     share = latency[STEP].p50 / (sum(medians.values()) or 1)
     return {name: share * value for name, value in medians.items()}
 

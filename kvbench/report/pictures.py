@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kvbench.files import whole_or_absent
-from kvbench.replay.drive import STEP_OPERATIONS
+from kvbench.replay.drive import OPERATIONS
 from kvbench.report.answers import pools_of
 from kvbench.report.backends import OUTCOME_COLOURS, step_parts
 from kvbench.report.searches import NO_NODE
@@ -43,7 +43,7 @@ def draw_step(axes: Axes, replay: ReplayResult) -> None:
     """The median time of a recurrent step by operation, a bar for each cache that was timed."""
     timed = {each.name: each.latency_us for each in replay.backends if each.latency_us}
     parts = pd.DataFrame({name: step_parts(latency) for name, latency in timed.items()})
-    _stack(axes, list(timed), {each: parts.loc[each].tolist() for each in STEP_OPERATIONS}, range(len(parts)))
+    _stack(axes, list(timed), {each: parts.loc[each].tolist() for each in OPERATIONS}, range(len(parts)))
     for place, (name, latency) in enumerate(timed.items()):
         ratio = replay.baseline_over_backend.get(name)
         faster = f" ({ratio.median:.1f} times as fast)" if ratio and name != replay.baseline else ""

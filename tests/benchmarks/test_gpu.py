@@ -75,6 +75,18 @@ def test_contexts_have_the_fill_that_is_said():
     assert len(set(sizes["unequal"])) == geometry.env_num
 
 
+def test_steps_have_their_share_of_the_clear(one_geometry, monkeypatch):
+    clear = Driver.clear
+
+    def slow(driver):
+        clear(driver)
+        driver.host_ns = driver.device_ns = 4e15
+
+    monkeypatch.setattr(Driver, "clear", slow)
+    ratios = [each.value for each in rows_of("steps").values() if each.unit == "times faster"]
+    assert ratios == pytest.approx([1.0] * len(ratios), abs=1e-3)
+
+
 @pytest.mark.parametrize("name", ["steps", "bandwidth", "sliding"])
 def test_parts_that_run_on_a_cpu_have_numbers(one_geometry, name):
     rows = rows_of(name)

@@ -76,6 +76,14 @@ class TestWorse:
         assert lines[9].startswith("worse: ")
         assert summary.endswith("\n\n")
 
+    def test_a_comment_has_what_fails_first(self, worse, tmp_path):
+        (tmp_path / "gate.json").write_text(json.dumps(worse[2]))
+        text = CliRunner().invoke(main, ["comment", "--gate", str(tmp_path / "gate.json")]).stdout
+        lines = [line for line in text.splitlines() if line.startswith("|")][2:]
+        assert lines[0].startswith("| **failed** | operation[lookup] |")
+        assert lines[1].startswith("| **worse** | operation[store] | copies | 3 | 4 | +33.33 % |")
+        assert f"    kvbench gate --base {worse[2]['base']}\n" in text
+
     def test_the_json_has_all_of_it(self, worse):
         numbers = worse[2]
         assert len(numbers["base"]) == 40

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from replay_files import replay, synthetic
 
+from kvbench.report.backends import step_panels
 from kvbench.report.input_files import read_benchmarks, read_replays
 from kvbench.results.decode import LeftOut, ResultsError
 from kvbench.results.pytest_benchmark import STATISTICS
@@ -50,6 +51,19 @@ def test_what_a_replay_wrote(tmp_path, content):
     assert new.latency_us["store"].p50 == new.distributions["store"][50]
     assert new.rate("hit") + new.rate("context_mismatch") == pytest.approx(100)
     assert sum(sum(each.values()) for each in new.timeline.counts("simulation").values()) == new.count("lookups")
+
+
+@pytest.mark.parametrize(("clear_share", "last"), [(0.01, "clear"), (None, "store")])
+def test_a_step_is_divided_into_all_that_the_file_counts_in_it(tmp_path, content, clear_share, last):
+    """Files from before steps had their share of the clears have none to draw."""
+    content = json.loads(json.dumps(content))
+    for each in content["replays"][0]["backends"]:
+        each["clear_share"] = clear_share
+    (panel,) = step_panels(read_replays(write(tmp_path, content)).replays)
+    heights = [sum(each) for each in zip(*(series.y for series in panel.plot.series), strict=True)]
+    steps = [each["latency_us"]["recurrent_step"]["p50"] for each in content["replays"][0]["backends"]]
+    assert panel.plot.series[-1].name == last
+    assert heights == pytest.approx(steps)
 
 
 def test_what_is_read_is_all_that_was_written(tmp_path, content):
