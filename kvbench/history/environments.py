@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from kvbench.results.environment import Settings, difference
+from kvbench.results.environment import Settings, difference, is_of_machine
 
 __all__ = ["Environments"]
 
@@ -58,3 +58,7 @@ class Environments:
     def change(self, before: int, after: int) -> str:
         """What changed from one commit to another, by their places; empty where nothing did."""
         return difference(self.settings[self.places[before]], self.settings[self.places[after]])
+
+    def only_machine(self, before: int, after: int) -> bool:
+        """Whether from one commit to another nothing changed but the machine."""
+        return is_of_machine(self.settings[self.places[before]], self.settings[self.places[after]])

@@ -32,7 +32,8 @@ class ChangePoint:
     none of them was measured. Where the repository does not know a commit, ``between`` is None, and ``author`` and
     ``subject`` are empty. ``is_new``: the report calls one of these commits new. ``stands``: no later change of the
     series takes it back. ``environment``: what changed in the environment between ``previous`` and ``commit``. Then it
-    is no change of a commit; a commit's change is found among values of one environment alone.
+    is no change of a commit; a commit's change is found among values of one environment alone. ``is_unexplained``: only
+    the machine changed there, and the metric is one that is the same on any.
     """
 
     series: Series
@@ -45,6 +46,7 @@ class ChangePoint:
     is_new: bool
     stands: bool = True
     environment: str = ""
+    is_unexplained: bool = False
 
     @property
     def where(self) -> str:
@@ -216,7 +218,8 @@ def _borders(judged: _Judged, history: History, commits: Commits) -> Iterator[Ch
     for at, change in enumerate(judged.borders):
         previous = int(np.flatnonzero(~np.isnan(series.values[: change.position]))[-1])
         stands, name = _stands(judged.borders[at:]), environments.change(previous, change.position)
-        point = ChangePoint(series, change, "", "", None, "", "", False, stands, name)
+        unexplained = series.is_exact and environments.only_machine(previous, change.position)
+        point = ChangePoint(series, change, "", "", None, "", "", False, stands, name, unexplained)
         yield _at(point, measured[previous], measured[change.position], commits)
 
 

@@ -46,11 +46,17 @@ class Alarm:
 def find_alarms(judgement: Judgement) -> list[Alarm]:
     """Benchmarks without values first, then regressions, the worst first."""
     lost = [_of_lost(each) for each in judgement.lost if each.is_new]
-    worse = [each for each in judgement.change_points if each.verdict is Verdict.WORSE and each.is_new and each.stands]
+    worse = [each for each in judgement.change_points if _is_alarming(each) and each.is_new and each.stands]
     together: dict[tuple[str, ...], list[ChangePoint]] = {}
     for point in worse:
         together.setdefault((point.where, point.series.benchmark, point.series.machine), []).append(point)
     return [*lost, *map(_of_changes, together.values())]
+
+
+def _is_alarming(point: ChangePoint) -> bool:
+    """Whether somebody has to look. What rose on another machine, and depends on none, may be a commit's."""
+    rises = point.change.ratio > 1 and point.series.lower_is_better
+    return point.verdict is Verdict.WORSE or (point.is_unexplained and rises)
 
 
 def _of_lost(lost: Lost) -> Alarm:
@@ -65,7 +71,8 @@ def _of_changes(points: Sequence[ChangePoint]) -> Alarm:
     change, series = point.change, point.series
     share = "from 0" if point.percent is None else f"{point.percent:+.1f} %"
     how_much = f"{share} ({number(change.before)} to {number(change.after)} {series.unit})"
-    cells = (point.where, series.metric, series.params, how_much, series.machine, subject_of(point))
+    as_well = "the machine changed as well: " if point.is_unexplained else ""
+    cells = (point.where, series.metric, series.params, how_much, series.machine, f"{as_well}{subject_of(point)}")
     # The gate may not have the worst one's backend.
     return Alarm(*cells, len(points), next(filter(None, map(command_of, points)), ""))
 

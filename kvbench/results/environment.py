@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["Settings", "difference", "named", "settings_of_asv"]
+__all__ = ["Settings", "difference", "is_of_machine", "named", "settings_of_asv"]
 
 Settings = dict[str, str]  # by name; a requirement without a version has an empty text
 
@@ -62,6 +62,11 @@ def difference(before: Settings, after: Settings) -> str:
             found.append(f"{name} {old or 'of any version'} to {new or 'of any version'}")
     more = [f"and {len(found) - _MOST} more"] if len(found) > _MOST else []
     return ", ".join([*found[:_MOST], *more])
+
+
+def is_of_machine(before: Settings, after: Settings) -> bool:
+    """Whether nothing differs but the machine."""
+    return all(name in _MACHINE for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 
 
 def _tokens(old: str, new: str) -> str:

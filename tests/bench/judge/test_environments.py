@@ -11,6 +11,7 @@ from kvbench.history.series import read_history
 from kvbench.judge.change_points import judge_history
 from kvbench.judge.lost import find_lost
 from kvbench.judge.verdict import Verdict
+from kvbench.report.alarm import find_alarms
 
 COUNT, TIME = "x.track_operations", "x.track_time"
 UNITS = {COUNT: "operations", TIME: "us"}
@@ -155,3 +156,23 @@ def test_what_is_lost_with_an_environment_says_so(tmp_path):
     history = read_history(write_results(tmp_path, values, units=UNITS, environments=runs), Commits())
     lost = {each.state: each.environment for each in find_lost(history, Commits())}
     assert lost == {"fails": "python 3.11 to 3.12", "is skipped": ""}
+
+
+@pytest.mark.parametrize(
+    ("other", "alarming"),
+    [(files(machine={"cpu": "another", "os": "Linux 6.9"}), [COUNT]), (PYTHON, []), (files(threads="2"), [])],
+)
+def test_a_count_that_rises_on_another_machine_is_not_passed_over(tmp_path, other, alarming):
+    values = {(COUNT, "new"): step((6, 1.0), (6, 2.0)), (COUNT, "less"): step((6, 2.0), (6, 1.0))}
+    values[TIME, "new"] = step((6, 1.0), (6, 2.0))
+    names = [commit_name(place) for place in range(12)]
+    commits = Commits(tuple(Commit(name, "somebody", "a subject") for name in names), frozenset(names))
+    history = read_history(
+        write_results(tmp_path, values, units=UNITS, environments=environments((6, files()), (6, other))), commits
+    )
+    judgement = judge_history(history, commits)
+    assert {each.verdict for each in judgement.change_points} == {Verdict.ENVIRONMENT}
+    alarms = find_alarms(judgement)
+    assert [(each.metric, each.params) for each in alarms] == [("x.operations", "backend=new") for _ in alarming]
+    told = "the machine changed as well: cpu some CPU to another, os Linux 6.1 to Linux 6.9"
+    assert all(each.subject == told for each in alarms)
