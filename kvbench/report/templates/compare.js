@@ -1,7 +1,7 @@
 // The page of two commits: rows of every series that differs between them. At first the last two that were measured.
 
 const SERIES = JSON.parse(document.getElementById("series")?.textContent ?? "null");
-const HEADS = ["change, %", "metric", "geometry", "storage", "before", "after", "unit"];
+const HEADS = ["change, %", "metric", "where", "storage", "before", "after", "unit"];
 
 function differences(group) {
   const called = Object.keys(group.facets);
@@ -12,14 +12,14 @@ function differences(group) {
     const at = (name) => (names.includes(name) ? values[values.length > 1 ? names.indexOf(name) : 0] : null);
     const [before, after] = [at(choice.get("from")), at(choice.get("to"))];
     if (before === null || after === null || before === after) return [];
-    return [{ facets, before, after, unit: group.unit, size: before && after ? Math.abs(Math.log(after / before)) : Infinity }];
+    return [{ facets, before, after, unit: group.unit, growth: before ? after / before : Infinity }];
   });
 }
 
 function rowOf({ facets, before, after, unit }) {
   const cell = (value) => (typeof value === "number" ? element("td", { textContent: written(value) }) : element("td", { textContent: value ?? "" }));
   const numbers = [before ? 100 * (after / before - 1) : NaN, before, after];
-  const others = Object.entries(facets).filter(([name]) => !["metric", "geometry", "storage", "machine"].includes(name));
+  const others = Object.entries(facets).filter(([name]) => !["metric", "where", "storage", "machine"].includes(name));
   const where = [facets.geometry, ...others.map(([name, value]) => `${name}=${value}`)].filter(Boolean).join(", ");
   const cells = [numbers[0], facets.metric, where, facets.storage, before, after, unit].map(cell);
   [0, 4, 5].forEach((column, place) => { cells[column].dataset.value = Number.isNaN(numbers[place]) ? "" : String(numbers[place]); });
@@ -29,7 +29,7 @@ function rowOf({ facets, before, after, unit }) {
 }
 
 function fill(section, groups) {
-  const found = groups.flatMap(differences).sort((a, b) => b.size - a.size);
+  const found = groups.flatMap(differences).sort((a, b) => b.growth - a.growth);
   if (!found.length) {
     section.replaceChildren(element("p", { className: "faint", textContent: "No difference." }));
     return;
