@@ -115,6 +115,8 @@ def _compared(
             ratio, verdict = math.nan, Verdict.FAILED
         elif series.is_exact:
             ratio = after / before if before else math.inf if after else 1.0
+            if history.environment_change(series.machine, base, head):
+                ratio = _of_commits(between, (first, last)) or ratio
             verdict = _blamed(_verdict(series, ratio, 1.0), between)
         else:
             ratio, verdict = _of_time(series, judgement.judged(series), between, (first, last))
@@ -125,14 +127,24 @@ def _of_time(
     series: Series, judged: np.ndarray, between: Sequence[ChangePoint], ends: tuple[int, int]
 ) -> tuple[float, Verdict]:
     """What change points between two places come to; either of the places may be the earlier one."""
-    ratio = math.prod(each.change.ratio for each in [each for each in between if each.verdict in _COMMITS] or between)
-    ratio = ratio if ends[0] < ends[1] else 1 / ratio
+    ratio = _of_commits(between, ends) or _product(between, ends)
     verdict = _blamed(_verdict(series, ratio, 1 + SMALLEST_EFFECT), between)
     low, high = sorted(ends)
     beside = np.count_nonzero(judged[: low + 1]), np.count_nonzero(judged[high:])
     if verdict is Verdict.SAME and min(beside) < FEWEST_VALUES:
         return math.nan, Verdict.INCONCLUSIVE
     return ratio, verdict
+
+
+def _of_commits(between: Sequence[ChangePoint], ends: tuple[int, int]) -> float | None:
+    """What the commits' own change points come to; None where there is none: the machine or its environment did it."""
+    own = [each for each in between if each.verdict in _COMMITS]
+    return _product(own, ends) if own else None
+
+
+def _product(points: Sequence[ChangePoint], ends: tuple[int, int]) -> float:
+    ratio = math.prod(each.change.ratio for each in points)
+    return ratio if ends[0] < ends[1] else 1 / ratio
 
 
 def _blamed(verdict: Verdict, between: Sequence[ChangePoint]) -> Verdict:

@@ -33,7 +33,22 @@ def write_comparison(site: Site, history: History) -> None:
     for series in history.series:
         groups.setdefault((series.machine, series.benchmark), []).append(series)
     content = [_group(each) for each in groups.values()]
-    site.page(COMPARE.file, "compare.html", "Compare two commits", series=content, elsewhere=[], filtered=True)
+    site.page(
+        COMPARE.file, "compare.html", "Compare two commits", series=content, changes=_changes(history), elsewhere=[],
+        filtered=True,
+    )  # fmt: skip
+
+
+def _changes(history: History) -> dict[str, dict[str, list[Any]]]:
+    """Of each machine whose environment changed: which one each commit has, and what differs between any two."""
+    found: dict[str, dict[str, list[Any]]] = {}
+    for machine, environments in history.environments.items():
+        places = environments.places.tolist()
+        firsts = [places.index(each) for each in range(len(environments.settings))]
+        if len(firsts) > 1:
+            texts = [[environments.change(one, other) for other in firsts] for one in firsts]
+            found[machine] = {"places": places, "texts": texts}
+    return found
 
 
 def _group(group: Sequence[Series]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ __all__ = ["HistoryLine", "far_from_steps", "history_lines", "history_plot", "la
 
 MOST_TICKS = 4  # for which there is room, of names of commits
 WIDEST = 10  # of the largest value over the smallest: where it is wider, changes of the small ones would not be seen
-FARTHEST = 3  # times the height of the lines that step, which others may make of it
+FARTHEST = 2  # times the height of the lines that step, which others may make of it
 _GREY = 6  # in the palette
 _COLOURS = (1, 0, 3, 2, 4, 5, 7)  # of lines that step
 
