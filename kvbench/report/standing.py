@@ -49,8 +49,11 @@ def _left(point: ChangePoint, of_series: Iterable[ChangePoint]) -> float:
     own = point.change.ratio
     if not math.isfinite(own):
         return own
-    after = [each.change.ratio for each in of_series if each.change.position > point.change.position]
-    return min(own, own * math.prod(after))
+    # What came with another machine or environment takes nothing back.
+    own_later = [
+        each for each in of_series if each.verdict.is_of_a_commit and each.change.position > point.change.position
+    ]
+    return min(own, own * math.prod(each.change.ratio for each in own_later))
 
 
 def standing_lines(found: Iterable[Regression], pages: Mapping[str, str]) -> list[Finding]:

@@ -97,3 +97,27 @@ def test_which_two_commits(tmp_path):
     assert find_pair(history, Commits(), names[3], names[0]) == (names[3], names[0])
     assert find_pair(history, Commits(), head=names[0]) == ("", "")
     assert find_pair(history, Commits(), base=names[3]) == ("", "")
+
+
+@pytest.mark.parametrize("environments", [1, 2])
+def test_of_two_environments_what_came_with_the_second_is_no_commits(tmp_path, environments):
+    values = {(f"suite.track_{name}", name): [4.0] * 10 + [5.0] * 10 + [6.0] * 10 for name in "abc"}
+    of = [{"python": "3.11", "params": {"python": "3.11"}}] * 20 + [
+        {"python": f"3.{10 + environments}", "params": {"python": f"3.{10 + environments}"}}
+    ] * 10
+    units = {name: "bytes" for name, _ in values}
+    history = read_history(write_results(tmp_path, values, units=units, environments=of), Commits())
+    judgement = judge_history(history, Commits())
+
+    def found(base, head):
+        compared = compare_commits(history, judgement, commit_name(base), commit_name(head))
+        ((verdict, ratio),) = {(str(each.verdict), round(each.ratio, 3)) for each in compared}
+        return verdict, ratio
+
+    own, border = (
+        (("worse", 1.25), ("with the environment", 1.2)) if environments == 2 else (("worse", 1.5), ("worse", 1.2))
+    )
+    assert found(5, 15) == ("worse", 1.25)
+    assert found(5, 25) == own
+    assert found(15, 25) == border
+    assert found(25, 5) == ("better", round(1 / own[1], 3))
