@@ -79,9 +79,10 @@ def make_table(title: str, labels: Iterable[str], numbers: Iterable[str], min_wi
 
 
 def progress_bar(*more: str | ProgressColumn, **settings: Any) -> Progress:
-    """Bars on standard error that leave nothing behind, each with its description as it is; ``more`` is behind them."""
+    """Bars on a terminal that leave nothing behind, each with its description as it is; ``more`` is behind them."""
     columns = [TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), *more]
-    return Progress(*columns, TimeElapsedColumn(), console=STDERR, transient=True, **settings)
+    settings |= {"console": STDERR, "transient": True, "disable": not STDERR.is_terminal}
+    return Progress(*columns, TimeElapsedColumn(), **settings)
 
 
 def cells_of(values: Iterable[Any], form: str) -> list[str]:
