@@ -69,8 +69,14 @@ def along(axes: Axes, plot: Plot, height: float) -> dict[str, Any] | None:
         "log": plot.log_y,
         "x": [round(left, 2), round(right - left, 4)],
         "y": [round(height - low - factor * lowest, 4), float(f"{factor:.8g}")],
-        "series": [[series.name, list(map(_short, series.y))] for series in plot.series],
+        "series": [[series.name, _by_place(series, len(plot.places))] for series in plot.series],
     }
+
+
+def _by_place(series: Series, number: int) -> list[float | None]:
+    """The values at each of so many places; where a line is broken it has points between them."""
+    values = dict(zip(series.x, series.y, strict=True))
+    return [_short(values.get(place, math.nan)) for place in range(number)]
 
 
 def _short(value: float) -> float | None:

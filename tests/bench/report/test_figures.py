@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from kvbench.report.figures import COLOURS, draw
-from kvbench.report.panels import Plot, Series
+from kvbench.report.panels import Level, Plot, Series, Table, without_repeats
 
 SVG = "{http://www.w3.org/2000/svg}"
 LINES = Plot("x, ms", "y, MB", [Series(name, [0, 1, 2], [1, 5, 3], lambda x, y, name: f"{x} {y}") for name in "ab"])
@@ -177,3 +177,30 @@ def test_no_line_crosses_a_break():
         return max(each.get("d", "").count("M") for each in root.iter() if each.get("d", "").count("L") > 20)
 
     assert [begun(breaks) for breaks in ((), (9.5,), (9.5, 20.5))] == [1, 2, 3]
+
+
+def test_a_history_of_many_commits_is_a_small_drawing():
+    lines = [Series(name, range(20), [place + each % 7 for each in range(20)]) for place, name in enumerate("abcde")]
+    assert len(draw(Plot("commits", "us", lines, marks=[(3.5, "abcd1234")]), "figure").svg) < 7_000
+
+
+def test_levels_are_drawn_with_their_series_and_told():
+    levels = [Level(0, 0, 1.5, 10, "10"), Level(0, 1.5, 3, 20, "20")]
+    drawing = draw(Plot("x", "y", [Series("a", range(4), [9, 11, 19, 21])], levels=levels), "figure")
+    own = [each for each in ElementTree.fromstring(drawing.svg).iter() if each.get("data-series") == "0"]
+    wide = [each for group in own for each in group.iter(f"{SVG}path") if "stroke-width: 5" in each.get("style", "")]
+    assert [each.get("d").count("M") for each in wide] == [2]
+    assert {"10", "20"} <= set(texts(drawing))
+
+
+def test_lines_that_are_the_same_are_one():
+    lines = [Series("a", [0, 1], [1, 2]), Series("b", [0, 1], [1, 3]), Series("c", [0, 1], [1, 2])]
+    assert [each.name for each in without_repeats(lines)] == ["a, c", "b"]
+
+
+@pytest.mark.parametrize("rows", [1, 25, 26, 101, 1000])
+def test_a_thinned_table_keeps_its_ends(rows):
+    found = [row[0] for row in Table(("x",), [[each] for each in range(rows)]).thinned().rows]
+    assert len(found) <= 25
+    assert (found[0], found[-1]) == (0, rows - 1)
+    assert found == sorted(set(found))

@@ -3,9 +3,11 @@
 import pytest
 from asv_files import commit_name
 from made_reports import HISTORY
-from pages import read_csv
+from pages import Page, read_csv
+from replay_files import replay, synthetic
 
 from kvbench.capacity.bounds import Future
+from kvbench.report import Inputs, build_report
 from kvbench.report.text import number
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.steps import read_steps
@@ -127,6 +129,17 @@ def test_where_stale_hits_fall(made):
         assert [row["stale hit"] for row in rows] == [each["stale_hit"] for each in counts]
         assert [row[axis] for row in rows] == [each[axis] for each in counts]
         assert sum(row["stale hit"] for row in rows) == legacy["outcomes"]["total"]["stale_hit"] > 0
+
+
+def test_a_picture_that_is_the_same_for_several_backends_stands_once(tmp_path):
+    trace = synthetic(tmp_path / "trace.parquet")
+    file = replay(
+        trace, tmp_path / "replay.json", "--repetitions", "1", "--capacity", "recur=20", "--backend", "new:slab"
+    )
+    pages = build_report(Inputs(None, [file], [], [trace], repository=tmp_path), tmp_path / "html")
+    (page,) = [Page(each) for each in pages if each.name.startswith("trace-")]
+    assert "Where lookups of new, new:slab fall, by depth" in page.text
+    assert sum(name.startswith("places-") for name in page.tables) == 4
 
 
 def test_verdicts(made):
