@@ -85,7 +85,9 @@ def metric_of(series: Series) -> str:
 def of_series(series: Series, verdict: Verdict, much: str, pages: Mapping[str, str]) -> Finding:
     """The line of one cell; ``pages`` has the address of each history, by ``history_name``."""
     storage = series.cell.get("backend", "")
-    address = pages.get(history_name(series), "")
+    # A picture of times over legacy shows the times' steps as well.
+    drawn = (history_name(each) for each in (series, replace(series, benchmark=f"{series.benchmark}{_OVER_LEGACY}")))
+    address = next((pages[name] for name in drawn if name in pages), "")
     about = ", ".join(part for part in (series.metric, series.params, series.machine) if part)
     return Finding(verdict, much, metric_of(series), place_of(series), storage, about=about, address=address)
 

@@ -31,20 +31,25 @@ _HEADINGS = ("verdict", "change, %", "metric", "parameters", "base", "head", "un
 
 @dataclass(frozen=True)
 class Tally:
-    """How many of one kind of metric have which verdict: ``what`` it is, and the numbers as columns."""
+    """How many of one kind of metric have which verdict: ``what`` it is, and the numbers as columns.
+
+    ``commits`` are those of which it is, where they are others than the page's two.
+    """
 
     what: str
     worse: int
     better: int
     same: int
     undecided: int
+    commits: str = ""
 
     @classmethod
-    def of(cls, what: str, verdicts: Iterable[Verdict]) -> Tally:
+    def of(cls, what: str, verdicts: Iterable[Verdict], commits: str = "") -> Tally:
         count = Counter(verdicts)
         good = count[Verdict.SAME] + count[Verdict.MEANT] + count[Verdict.NEW]
         bad = sum(count[each] for each in _BAD)
-        return cls(what, bad, count[Verdict.BETTER], good, count.total() - bad - good - count[Verdict.BETTER])
+        rest = count.total() - bad - good - count[Verdict.BETTER]
+        return cls(what, bad, count[Verdict.BETTER], good, rest, commits)
 
 
 class GateRow(Struct, frozen=True, kw_only=True):
@@ -81,12 +86,12 @@ class Gate:
         """Whether it compared these two commits."""
         return bool(base and head) and (self.base, self.head) == (base, head)
 
-    def tallies(self, beside: str) -> Iterator[Tally]:
+    def tallies(self, commits: str) -> Iterator[Tally]:
         """Of its counters and its times, those that it has."""
         for what, is_time in (("counters", False), ("times", True)):
             verdicts = [row.verdict for row in self.rows if (row.metric == _TIME) is is_time]
             if verdicts:
-                yield Tally.of(f"{what}, {beside}", verdicts)
+                yield Tally.of(f"{what}, gate", verdicts, commits)
 
     @property
     def lines(self) -> list[Finding]:
@@ -176,8 +181,8 @@ class Pair:
     def _by_gate(self) -> list[Tally]:
         if self.gate is None:
             return []
-        others = f" {short_commit(self.gate.base)}..{short_commit(self.gate.head)}"
-        return list(self.gate.tallies(f"gate{'' if self.gate_is_of_it else others}"))
+        commits = f"{short_commit(self.gate.base)}..{short_commit(self.gate.head)}"
+        return list(self.gate.tallies("" if self.gate_is_of_it else commits))
 
     @property
     def _asked_gate(self) -> bool:

@@ -220,7 +220,7 @@ def test_a_gate_of_other_commits_is_told_apart(tmp_path, history):
     gate = gate_file(tmp_path / "gate.json", names[2], names[3], SLOWER)
     page = made({(TIME, cell()): steps(1.0, 1.0)}, gate=gate)
     text = section(page, "last-commit")
-    assert f"times, gate {names[2][:8]}..{names[3][:8]}" in text
+    assert f"times, gate<small>{names[2][:8]}..{names[3][:8]}</small>" in text
     assert ">times not decided<" in text
     assert "+40 %" not in text
     assert page.rows("gate")[0]["ratio"] == 1.4
