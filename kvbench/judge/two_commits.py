@@ -144,7 +144,9 @@ def _of_commits(between: Sequence[ChangePoint], ends: tuple[int, int]) -> float 
 
 def _product(points: Sequence[ChangePoint], ends: tuple[int, int]) -> float:
     ratio = math.prod(each.change.ratio for each in points)
-    return ratio if ends[0] < ends[1] else 1 / ratio
+    if ends[0] < ends[1]:
+        return ratio
+    return 1 / ratio if ratio else math.inf
 
 
 def _blamed(verdict: Verdict, between: Sequence[ChangePoint]) -> Verdict:

@@ -80,7 +80,10 @@ class FrontPage:
     def _pair(self) -> Pair | None:
         base, head = self.ends
         if base:
-            return Pair(base, head, compare_commits(self.history, self.judgement, base, head), self.gate)
+            changes = [self.history.environment_change(machine, base, head) for machine in self.history.commits]
+            environment = "; ".join(dict.fromkeys(filter(None, changes)))
+            compared = compare_commits(self.history, self.judgement, base, head)
+            return Pair(base, head, compared, self.gate, environment)
         return None if self.gate is None else Pair(self.gate.base, self.gate.head, (), self.gate)
 
     def _about(self, pair: Pair | None) -> dict[str, object]:

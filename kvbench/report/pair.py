@@ -152,12 +152,14 @@ class Pair:
         base, head: full names; empty where the history has not both.
         compared: every series of the history that was measured at both.
         gate: that was given; it may have compared others.
+        environment: what changed in it from one to the other; empty where nothing did.
     """
 
     base: str
     head: str
     compared: Sequence[Compared]
     gate: Gate | None = None
+    environment: str = ""
 
     @property
     def gate_is_of_it(self) -> bool:

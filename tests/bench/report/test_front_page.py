@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from asv_files import write_results
+from asv_files import commit_name, write_results
 from git_history import make_history
 from pages import Page, read_csv
 
@@ -118,6 +118,23 @@ def test_what_still_stands_comes_first_and_mended_ones_are_folded_away(history):
     ]
     assert [row["since"] for row in page.rows("mended")] == [names[4][:8]]
     assert "<details open>" not in page.source[page.source.index('id="mended"') :].partition("</section>")[0]
+
+
+@pytest.mark.parametrize(("ends", "verdict"), [((3, 4), "with the environment"), ((1, 4), "worse"), ((4, 1), "better")])
+def test_a_change_of_the_environment_is_named_and_no_commit_is_blamed_for_it(tmp_path, ends, verdict):
+    old, new = ({"python": each, "params": {"python": each}} for each in ("3.11", "3.12"))
+    values = {
+        ("x.track_operations", "new"): [4.0] * 2 + [0.0, 0.0] + [9.0] * 2,
+        ("x.track_bytes", "new"): [4.0] * 2 + [5.0] * 2 + [6.0] * 2,
+    }
+    units = {"x.track_operations": "operations", "x.track_bytes": "bytes"}
+    results = write_results(tmp_path / "r", values, units=units, environments=[old] * 4 + [new] * 2)
+    base, head = map(commit_name, ends)
+    build_report(Inputs(results, repository=tmp_path, base=base, head=head), tmp_path / "html")
+    page = Page(tmp_path / "html" / "index.html")
+    assert "Measured with another environment: python 3.1" in section(page, "last-commit")
+    rows = {row["metric"]: row["verdict"] for row in read_csv(tmp_path / "html" / "data" / "pair.csv")}
+    assert rows["x.bytes"] == verdict
 
 
 def test_of_another_project_nothing_is_said_of_caches(tmp_path):
