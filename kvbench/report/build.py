@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kvbench.capacity.bounds import Future
 from kvbench.history.commits import read_commits
-from kvbench.history.series import History, read_history
+from kvbench.history.series import CONTROL, History, read_history
 from kvbench.judge.change_points import Judgement, judge_history
 from kvbench.report import backends, capacities, comparisons, costs, front, regressions, trace_pages
 from kvbench.report.alarm import Alarm, find_alarms
@@ -157,6 +157,7 @@ class _Report:
         self.site = Site(output, "kvbench report", f"Made by: {self.command}; kvcache {__version__}, {made}")
         self.site.check()
         self.site.commits |= measured_commits(self.history, self.commits)
+        self.site.control = CONTROL if any(each.param("backend") == CONTROL for each in self.history.series) else ""
 
     @cached_property
     def judgement(self) -> Judgement:
