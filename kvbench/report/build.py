@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kvbench.capacity.bounds import Future
 from kvbench.history.commits import Commits, read_commits
-from kvbench.history.series import History, read_history
+from kvbench.history.series import CONTROL, History, read_history
 from kvbench.judge.change_points import Judgement, judge_history
 from kvbench.judge.two_commits import chosen_pair
 from kvbench.report import backends, capacities, comparisons, costs, front, regressions, trace_pages
@@ -170,6 +170,7 @@ class _Report:
         self.site = Site(output, "kvbench report", f"Made by: {self.command}; kvcache {__version__}, {made}")
         self.site.check()
         self.site.commits |= measured_commits(self.history, self.commits)
+        self.site.control = CONTROL if any(each.param("backend") == CONTROL for each in self.history.series) else ""
 
     @cached_property
     def judgement(self) -> Judgement:

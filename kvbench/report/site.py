@@ -61,7 +61,8 @@ class Site:
     """A folder of pages, all with one title.
 
     ``made`` says how and when, at the foot of each. ``commits`` are those of each machine's history, oldest first:
-    name, date and subject. Pages with figures along them are filtered, and two of them compared.
+    name, date and subject. Pages with figures along them are filtered, and two of them compared. ``control`` is the
+    storage whose lines stay then, since the others are measured against it.
     """
 
     folder: Path
@@ -70,6 +71,7 @@ class Site:
     navigation: list[PageLink] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
     commits: dict[str, list[list[str]]] = field(default_factory=dict)
+    control: str = ""
     _unfinished: Path = field(init=False)  # where files are until all of them are written
 
     def __post_init__(self) -> None:

@@ -1,5 +1,6 @@
 // Figures: the value that is pointed at, by a mouse, a finger or the arrow keys; series that can be hidden.
 
+const CONTROL = document.getElementById("filters")?.dataset.control;
 const COMMITS = JSON.parse(document.getElementById("commits")?.textContent ?? "{}");
 
 function written(value) {
@@ -39,12 +40,12 @@ function makeReadable(figure) {
   buttons.forEach((button) => {
     button.addEventListener("click", () => toggle(button, button.getAttribute("aria-pressed") !== "true"));
   });
-  // Of a filtered storage, its line and legacy's are left.
+  // Of a filtered storage, its line is left, and that of the one that all are measured against.
   figure.addEventListener("only", ({ detail }) => {
     const names = buttons.map((button) => button.textContent.trim().split(", "));
     const known = detail && names.some((each) => each.includes(detail));
     buttons.forEach((button, place) => {
-      toggle(button, !known || names[place].includes(detail) || names[place].includes("legacy"));
+      toggle(button, !known || names[place].includes(detail) || names[place].includes(CONTROL));
     });
   });
 

@@ -176,3 +176,14 @@ def test_axe_finds_nothing_serious(browser, axe, plain, stepped, width, dark):
                     (page.name, each["id"], each["nodes"][0]["html"][:200], each["nodes"][0]["failureSummary"])
                 )
     assert found == []
+
+
+def test_of_a_filtered_storage_its_line_and_the_one_beside_it_are_left(browser, stepped):
+    browser.open(stepped["histories.html"])
+    pressed = """[...document.querySelectorAll('#' + CSS.escape(%s) + ' [data-toggle]')].map((each) => [
+      each.textContent.trim(), each.getAttribute('aria-pressed')])"""
+    name = next(each for each in browser.evaluate(SHOWN) if "wide" in each)
+    choose(browser, "storage", "legacy")
+    assert dict(browser.evaluate(pressed % json.dumps(name))) == {"new:slab": "false", "legacy": "true"}
+    choose(browser, "storage", "new:slab")
+    assert dict(browser.evaluate(pressed % json.dumps(name))) == {"new:slab": "true", "legacy": "true"}
