@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import click
 
 from kvbench.cli.console import say
-from kvbench.cli.options import FILE
+from kvbench.cli.options import FILE, option
 from kvbench.files import whole_or_absent
 
 __all__ = ["comment"]
@@ -23,10 +23,10 @@ def _address(context: click.Context, parameter: click.Parameter, text: str | Non
 
 
 @click.command()
-@click.option("--gate", "gate_file", type=FILE, help="A file of 'kvbench gate --json'.")
-@click.option("--replay", "replays", multiple=True, type=FILE, help="A file of 'kvbench replay --json'; several times.")
-@click.option("--pages", metavar="URL", callback=_address, help="Link these pages of 'kvbench report'.")
-@click.option("--output", type=FILE, help="Write the comment here, and not to standard output.")
+@option("--gate", "gate_file", type=FILE, help="A file of 'kvbench gate --json'.")
+@option("--replay", "replays", multiple=True, type=FILE, help="A file of 'kvbench replay --json'; several times.")
+@option("--pages", metavar="URL", callback=_address, help="Link these pages of 'kvbench report'.")
+@option("--output", type=FILE, help="Write the comment here, and not to standard output.")
 def comment(gate_file: Path | None, replays: Sequence[Path], pages: str | None, output: Path | None) -> None:
     """Write what a gate and replays found as Markdown, for a pull request.
 

@@ -157,8 +157,8 @@ def option(name: str, *names: str, **changes: Any) -> Callable[[Command], Comman
     ``click.option``.
     """
     settings = (_of_caches()[name] if name in _OF_CACHES else _OPTIONS.get(name, {})) | changes
-    if settings.get("multiple"):
-        settings.setdefault("callback", _distinct)
+    if settings.get("multiple") and settings.get("default"):  # what is measured, and not what is read
+        settings["callback"] = _distinct
     if isinstance(settings.get("type"), click.IntRange | click.FloatRange):
         settings.setdefault("metavar", "N")
     return click.option(name, *names, **{"cls": _Option} | settings)
@@ -208,7 +208,7 @@ def lightzero_options(command: Command) -> Command:
     whole: Command = with_config
     changed = "Change this value of main_config; several times."
     for add in (
-        option("--set", "settings", multiple=True, callback=None, metavar="PATH=VALUE", help=changed),
+        option("--set", "settings", multiple=True, metavar="PATH=VALUE", help=changed),
         option("--config", "config_file", type=FILE, help="Take this UniZero configuration, as LightZero writes them."),
         option(
             "--env",

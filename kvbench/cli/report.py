@@ -23,41 +23,33 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command()
-@click.option("--results", type=_FOLDER, help="asv's results_dir: regressions, and how cost grows.")
-@click.option(
-    "--replay", "replays", multiple=True, type=_FILE, help="A file of 'kvbench replay --json'; several times."
-)
-@click.option(
+@option("--results", type=_FOLDER, help="asv's results_dir: regressions, and how cost grows.")
+@option("--replay", "replays", multiple=True, type=_FILE, help="A file of 'kvbench replay --json'; several times.")
+@option(
     "--benchmark", "benchmarks", multiple=True, type=_FILE, help="A file of pytest --benchmark-json; several times."
 )
-@click.option(
+@option(
     "--trace", "traces", multiple=True, type=_FILE, help="A trace: its page, and bounds of its replays; several times."
 )
-@click.option("--profile", type=_FOLDER, help="A folder of 'kvbench profile', which the front page links.")
-@click.option(
-    "--training", "trainings", multiple=True, type=_FILE, help="A file of 'kvbench train --json'; several times."
-)
-@click.option(
-    "--search", "searches", multiple=True, type=_FILE, help="A file of 'kvbench search --json'; several times."
-)
-@click.option("--gpu", "gpus", multiple=True, type=_FILE, help="A file of 'tox -e gpu'; several times.")
-@click.option("--gate", type=_FILE, help="A file of 'kvbench gate --json': verdicts of two commits, times as well.")
-@click.option(
-    "--base", default="", show_default=False, help="Compare --head with this commit.  [default: the one before]"
-)
-@click.option("--head", default="", show_default=False, help="Compare this commit.  [default: the last measured]")
-@click.option("--output", type=_FOLDER, default=Path("reports/html"), help="Folder of the pages.")
-@click.option("--repository", type=_FOLDER, default=Path(), help="A checkout of what was measured.")
-@click.option(
+@option("--profile", type=_FOLDER, help="A folder of 'kvbench profile', which the front page links.")
+@option("--training", "trainings", multiple=True, type=_FILE, help="A file of 'kvbench train --json'; several times.")
+@option("--search", "searches", multiple=True, type=_FILE, help="A file of 'kvbench search --json'; several times.")
+@option("--gpu", "gpus", multiple=True, type=_FILE, help="A file of 'tox -e gpu'; several times.")
+@option("--gate", type=_FILE, help="A file of 'kvbench gate --json': verdicts of two commits, times as well.")
+@option("--base", default="", show_default="the one before", help="Compare --head with this commit.")
+@option("--head", default="", show_default="the last measured", help="Compare this commit.")
+@option("--output", type=_FOLDER, default=Path("reports/html"), help="Folder of the pages.")
+@option("--repository", type=_FOLDER, default=Path(), help="A checkout of what was measured.")
+@option(
     "--since",
     default="",
-    show_default=False,
-    help="What is new: after this tag or commit, or the last N.  [default: the last tag, else 10]",
+    show_default="the last tag, else 10",
+    help="What is new: after this tag or commit, or the last N.",
 )
-@click.option("--fail-on-new", is_flag=True, help="Exit with 3 where a regression is new; lists them.")
-@click.option("--summary", type=_FILE, help="Append new regressions here, as Markdown.")
+@option("--fail-on-new", is_flag=True, help="Exit with 3 where a regression is new; lists them.")
+@option("--summary", type=_FILE, help="Append new regressions here, as Markdown.")
 @option("--histories", type=click.IntRange(0, 10**9), help="Most figures of histories, change points first.")
-@click.option("--command", help="What a reader would repeat, where it is not this command line.")
+@option("--command", help="What a reader would repeat, where it is not this command line.")
 @click.pass_context
 def report(
     context: click.Context,

@@ -12,12 +12,12 @@ from rich.table import Table
 
 from kvbench.cli.console import make_table, say, show, show_lines, width
 from kvbench.cli.options import FOLDER, option
-from kvbench.cli.results_choice import Choice, no_match, remarks_on, series_of
+from kvbench.cli.results_choice import ByCommit, Choice, no_match, remarks_on, series_of
 from kvbench.cli.results_commits import Wanted, find_commits, of_commits, parse_commits
 from kvbench.cli.results_table import environment_changes, table_lines
 from kvbench.errors import KvbenchError
 from kvbench.files import whole_or_absent
-from kvbench.results.asv import load_durations, load_results
+from kvbench.results.asv import check_found, load_durations, read_asv
 from kvbench.results.decode import LeftOut
 from kvbench.results.skipped import skip_reasons
 from kvbench.text import in_spreadsheet
@@ -57,7 +57,7 @@ def results(
     if compare and (commits or durations):
         raise click.UsageError("--compare names its commits: leave --commits and --durations out")
     left_out = LeftOut()
-    frame = (load_durations if durations else load_results)(folder, left_out)
+    frame, settings = _read(folder, durations, left_out)
     for line in left_out.lines:
         say(line)
     filters = {"machine": machine} if durations else {"machine": machine, **texts}
@@ -76,7 +76,18 @@ def results(
         _write_csv(csv_file, chosen)
     else:
         order = find_commits(chosen, compare) if compare else []
-        _show_values(frame, chosen, Choice(shows_all or any(texts.values()), order))
+        _show_values(frame, chosen, Choice(shows_all or any(texts.values()), order, settings))
+
+
+def _read(folder: Path, durations: bool, left_out: LeftOut) -> tuple[pd.DataFrame, ByCommit]:
+    """The rows, and in what each machine measured each commit."""
+    if durations:
+        return load_durations(folder, left_out), {}
+    found = read_asv(folder, left_out)
+    frame = found.values()
+    if frame.empty:
+        check_found(left_out)
+    return frame, found.settings()
 
 
 def _write_csv(file: Path, rows: pd.DataFrame) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pandas as pd
@@ -13,19 +13,22 @@ import pandas as pd
 from kvbench.cli.results_table import Measured
 from kvbench.cli.results_values import Group, Line, by_benchmark, is_headline
 from kvbench.errors import KvbenchError
+from kvbench.results.environment import Settings
 
-__all__ = ["Choice", "no_match", "remarks_on", "series_of"]
+__all__ = ["ByCommit", "Choice", "no_match", "remarks_on", "series_of"]
 
+ByCommit = Mapping[tuple[str, str], Settings]  # by machine and commit
 _MOST_SERIES = 40  # of a machine, where nothing was chosen and there are no headline metrics
 _NAMED = 5  # in an error, of what there is
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Whether all series are shown, and the two commits that are compared, if any."""
+    """Whether all series are shown, the two commits that are compared, if any, and in what commits were measured."""
 
     shows_all: bool
-    compared: Sequence[str] = field(default_factory=list)
+    compared: Sequence[str] = ()
+    settings: ByCommit = field(default_factory=dict)
 
 
 def no_match(frame: pd.DataFrame, column: str, text: str) -> KvbenchError:
@@ -47,7 +50,8 @@ def series_of(machine: str, rows: pd.DataFrame, choice: Choice) -> Measured | No
         return None
     groups, counts = _chosen(list(by_benchmark(rows, commits)), choice)
     known = known.loc[commits]
-    return Measured(machine, commits, list(known["date"]), list(known["environment"]), groups, counts)
+    environments = [choice.settings.get((machine, each), {}) for each in commits]
+    return Measured(machine, commits, list(known["date"]), environments, groups, counts)
 
 
 def _chosen(groups: list[Group], choice: Choice) -> tuple[list[Group], Counter[str]]:

@@ -11,6 +11,7 @@ import pandas as pd
 from rich.cells import cell_len, set_cell_size
 
 from kvbench.cli.results_values import Group, Line, number, ratio
+from kvbench.results.environment import Settings, difference
 
 __all__ = ["Layout", "Measured", "environment_changes", "table_lines"]
 
@@ -31,7 +32,7 @@ class Measured:
     machine: str
     commits: list[str]
     dates: list[pd.Timestamp]
-    environments: list[str]
+    environments: list[Settings]
     groups: list[Group]
     counts: Counter[str]
 
@@ -154,10 +155,9 @@ def _line(label: str, cells: Sequence[str], layout: Layout) -> str:
 
 def environment_changes(measured: Measured) -> Iterator[str]:
     """A sentence for each commit that was measured in another environment than the one before it."""
-    pairs = zip(measured.environments, measured.environments[1:], measured.commits[1:], strict=False)
-    for before, after, commit in pairs:
+    for before, after, commit in zip(
+        measured.environments, measured.environments[1:], measured.commits[1:], strict=False
+    ):
         if before != after:
-            parts = [set(each.split("-")) for each in (before, after)]
-            gone, come = (", ".join(sorted(own - other)) or "nothing" for own, other in (parts, parts[::-1]))
-            since = f"another environment from {commit[:_COLUMN]} on: {come} for {gone}"
-            yield f"{measured.machine}: {since}. No ratio reaches across it"
+            since = f"{measured.machine}: environment changes with {commit[:_COLUMN]}"
+            yield f"{since}: {difference(before, after)}; no ratio reaches across it"

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from asv_files import commit_name, write_results
@@ -13,7 +14,7 @@ from rich.console import Console
 from kvbench.cli import console, main
 from kvbench.cli.results_table import Layout
 from kvbench.cli.results_values import HEADLINES, number, ratio
-from kvbench.results.asv import load_results
+from kvbench.results.asv import load_results, read_asv
 from kvbench.results.skipped import skip_reasons
 
 OUR_OWN = "benchmarks/results"
@@ -27,10 +28,10 @@ def own():
 
 @pytest.fixture(autouse=True)
 def _read_once(own, monkeypatch):
-    def load(folder, left_out):
-        return own if str(folder) == OUR_OWN else load_results(folder, left_out)
+    def read(folder, left_out):
+        return Mock(values=lambda: own, settings=dict) if str(folder) == OUR_OWN else read_asv(folder, left_out)
 
-    monkeypatch.setattr("kvbench.cli.results.load_results", load)
+    monkeypatch.setattr("kvbench.cli.results.read_asv", read)
 
 
 @pytest.fixture
@@ -222,13 +223,24 @@ class TestCommits:
         with open(file, newline="") as opened:
             assert [row["value"] for row in csv.DictReader(opened)] == ["4.0", "5.0"]
 
-    def test_another_environment(self, run, tmp_path):
+    @pytest.mark.parametrize(
+        ("name", "change"),
+        [
+            ("python", "python 3.11 to 3.12"),
+            ("cpu", "cpu 3.11 to 3.12"),
+            ("OMP_NUM_THREADS", "OMP_NUM_THREADS 3.11 to 3.12"),
+        ],
+    )
+    def test_another_environment(self, run, tmp_path, name, change):
+        """Of what a commit was measured in, whatever it is."""
         folder = self.history(tmp_path)
-        for place, name in enumerate(("py3.11-torch2.12", "py3.11-torch2.12", "py3.12-torch2.12", "py3.12-torch2.12")):
+        for place, value in enumerate(("3.11", "3.11", "3.12", "3.12")):
             path = folder / "vm" / f"{commit_name(place)}-env.json"
-            path.write_text(json.dumps(json.loads(path.read_text()) | {"env_name": name}))
+            content = json.loads(path.read_text())
+            content["params"][name] = value
+            path.write_text(json.dumps(content))
         shown = run(120, folder)
-        assert f"vm: another environment from {commit_name(2)[:8]} on: py3.12 for py3.11" in shown.stderr
+        assert f"vm: environment changes with {commit_name(2)[:8]}: {change}; no ratio" in shown.stderr
         assert [line.split()[-1] for line in shown.stdout.splitlines() if line.startswith("x.a")] == ["1.333"]
 
 
