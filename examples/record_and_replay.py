@@ -6,7 +6,8 @@ from pathlib import Path
 
 from kvbench.record.world_model import record_model
 from kvbench.replay.passes import Replay
-from kvbench.replay.summary import describe_trace, result_of
+from kvbench.replay.result import result_of
+from kvbench.replay.summary import describe_trace
 from kvbench.report.answers import answers
 from kvbench.results.replay import Capacity
 from kvbench.trace.reader import TraceReader

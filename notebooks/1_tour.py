@@ -31,7 +31,8 @@ import torch
 from kvbench.measure.machine import Machine
 from kvbench.record.world_model import record_model
 from kvbench.replay.passes import Replay
-from kvbench.replay.summary import describe_trace, result_of
+from kvbench.replay.result import result_of
+from kvbench.replay.summary import describe_trace
 from kvbench.report.answers import answers
 from kvbench.report.pictures import draw_places, draw_tree, picture
 from kvbench.report.searches import read_searches

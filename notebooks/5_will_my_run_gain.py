@@ -34,7 +34,8 @@ from kvbench.capacity.curves import hit_rate_curves, most_entries
 from kvbench.measure.machine import Machine
 from kvbench.measure.search_split import PARTS, SplitClock, split_search
 from kvbench.replay.passes import Replay
-from kvbench.replay.summary import describe_trace, result_of
+from kvbench.replay.result import result_of
+from kvbench.replay.summary import describe_trace
 from kvbench.report.answers import answers
 from kvbench.report.pictures import draw_outcomes, draw_places, draw_search, picture
 from kvbench.results.replay import Capacity

@@ -52,7 +52,7 @@ class NotMeasuredError(click.ClickException):
 )
 @option("--pass-env")
 @option("--summary", type=FILE, help="Append the verdicts to this file, as Markdown.")
-@option("--json", "json_file", callback=None, help="Write all verdicts to this file.")
+@option("--json", "json_file", help="Write all verdicts to this file.")
 def gate(
     context: click.Context,
     base: str,

@@ -23,7 +23,8 @@ from kvbench.measure.machine import Machine
 from kvbench.replay.forward import forwards
 from kvbench.replay.needs import Needs, require_for_replay
 from kvbench.replay.passes import Replay
-from kvbench.replay.summary import describe_trace, result_of
+from kvbench.replay.result import result_of
+from kvbench.replay.summary import describe_trace
 from kvbench.report.answers import answers
 from kvbench.results.decode import write_json
 from kvbench.results.replay import FORMAT, SCHEMA_VERSION, Capacity, NotMeasured, ReplayResult, ReplayResults

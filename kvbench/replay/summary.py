@@ -9,16 +9,14 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from msgspec import convert
 
 from kvbench.measure.counters import Counts
 from kvbench.replay.outcomes import Outcome, by_name
 from kvbench.replay.passes import BackendReport, Verification
-from kvbench.results.replay import Capacity, ReplayResult
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.steps import Step
 
-__all__ = ["describe_trace", "median_step", "ratio", "result_of", "summarise"]
+__all__ = ["describe_trace", "median_step", "ratio", "summarise"]
 
 PERCENTILES = (50, 95, 99)
 _MICROSECOND = 1000.0
@@ -77,28 +75,6 @@ def _checked(verification: Verification) -> dict[str, Any]:
         "counts_per_recurrent_step_median": median_step(verification.step_counts),
         "timeline": None if timeline is None else timeline.to_dict(),
     }
-
-
-def result_of(
-    reports: Mapping[str, BackendReport], trace: Mapping[str, Any], device: str, capacity: Capacity,
-    forward: Mapping[str, Any] | None = None, counted_searches: int | None = None,
-) -> ReplayResult:  # fmt: skip
-    """What a replay's file has of it. Ratios are to the first backend; ``trace`` is from ``describe_trace``.
-
-    Operations and memory were counted in the first ``counted_searches``; None is all.
-    """
-    first = next(iter(reports.values()))
-    content = {
-        "trace": trace,
-        "device": device,
-        "capacity": capacity,
-        "baseline": first.name,
-        "backends": [summarise(report) for report in reports.values()],
-        "baseline_over_backend": {name: ratio(first, report) for name, report in reports.items()},
-        "forward_over_baseline": forward,
-        "counted_searches": min(counted_searches or trace["searches"], trace["searches"]),
-    }
-    return convert(content, ReplayResult)
 
 
 def ratio(baseline: BackendReport, other: BackendReport) -> dict[str, float] | None:
