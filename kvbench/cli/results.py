@@ -107,7 +107,7 @@ def _show_values(frame: pd.DataFrame, chosen: pd.DataFrame, choice: Choice) -> N
         remarks += environment_changes(measured)
         counts += measured.counts
     remarks += remarks_on(counts, choice.compared[0][:_DIGITS] if choice.compared else "")
-    reasons = skip_reasons(frame, chosen)
+    reasons = [f"{each.number:,} values skipped: {each.why} ({each.commits})" for each in skip_reasons(frame, chosen)]
     if not remarks and not any(found):
         raise KvbenchError("; ".join(["nothing of it was measured", *reasons]))
     for line in [*remarks, *reasons]:

@@ -14,6 +14,7 @@ from kvbench.history.commits import Commits, HistoryError, find_commit
 from kvbench.history.environments import Environments
 from kvbench.results.asv import check_found, read_asv
 from kvbench.results.decode import LeftOut
+from kvbench.results.skipped import Skipped, skip_reasons
 from kvbench.text import seconds_of
 
 __all__ = ["History", "Series", "measured_commit", "read_history"]
@@ -107,7 +108,7 @@ class History:
     Attributes:
         commits: full hashes in order, those that each machine measured.
         dates: of commits.
-        skipped: numbers of values that asv skipped, by machine, benchmark and device.
+        skipped: machines, and how many values asv skipped there for what reason.
         is_empty: whether results were read and there were none.
         environments: in which each machine measured its commits; where nothing is said of them, in one.
         undescribed: benchmarks that have results and are no longer in ``benchmarks.json``: machine, name and the last
@@ -117,7 +118,7 @@ class History:
     commits: dict[str, list[str]] = field(default_factory=dict)
     dates: dict[str, pd.Timestamp] = field(default_factory=dict)
     series: tuple[Series, ...] = ()
-    skipped: tuple[tuple[str, str, str, int], ...] = ()
+    skipped: tuple[tuple[str, Skipped], ...] = ()
     is_empty: bool = False
     undescribed: tuple[tuple[str, str, str], ...] = ()
     environments: dict[str, Environments] = field(default_factory=dict)
@@ -227,10 +228,6 @@ def _series(frame: pd.DataFrame, machines: dict[str, list[str]]) -> Iterator[Ser
             yield Series(**key, values=one[:number], failed=failures[:number], skipped=skips[:number])
 
 
-def _skipped(frame: pd.DataFrame) -> list[tuple[str, str, str, int]]:
-    skipped = frame[frame["state"] == "skipped"]
-    if skipped.empty:
-        return []
-    device = skipped["cell"].map(lambda cell: dict(cell).get("device", "")).rename("device")
-    counts = skipped.groupby(["machine", "benchmark", device]).size()
-    return [(str(a), str(b), str(c), int(number)) for (a, b, c), number in counts.items()]
+def _skipped(frame: pd.DataFrame) -> Iterator[tuple[str, Skipped]]:
+    for machine, rows in frame.groupby("machine", sort=True):
+        yield from ((str(machine), each) for each in skip_reasons(rows, rows))

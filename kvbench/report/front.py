@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -24,7 +23,6 @@ from kvcache import GEOMETRIES
 __all__ = ["not_measured_table", "profile_table", "unmeasured_commits", "with_age"]
 
 DEVICES = ("cpu", "cuda")
-_NOT_SAID = "asv keeps no reason"
 
 
 def unmeasured_commits(commits: Commits, history: History) -> list[list[Cell]]:
@@ -68,9 +66,6 @@ def not_measured_table(
             reasons.setdefault(each.device, each.reason)
             rows.append([f"replays on {each.device}", each.reason, file.name])
     compared = {(each.geometry, each.device) for each in comparisons}
-    skipped: Counter[tuple[str, str]] = Counter()
-    for machine, _, device, number in history.skipped:
-        skipped[machine, device] += number
     for device in DEVICES if files or comparisons else ():  # where nothing is said of legacy, it is not missed
         missing = [name for name in GEOMETRIES if (name, device) not in compared]
         if missing:
@@ -78,9 +73,8 @@ def not_measured_table(
             what = ", ".join(missing) if some else "every geometry"
             unknown = "no replay of it was given, and asv has none"
             rows.append([f"new against legacy, {what}, {device}", reasons.get(device, unknown), "replays, asv"])
-    for (machine, device), number in sorted(skipped.items()):
-        on = f" with device={device}" if device else ""
-        rows.append([f"{number:,} values{on} on {machine}", reasons.get(device, _NOT_SAID), "asv"])
+    for machine, skipped in history.skipped:
+        rows.append([f"{skipped.number:,} values on {machine}", f"{skipped.why} ({skipped.commits})", "asv"])
     for series in history.series:
         known = np.flatnonzero(series.failed | ~np.isnan(series.values))
         if len(known) and series.failed[known[-1]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from typing import NamedTuple
 
 import pandas as pd
 
-__all__ = ["skip_reasons"]
+__all__ = ["Skipped", "skip_reasons"]
 
 Pair = tuple[str, str]  # a parameter's name and value
 _KINDS = {"device": "no such device: ", "backend": "no such backend in that commit: "}
@@ -14,8 +15,16 @@ _NOT_SAID = "the files do not say why"
 _NOTHING = "nothing was measured at that commit"
 
 
-def skip_reasons(frame: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
-    """A line for each reason, the most frequent first: how many values, why, and at how many commits.
+class Skipped(NamedTuple):
+    """How many values were skipped for one reason, and at how many commits: "7 of 16 commits"."""
+
+    number: int
+    why: str
+    commits: str
+
+
+def skip_reasons(frame: pd.DataFrame, chosen: pd.DataFrame) -> list[Skipped]:
+    """Each reason, the most frequent first.
 
     asv's files say that a value was skipped, and not why. The reason is a parameter's value that nothing has at that
     commit: a device that the machine lacks, or a backend that the commit lacks.
@@ -40,8 +49,11 @@ def skip_reasons(frame: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
     for reason, _ in values.most_common():
         together[reason[0], frozenset(commits[reason])].append(reason)
     return [
-        f"{sum(values[each] for each in reasons):,} values skipped: {kind}{', '.join(value for _, value in reasons)} "
-        f"({len(names)} of {chosen['commit'].nunique()} commits)"
+        Skipped(
+            sum(values[each] for each in reasons),
+            kind + ", ".join(value for _, value in reasons),
+            f"{len(names)} of {chosen['commit'].nunique()} commits",
+        )
         for (kind, names), reasons in together.items()
     ]
 

@@ -19,7 +19,7 @@ function differences(group) {
 function rowOf({ facets, before, after, unit }) {
   const cell = (value) => (typeof value === "number" ? element("td", { textContent: written(value) }) : element("td", { textContent: value ?? "" }));
   const numbers = [before ? 100 * (after / before - 1) : NaN, before, after];
-  const others = Object.entries(facets).filter(([name]) => !["metric", "where", "storage", "machine"].includes(name));
+  const others = Object.entries(facets).filter(([name]) => !["geometry", "metric", "where", "storage", "machine"].includes(name));
   const where = [facets.geometry, ...others.map(([name, value]) => `${name}=${value}`)].filter(Boolean).join(", ");
   const cells = [numbers[0], facets.metric, where, facets.storage, before, after, unit].map(cell);
   [0, 4, 5].forEach((column, place) => { cells[column].dataset.value = Number.isNaN(numbers[place]) ? "" : String(numbers[place]); });

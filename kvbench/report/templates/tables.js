@@ -3,7 +3,7 @@
 // Pages are complete without it.
 
 const FOLDED = 20; // rows that a long table shows at first
-const CARDS = 4; // columns from which a phone shows a row as a card
+const CARDS = 3; // columns from which a phone shows a row as a card
 
 function element(tag, values = {}, ...children) {
   const made = Object.assign(document.createElement(tag), values);

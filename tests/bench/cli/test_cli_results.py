@@ -271,9 +271,9 @@ class TestSkipped:
             tmp_path, {("x.track_a", place): each for place, each in whole.items()}, param=("backend", "device")
         )
         frame = load_results(folder)
-        assert reason in skip_reasons(frame, frame)[0]
+        assert reason in skip_reasons(frame, frame)[0].why
 
     def test_another_parameter(self, tmp_path):
         folder = write_results(tmp_path, {("x.a", "int"): [1.0], ("x.a", "object"): [math.nan]}, param="dtype")
         frame = load_results(folder)
-        assert skip_reasons(frame, frame) == ["1 values skipped: nothing has dtype=object (1 of 1 commits)"]
+        assert skip_reasons(frame, frame) == [(1, "nothing has dtype=object", "1 of 1 commits")]

@@ -434,7 +434,7 @@ def test_what_asv_skipped_and_what_failed_is_said(tmp_path):
     page = Page(build_report(Inputs(write_results(tmp_path / "r", values), repository=tmp_path), tmp_path / "html")[0])
     rows = {row["what"]: row["why"] for row in page.rows("not-measured")}
     assert rows["suite.time, backend=new on vm"] == f"failed at {commit_name(1)[:8]}"
-    assert "asv keeps no reason" in rows["2 values on vm"]
+    assert rows["2 values on vm"] == "no such backend in that commit: legacy (2 of 2 commits)"
 
 
 def test_pages_of_an_earlier_report_do_not_stay_and_others_do(tmp_path):
