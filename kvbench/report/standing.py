@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kvbench.history.series import Series
@@ -37,23 +37,23 @@ class Regression:
 
 def regressions_of(points: Sequence[ChangePoint]) -> tuple[list[Regression], list[Regression]]:
     """Those that still stand and those that were mended, what is left of them largest first."""
-    later: dict[Series, list[ChangePoint]] = {}
-    for point in [each for each in points if each.verdict in (Verdict.WORSE, Verdict.BETTER)]:
-        later.setdefault(point.series, []).append(point)
-    found = [Regression(point, _left(point, later[point.series])) for point in points if point.verdict is Verdict.WORSE]
+    by_series: dict[Series, list[ChangePoint]] = {}
+    for point in points:
+        if point.verdict.is_of_a_commit:  # what came with another machine or environment takes nothing back
+            by_series.setdefault(point.series, []).append(point)
+    found = [each for own in by_series.values() for each in _with_what_is_left(own)]
     found.sort(key=lambda each: (-each.left, -each.point.change.ratio))
     return [each for each in found if each.point.stands], [each for each in found if not each.point.stands]
 
 
-def _left(point: ChangePoint, of_series: Iterable[ChangePoint]) -> float:
-    own = point.change.ratio
-    if not math.isfinite(own):
-        return own
-    # What came with another machine or environment takes nothing back.
-    own_later = [
-        each for each in of_series if each.verdict.is_of_a_commit and each.change.position > point.change.position
-    ]
-    return min(own, own * math.prod(each.change.ratio for each in own_later))
+def _with_what_is_left(points: Iterable[ChangePoint]) -> Iterator[Regression]:
+    """The changes for the worse among a series' changes."""
+    later = 1.0  # what the changes after it come to
+    for point in sorted(points, key=lambda each: each.change.position, reverse=True):
+        ratio = point.change.ratio
+        if point.verdict is Verdict.WORSE:
+            yield Regression(point, min(ratio, ratio * later) if math.isfinite(ratio) else ratio)
+        later *= ratio
 
 
 def standing_lines(found: Iterable[Regression], pages: Mapping[str, str]) -> list[Finding]:

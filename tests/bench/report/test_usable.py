@@ -161,8 +161,7 @@ def axe(tmp_path_factory):
     return kept.read_text()
 
 
-@pytest.mark.parametrize("width", [WIDE, NARROW])
-@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize(("width", "dark"), [(WIDE, False), (NARROW, True)])
 @pytest.mark.slow
 def test_axe_finds_nothing_serious(browser, axe, plain, stepped, width, dark):
     found = []
