@@ -71,6 +71,7 @@ def ask(pool, key):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "reference"), [("fifo", libcachesim.FIFO), ("lru", libcachesim.LRU)])
+@settings(max_examples=30)  # libcachesim takes 70 ms to make a cache
 @given(capacity=capacities, keys=requests)
 def test_hits_are_those_of_libcachesim(strategy, reference, capacity, keys):
     pool, simulator = pool_of_anything(capacity, strategy), reference(cache_size=capacity)
