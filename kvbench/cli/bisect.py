@@ -16,7 +16,7 @@ from kvbench.files import temporary_folder
 
 if TYPE_CHECKING:
     from kvbench.gate.bisect import Answer, CommitRange, Judged, Suspects
-    from kvbench.gate.rows import Row
+    from kvbench.judge.row import Row
 
 __all__ = ["bisect"]
 

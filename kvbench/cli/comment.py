@@ -35,7 +35,8 @@ def comment(gate_file: Path | None, replays: Sequence[Path], pages: str | None, 
     """
     if gate_file is None and not replays:
         raise click.UsageError("nothing to comment on: give --gate or --replay")
-    from kvbench.cli.comment_text import comment_text, read_gate, read_replay
+    from kvbench.cli.comment_text import comment_text, read_replay
+    from kvbench.report.pair import read_gate
     from kvbench.results.decode import LeftOut
 
     left_out = LeftOut()

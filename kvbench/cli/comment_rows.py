@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kvbench.gate.instructions import INSTRUCTIONS
-from kvbench.gate.rows import Row
+from kvbench.judge.row import Row
 from kvbench.judge.verdict import Verdict, sign_of_count, sign_of_rates, sign_of_time
 from kvbench.metrics import METRICS
 from kvbench.results.replay import DEFAULT_CAPACITIES, STEP, BackendResult, ReplayResult

@@ -5,42 +5,26 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from kvbench.cli.comment_rows import Line, gate_lines, replay_lines
 from kvbench.gate.instructions import INSTRUCTIONS
-from kvbench.gate.rows import ALL, Row
+from kvbench.judge.row import ALL, Row
 from kvbench.judge.verdict import Verdict
 from kvbench.measure.machine import short_commit
-from kvbench.results.decode import LeftOut, Scalars, convert, read_rows
-from kvbench.results.gate import GateResults
+from kvbench.report.pair import Gate
+from kvbench.results.decode import LeftOut, Scalars, read_rows
 from kvbench.results.replay import COMMIT, ReplayResult, ReplayResults
 from kvbench.results.replay import MADE_BY as REPLAYED_BY
 from kvbench.text import clean, in_markdown
 
-__all__ = ["MARK", "MOST_ROWS", "Gate", "comment_text", "read_gate", "read_replay"]
+__all__ = ["MARK", "MOST_ROWS", "comment_text", "read_replay"]
 
 MARK = "<!-- kvbench comment -->"  # the first line: who posts a newer comment finds the older one by it
 MOST_ROWS = 20
 _MOST_COMMANDS = 5
-_GATED_BY = "'kvbench gate --json'"
 _HEADINGS = ("verdict", "what", "metric", "before", "after", "change", "instructions")
 _ALIGNED = "|--|--|--|--:|--:|--:|--:|"
-
-
-@dataclass(frozen=True)
-class Gate:
-    """A gate's file, and its rows."""
-
-    content: GateResults
-    rows: list[Row]
-
-
-def read_gate(path: Path, left_out: LeftOut) -> Gate:
-    """Read a file of ``kvbench gate --json``. Rows that do not fit are left out. Raises ResultsError."""
-    content = read_rows(path, GateResults, _GATED_BY, "rows", Row, left_out)
-    return Gate(content, convert(path, content.rows, list[Row], _GATED_BY))
 
 
 def read_replay(path: Path, left_out: LeftOut) -> ReplayResults:

@@ -7,8 +7,8 @@ from collections import Counter
 from rich.table import Table
 
 from kvbench.cli.console import make_table
-from kvbench.gate.rows import Row
 from kvbench.gate.session import GateReport
+from kvbench.judge.row import Row
 from kvbench.judge.verdict import Verdict
 from kvbench.text import in_markdown
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from kvbench.errors import told
 from kvbench.gate.build import BUILD, LIBRARY, GateError, run_git
 from kvbench.gate.processes import GATES, GateFixture
-from kvbench.gate.rows import Row
 from kvbench.gate.session import run_gate
 from kvbench.gate.thresholds import TIME, Thresholds
+from kvbench.judge.row import Row
 from kvbench.judge.verdict import Verdict
 from kvbench.metrics import METRICS
 from kvbench.text import clean

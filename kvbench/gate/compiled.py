@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import replace
 
-from kvbench.gate.rows import Row, compare_metrics
+from kvbench.gate.rows import compare_metrics
 from kvbench.gate.thresholds import Thresholds
+from kvbench.judge.row import Row
 from kvbench.judge.verdict import Verdict
 from kvbench.metrics import COMPILED
 

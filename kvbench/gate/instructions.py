@@ -14,9 +14,10 @@ import msgspec
 
 from kvbench.gate.build import run_merged
 from kvbench.gate.processes import GATES, GateFixture
-from kvbench.gate.rows import Row, compare_metrics, gone
+from kvbench.gate.rows import compare_metrics, gone
 from kvbench.gate.session import GateReport
 from kvbench.gate.thresholds import Limit, Thresholds
+from kvbench.judge.row import Row
 from kvbench.judge.verdict import Verdict
 from kvbench.measure.instructions import NotCountedError, build_requests, require_tools, valgrind_command
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kvbench.gate.rows import Row
 from kvbench.gate.thresholds import TIME, Limit, Meant, Thresholds
+from kvbench.judge.row import Row
 from kvbench.judge.verdict import Verdict
 from kvbench.metrics import SMALL_POOL
 

@@ -9,9 +9,10 @@ from types import MappingProxyType
 
 from kvbench.gate.compiled import compare_compiled
 from kvbench.gate.processes import GateError, Measured
-from kvbench.gate.rows import Row, compare_metrics, gone
+from kvbench.gate.rows import compare_metrics, gone
 from kvbench.gate.thresholds import TIME, Thresholds
 from kvbench.gate.times import PairedRun
+from kvbench.judge.row import Row
 from kvbench.judge.verdict import Verdict
 from kvbench.metrics import COMPILED
 

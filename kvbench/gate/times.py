@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from kvbench.gate.rows import ALL, Row, compare_all, compare_times
+from kvbench.gate.rows import compare_all, compare_times
 from kvbench.gate.thresholds import TIME, Thresholds
 from kvbench.judge.paired import FEWEST_PAIRS, pair_of_all, worse_level
+from kvbench.judge.row import ALL, Row
 from kvbench.judge.verdict import Verdict
 
 __all__ = ["PairedRun"]

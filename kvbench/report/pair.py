@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from msgspec import Struct
-
+from kvbench.judge.row import Row
 from kvbench.judge.two_commits import Compared
 from kvbench.judge.verdict import Verdict
 from kvbench.measure.machine import short_commit
@@ -52,27 +51,13 @@ class Tally:
         return cls(what, bad, count[Verdict.BETTER], good, rest, commits)
 
 
-class GateRow(Struct, frozen=True, kw_only=True):
-    """One metric of one benchmark, as the gate writes it."""
-
-    benchmark: str
-    metric: str
-    verdict: Verdict
-    base: float | None = None
-    head: float | None = None
-    ratio: float | None = None
-    low: float | None = None
-    high: float | None = None
-    reason: str = ""
-
-
 @dataclass(frozen=True)
 class Gate:
     """A run of ``kvbench gate``: what it compared, and its rows."""
 
     name: str
     content: GateResults
-    rows: Sequence[GateRow]
+    rows: Sequence[Row]
 
     @property
     def base(self) -> str:
@@ -111,13 +96,13 @@ class Gate:
         ]
 
 
-def _size(row: GateRow) -> float:
+def _size(row: Row) -> float:
     if row.ratio is not None:
         return abs(row.ratio - 1)
     return abs(row.head / row.base - 1) if row.head is not None and row.base else 0.0
 
 
-def _gate_much(row: GateRow) -> str:
+def _gate_much(row: Row) -> str:
     if row.ratio is not None:
         return f"{100 * (row.ratio - 1):+.0f} %"
     if row.base is None or row.head is None:
@@ -127,8 +112,8 @@ def _gate_much(row: GateRow) -> str:
 
 def read_gate(path: Path, left_out: LeftOut) -> Gate:
     """Read a gate's file; rows that do not fit are left out. Raises ResultsError, as ``read_rows`` does."""
-    content = read_rows(path, GateResults, MADE_BY, "rows", GateRow, left_out)
-    return Gate(clean(path.name), content, convert(path, content.rows, list[GateRow], MADE_BY))
+    content = read_rows(path, GateResults, MADE_BY, "rows", Row, left_out)
+    return Gate(clean(path.name), content, convert(path, content.rows, list[Row], MADE_BY))
 
 
 def gate_table(gate: Gate) -> Table:

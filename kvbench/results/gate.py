@@ -22,4 +22,4 @@ class GateResults(Struct, frozen=True, kw_only=True):
     pairs: int
     seconds: float
     notes: list[str] | UnsetType = UNSET  # what could not be measured, and why; not in old files
-    rows: list[Scalars]  # each a ``kvbench.gate.rows.Row``
+    rows: list[Scalars]  # each a ``kvbench.judge.row.Row``

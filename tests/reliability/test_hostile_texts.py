@@ -17,9 +17,9 @@ from training_files import backend, results
 
 from kvbench.cli import console, main
 from kvbench.cli.gate_table import gate_markdown, gate_table
-from kvbench.gate.rows import Row
 from kvbench.gate.session import GateReport
 from kvbench.history.commits import read_commits
+from kvbench.judge.row import Row
 from kvbench.judge.verdict import Verdict
 from kvbench.profile.chrome_trace import fold_stacks, format_stacks
 from kvbench.profile.flame_graph import render_flame_graph

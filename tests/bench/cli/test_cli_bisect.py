@@ -13,7 +13,7 @@ from gate.tiny_repository import LIBRARY, THRESHOLDS, commit, edit, git, make_re
 from kvbench.cli import main
 from kvbench.cli.bisect import _parse_metric
 from kvbench.gate.bisect import CommitGate
-from kvbench.gate.rows import Row
+from kvbench.judge.row import Row
 from kvbench.judge.verdict import Verdict
 
 NOT_WORSE, NOT_MEASURED, ONE_OF_SEVERAL = 1, 2, 3

@@ -12,9 +12,9 @@ from kvbench.cli import main
 from kvbench.cli.gate_table import gate_markdown, gate_table, gate_text
 from kvbench.gate.limits import judged_by
 from kvbench.gate.processes import GateFixture
-from kvbench.gate.rows import Row
 from kvbench.gate.session import GateReport
 from kvbench.gate.thresholds import Meant, Thresholds, read_thresholds
+from kvbench.judge.row import Row
 from kvbench.judge.verdict import Verdict
 
 WORSE, NOT_MEASURED, INCONCLUSIVE = 1, 2, 3

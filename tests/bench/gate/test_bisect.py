@@ -5,7 +5,7 @@ from gate.tiny_repository import LIBRARY, commit, git, make_repository
 
 from kvbench.gate.bisect import Answer, CommitGate, CommitRange, NotWorseError, find_suspects, seek
 from kvbench.gate.build import GateError
-from kvbench.gate.rows import Row
+from kvbench.judge.row import Row
 from kvbench.judge.verdict import Verdict
 
 GOOD, BAD, SKIPPED = Answer.GOOD, Answer.BAD, Answer.SKIPPED

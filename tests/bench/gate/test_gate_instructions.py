@@ -14,9 +14,9 @@ from kvbench.gate.instructions import (
     judge_instructions,
     names_to_count,
 )
-from kvbench.gate.rows import Row
 from kvbench.gate.session import GateReport
 from kvbench.gate.thresholds import Limit, Meant, Thresholds
+from kvbench.judge.row import Row
 from kvbench.judge.verdict import Verdict
 from kvbench.measure.instructions import NotCountedError
 

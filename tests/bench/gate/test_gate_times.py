@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from kvbench.gate.rows import ALL
 from kvbench.gate.thresholds import TIME, Limit, Meant, Thresholds
 from kvbench.gate.times import FEWEST_OF_ALL, PairedRun
 from kvbench.judge.paired import FEWEST_PAIRS
+from kvbench.judge.row import ALL
 from kvbench.judge.verdict import Verdict
 
 LIMITS = Thresholds(Limit("lower", relative=0.05), {})

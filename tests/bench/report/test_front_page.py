@@ -10,7 +10,7 @@ from asv_files import commit_name, write_results
 from git_history import make_history
 from pages import Page, read_csv
 
-from kvbench.gate.rows import Row
+from kvbench.judge.row import Row
 from kvbench.judge.verdict import Verdict
 from kvbench.report import Inputs, build_report
 
