@@ -49,6 +49,14 @@ def test_each_change_of_the_environment_is_listed(made):
     assert (row["series that rose"], row["that fell"]) == ("2", "0")
 
 
+def test_a_machine_whose_environment_never_changed_stands_beside_one_whose_did(tmp_path):
+    values = {(COUNT, "new"): [4.0] * 4}
+    write_results(tmp_path / "results", values, environments=[OLD] * 2 + [NEW] * 2)
+    results = write_results(tmp_path / "results", values, machine="other", environments=[OLD] * 4)
+    build_report(Inputs(results, repository=tmp_path, histories=0), tmp_path / "html")
+    assert [row["machine"] for row in rows(tmp_path / "html", "environments")] == ["vm"]
+
+
 def test_lines_break_there_and_the_figure_says_why(made):
     text = (made[0] / "histories.html").read_text()
     assert text.count("Lines break where the environment changed: python 3.11 to 3.12 at 00000000.") == 2
