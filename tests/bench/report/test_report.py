@@ -93,7 +93,11 @@ def test_planted_changes_show_at_their_commits(tmp_path):
     [
         ([0, 2], "4 of 4 new commits (in the last 4 commits): the last measured is {2}, 6 commits ago"),
         ([0, 6], "3 of 4 new commits (in the last 4 commits): the last measured is {6}, 2 commits ago"),
-        ([], "4 of 4 new commits (in the last 4 commits): no commit of this repository was"),
+        (
+            [],
+            "4 of 4 new commits (in the last 4 commits): this repository has no measured commit, --repository gives "
+            "another",
+        ),
     ],
 )
 def test_how_many_of_the_new_commits_were_measured(tmp_path, measured, shown):
