@@ -34,13 +34,15 @@ def read_replay(path: Path, left_out: LeftOut) -> ReplayResults:
 
 def comment_text(gate: Gate | None, replays: Sequence[ReplayResults], pages: str | None) -> str:
     """The comment. Each part is there where there is something to say."""
-    lines = [] if gate is None else gate_lines(gate.rows)
-    for each in replays:
-        lines += [line for replay in each.replays for line in replay_lines(replay)]
-    lines.sort(key=lambda line: line.rank)
+    gated = [] if gate is None else gate_lines(gate.rows)
+    replayed = [line for each in replays for replay in each.replays for line in replay_lines(replay)]
+    lines = sorted([*gated, *replayed], key=lambda line: line.rank)
+    # Caches of one commit are compared in a replay: it says of what the commit changed only that content is wrong.
+    judged = replayed if gate is None else [*gated, *(line for line in replayed if line.verdict is Verdict.FAILED)]
     parts = [
-        f"{MARK}\n### {_headline(lines)}",
-        "\n".join(_about(gate, lines)),
+        f"{MARK}\n### {_headline(judged)}",
+        "\n".join(_about(gate, gated)),
+        f"Caches in replays: {_counted(replayed) or 'no difference'}." if replays else "",
         "\n".join(_table(lines[:MOST_ROWS])),
         _rest(lines[MOST_ROWS:]),
         f"[Pages with all of it]({pages})" if pages else "",
@@ -58,15 +60,14 @@ def _headline(lines: Iterable[Line]) -> str:
 
 
 def _about(gate: Gate | None, lines: Sequence[Line]) -> Iterator[str]:
-    """What was compared, how many of it changed, and all instructions together."""
+    """What the gate compared, how many of it changed, and all instructions together."""
     if gate is not None:
         content = gate.content
         benchmarks = len({row.benchmark for row in gate.rows} - {ALL})
         head = _short(content.machine.get(COMMIT)) or "The working tree"
         measured = f"{benchmarks:,} benchmarks, {content.pairs} pairs of processes, {content.seconds:,.0f} s"
         yield f"{head} against {_short(content.base)}: {measured}."
-    yield f"Found: {_counted(lines)}." if lines else "Nothing changed."
-    if gate is not None:
+        yield f"Found: {_counted(lines)}." if lines else "Nothing changed."
         yield from _instructions(gate.rows)
         yield from (in_markdown(each) for each in gate.content.notes or ())
 
@@ -76,7 +77,7 @@ def _short(commit: object) -> str:
 
 
 def _counted(lines: Iterable[Line]) -> str:
-    counts = Counter(line.verdict for line in lines)
+    counts = Counter(line.verdict for line in sorted(lines, key=lambda line: line.rank))
     return ", ".join(f"{number} {verdict or 'changed'}" for verdict, number in counts.items())
 
 

@@ -194,9 +194,9 @@ def measured_commit(repository: str | Path, history: History, name: str) -> str:
     full = found[0] if len(found) == 1 else find_commit(repository, name)
     if full in measured:
         return full
-    fault = f"{name!r} was not measured" if full else f"{name!r} is no commit of it"
+    fault = f"{name!r} was not measured" if full else f"it has no commit {name!r}"
     some = ", ".join(each[:8] for each in measured[-MOST_NAMED:])
-    raise HistoryError(repository, f"{fault}: the last that were are {some}" if some else fault)
+    raise HistoryError(repository, f"{fault}: the last measured commits are {some}" if some else fault)
 
 
 def _order(dates: dict[str, pd.Timestamp], commits: Commits) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from kvbench.history.environments import Environments
 from kvbench.history.series import History
@@ -20,8 +21,8 @@ def environment_panel(history: History, points: Sequence[ChangePoint], command: 
     rows: list[list[Cell]] = []
     for machine, environments in history.environments.items():
         own = [each for each in points if each.environment and each.series.machine == machine]
-        borders, commits = environments.borders(), history.commits[machine]
-        for place, following in zip(borders, [*borders[1:], len(commits)], strict=True):
+        commits = history.commits[machine]
+        for place, following in pairwise([*environments.borders(), len(commits)]):
             # A series that was not measured right there steps at its next commit.
             steps = [point for point in own if place <= point.change.position < following]
             up = sum(point.change.ratio > 1 for point in steps)

@@ -33,7 +33,8 @@ def unmeasured_commits(commits: Commits, history: History) -> list[list[Cell]]:
     if not missing:
         return []
     last = next((each.name for each in reversed(commits.known) if each.name in measured), None)
-    why = "no commit of this repository was" if last is None else f"the last measured is {with_age(last, commits)}"
+    unknown = "this repository has no measured commit, --repository gives another" if measured else "no commit was"
+    why = unknown if last is None else f"the last measured is {with_age(last, commits)}"
     return [[f"{missing} of {len(new)} new commits ({commits.described})", why, "asv"]]
 
 

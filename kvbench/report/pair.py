@@ -157,12 +157,18 @@ class Pair:
 
     @property
     def _by_history(self) -> list[Tally]:
-        kinds = {"counters": True, "times": False}
+        kinds = {"counters": True, self.measured: False}
         verdicts = {
             what: [each.verdict for each in self.compared if each.series.is_exact is is_exact]
             for what, is_exact in kinds.items()
         }
         return [Tally.of(what, found) for what, found in verdicts.items() if found]
+
+    @property
+    def measured(self) -> str:
+        """What a reader calls that which is not exact: another project measures memory as well."""
+        others = [each.series for each in self.compared if not each.series.is_exact]
+        return "times" if all(each.is_time or each.is_of_a_cache for each in others) else "measured values"
 
     @property
     def _by_gate(self) -> list[Tally]:
@@ -194,7 +200,7 @@ class Pair:
             return f"worse in {worse:,}"
         if self.is_open:
             counted = any(each.series.is_exact for each in self.compared)
-            return "counters not worse, times not decided" if counted else "times not decided"
+            return f"{'counters not worse, ' if counted else ''}{self.measured} not decided"
         return f"better in {better:,}" if better else "not worse"
 
     @property

@@ -25,6 +25,7 @@ class Link:
 
 MOST_ROWS = 25  # of a table beside a picture
 MOST_COLUMNS = 10  # of a table, for which 1280 pixels have room
+_EMPTY = (None, "")
 _LARGEST = 1e150  # that is drawn
 
 Cell = str | float | int | None | Link
@@ -60,6 +61,22 @@ class Table:
         if isinstance(columns, pd.DataFrame):
             columns = columns.to_dict("list")
         return cls(list(columns), list(zip(*columns.values(), strict=True)))
+
+    @property
+    def filled(self) -> Table:
+        """Without columns that are empty in every row: nobody finds anything there."""
+        kept = [
+            place
+            for place in range(len(self.headings))
+            if not self.rows or any(row[place] not in _EMPTY for row in self.rows)
+        ]
+        first = None if self.first is None else sum(place < self.first for place in kept)
+        return replace(
+            self,
+            headings=[self.headings[place] for place in kept],
+            rows=[[row[place] for place in kept] for row in self.rows],
+            first=first,
+        )
 
     def thinned(self, most: int = MOST_ROWS) -> Table:
         """At most so many rows from the first to the last: a picture shows the others, and the data has them."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from kvbench.history.commits import Commits
 from kvbench.history.series import History, Series
@@ -61,7 +62,7 @@ def write_pages(
     groups = []
     if points:
         title = "Commits with change points"
-        table = _commit_table(points, commits)
+        table = _commit_table(points, history, commits)
         panel = Panel("change-points-by-commit", f"{title}, newest first", table, command=command, open=True)
         groups.append(Group(title, [panel]))
     by_verdict = {verdict: [point for point in points if point.verdict is verdict] for verdict in _TITLES}
@@ -177,14 +178,19 @@ def change_table(points: Sequence[ChangePoint], pages: dict[str, str]) -> Table:
     return Table(_CHANGE_HEADINGS, rows, _FIRST, facets)
 
 
-def _commit_table(points: Sequence[ChangePoint], commits: Commits) -> Table:
+def _commit_table(points: Sequence[ChangePoint], history: History, commits: Commits) -> Table:
     """Commits with change points, or ranges of them, the newest first: how many, and what changes most there."""
     by_commit: dict[str, list[ChangePoint]] = {}
     for point in points:
         if point.verdict.is_of_a_commit:
             by_commit.setdefault(point.where, []).append(point)
     rows: list[list[Cell]] = []
-    newest_first = sorted(by_commit.values(), key=lambda found: commits.places.get(found[0].commit, -1), reverse=True)
+
+    def when(found: Sequence[ChangePoint]) -> tuple[int, pd.Timestamp | None]:
+        """Its place; where the repository does not know it, its date."""
+        return commits.places.get(found[0].commit, -1), history.dates.get(found[0].commit)
+
+    newest_first = sorted(by_commit.values(), key=when, reverse=True)
     for found in newest_first:
         first = found[0]  # the worst is first
         counts = [sum(point.verdict is verdict for point in found) for verdict in _ALWAYS]

@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ class Site:
         self._write(file, frame.to_csv(index=False, lineterminator="\r\n"))
         self.written.append(file)
         template = self._environment.get_template("panel.html")
-        return Markup(template.render(panel=panel, drawing=drawing, csv=file))
+        return Markup(template.render(panel=replace(panel, table=panel.table.filled), drawing=drawing, csv=file))
 
     def page(self, file: str, template: str, heading: str, **content: Any) -> None:
         """Write a page."""

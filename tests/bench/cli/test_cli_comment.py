@@ -145,6 +145,23 @@ def test_a_replay_says_what_the_new_cache_returns_takes_and_holds(replayed):
     assert "    kvbench replay " in text
 
 
+def test_what_a_replay_compares_is_not_found_of_the_commit(tmp_path, replayed):
+    rows = [row(LOOKUP, "tensor_ops", "same", 2, 2)]
+    content = json.loads(replayed.read_text())
+    content["replays"][0]["baseline_over_backend"]["new"].update(p25=0.4, median=0.5, p75=0.6)
+    slower = tmp_path / "slower.json"
+    slower.write_text(json.dumps(content))
+    text = text_of("--gate", gate_file(tmp_path, rows), "--replay", slower)
+    assert text.splitlines()[1] == "### Not worse"
+    assert "Nothing changed." in text
+    assert "Caches in replays: 1 worse, 2 better." in text
+    total = content["replays"][0]["backends"][1]["outcomes"]["total"]
+    total.update(wrong_content=1, hit=total["hit"] - 1)
+    slower.write_text(json.dumps(content))
+    text = text_of("--gate", gate_file(tmp_path, rows), "--replay", slower)
+    assert text.splitlines()[1] == "### Worse"  # wrong content is wrong, whatever it is compared with
+
+
 def test_wrong_content_of_a_replay_comes_first_and_is_worse(replayed):
     (one,) = json.loads(replayed.read_text())["replays"]
     total = one["backends"][1]["outcomes"]["total"]

@@ -164,8 +164,8 @@ def test_without_a_history_nothing_can_be_new(trace, tmp_path):
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        (["--head", "HEAD"], "was not measured: the last that were are"),
-        (["--base", "no-such-tag"], "'no-such-tag' is no commit of it"),
+        (["--head", "HEAD"], "was not measured: the last measured commits are"),
+        (["--base", "no-such-tag"], "it has no commit 'no-such-tag': the last measured commits are"),
         (["--base", "{first}", "--head", "{first}"], "are one commit"),
         (["--head", "{first}"], "has no measured commit before it"),
         (["--base", "{last}"], "has no measured commit after it"),

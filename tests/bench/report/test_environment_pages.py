@@ -49,6 +49,32 @@ def test_each_change_of_the_environment_is_listed(made):
     assert (row["series that rose"], row["that fell"]) == ("2", "0")
 
 
+def test_a_machine_whose_environment_never_changed_stands_beside_one_whose_did(tmp_path):
+    values = {(COUNT, "new"): [4.0] * 4}
+    write_results(tmp_path / "results", values, environments=[OLD] * 2 + [NEW] * 2)
+    results = write_results(tmp_path / "results", values, machine="other", environments=[OLD] * 4)
+    build_report(Inputs(results, repository=tmp_path, histories=0), tmp_path / "html")
+    assert [row["machine"] for row in rows(tmp_path / "html", "environments")] == ["vm"]
+
+
+def test_commits_that_the_repository_does_not_know_are_newest_first_as_well(tmp_path):
+    values = {(COUNT, "new"): [9.0] + [1.0] * 2 + [2.0] * 3 + [3.0] * 3}
+    names = [f"{place}" * 40 for place in range(9)]
+    results = write_results(tmp_path / "results", values, units={COUNT: "operations"}, commits=names)
+    build_report(Inputs(results, repository=tmp_path, histories=0), tmp_path / "html")
+    found = [row["commit"] for row in rows(tmp_path / "html", "change-points-by-commit")]
+    assert found == [names[place][:8] for place in (6, 3, 1)]
+
+
+def test_columns_that_no_row_fills_are_in_the_data_alone(made):
+    page = (made[0] / "regressions.html").read_text()
+    table = page[page.index('id="change-points-by-commit"') :].partition("</table>")[0]
+    assert ">for the worse<" in table
+    assert ">author<" not in table
+    assert ">subject<" not in table
+    assert {row["author"] for row in rows(made[0], "change-points-by-commit")} == {""}
+
+
 def test_lines_break_there_and_the_figure_says_why(made):
     text = (made[0] / "histories.html").read_text()
     assert text.count("Lines break where the environment changed: python 3.11 to 3.12 at 00000000.") == 2

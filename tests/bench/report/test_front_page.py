@@ -151,6 +151,16 @@ def test_of_another_project_nothing_is_said_of_caches(tmp_path):
     assert "suite.time_a" in section(page, "worst-standing")
 
 
+def test_memory_is_not_called_a_time(tmp_path):
+    values = {("suite.time_a", "x"): [1.0] * 6, ("suite.peakmem_a", "x"): [1e6] * 6}
+    units = {"suite.time_a": "seconds", "suite.peakmem_a": "bytes"}
+    results = write_results(tmp_path / "results", values, param="size", units=units)
+    text = section(Page(build_report(Inputs(results, repository=tmp_path), tmp_path / "html")[0]), "last-commit")
+    assert "measured values not decided" in text
+    assert "Measured values are decided with 3 measured commits on either side." in text
+    assert "times" not in text
+
+
 def test_nothing_empty_is_drawn(history):
     made, _ = history
     page = made({("suite.track_score", cell()): steps(1.0, 1.0)})
