@@ -28,7 +28,7 @@ def _address(context: click.Context, parameter: click.Parameter, text: str | Non
 @option("--pages", metavar="URL", callback=_address, help="Link these pages of 'kvbench report'.")
 @option("--output", type=FILE, help="Write the comment here, and not to standard output.")
 def comment(gate_file: Path | None, replays: Sequence[Path], pages: str | None, output: Path | None) -> None:
-    """Write what a gate and replays found as Markdown, for a pull request.
+    """Write what a gate and replays found as a pull request's comment.
 
     One table has at most 20 rows, the worst first. Below it are the commands that measure the same again. The first
     line is not shown: by it .github/actions/gate finds its comment again.

@@ -40,10 +40,11 @@ def _parse_benchmark(context: click.Context, parameter: click.Parameter, text: s
 @option("--graph", type=FILE, help="Write a differential flame graph (SVG) here: red has more, blue has less.")
 @option("--pass-env")
 def explain(benchmark: str, base: str, head: str | None, graph: Path | None, pass_env: tuple[str, ...]) -> None:
-    """Show the functions of BENCHMARK that execute more instructions in HEAD than in BASE.
+    """Show which functions of BENCHMARK execute more instructions.
 
-    BENCHMARK is one whose instructions the gate counts, as in "operation[new:slab-pong-store]". HEAD is a revision;
-    without it, the working tree. callgrind counts both, so it takes a minute or two, and needs valgrind.
+    What HEAD executes more than BASE. BENCHMARK is one whose instructions the gate counts, as in
+    "operation[new:slab-pong-store]". HEAD is a revision; without it, the working tree. callgrind counts both, so it
+    takes a minute or two, and needs valgrind.
 
     Exit code: 0 it was counted, 2 it could not be.
     """

@@ -67,7 +67,7 @@ def gate(
     summary: Path | None,
     json_file: Path | None,
 ) -> None:
-    """Measure the working tree against a base commit, and print what got better or worse.
+    """Measure the working tree against a commit: is anything worse?
 
     Both libraries are measured by this checkout's benchmarks/gates, in alternating processes. Deterministic metrics are
     compared exactly; times by a statistical test and a smallest effect, until they are decided or no pair is left.

@@ -20,16 +20,16 @@ __all__ = ["COMMANDS", "main"]
 # Each command's module in this package is named like it. Written here, so that "--help" imports none of them.
 COMMANDS = {
     "bisect": "Find the commit between GOOD and BAD that made METRIC worse.",
-    "comment": "Write what a gate and replays found as Markdown, for a pull request.",
-    "explain": "Show the functions of BENCHMARK that execute more instructions in HEAD than in BASE.",
-    "gate": "Measure the working tree against a base commit, and print what got better or worse.",
-    "profile": "Profile a replay of TRACE on each cache, and write files that other tools open.",
+    "comment": "Write what a gate and replays found as a pull request's comment.",
+    "explain": "Show which functions of BENCHMARK execute more instructions.",
+    "gate": "Measure the working tree against a commit: is anything worse?",
+    "profile": "Profile a replay of TRACE on each cache, for other tools to open.",
     "record": "Record a search as a trace.",
-    "replay": "Replay TRACES against several caches, and show what each costs and returns.",
-    "report": "Make HTML pages of measurements; they need no network and no server.",
-    "results": "Show asv's results in FOLDER as a table: a row each series, a column each commit.",
-    "search": "Run whole searches on each cache in turns, and compare what they find and take.",
-    "train": "Train UniZero with LightZero on each cache from one seed, and compare every number.",
+    "replay": "Replay TRACES on several caches: what does each cost and return?",
+    "report": "Make HTML pages of measurements; they need no network.",
+    "results": "Show asv's results in FOLDER: a row a series, a column a commit.",
+    "search": "Run whole searches on each cache in turns, and compare them.",
+    "train": "Train UniZero on each cache from one seed, and compare every number.",
     "trace": "Show, check, recover and make traces.",
 }
 

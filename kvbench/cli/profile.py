@@ -59,7 +59,7 @@ def profile(
     capacity: Capacity,
     **settings: Unpack[CacheSettings],
 ) -> None:
-    """Profile a replay of TRACE on each cache, and write files that other tools open.
+    """Profile a replay of TRACE on each cache, for other tools to open.
 
     For each cache there are operations.csv; trace.json.gz for Perfetto, with ranges named after the operation kinds
     (hash, lookup, supply, assemble, store, clear); flame.svg for a browser, and its data in stacks.txt. On CUDA there

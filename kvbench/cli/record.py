@@ -41,7 +41,11 @@ def record() -> None:
 
 
 _OUTPUT = option(
-    "--output", type=click.Path(path_type=Path), required=True, help="Write this trace file, which must not exist."
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    required=True,
+    help="Write this trace file, which must not exist.",
 )
 
 

@@ -76,7 +76,7 @@ def replay(
     picture: Path | None,
     **settings: Unpack[_Settings],
 ) -> None:
-    """Replay TRACES against several caches, and show what each costs and returns.
+    """Replay TRACES on several caches: what does each cost and return?
 
     Every context that a cache returns is checked, token by token, in a pass of its own; then all caches are timed side
     by side. A replay is open-loop: it asks each cache the same recorded requests, and does not show how the search

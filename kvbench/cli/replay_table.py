@@ -50,8 +50,8 @@ def replay_table(replay: ReplayResult) -> Table:
 def _title(replay: ReplayResult) -> str:
     trace, capacity = replay.trace, replay.capacity
     source, geometry = trace.source, trace.geometry
-    kind = "synthetic" if trace.synthetic else f"{source.get('environment', '?')}, {source.get('library', '?')}"
-    traced = f"{trace.file} ({kind} {source.get('version', '')}, geometry {geometry.name})"
+    recorded = f"{source.get('environment', '?')}, {source.get('library', '?')} {source.get('version', '')}".rstrip()
+    traced = f"{trace.file} ({'synthetic' if trace.synthetic else recorded}, geometry {geometry.name})"
     return (
         f"{clean(traced)} on {replay.device}\n"
         f"{trace.searches} searches, {trace.recurrent_steps} recurrent steps of {geometry.env_num} environments; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import click
 
 from kvbench.cli.console import say
-from kvbench.cli.options import option
+from kvbench.cli.options import FOLDER, option
 from kvbench.files import append_whole
 from kvbench.text import clean
 
@@ -18,38 +19,40 @@ __all__ = ["report"]
 
 EXIT_NEW = 3  # with --fail-on-new; 1 and 2 are faults
 
-_FILE = click.Path(path_type=Path)
-_FOLDER = click.Path(path_type=Path, file_okay=False)
+_file = functools.partial(option, type=click.Path(path_type=Path), metavar="FILE")
+_files = functools.partial(_file, multiple=True)
 
 
 @click.command()
-@option("--results", type=_FOLDER, help="asv's results_dir: regressions, and how cost grows.")
-@option("--replay", "replays", multiple=True, type=_FILE, help="A file of 'kvbench replay --json'; several times.")
-@option(
-    "--benchmark", "benchmarks", multiple=True, type=_FILE, help="A file of pytest --benchmark-json; several times."
-)
-@option(
-    "--trace", "traces", multiple=True, type=_FILE, help="A trace: its page, and bounds of its replays; several times."
-)
-@option("--profile", type=_FOLDER, help="A folder of 'kvbench profile', which the front page links.")
-@option("--training", "trainings", multiple=True, type=_FILE, help="A file of 'kvbench train --json'; several times.")
-@option("--search", "searches", multiple=True, type=_FILE, help="A file of 'kvbench search --json'; several times.")
-@option("--gpu", "gpus", multiple=True, type=_FILE, help="A file of 'tox -e gpu'; several times.")
-@option("--gate", type=_FILE, help="A file of 'kvbench gate --json': verdicts of two commits, times as well.")
-@option("--base", default="", show_default="the one before", help="Compare --head with this commit.")
-@option("--head", default="", show_default="the last measured", help="Compare this commit.")
-@option("--output", type=_FOLDER, default=Path("reports/html"), help="Folder of the pages.")
-@option("--repository", type=_FOLDER, default=Path(), help="A checkout of what was measured.")
+@option("--results", type=FOLDER, help="Read asv's results_dir: regressions, histories, how cost grows.")
+@_files("--replay", "replays", help="Read this file of 'kvbench replay --json'; several times.")
+@_files("--benchmark", "benchmarks", help="Read this file of pytest --benchmark-json; several times.")
+@_files("--trace", "traces", help="Make a page of this trace, and bounds of its replays; several times.")
+@option("--profile", type=FOLDER, help="Link this folder of 'kvbench profile' on the front page.")
+@_files("--training", "trainings", help="Read this file of 'kvbench train --json'; several times.")
+@_files("--search", "searches", help="Read this file of 'kvbench search --json'; several times.")
+@_files("--gpu", "gpus", help="Read this file of 'tox -e gpu'; several times.")
+@_file("--gate", help="Read this file of 'kvbench gate --json': verdicts on two commits, times too.")
+@option("--base", metavar="COMMIT", default="", show_default="the one before", help="Compare --head with this commit.")
+@option("--head", metavar="COMMIT", default="", show_default="the last measured", help="Compare this commit.")
+@option("--output", type=FOLDER, default=Path("reports/html"), help="Write the pages to this folder.")
+@option("--repository", type=FOLDER, default=Path(), help="Find commits in this checkout of what was measured.")
 @option(
     "--since",
+    metavar="COMMIT|N",
     default="",
     show_default="the last tag, else 10",
-    help="What is new: after this tag or commit, or the last N.",
+    help="Call regressions new since this commit, or in the last N.",
 )
-@option("--fail-on-new", is_flag=True, help="Exit with 3 where a regression is new; lists them.")
-@option("--summary", type=_FILE, help="Append new regressions here, as Markdown.")
-@option("--histories", type=click.IntRange(0, 10**9), help="Most figures of histories, change points first.")
-@option("--command", help="What a reader would repeat, where it is not this command line.")
+@option("--fail-on-new", is_flag=True, help="Exit with 3 where a regression is new, and list all that are.")
+@_file("--summary", help="Append new regressions to this file, as Markdown.")
+@option(
+    "--histories",
+    type=click.IntRange(0, 10**9),
+    show_default="120",
+    help="Draw at most N histories, those with change points first.",
+)
+@option("--command", help="Name this command on the pages, and not the one that ran.")
 @click.pass_context
 def report(
     context: click.Context,
@@ -61,10 +64,10 @@ def report(
     command: str | None,
     **inputs: Any,
 ) -> None:
-    """Make HTML pages of measurements; they need no network and no server.
+    """Make HTML pages of measurements; they need no network.
 
-    There is a front page, and pages of regressions, of backends, of each trace, of each comparison of training runs and
-    of each card.
+    There is a front page, and pages of regressions, of histories, of any two commits, of backends, of each trace, of
+    each comparison of training runs and of each GPU.
 
     Exit code with --fail-on-new: 0 no regression is new, 3 one is and still stands, or a benchmark has newly no values;
     1 the report could not be made.

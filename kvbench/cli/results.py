@@ -47,7 +47,7 @@ def results(
     shows_all: bool,
     **texts: str | None,
 ) -> None:
-    """Show asv's results in FOLDER as a table: a row each series, a column each commit.
+    """Show asv's results in FOLDER: a row a series, a column a commit.
 
     There are as many of the last commits as the terminal has room for, and the last value over the first one shown.
     Where nothing is chosen, the table has the headline metrics of replays: time, memory, stale hits and misses.

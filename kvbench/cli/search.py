@@ -83,7 +83,7 @@ def search(
     compiles: bool,
     json_file: Path | None,
 ) -> None:
-    """Run whole searches on each cache in turns, and compare what they find and take.
+    """Run whole searches on each cache in turns, and compare them.
 
     The model, its environments and all noise come from the seed, so any difference comes from the cache. A search is
     the roots' inference and all simulations. The caches take turns, search by search.

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from kvbench.cli import console, main
 from kvbench.cli.main import COMMANDS
 from kvbench.cli.options import finished, option
+from kvbench.report import MOST_HISTORIES
 
 WIDTH = 120
 TRACE = "benchmarks/traces/cartpole-lightzero-0.2.0-seed0.parquet"
@@ -65,6 +66,29 @@ def test_each_option_says_what_it_does_and_its_default_once(path):
     for line in text.splitlines():
         assert line.count("[default") <= 1
         assert "<=" not in line
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_each_option_says_what_it_takes(path):
+    """A file is a FILE in every command, and a commit no TEXT."""
+    context = click.Context(LEAVES[path])
+    takes = {
+        each.opts[0]: each.make_metavar(context)
+        for each in LEAVES[path].params
+        if isinstance(each, click.Option) and not each.is_flag
+    }
+    assert "PATH" not in takes.values()
+    assert not {name for name, what in takes.items() if what == "TEXT"} & {"--base", "--head", "--since"}
+
+
+def test_the_default_of_histories_is_the_one_shown():
+    shows = {each.name: each.show_default for each in LEAVES[("report",)].params if isinstance(each, click.Option)}
+    assert shows["histories"] == str(MOST_HISTORIES)
+
+
+def test_the_helps_of_commands_are_one_line_each_of_80_characters():
+    lines = shown(width=80).partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in lines] == list(COMMANDS)
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)

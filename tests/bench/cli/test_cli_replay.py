@@ -60,6 +60,7 @@ def test_the_table_shows_the_numbers_of_the_json(tmp_path, trace):
     legacy, new = one["backends"]
     assert (legacy["name"], new["name"]) == ("legacy", "new")
     output = result.stdout
+    assert output.startswith("tiny.parquet (synthetic, geometry tiny) on cpu\n")
     assert re.search(r"^ +legacy +new *$", output, re.MULTILINE)
     for label, name in (
         ("hit, %", "hit_rate"),
