@@ -161,7 +161,7 @@ COUNTED = ("--no-times",)
 LONGER = [
     (storage, geometry, kind)
     for storage, geometry, kind in CELLS
-    if KINDS[kind] == "store" or (KINDS[kind] == "assemble" and (storage == "private" or geometry != "pong"))
+    if KINDS[kind] in ("store", "assemble") and (storage == "private" or geometry != "pong")
 ]
 COSTLY = ("assemble", "store")  # 3 % of the others is less than planting it costs
 TIMED = ("assemble", "store", "hash_states", "lookup")
