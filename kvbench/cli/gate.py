@@ -94,6 +94,7 @@ def gate(
             append_whole(summary, "")  # tried now, and not after minutes of measuring
         with temporary_folder("kvcache-gate") as folder:
             fixture = GateFixture(find_checkout(Path.cwd()), base, folder, keyword or "", pass_env)
+            say(f"building and measuring {base} ({fixture.commit[:8]}) and the working tree ...")
             own = OwnBenchmarks(fixture, folder / "own")
             limits, loosened = judged_by(*read_thresholds(fixture, thresholds, say), own.directions)
             if plain:

@@ -29,7 +29,7 @@ COMMANDS = {
     "report": "Make HTML pages of measurements; they need no network.",
     "results": "Show asv's results in FOLDER: a row a series, a column a commit.",
     "search": "Run whole searches on each cache in turns, and compare them.",
-    "train": "Train UniZero on each cache from one seed, and compare every number.",
+    "train": "Train UniZero on each cache from one seed, and compare the runs.",
     "trace": "Show, check, recover and make traces.",
 }
 

@@ -27,7 +27,7 @@ __all__ = ["train"]
 
 @click.group(cls=CommandGroup)
 def train() -> None:
-    """Train UniZero on each cache from one seed, and compare every number."""
+    """Train UniZero on each cache from one seed, and compare the runs."""
 
 
 @train.command()

@@ -61,6 +61,8 @@ class TestWorse:
 
     def test_progress_is_on_standard_error(self, worse):
         assert "2 pairs of processes, " in worse[0].stderr
+        started = f"building and measuring HEAD ({worse[2]['base'][:8]}) and the working tree ..."
+        assert worse[0].stderr.startswith(started)  # the first pair may take minutes
         assert "benchmarks to decide" not in worse[0].stdout
 
     def test_the_summary_is_appended_as_markdown(self, worse):
