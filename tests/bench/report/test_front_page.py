@@ -151,6 +151,16 @@ def test_of_another_project_nothing_is_said_of_caches(tmp_path):
     assert "suite.time_a" in section(page, "worst-standing")
 
 
+def test_a_regression_whose_last_value_is_back_is_not_the_worst(tmp_path):
+    values = {("suite.time_a", "x"): [1.0] * 6 + [20.0] * 5 + [0.9], ("suite.time_b", "x"): [1.0] * 6 + [9.0] * 6}
+    results = write_results(tmp_path / "results", values, param="size")
+    page = Page(build_report(Inputs(results, repository=tmp_path), tmp_path / "html")[0])
+    text = section(page, "worst-standing")
+    assert text.index("time_b") < text.index("time_a") < text.index("back in the last value")
+    rows = read_csv(tmp_path / "html" / "data" / "standing.csv")
+    assert [float(row["last"]) for row in rows] == [9.0, 0.9]
+
+
 def test_memory_is_not_called_a_time(tmp_path):
     values = {("suite.time_a", "x"): [1.0] * 6, ("suite.peakmem_a", "x"): [1e6] * 6}
     units = {"suite.time_a": "seconds", "suite.peakmem_a": "bytes"}
