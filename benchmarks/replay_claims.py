@@ -67,7 +67,7 @@ def _sweep_whole(steps: Sequence[Step], contents: Contents, latents: Latents) ->
 
 
 def recurrent_step() -> None:
-    """Legacy over new, in turns, on the recorded search, and on every fill of every geometry (SPEC 1)."""
+    """Legacy over new, in turns, on the recorded search, and on every fill of every geometry."""
     traces = {"cartpole (recorded)": (TraceReader(TRACE).header.geometry, read(TRACE, TRACE_SEARCHES))}
     for name, geometry in GEOMETRIES.items():
         traces |= {f"{name} ({fill})": (geometry, filled(short(geometry), fill, 0, 2)) for fill in FILLS}

@@ -30,7 +30,7 @@ EMPTY = 0
 
 
 class Scope(Enum):
-    """The two kinds of inference (SPEC 1)."""
+    """The two kinds of inference."""
 
     ROOT = "root"  # initial inference: looks up and stores in the environment's own init pool
     NODE = "node"  # recurrent inference: looks up init, then recur; stores in recur
@@ -182,7 +182,7 @@ class CacheBackend(ABC):
     def assemble(self) -> list[int]:
         """Put all rows into ``keys_values_wm``, filled up with zeros to the longest, and return their sizes.
 
-        The zeros are in front of a row's tokens (SPEC 3.3); a resident batch has them behind (see ``row_start``).
+        The zeros are in front of a row's tokens; a resident batch has them behind (see ``row_start``).
         Until the rows are stored, a model only appends.
 
         Raises:

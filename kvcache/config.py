@@ -123,12 +123,12 @@ class CacheConfig:
 
     @property
     def default_init_pool_size(self) -> int:
-        """SPEC 3: ``game_segment_length`` where it is set, else max(256, 2 x num_simulations)."""
+        """``game_segment_length`` where it is set, else max(256, 2 x num_simulations)."""
         return self.game_segment_length or max(SMALLEST_INIT_POOL, 2 * self.geometry.num_simulations)
 
     @property
     def default_recur_pool_size(self) -> int:
-        """SPEC 3: one slot for every node of a search, num_simulations x env_num."""
+        """One slot for every node of a search, num_simulations x env_num."""
         return self.geometry.num_simulations * self.geometry.env_num
 
     @classmethod

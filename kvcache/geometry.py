@@ -97,7 +97,7 @@ class Geometry:
         return 0, size
 
     def entry_bytes(self, itemsize: int = 4) -> int:
-        """Bytes of one full entry: L x 2 x E x T x itemsize (SPEC 1)."""
+        """Bytes of one full entry: L x 2 x E x T x itemsize."""
         return self.num_layers * 2 * self.embed_dim * self.context_length * itemsize
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class Geometry:
         return cls(**values)
 
 
-# LightZero's own configurations, and one larger than any shipped (SPEC 1).
+# LightZero's own configurations, and one larger than any shipped.
 GEOMETRIES: dict[str, Geometry] = {
     geometry.name: geometry
     for geometry in (

@@ -5,7 +5,7 @@ They are written anew from the behaviour of LightZero: 0.2.0 as released on PyPI
 2026-08 (commit 9f717c80), in which recurrent writes do so too.
 The costs are the same too: one ``copy_`` per layer and per K/V at full ``context_length``, row by row.
 
-Three things differ from 0.2.0 on purpose (SPEC 3.3). A root row is stored by its own size, without its front padding;
+Three things differ from 0.2.0 on purpose. A root row is stored by its own size, without its front padding;
 0.2.0 keeps the padding and uses the batch's size. The positional correction does not change the batch cache, at the
 same cost; 0.2.0 writes it through where no padding is cut. A batch may have more rows than there are environments, as
 in a search of several leaves: the scratch pool gets a slot for each, where 0.2.0 would overwrite the first rows.

@@ -33,7 +33,7 @@ _NOTHING, _LOOKED_UP, _ASSEMBLED = range(3)
 
 
 class KVCacheManager(CacheBackend):
-    """The pools of a world model (SPEC 3): one init pool per environment, one recurrent pool, one scratch pool.
+    """The pools of a world model: one init pool per environment, one recurrent pool, one scratch pool.
 
     ``get_*``, ``set_*`` and ``hierarchical_get`` copy single entries, in and out. The methods of ``CacheBackend`` work
     on batches: contents are copied from their slots into the batch directly.

@@ -1,4 +1,4 @@
-"""Two caches on the same requests, compared at every retrieval: trust before a swap (SPEC 3.4)."""
+"""Two caches on the same requests, compared at every retrieval: trust before a swap."""
 
 from __future__ import annotations
 

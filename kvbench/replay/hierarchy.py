@@ -1,4 +1,4 @@
-"""The rule of init-then-recur: which pools a lookup asks, a store writes and a clear empties (SPEC 1)."""
+"""The rule of init-then-recur: which pools a lookup asks, a store writes and a clear empties."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ Entry = tuple[int, int]  # (key, context)
 
 
 class Outcome(Enum):
-    """The outcome of a lookup (SPEC 4)."""
+    """The outcome of a lookup."""
 
     HIT = "hit"  # the context that the recorded search had there
     MISS = "miss"

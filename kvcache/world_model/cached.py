@@ -1,4 +1,4 @@
-"""Contexts in a cache: the three methods by which the model's inference uses it (SPEC 3.3)."""
+"""Contexts in a cache: the three methods by which the model's inference uses it."""
 
 from __future__ import annotations
 

@@ -252,7 +252,7 @@ class Transformer(DirectModule):
 
     @torch.no_grad()
     def position_shift(self) -> Tensor | None:
-        """The correction of cached tokens when a window slides (SPEC 3.3); None with rotary positions.
+        """The correction of cached tokens when a window slides; None with rotary positions.
 
         ``[L, 2, H, context_length - 3, D]``: of each layer, its key and value weights times ``PE[i] - PE[i + 2]``. It
         is exact where keys are linear in the position vector, which the normalisation in front of them prevents.
