@@ -139,12 +139,17 @@ def _parsed(path: str | Path, made_by: str, parse: Callable[[bytes], Any]) -> An
         raise ResultsError(path, f"not JSON, or cut off ({clean(str(error))})", made_by) from None
 
 
+# In our words: what is wrong with a value that is none of the allowed ones.
+_NOT_AMONG = {"$.format": "a file of another kind,", "$.schema_version": "a version that this kvbench does not know,"}
+
+
 def convert(path: str | Path, content: Any, kind: type[Kind], made_by: str, at: str = "$") -> Kind:
     """Parsed content as its type; ``at`` is where it was in the file. Raises ResultsError, as ``read_json`` does."""
     try:
         return msgspec.convert(content, kind)
     except (ValueError, RecursionError) as error:
         fault, _, place = clean(str(error)).replace("`", "").partition(" - at ")
+        fault = fault.replace("Invalid enum value", _NOT_AMONG.get(place, "a value that is not known,"))
         place = place.replace("$", at, 1) if place else "" if at == "$" else at
         raise ResultsError(path, f"{fault} (at {place})" if place else fault, made_by) from None
 

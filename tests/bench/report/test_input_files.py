@@ -86,7 +86,7 @@ def test_files_of_the_first_schema_version_are_read(tmp_path, content):
     ("path", "value", "fault"),
     [
         (("format",), None, r"required field format: give what 'kvbench replay --json' wrote"),
-        (("schema_version",), 99, r"Invalid enum value 99 \(at \$\.schema_version\)"),
+        (("schema_version",), 99, r"a version that this kvbench does not know, 99 \(at \$\.schema_version\)"),
         (("machines",), None, "missing required field machines"),
         (("replays",), {}, r"Expected array, got object \(at \$\.replays\)"),
         (("replays", 0, "trace", "geometry"), {"name": 5}, "geometry"),

@@ -35,7 +35,7 @@ class TestVersions:
 
     def test_another_version_is_refused_in_one_line(self, tmp_path, content, kind, name, added):
         (tmp_path / "new.json").write_text(json.dumps(content | {"schema_version": 2}))
-        with pytest.raises(ResultsError, match=r"value 2 \(at \$\.schema_version\): give what a test wrote$"):
+        with pytest.raises(ResultsError, match=r"does not know, 2 \(at \$\.schema_version\): give what a test wrote$"):
             read_json(tmp_path / "new.json", kind, "a test")
 
 
