@@ -184,9 +184,7 @@ REMOVED = [
     _edit("an operation", OPERATIONS, '"lookup", "assemble_equal"', '"assemble_equal"'),
     _edit("a geometry", FILLS, '"pong", "visual-match"', '"visual-match"', "fill"),
     _edit("a file", GATES / "test_gate_replays.py", "", None, "replay or hash"),
-    _edit(
-        "a skip", OPERATIONS, "    if backend not in AVAILABLE:", '    if kind == "store":', "operation and cartpole"
-    ),
+    _edit("a skip", OPERATIONS, "    if backend not in AVAILABLE:", '    if kind == "store":'),
     _edit(
         "a counter", FILLS, '        "strided_bytes": strided_bytes(made.keys_values_wm),\n', "", "fill and cartpole"
     ),

@@ -9,13 +9,12 @@ import click
 import pandas as pd
 
 from kvbench.errors import KvbenchError
+from kvbench.history.commits import find_measured
 
 __all__ = ["Wanted", "find_commits", "of_commits", "parse_commits"]
 
 Wanted = int | list[str]
 _MOST_DIGITS = 6  # of a number of commits: a longer one is a commit's first digits
-_FEWEST_DIGITS = 4  # of a commit
-_NAMED = 5  # of the commits that have results, in an error
 
 
 def parse_commits(context: click.Context, parameter: click.Parameter, text: str | None) -> Wanted | None:
@@ -40,29 +39,8 @@ def of_commits(frame: pd.DataFrame, wanted: Wanted) -> pd.DataFrame:
 def find_commits(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
     """Full hashes of commits that have results. Raises KvbenchError: there is none, or one is given twice."""
     measured = list(dict.fromkeys(frame["commit"]))
-    found = [_find(name, measured) for name in names]
+    found = [find_measured(Path.cwd(), measured, name) for name in names]
     for place, commit in enumerate(found):
         if commit in found[:place]:
             raise KvbenchError(f"{names[found.index(commit)]!r} and {names[place]!r} are the same commit: name two")
     return found
-
-
-def _find(name: str, measured: Sequence[str]) -> str:
-    alike = [each for each in measured if each.startswith(name.lower())] if len(name) >= _FEWEST_DIGITS else []
-    if len(alike) > 1:
-        raise KvbenchError(f"{name!r} may be {alike[0][:12]} or {alike[1][:12]}: give more digits")
-    commit = alike[0] if alike else _known_to_git(name)
-    if commit in measured:
-        return commit
-    last = ", ".join(each[:8] for each in measured[: -_NAMED - 1 : -1])
-    called = f"{name!r} ({commit[:8]})" if commit else repr(name)
-    raise KvbenchError(f"{called} is no commit with results: the last that have some are {last}")
-
-
-def _known_to_git(name: str) -> str:
-    from kvbench.gate.processes import find_commit
-
-    try:
-        return find_commit(Path.cwd(), name)
-    except KvbenchError:
-        return ""

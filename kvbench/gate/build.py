@@ -132,16 +132,19 @@ def run_merged(
 def run_at_once(
     commands: Iterable[tuple[list[str], Mapping[str, Any]]], folder: Path, timeout: float | None = None
 ) -> list[subprocess.CompletedProcess[str]]:
-    """Run commands beside each other, each with options of its own, as ``run_merged`` does. No thread is started: one
-    that Ctrl-C finds half started could not be ended."""
+    """Run commands beside each other, each with options of its own, as ``run_merged`` runs one.
+
+    No thread is started: one that Ctrl-C finds half started could not be ended.
+    """
     running: list[subprocess.Popen[str]] = []
     try:
         for command, options in commands:
             with uninterrupted():  # what a signal raises while a process is forked would be lost
                 running.append(_start(command, folder, options))
+        said = [each.communicate(timeout=timeout)[0] for each in running]
         return [
-            subprocess.CompletedProcess(each.args, each.returncode, said)
-            for each, (said, _) in ((each, each.communicate(timeout=timeout)) for each in running)
+            subprocess.CompletedProcess(each.args, each.returncode, text)
+            for each, text in zip(running, said, strict=True)
         ]
     finally:
         for each in running:

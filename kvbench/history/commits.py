@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +13,12 @@ from pathlib import Path
 from kvbench.errors import FileError
 from kvbench.text import clean
 
-__all__ = ["Commit", "Commits", "HistoryError", "find_commit", "read_commits"]
+__all__ = ["Commit", "Commits", "HistoryError", "find_commit", "find_measured", "read_commits"]
 
 DEFAULT_NUMBER = 10  # of commits that count as new where nothing was tagged
 _SHORT = 8  # digits of a hash
 _MOST_DIGITS = 12  # of a number of commits
+_FEWEST_DIGITS, _MOST_NAMED = 4, 5  # of the name of a commit; of commits in an error
 _FIELDS = "%H%x00%an%x00%s"  # no text of a commit holds a NUL
 
 
@@ -99,6 +101,22 @@ def find_commit(repository: str | Path, revision: str) -> str:
     """The full hash of a revision; empty where the repository, or git, does not know it."""
     name = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     return "" if name is None else name.decode().strip()
+
+
+def find_measured(repository: str | Path, measured: Sequence[str], name: str) -> str:
+    """The full hash of a measured commit: of the one that begins so, or of what the repository calls so.
+
+    Raises HistoryError: there is none, or several begin so.
+    """
+    alike = [each for each in measured if each.startswith(name.lower())] if len(name) >= _FEWEST_DIGITS else []
+    full = alike[0] if len(alike) == 1 else find_commit(repository, name)
+    if full in measured:
+        return full
+    if alike:
+        raise HistoryError(repository, f"{name!r} may be {alike[0][:12]} or {alike[1][:12]}: give more digits")
+    fault = f"{name!r} was not measured" if full else f"it has no commit {name!r}"
+    some = ", ".join(each[:8] for each in measured[-_MOST_NAMED:])
+    raise HistoryError(repository, f"{fault}: the last measured commits are {some}" if some else fault)
 
 
 def _since(repository: str | Path, known: tuple[Commit, ...], tag: str) -> Commits:

@@ -10,17 +10,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kvbench.history.commits import Commits, HistoryError, find_commit
+from kvbench.history.commits import Commits
 from kvbench.history.environments import Environments
 from kvbench.results.asv import check_found, read_asv
 from kvbench.results.decode import LeftOut
 from kvbench.results.skipped import Skipped, skip_reasons
 from kvbench.text import seconds_of
 
-__all__ = ["History", "Series", "measured_commit", "read_history"]
+__all__ = ["History", "Series", "read_history"]
 
 RATIO = "ratio"
-FEWEST_DIGITS, MOST_NAMED = 4, 5  # of the name of a commit; of commits in an error
 CONTROL = "legacy"  # the backend that is measured against, and is left alone
 # asv's own kinds of benchmark whose values depend on the machine and the moment.
 _MEASURED_KINDS = ("time_", "timeraw_", "mem_", "peakmem_")
@@ -182,21 +181,6 @@ def read_history(folder: str | Path, commits: Commits, left_out: LeftOut | None 
     )
     series = tuple(_series(frame, machines))
     return History(machines, dates, series, tuple(_skipped(frame)), frame.empty, undescribed, environments)
-
-
-def measured_commit(repository: str | Path, history: History, name: str) -> str:
-    """The full name of a measured commit: a revision of the repository, or what the name of one measured begins with.
-
-    Raises HistoryError: it is none, or was not measured.
-    """
-    measured = list(dict.fromkeys(each for names in history.commits.values() for each in names))
-    found = [each for each in measured if each.startswith(name)] if len(name) >= FEWEST_DIGITS else []
-    full = found[0] if len(found) == 1 else find_commit(repository, name)
-    if full in measured:
-        return full
-    fault = f"{name!r} was not measured" if full else f"it has no commit {name!r}"
-    some = ", ".join(each[:8] for each in measured[-MOST_NAMED:])
-    raise HistoryError(repository, f"{fault}: the last measured commits are {some}" if some else fault)
 
 
 def _order(dates: dict[str, pd.Timestamp], commits: Commits) -> dict[str, int]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kvbench.history.commits import Commits, HistoryError
-from kvbench.history.series import History, Series, measured_commit
+from kvbench.history.commits import Commits, HistoryError, find_measured
+from kvbench.history.series import History, Series
 from kvbench.judge.change_points import ChangePoint, Judgement
 from kvbench.judge.segments import FEWEST_VALUES
 from kvbench.judge.verdict import SMALLEST_EFFECT, Verdict, verdict_of_change
@@ -75,7 +75,8 @@ def chosen_pair(repository: str | Path, history: History, commits: Commits, ends
 
     Raises HistoryError: one was not measured, or no machine measured both.
     """
-    base, head = (each and measured_commit(repository, history, each) for each in ends)
+    measured = list(dict.fromkeys(each for names in history.commits.values() for each in names))
+    base, head = (each and find_measured(repository, measured, each) for each in ends)
     pair = find_pair(history, commits, base, head)
     if any(ends) and not any(pair):
         raise HistoryError(repository, _fault(base, head))

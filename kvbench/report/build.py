@@ -272,17 +272,17 @@ class _Report:
         unmeasured = front.unmeasured_commits(self.commits, self.history) if self.inputs.results else []
         not_measured = Table(not_measured.headings, [*unmeasured, *not_measured.rows])
         FrontPage(
-            self.history,
-            self.commits,
-            self.judgement,
-            pages,
-            found,
-            self.pair,
-            self.gate,
-            training_headlines(self.trainings.values()),
-            not_measured,
-            len(absent),
-            self._front_tables(not_measured),
+            history=self.history,
+            commits=self.commits,
+            judgement=self.judgement,
+            pages=pages,
+            comparisons=found,
+            ends=self.pair,
+            gate=self.gate,
+            trainings=training_headlines(self.trainings.values()),
+            not_measured=not_measured,
+            absent=len(absent),
+            tables=self._front_tables(not_measured),
         ).write(self.site, "Two commits" if self.inputs.base or self.inputs.head else LAST_COMMIT)
 
     def _front_tables(self, not_measured: Table) -> list[Panel]:

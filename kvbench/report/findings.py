@@ -8,14 +8,13 @@ from typing import TypeVar
 
 from kvbench.history.series import RATIO, Series
 from kvbench.judge.verdict import Verdict
-from kvbench.report.history_figures import history_name
+from kvbench.report.history_figures import OVER_LEGACY, history_name, ratio_name
 from kvbench.report.text import number, words
 
 __all__ = ["Finding", "grouped", "how_much", "of_series"]
 
 _NAMED_BY_THEMSELVES = ("geometry", "trace", "point")  # parameters whose values need no name beside them
 _ELSEWHERE = ("backend", "operation")
-_OVER_LEGACY = "_over_legacy"
 _MOST_PERCENT = 900  # more is said in times
 
 Of = TypeVar("Of")
@@ -78,7 +77,7 @@ def metric_of(series: Series) -> str:
     """What a reader calls the metric: of a cache by its operation; of anything else by the benchmark's name."""
     if "backend" not in series.cell:
         return series.metric
-    name = series.benchmark.rpartition(".")[2].removeprefix("track_").removesuffix(_OVER_LEGACY)
+    name = series.benchmark.rpartition(".")[2].removeprefix("track_").removesuffix(OVER_LEGACY)
     return words(" ".join(part for part in (series.cell.get("operation", ""), name) if part))
 
 
@@ -86,7 +85,7 @@ def of_series(series: Series, verdict: Verdict, much: str, pages: Mapping[str, s
     """The line of one cell; ``pages`` has the address of each history, by ``history_name``."""
     storage = series.cell.get("backend", "")
     # A picture of times over legacy shows the times' steps as well.
-    drawn = (history_name(each) for each in (series, replace(series, benchmark=f"{series.benchmark}{_OVER_LEGACY}")))
+    drawn = (history_name(series), ratio_name(series))
     address = next((pages[name] for name in drawn if name in pages), "")
     about = ", ".join(part for part in (series.metric, series.params, series.machine) if part)
     return Finding(verdict, much, metric_of(series), place_of(series), storage, about=about, address=address)
@@ -101,7 +100,7 @@ def grouped(found: Iterable[Of], series_of: Callable[[Of], Series], line: Callab
     cells: dict[tuple[object, ...], set[str]] = {}
     for each in found:
         series, own = series_of(each), line(each)
-        benchmark = series.benchmark.removesuffix(_OVER_LEGACY) if series.unit == RATIO else series.benchmark
+        benchmark = series.benchmark.removesuffix(OVER_LEGACY) if series.unit == RATIO else series.benchmark
         key = series.machine, benchmark, series.cell.get("operation"), own.storage, own.verdict, own.since
         first.setdefault(key, own)
         cells.setdefault(key, set()).add(series.params)

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from kvbench.history.commits import Commits
 from kvbench.history.series import History, Series
 from kvbench.judge.change_points import ChangePoint
 from kvbench.report.environments import border_marks, border_sentence
@@ -25,7 +24,7 @@ from kvbench.report.panels import Cell, Panel, Plot, Table
 from kvbench.report.panels import Series as Line
 from kvbench.report.text import file_name, number
 
-__all__ = ["history_name", "history_panels", "pace_panel", "ratio_name"]
+__all__ = ["OVER_LEGACY", "history_name", "history_panels", "pace_panel", "ratio_name"]
 
 MOST_LINES = 8  # of a figure: the colours of the palette
 LAST_VALUES = 10  # of a history in its table; all of them are in its data
@@ -43,9 +42,7 @@ def ratio_name(series: Series) -> str:
     return history_name(replace(series, benchmark=f"{series.benchmark}{OVER_LEGACY}"))
 
 
-def history_panels(
-    history: History, points: Sequence[ChangePoint], commits: Commits, most: int, command: str = ""
-) -> list[Panel]:
+def history_panels(history: History, points: Sequence[ChangePoint], most: int, command: str = "") -> list[Panel]:
     """Histories as panels, at most so many, those with the worst change points first; of one commit there is none.
 
     ``command`` made them: asv's files do not say how their values were measured.

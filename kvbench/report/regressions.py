@@ -52,7 +52,7 @@ def write_pages(
 ) -> dict[str, str]:
     """Write the page and those of its histories; the address of each history by ``history_name``."""
     points = judgement.change_points
-    panels = history_panels(history, points, commits, most_histories, command)
+    panels = history_panels(history, points, most_histories, command)
     back = PageLink(PAGE, "Change points")
     where = site.pages("histories", "Histories", [Group("", panels)], before=[back]) if panels else {}
     files = list(dict.fromkeys(address.partition("#")[0] for address in where.values()))

@@ -18,7 +18,7 @@ from kvbench.results.decode import LeftOut, ResultsError, convert
 from kvbench.results.environment import Settings
 
 __all__ = [
-    "COLUMNS", "DURATION_COLUMNS", "AsvResults", "check_found", "load_durations", "load_machines", "load_results",
+    "COLUMNS", "DURATION_COLUMNS", "AsvResults", "check_found", "load_durations", "load_results",
     "read_asv",
 ]  # fmt: skip
 
@@ -131,22 +131,6 @@ def load_durations(folder: str | Path, left_out: LeftOut | None = None) -> pd.Da
     if left_out is None:
         _warn(given)
     return _in_order(pd.DataFrame(rows, columns=list(DURATION_COLUMNS)), ["date", "commit", "machine"])
-
-
-def load_machines(folder: str | Path, left_out: LeftOut | None = None) -> dict[str, Settings]:
-    """What each machine is and what ran on it, as asv says of its last commit: by the machine's name, as in
-    ``load_results``.
-
-    Raises:
-        ResultsError: as in ``load_results``.
-    """
-    given = LeftOut() if left_out is None else left_out
-    files = sorted(read_asv_files(Path(folder), given), key=lambda file: file.content.date)
-    if not files:
-        check_found(given)
-    if left_out is None:
-        _warn(given)
-    return dict(sorted({file.line: file.settings for file in files}.items()))
 
 
 def check_found(left_out: LeftOut) -> None:

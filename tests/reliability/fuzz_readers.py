@@ -32,7 +32,7 @@ with atheris.instrument_imports(include=["kvbench.results", "kvbench.parse", "kv
     from kvbench.history.series import read_history
     from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
     from kvbench.report.input_files import read_benchmarks, read_replays
-    from kvbench.results.asv import load_durations, load_machines
+    from kvbench.results.asv import load_durations
     from kvbench.results.decode import LeftOut, read_json
     from kvbench.results.gate import GateResults
     from kvbench.results.profile import INDEX, read_profile_index
@@ -80,7 +80,6 @@ class Readers:
         self.result.write_bytes(path.read_bytes())
         left_out = LeftOut()
         read_history(self.folder / "results", Commits(), left_out)
-        load_machines(self.folder / "results", left_out)
         load_durations(self.folder / "results", left_out)
         assert all(line.isprintable() for line in left_out.lines)
 

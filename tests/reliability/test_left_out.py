@@ -12,7 +12,7 @@ from kvbench.gate.thresholds import Thresholds, ThresholdsError
 from kvbench.history.commits import Commits, HistoryError, read_commits
 from kvbench.history.series import read_history
 from kvbench.parse import DEEPEST, parse_json, parse_toml
-from kvbench.results.asv import load_durations, load_machines, load_results
+from kvbench.results.asv import load_durations, load_results, read_asv
 from kvbench.results.decode import LeftOut, ResultsError
 from kvbench.trace.schema import TraceHeader
 
@@ -128,7 +128,7 @@ def test_one_file_of_asv(tmp_path, spoil):
     assert sorted(load_results(tmp_path, left_out)["value"]) == [1.0, 3.0, 4.0, 6.0]
     assert list(left_out.faults) == [str(path)]
     assert len(load_durations(tmp_path, LeftOut())) == 2
-    assert list(load_machines(tmp_path, LeftOut())) == ["vm"]
+    assert {machine for machine, _ in read_asv(tmp_path, LeftOut()).settings()} == {"vm"}
     with pytest.warns(UserWarning, match="1 result left out: "):
         load_results(tmp_path)
     for options in ([], ["--durations"]):

@@ -43,7 +43,7 @@ from kvbench.history.series import read_history
 from kvbench.judge.change_points import judge_history
 from kvbench.report.input_files import read_benchmarks, read_replays
 from kvbench.report.training import read_training
-from kvbench.results.asv import load_durations, load_machines
+from kvbench.results.asv import load_durations
 from kvbench.results.decode import LeftOut, ResultsError, read_json
 from kvbench.results.gate import GateResults
 from kvbench.results.profile import INDEX, read_profile_index
@@ -130,7 +130,6 @@ class TestReaders:
             history = read_history(folder, Commits(), left_out)
             assert {1.0, 2.0} <= {value for each in history.series for value in each.values}  # the other commits
             judge_history(history, Commits())
-            load_machines(folder, left_out)
             load_durations(folder, left_out)
             assert all(map(is_shown_as_it_is, left_out.lines))
 

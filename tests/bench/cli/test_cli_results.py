@@ -176,7 +176,7 @@ class TestCommits:
         ("names", "fault"),
         [
             ("0", "0 commits are none"),
-            ("none-such", "'none-such' is no commit with results: the last that have some are 00000000"),
+            ("none-such", "it has no commit 'none-such': the last measured commits are 00000000"),
             ("0000000", "'0000000' may be 000000000000 or 000000000000: give more digits"),
             (f"{commit_name(0)},{commit_name(0)}", "are the same commit"),
         ],

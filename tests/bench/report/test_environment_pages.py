@@ -84,7 +84,7 @@ def test_lines_break_there_and_the_figure_says_why(made):
 
 def test_a_gap_in_each_line(made):
     history = read_history(made[0].parent / "results", Commits())
-    for panel in history_panels(history, [], Commits(), 2):
+    for panel in history_panels(history, [], 2):
         assert panel.plot.breaks == [7.5]
 
 

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from kvbench.cli import main
-from kvbench.results.asv import COLUMNS, load_durations, load_machines, load_results
-from kvbench.results.decode import ResultsError
+from kvbench.results.asv import COLUMNS, load_durations, load_results, read_asv
+from kvbench.results.decode import LeftOut, ResultsError
 
 NAME = "replays.Replays.track_allocations"
 
@@ -154,7 +154,8 @@ def test_environments_of_one_commit_are_machines_of_their_own(tmp_path):
     values = frame.groupby("machine")["value"].apply(list).to_dict()
     assert values["vm (torch2.13)"] == [1.0, 2.0, 3.0, 4.0]
     assert values["vm (torch2.12)"][0] == 36.0
-    assert set(load_machines(folder)) == set(load_durations(folder)["machine"]) == set(values)
+    machines = {machine for machine, _ in read_asv(folder, LeftOut()).settings()}
+    assert machines == set(load_durations(folder)["machine"]) == set(values)
     assert set(frame["environment"].str.rpartition("-")[0]) == {
         "virtualenv-py3.11-torch2.12",
         "virtualenv-py3.11-torch2.13",
@@ -168,11 +169,13 @@ def test_an_environment_that_took_anothers_place_continues_its_history(tmp_path)
 
 
 class TestMachines:
-    def test_what_the_last_commit_ran_on(self, tmp_path):
+    def test_what_each_commit_ran_on(self, tmp_path):
         for commit, date, torch in (("a", 1_000, "2.12"), ("b", 3_000, "2.13"), ("c", 2_000, "2.11")):
             write(tmp_path, commit=commit * 40, date=date, params={"machine": "vm", "torch": torch, "num_cpu": 2})
-        assert load_machines(tmp_path) == {"vm": {"torch": "2.13", "num_cpu": "2"}}
+        found = read_asv(tmp_path, LeftOut()).settings()
+        assert found["vm", "b" * 40] == {"torch": "2.13", "num_cpu": "2"}
+        assert [settings["torch"] for _, settings in sorted(found.items())] == ["2.12", "2.13", "2.11"]
 
     def test_a_file_that_does_not_say(self, tmp_path):
         with pytest.raises(ResultsError, match="params have no machine"):
-            load_machines(write(tmp_path, params={}))
+            load_results(write(tmp_path, params={}))
