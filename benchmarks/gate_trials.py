@@ -54,7 +54,7 @@ def main(names: tuple[str, ...], runs: int, load: bool, pairs: int, budget: floa
 
 
 def _run(clone: Path, series: Series, change: Change, limits: tuple[str, ...]) -> dict[str, object]:
-    """One gate run: its exit code, which rows failed or are undecided, and how long it took."""
+    """One gate run: its exit code, which rows failed or are not decided, and how long it took."""
     verdicts = clone.parent / "verdicts.json"
     verdicts.unlink(missing_ok=True)
     keyword = ("-k", change.keyword) if series.is_narrow else ()
@@ -77,7 +77,7 @@ def _run(clone: Path, series: Series, change: Change, limits: tuple[str, ...]) -
         "pairs": found["pairs"],
         "rows": len(found["rows"]),
         "fail": [_named(row) for row in found["rows"] if Verdict(row["verdict"]).fails],
-        "undecided": [_named(row) for row in found["rows"] if row["verdict"] == Verdict.INCONCLUSIVE],
+        "undecided": [_named(row) for row in found["rows"] if row["verdict"] == Verdict.NOT_DECIDED],
     }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kvbench.cli.console import make_table, say, show
-from kvbench.cli.gate import EXIT_INCONCLUSIVE, EXIT_WORSE, NotMeasuredError, check_packages
+from kvbench.cli.gate import EXIT_NOT_DECIDED, EXIT_WORSE, NotMeasuredError, check_packages
 from kvbench.cli.options import option
 from kvbench.errors import KvbenchError, told
 from kvbench.files import temporary_folder
@@ -65,12 +65,12 @@ def bisect(
             suspects = find_suspects(commits, steps.judge)
     except NotWorseError as error:
         show(str(error))
-        context.exit(EXIT_WORSE if error.is_decided else EXIT_INCONCLUSIVE)
+        context.exit(EXIT_WORSE if error.is_decided else EXIT_NOT_DECIDED)
     except (KvbenchError, OSError) as error:
         raise NotMeasuredError(told(error)) from None
     steps.show(suspects)
     if len(suspects.commits) > 1:
-        context.exit(EXIT_INCONCLUSIVE)
+        context.exit(EXIT_NOT_DECIDED)
 
 
 class _Steps:

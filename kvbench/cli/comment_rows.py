@@ -17,7 +17,7 @@ __all__ = ["Line", "gate_lines", "replay_lines"]
 
 # The worst first. What is the same has no row.
 _ORDER = (
-    Verdict.FAILED, Verdict.GONE, Verdict.WORSE, Verdict.INCONCLUSIVE, Verdict.UNKNOWN, Verdict.MEANT, Verdict.BETTER,
+    Verdict.FAILED, Verdict.GONE, Verdict.WORSE, Verdict.NOT_DECIDED, Verdict.UNKNOWN, Verdict.MEANT, Verdict.BETTER,
     Verdict.NEW,
 )  # fmt: skip
 _SIGNS = {1: Verdict.BETTER, 0: Verdict.SAME, -1: Verdict.WORSE}

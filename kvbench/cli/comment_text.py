@@ -56,7 +56,7 @@ def _headline(lines: Iterable[Line]) -> str:
     verdicts = [line.verdict for line in lines]
     if any(each.fails for each in verdicts):
         return "Worse"
-    return "Not decided" if Verdict.INCONCLUSIVE in verdicts else "Not worse"
+    return "Not decided" if Verdict.NOT_DECIDED in verdicts else "Not worse"
 
 
 def _about(gate: Gate | None, lines: Sequence[Line]) -> Iterator[str]:

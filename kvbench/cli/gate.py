@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from kvbench.gate.session import GateReport
     from kvbench.gate.thresholds import Thresholds
 
-__all__ = ["EXIT_INCONCLUSIVE", "EXIT_WORSE", "NotMeasuredError", "check_packages", "gate"]
+__all__ = ["EXIT_NOT_DECIDED", "EXIT_WORSE", "NotMeasuredError", "check_packages", "gate"]
 
-EXIT_WORSE, EXIT_NOT_MEASURED, EXIT_INCONCLUSIVE = 1, 2, 3
+EXIT_WORSE, EXIT_NOT_MEASURED, EXIT_NOT_DECIDED = 1, 2, 3
 
 
 class NotMeasuredError(click.ClickException):
@@ -108,8 +108,8 @@ def gate(
     except (KvbenchError, OSError) as error:
         raise NotMeasuredError(told(error)) from None
     _show(f"the working tree against {base} ({fixture.commit[:8]})", fixture, report, summary, json_file)
-    if report.fails or not report.is_conclusive:
-        context.exit(EXIT_WORSE if report.fails else EXIT_INCONCLUSIVE)
+    if report.fails or not report.is_decided:
+        context.exit(EXIT_WORSE if report.fails else EXIT_NOT_DECIDED)
 
 
 def check_packages() -> None:
@@ -168,4 +168,4 @@ def _compiled(sides: Mapping[str, Sequence[str]]) -> str:
 
 
 def _say_how_far(pairs: int, undecided: int, seconds: float) -> None:
-    say(f"{pairs} pairs of processes, {seconds:.0f} s: {undecided} benchmarks to decide")
+    say(f"{pairs} pairs of processes, {seconds:.0f} s: {undecided} benchmarks not decided")

@@ -17,7 +17,7 @@ __all__ = ["gate_markdown", "gate_table", "gate_text"]
 LABELS = ("benchmark", "metric")
 NUMBERS = ("base", "head", "change")
 _VERDICT = "verdict"
-_STYLES = {Verdict.BETTER: "green", Verdict.INCONCLUSIVE: "yellow"}
+_STYLES = {Verdict.BETTER: "green", Verdict.NOT_DECIDED: "yellow"}
 _FAILING_STYLE = "bold red"
 
 
@@ -55,13 +55,13 @@ def gate_text(report: GateReport) -> str:
 def _overall(report: GateReport) -> str:
     if report.fails:
         return "worse"
-    return "not worse" if report.is_conclusive else "inconclusive"
+    return "not worse" if report.is_decided else "not decided"
 
 
 def _shown(report: GateReport) -> list[Row]:
-    """What fails first, then what is undecided, then the rest; metrics that did not change are left out."""
+    """What fails first, then what is not decided, then the rest; metrics that did not change are left out."""
     shown = [row for row in report.rows if row.ratio is not None or row.verdict is not Verdict.SAME]
-    return sorted(shown, key=lambda row: (not row.verdict.fails, row.verdict is not Verdict.INCONCLUSIVE))
+    return sorted(shown, key=lambda row: (not row.verdict.fails, row.verdict is not Verdict.NOT_DECIDED))
 
 
 def _cells(row: Row) -> tuple[str, ...]:

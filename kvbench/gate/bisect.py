@@ -168,7 +168,7 @@ class Sought:
 
     def __init__(self, rows: Iterable[Row], keyword: str = "") -> None:
         rows = list(rows)
-        # Where all of them together are slower, single ones may be left undecided.
+        # Where all of them together are slower, single ones may be not decided.
         of_all = [row for row in rows if not _is_single(row) and row.metric == TIME]
         self._broken = {(row.benchmark, row.metric): row.verdict in _BROKEN for row in of_all or rows}
         self._are_all = bool(of_all)
@@ -195,7 +195,7 @@ class Sought:
         if broken:  # there is no row of a failure where nothing fails
             return Answer.GOOD if any(benchmark == place[0] for benchmark, _ in rows) else Answer.SKIPPED
         times = [each.verdict for each in rows.values() if each.metric == TIME]
-        if self._are_all and times and Verdict.INCONCLUSIVE not in times:  # nor of all where each is decided
+        if self._are_all and times and Verdict.NOT_DECIDED not in times:  # nor of all where each is decided
             return Answer.BAD if 2 * times.count(Verdict.WORSE) > len(times) else Answer.GOOD
         return Answer.SKIPPED
 
@@ -222,7 +222,7 @@ def seek(rows: Iterable[Row], metric: str, benchmark: str = "", keyword: str = "
         raise GateError(f"{what} no {metric!r} at these commits; what is there: {there}")
     verdicts = ", ".join(sorted({row.verdict.value for row in chosen}))
     error = NotWorseError(f"BAD is not worse than GOOD in {metric} ({verdicts}): there is no commit to look for")
-    if Verdict.INCONCLUSIVE in {row.verdict for row in chosen}:
+    if Verdict.NOT_DECIDED in {row.verdict for row in chosen}:
         error = NotWorseError(f"it was not decided whether BAD is worse than GOOD in {metric}: raise --budget")
         error.is_decided = False
     raise error

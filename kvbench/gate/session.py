@@ -47,10 +47,10 @@ class GateReport:
         return any(row.verdict.fails for row in self.rows)
 
     @property
-    def is_conclusive(self) -> bool:
+    def is_decided(self) -> bool:
         """Whether there was something to compare, and all of it was decided."""
         verdicts = {row.verdict for row in self.rows}
-        return Verdict.INCONCLUSIVE not in verdicts and verdicts != {Verdict.NEW}
+        return Verdict.NOT_DECIDED not in verdicts and verdicts != {Verdict.NEW}
 
 
 @dataclass
@@ -97,7 +97,7 @@ def run_gate(
     """Compare base and head.
 
     Pairs of processes are measured in the order A B, B A, A B, ... Everything is measured until the least number of
-    pairs that can decide. After that only what is undecided is measured, for at most ``most_pairs``.
+    pairs that can decide. After that only what is not decided is measured, for at most ``most_pairs``.
 
     ``budget`` is seconds, like ``clock``: no pair is begun that would not end within it. Metrics are measured whatever
     it is. Without ``with_times`` nothing else is. ``progress`` is called after each pair.
@@ -172,10 +172,10 @@ def _of_one_side(name: str, base: _Side, head: _Side, listed: Container[str], th
         return gone(name, "", thresholds, head.skips.get(name, _BY_OWN_FILES if name in listed else ""))
     reason = base.failures.get(name) or base.skips.get(name, "")
     if name in base.names and name in base.failures:
-        return Row(name, "", Verdict.INCONCLUSIVE, reason=f"the base failed: {reason}")
+        return Row(name, "", Verdict.NOT_DECIDED, reason=f"the base failed: {reason}")
     if name in base.names:
         return None
     if name in listed:
         fault = "the base's own benchmarks measure it there, and this checkout's do not"
-        return Row(name, "", Verdict.INCONCLUSIVE, reason=f"{fault}: {reason}" if reason else fault)
+        return Row(name, "", Verdict.NOT_DECIDED, reason=f"{fault}: {reason}" if reason else fault)
     return Row(name, "", Verdict.NEW, reason=reason)

@@ -68,7 +68,7 @@ class PairedRun:
         share = (1 - SHARE_OF_ALL if together else 1) / max(len(self._times), 1)
         level = worse_level(self._most_pairs, is_last or self.is_slower, share)
         rows = [self._decided.get(name) or self._judge(name, level) for name in names if name in self._times]
-        self.undecided = [row.benchmark for row in rows if row.verdict is Verdict.INCONCLUSIVE]
+        self.undecided = [row.benchmark for row in rows if row.verdict is Verdict.NOT_DECIDED]
         # Where each benchmark is decided, nothing is left to ask of all.
         return [together, *rows] if together and (self.undecided or ALL in self._decided) else rows
 
@@ -88,6 +88,6 @@ class PairedRun:
         return self._keep(compare_all(self._ratios_of_all, self._thresholds, level))
 
     def _keep(self, row: Row) -> Row:
-        if row.verdict is not Verdict.INCONCLUSIVE:
+        if row.verdict is not Verdict.NOT_DECIDED:
             self._decided[row.benchmark] = row
         return row

@@ -79,10 +79,10 @@ def judge_ratios(
     """The verdict on log ratios, and the interval of the ratio that it is read from.
 
     Worse: the interval lies above what is allowed. Same: it lies below the limit. Better: it lies below the limit of a
-    change the other way. Meant: it reaches above the limit, and not above what is allowed. Otherwise inconclusive.
+    change the other way. Meant: it reaches above the limit, and not above what is allowed. Otherwise not decided.
     """
     if len(ratios) < FEWEST_AT_LAST:
-        return Verdict.INCONCLUSIVE, None, None
+        return Verdict.NOT_DECIDED, None, None
     low, high = (float(end) for end in interval(ratios, level))
     if high < -limit:
         verdict = Verdict.BETTER
@@ -91,7 +91,7 @@ def judge_ratios(
     elif low > allowed:
         verdict = Verdict.WORSE
     else:
-        verdict = Verdict.MEANT if high < allowed else Verdict.INCONCLUSIVE
+        verdict = Verdict.MEANT if high < allowed else Verdict.NOT_DECIDED
     return verdict, math.exp(low), math.exp(high)
 
 

@@ -28,7 +28,7 @@ class Compared:
         base, head: its values; ``head`` is NaN where it failed.
         ratio: by how much it changed: head / base of a counter; of a time, what the change points between them come to.
             Infinite from zero, 1 where nothing changed, NaN where that is not decided.
-        verdict: ``INCONCLUSIVE`` where so few values lie beside the two commits that a change would not be seen.
+        verdict: ``NOT_DECIDED`` where so few values lie beside the two commits that a change would not be seen.
     """
 
     series: Series
@@ -133,7 +133,7 @@ def _of_time(
     low, high = sorted(ends)
     beside = np.count_nonzero(judged[: low + 1]), np.count_nonzero(judged[high:])
     if verdict is Verdict.SAME and min(beside) < FEWEST_VALUES:
-        return math.nan, Verdict.INCONCLUSIVE
+        return math.nan, Verdict.NOT_DECIDED
     return ratio, verdict
 
 

@@ -24,7 +24,7 @@ class Verdict(StrEnum):
     SAME = "same"
     MEANT = "meant"  # changed, and the commit says that it should
     NEW = "new"  # the base has nothing to compare with
-    INCONCLUSIVE = "inconclusive"
+    NOT_DECIDED = "not decided"
     WORSE = "worse"
     GONE = "gone"  # the base measured it and the head does not
     FAILED = "failed"
@@ -32,6 +32,10 @@ class Verdict(StrEnum):
     MACHINE = "machine"  # a time of legacy, whose code is left alone: the machine or the harness changed
     ENVIRONMENT = "with the environment"  # another Python, machine or setting was measured with: no commit is blamed
     UNKNOWN = ""  # it changed, and which direction is better is not known
+
+    @classmethod
+    def _missing_(cls, value: object) -> Verdict | None:
+        return cls.NOT_DECIDED if value == "inconclusive" else None  # its name in files of 2026
 
     @property
     def fails(self) -> bool:
@@ -52,10 +56,10 @@ def verdict_of_change(rises: bool, better: str) -> Verdict:
 
 
 def overall(signs: Iterable[int]) -> Verdict:
-    """The verdict on several metrics by their signs (1 is better, -1 worse, 0 undecided)."""
+    """The verdict on several metrics by their signs (1 is better, -1 worse, 0 not decided)."""
     found = {sign for sign in signs if sign}
     if not found:
-        return Verdict.INCONCLUSIVE
+        return Verdict.NOT_DECIDED
     return Verdict.MIXED if len(found) > 1 else Verdict.BETTER if found == {1} else Verdict.WORSE
 
 

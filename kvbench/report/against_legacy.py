@@ -99,7 +99,7 @@ def _tone(outcome: str, rates: Rates) -> str:
 
 def _spread(each: Comparison) -> str:
     if each.quartiles is None:
-        return "undecided: no spread is known"
+        return "not decided: no spread is known"
     return " to ".join(f"{end:.2g}" for end in each.quartiles)
 
 

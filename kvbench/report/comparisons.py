@@ -27,7 +27,7 @@ RECORDED, SYNTHETIC = "recorded", "synthetic"
 _REPLAYS = "replays.Replays.track_"
 _TIME, _BYTES = "step_time_over_legacy", "bytes_reserved"
 _TRACKED = ("miss", "stale_hit", "context_mismatch")  # outcomes whose rates asv tracks
-_OPEN = "time undecided"
+_OPEN = "time not decided"
 _QUARTER = 0.6745  # standard deviations from the mean of a normal distribution to its quartiles
 _OUTCOMES = {
     "hit": "hits", "stale_hit": "stale hits", "miss": "misses", "context_mismatch": "context mismatches",
@@ -81,7 +81,7 @@ class Comparison:
             "stale hits": -sign_of_rates(self.rates["stale_hit"]), "hits": sign_of_rates(self.rates["hit"]),
         }  # fmt: skip
         verdict = overall(signs.values())
-        if verdict is Verdict.INCONCLUSIVE:
+        if verdict is Verdict.NOT_DECIDED:
             return _OPEN
         if time or verdict is Verdict.MIXED:
             return verdict

@@ -23,7 +23,7 @@ __all__ = ["Gate", "Pair", "Tally", "gate_table", "read_gate"]
 MADE_BY = "'kvbench gate --json'"
 _TIME = "time"  # the gate's name of it
 _ORDER = (Verdict.FAILED, Verdict.GONE, Verdict.WORSE, Verdict.BETTER)  # others come after them
-_QUIET = (Verdict.SAME, Verdict.INCONCLUSIVE)
+_QUIET = (Verdict.SAME, Verdict.NOT_DECIDED)
 _BAD = _ORDER[:3]
 _HEADINGS = ("verdict", "change, %", "metric", "parameters", "base", "head", "unit", "machine")
 
@@ -190,7 +190,7 @@ class Pair:
     @property
     def is_open(self) -> bool:
         """Whether times are not decided, and no gate was asked."""
-        return not self.gate_is_of_it and any(each.verdict is Verdict.INCONCLUSIVE for each in self.compared)
+        return not self.gate_is_of_it and any(each.verdict is Verdict.NOT_DECIDED for each in self.compared)
 
     @property
     def word(self) -> str:

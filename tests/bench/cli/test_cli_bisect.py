@@ -140,7 +140,7 @@ def test_a_time_that_is_worse_in_what_is_chosen(repository, gate, monkeypatch):
     [
         (Verdict.SAME, NOT_WORSE, "BAD is not worse than GOOD in time (same): there is no commit to look for"),
         (Verdict.BETTER, NOT_WORSE, "BAD is not worse than GOOD in time (better): there is no commit to look for"),
-        (Verdict.INCONCLUSIVE, ONE_OF_SEVERAL, "it was not decided whether BAD is worse than GOOD in time"),
+        (Verdict.NOT_DECIDED, ONE_OF_SEVERAL, "it was not decided whether BAD is worse than GOOD in time"),
     ],
 )
 def test_what_is_not_worse_is_said_at_once(repository, gate, monkeypatch, verdict, code, said):

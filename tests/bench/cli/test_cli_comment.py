@@ -31,7 +31,7 @@ ROWS = [
     row(STORE, "instructions", "worse", 409_491, 465_004),
     row(STORE, "bytes_copied", "better", 200, 100),
     row(REPLAY, "", "failed", reason="paged returned | wrong content of @all"),
-    row("test_fill[slab]", "time", "inconclusive", 10.0, 11.0, ratio=1.1, low=0.9, high=1.2, pairs=20),
+    row("test_fill[slab]", "time", "not decided", 10.0, 11.0, ratio=1.1, low=0.9, high=1.2, pairs=20),
 ]
 
 
@@ -67,7 +67,7 @@ def test_the_worst_is_first_with_its_instructions(tmp_path):
     assert [cells[:3] for cells in rows] == [
         ["**failed**", "replay[paged-pong]", ""],
         ["**worse**", "operation[slab-pong-store]", "tensor operations (also time, instructions)"],
-        ["inconclusive", "fill[slab]", "time"],
+        ["not decided", "fill[slab]", "time"],
         ["better", "operation[slab-pong-lookup]", "instructions"],
     ]
     assert rows[1][3:] == ["2", "3", "+50.00 %", "+13.56 %"]
@@ -85,7 +85,7 @@ def test_it_says_how_to_measure_the_same_again(tmp_path):
 
 @pytest.mark.parametrize(
     ("verdicts", "said"),
-    [([], "Not worse"), (["same", "better"], "Not worse"), (["inconclusive"], "Not decided"), (["gone"], "Worse")],
+    [([], "Not worse"), (["same", "better"], "Not worse"), (["not decided"], "Not decided"), (["gone"], "Worse")],
 )
 def test_one_word_says_it(tmp_path, verdicts, said):
     rows = [row(f"test_{number}", "time", each, 1, 2, ratio=2.0) for number, each in enumerate(verdicts)]
@@ -179,7 +179,7 @@ def test_both_are_one_table(tmp_path, replayed):
     assert text == ""
     written = (tmp_path / "comment.md").read_text()
     verdicts = [cells[0] for cells in table(written)]
-    assert verdicts[:3] == ["**failed**", "**worse**", "inconclusive"]
+    assert verdicts[:3] == ["**failed**", "**worse**", "not decided"]
     assert "better" in verdicts[4:]
 
 

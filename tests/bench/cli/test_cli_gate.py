@@ -17,7 +17,7 @@ from kvbench.gate.thresholds import Meant, Thresholds, read_thresholds
 from kvbench.judge.row import Row
 from kvbench.judge.verdict import Verdict
 
-WORSE, NOT_MEASURED, INCONCLUSIVE = 1, 2, 3
+WORSE, NOT_MEASURED, NOT_DECIDED = 1, 2, 3
 
 
 def gate(repository, *arguments):
@@ -56,14 +56,14 @@ class TestWorse:
             ("operation[lookup]", "failed:"), ("operation[store]", "copies"), ("operation[store]", "time"),
         ]  # fmt: skip
         assert lines[1][2:] == ["3", "4", "+1", "worse"]
-        assert lines[2][-1] == "inconclusive"
-        assert "worse: 1 inconclusive, 1 worse, 1 failed (2 pairs of processes, " in worse[0].stdout
+        assert lines[2][-2:] == ["not", "decided"]
+        assert "worse: 1 not decided, 1 worse, 1 failed (2 pairs of processes, " in worse[0].stdout
 
     def test_progress_is_on_standard_error(self, worse):
         assert "2 pairs of processes, " in worse[0].stderr
         started = f"building and measuring HEAD ({worse[2]['base'][:8]}) and the working tree ..."
         assert worse[0].stderr.startswith(started)  # the first pair may take minutes
-        assert "benchmarks to decide" not in worse[0].stdout
+        assert "benchmarks not decided" not in worse[0].stdout
 
     def test_the_summary_is_appended_as_markdown(self, worse):
         _, summary, numbers = worse
@@ -95,7 +95,7 @@ class TestWorse:
         assert {place: row["verdict"] for place, row in rows.items()} == {
             ("test_operation[lookup]", ""): "failed",
             ("test_operation[store]", "copies"): "worse",
-            ("test_operation[store]", "time"): "inconclusive",
+            ("test_operation[store]", "time"): "not decided",
         }
         copies, time = (rows["test_operation[store]", metric] for metric in ("copies", "time"))
         assert (copies["base"], copies["head"], copies["ratio"]) == (3, 4, None)
@@ -121,8 +121,8 @@ class TestExitCodes:
 
     def test_not_decided_within_the_budget(self, repository):
         result = gate(repository, "--base", "HEAD", "--budget", 0, "-k", "store")
-        assert result.exit_code == INCONCLUSIVE
-        assert "inconclusive: 1 same, 1 inconclusive" in result.stdout
+        assert result.exit_code == NOT_DECIDED
+        assert "not decided: 1 same, 1 not decided" in result.stdout
 
     @pytest.mark.parametrize(
         ("arguments", "fault"),
@@ -221,7 +221,7 @@ class TestShown:
         Row("test_a", "copies", Verdict.SAME, 1, 1),
         Row("test_b", "time", Verdict.SAME, 1234.5, 1234.5, 1.0, 0.9, 1.1, 5),
         Row("test_c", "copies", Verdict.BETTER, 1_000_000, 999_999),
-        Row("test_d", "time", Verdict.INCONCLUSIVE, 10, 11, 1.1, 0.9, 1.2, 9),
+        Row("test_d", "time", Verdict.NOT_DECIDED, 10, 11, 1.1, 0.9, 1.2, 9),
         Row("test_e[a|b]", "time", Verdict.WORSE, 10, 12, 1.2, 1.1, 1.3, 12),
         Row("test_f", "", Verdict.NEW, reason="first\nsecond"),
         Row("test_g", "copies", Verdict.MEANT, 3, 4, reason="padding"),
@@ -242,8 +242,8 @@ class TestShown:
 
     def test_one_sentence_for_all_of_it(self):
         text = gate_text(GateReport(list(self.ROWS), 9, 61.4))
-        assert text == "worse: 1 better, 2 same, 1 meant, 1 new, 1 inconclusive, 1 worse (9 pairs of processes, 61 s)"
-        assert gate_text(GateReport(list(self.ROWS[:4]), 9, 60)).startswith("inconclusive: ")
+        assert text == "worse: 1 better, 2 same, 1 meant, 1 new, 1 not decided, 1 worse (9 pairs of processes, 61 s)"
+        assert gate_text(GateReport(list(self.ROWS[:4]), 9, 60)).startswith("not decided: ")
         assert gate_text(GateReport(list(self.ROWS[:3]), 9, 60)).startswith("not worse: ")
 
     def test_only_what_fails_is_red(self):

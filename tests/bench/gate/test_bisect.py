@@ -188,7 +188,7 @@ class TestSought:
             ([row(Verdict.WORSE)], BAD),
             ([row(Verdict.SAME)], GOOD),
             ([row(Verdict.BETTER)], GOOD),
-            ([row(Verdict.INCONCLUSIVE)], SKIPPED),
+            ([row(Verdict.NOT_DECIDED)], SKIPPED),
             ([row(Verdict.FAILED, metric="")], SKIPPED),
             ([row(Verdict.NEW, metric="")], SKIPPED),
             ([row(Verdict.GONE, metric="")], SKIPPED),
@@ -215,7 +215,7 @@ class TestSought:
         sought = seek([self.WORSE, row(Verdict.WORSE, "test_lookup"), row(Verdict.SAME, "test_hash")], "time")
         assert sought.keyword == "test_lookup or test_store"
         assert sought.judge([row(Verdict.SAME), row(Verdict.WORSE, "test_lookup")]).answer is BAD
-        assert sought.judge([row(Verdict.SAME), row(Verdict.INCONCLUSIVE, "test_lookup")]).answer is SKIPPED
+        assert sought.judge([row(Verdict.SAME), row(Verdict.NOT_DECIDED, "test_lookup")]).answer is SKIPPED
         assert sought.judge([row(Verdict.SAME), row(Verdict.SAME, "test_lookup")]).answer is GOOD
 
     ALL = "all benchmarks together"
@@ -224,17 +224,17 @@ class TestSought:
         ("rows", "answer"),
         [
             ([row(Verdict.WORSE, ALL)], BAD),
-            ([row(Verdict.SAME, ALL), row(Verdict.INCONCLUSIVE)], GOOD),
-            ([row(Verdict.INCONCLUSIVE, ALL)], SKIPPED),
+            ([row(Verdict.SAME, ALL), row(Verdict.NOT_DECIDED)], GOOD),
+            ([row(Verdict.NOT_DECIDED, ALL)], SKIPPED),
             ([row(Verdict.SAME), row(Verdict.SAME, "test_lookup"), row(Verdict.WORSE, "test_hash")], GOOD),
             ([row(Verdict.WORSE), row(Verdict.WORSE, "test_lookup"), row(Verdict.SAME, "test_hash")], BAD),
-            ([row(Verdict.SAME), row(Verdict.INCONCLUSIVE, "test_lookup")], SKIPPED),
+            ([row(Verdict.SAME), row(Verdict.NOT_DECIDED, "test_lookup")], SKIPPED),
             ([], SKIPPED),
         ],
     )
     def test_all_benchmarks_together(self, rows, answer):
         """The gate says of all that they are slower before it knows of each; it says nothing where each is decided."""
-        bad = [row(Verdict.WORSE, self.ALL), self.WORSE, row(Verdict.INCONCLUSIVE, "test_lookup")]
+        bad = [row(Verdict.WORSE, self.ALL), self.WORSE, row(Verdict.NOT_DECIDED, "test_lookup")]
         sought = seek(bad, "time", keyword="store or lookup")
         assert sought.keyword == "store or lookup"
         assert sought.judge(rows).answer is answer
@@ -258,7 +258,7 @@ class TestSought:
 
     def test_what_is_not_decided_is_said(self):
         with pytest.raises(NotWorseError, match="not decided whether BAD is worse") as raised:
-            seek([row(Verdict.SAME), row(Verdict.INCONCLUSIVE, "test_lookup")], "time")
+            seek([row(Verdict.SAME), row(Verdict.NOT_DECIDED, "test_lookup")], "time")
         assert not raised.value.is_decided
 
     def test_a_metric_that_the_benchmark_lacks(self):

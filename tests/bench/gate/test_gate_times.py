@@ -66,7 +66,7 @@ def test_all_together_are_measured_until_they_are_decided_and_then_what_is_not()
 
 def test_what_is_decided_stays_so_while_others_are_measured():
     found = Run([1.0, 2.0, *[1.08] * 10], noise=0.01).go_on(FEWEST_PAIRS)
-    before = {name: row for name, row in found.rows.items() if row.verdict is not Verdict.INCONCLUSIVE}
+    before = {name: row for name, row in found.rows.items() if row.verdict is not Verdict.NOT_DECIDED}
     assert {"b00", "b01"} <= before.keys()
     found.slower = found.slower[::-1]
     found.go_on(4)

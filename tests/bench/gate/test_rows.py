@@ -126,7 +126,7 @@ class TestTimes:
     def test_five_pairs_that_agree_by_chance_are_not_worse(self):
         """A process has one of few speeds: one run in 4,000 has five pairs 25 % apart in a row."""
         base, head = times(0, pairs=5, slower=1.25, noise=0.0001)
-        assert judge(base, head).verdict is Verdict.INCONCLUSIVE
+        assert judge(base, head).verdict is Verdict.NOT_DECIDED
         base, head = times(0, pairs=8, slower=1.25, noise=0.0001)
         assert judge(base, head).verdict is Verdict.WORSE
 
@@ -141,14 +141,14 @@ class TestTimes:
     def test_ten_percent_less_is_better(self):
         assert verdicts(20, slower=0.9, pairs=16).count(Verdict.BETTER) == 20
 
-    def test_noise_and_few_pairs_are_inconclusive(self):
-        assert judge(*times(0, pairs=5, slower=1.1)).verdict is Verdict.INCONCLUSIVE
-        assert verdicts(20, slower=1.05, noise=0.1).count(Verdict.INCONCLUSIVE) >= 17
+    def test_noise_and_few_pairs_are_not_decided(self):
+        assert judge(*times(0, pairs=5, slower=1.1)).verdict is Verdict.NOT_DECIDED
+        assert verdicts(20, slower=1.05, noise=0.1).count(Verdict.NOT_DECIDED) >= 17
 
     @pytest.mark.parametrize("slower", [0.1, 1, 10])
     def test_fewer_than_the_least_number_of_pairs_decide_nothing(self, slower):
         for pairs in range(1, FEWEST_AT_LAST):
-            assert set(verdicts(5, pairs=pairs, slower=slower, noise=0.001)) == {Verdict.INCONCLUSIVE}
+            assert set(verdicts(5, pairs=pairs, slower=slower, noise=0.001)) == {Verdict.NOT_DECIDED}
         assert judge(*times(0, pairs=FEWEST_PAIRS, noise=0.001)).verdict is Verdict.SAME
 
     def test_what_a_row_says(self):
@@ -198,9 +198,9 @@ class TestMeantTimes:
 
     def test_what_may_be_more_than_is_meant_is_not_yet_meant(self):
         meant = [Meant(TIME, "so", relative=0.2)]
-        assert judge(*times(0, slower=1.3, pairs=8), meant=meant).verdict is Verdict.INCONCLUSIVE
+        assert judge(*times(0, slower=1.3, pairs=8), meant=meant).verdict is Verdict.NOT_DECIDED
         assert judge(*times(0, slower=1.3, pairs=12), meant=meant).verdict is Verdict.WORSE
-        assert judge(*times(0, slower=1.2, pairs=30), meant=meant).verdict is Verdict.INCONCLUSIVE
+        assert judge(*times(0, slower=1.2, pairs=30), meant=meant).verdict is Verdict.NOT_DECIDED
 
     def test_an_allowance_that_was_not_needed_is_not_mentioned(self):
         row = judge(*times(0, noise=0.01), meant=[Meant(TIME, "so", relative=0.4)])
@@ -214,7 +214,7 @@ class TestTies:
         row = judge([5.0] * pairs, [5.0] * pairs, limit=limit)
         assert row.ratio == 1
         decided = limit.relative > 0 and pairs >= FEWEST_AT_LAST
-        assert row.verdict is (Verdict.SAME if decided else Verdict.INCONCLUSIVE)
+        assert row.verdict is (Verdict.SAME if decided else Verdict.NOT_DECIDED)
 
     @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=FEWEST_AT_LAST, max_size=12))
     @settings(max_examples=30)
@@ -267,7 +267,7 @@ class TestInterval:
             (True, False, False): Verdict.WORSE,
             (False, True, False): Verdict.SAME,
             (False, True, True): Verdict.BETTER,
-            (False, False, False): Verdict.INCONCLUSIVE,
+            (False, False, False): Verdict.NOT_DECIDED,
         }
         assert row.verdict is expected[above, below, faster]
 

@@ -94,7 +94,7 @@ class TestOrder:
         assert [what for _, _, what, _ in fixture.asked] == ["metrics"] * 4
         assert (report.pairs, report.seconds) == (2, 4 * SECONDS)
         assert {row.metric for row in report.rows} == {"copies", "hits"}
-        assert report.is_conclusive
+        assert report.is_decided
 
     def test_first_everything_is_measured_and_then_what_is_undecided(self):
         fixture = GateFixture("store", "lookup", "slide", noisy=["store", "slide"])
@@ -120,7 +120,7 @@ class TestBudget:
     def test_it_ends_after_the_last_pair(self, most_pairs):
         report = GateFixture("store", noisy=["store"]).run(most_pairs=most_pairs, budget=1e9)
         assert report.pairs == of(report, "store")[TIME].pairs == most_pairs
-        assert not report.is_conclusive
+        assert not report.is_decided
 
     @pytest.mark.parametrize("last", [{"most_pairs": 12}, {"budget": 2 * SECONDS * 12}])
     def test_the_last_look_may_spend_what_the_others_left(self, last):
@@ -136,15 +136,15 @@ class TestBudget:
     def test_it_ends_when_all_is_decided(self):
         report = GateFixture("store", "lookup").run(budget=1e9)
         assert report.pairs == FEWEST_PAIRS
-        assert report.is_conclusive
+        assert report.is_decided
         assert not report.fails
 
     @pytest.mark.parametrize(("budget", "pairs"), [(140, 7), (159.9, 7), (160, 8)])
     def test_it_ends_before_a_pair_that_would_not_fit(self, budget, pairs):
         report = GateFixture("store", noisy=["store"]).run(budget=budget)
         assert (report.pairs, report.seconds) == (pairs, pairs * 2 * SECONDS)
-        assert [row.benchmark for row in having(report, Verdict.INCONCLUSIVE)] == ["store"]
-        assert not report.is_conclusive
+        assert [row.benchmark for row in having(report, Verdict.NOT_DECIDED)] == ["store"]
+        assert not report.is_decided
         assert not report.fails
 
     @pytest.mark.parametrize(("pairs", "fails"), [(2, False), (3, True), (4, True)])
@@ -167,7 +167,7 @@ class TestBudget:
         assert report.pairs == 2
         assert of(report, "store")["copies"].verdict is Verdict.WORSE
         assert of(report, "store")["hits"].verdict is Verdict.SAME
-        assert of(report, "store")[TIME].verdict is Verdict.INCONCLUSIVE
+        assert of(report, "store")[TIME].verdict is Verdict.NOT_DECIDED
 
     def test_progress_is_told_after_each_pair(self):
         told = []
@@ -187,7 +187,7 @@ class TestTimes:
         assert [row.benchmark for row in having(report, Verdict.WORSE)] == (["store"] if factor == 2 else [])
         assert of(report, "store")[TIME].ratio == pytest.approx(factor)
         assert of(report, "lookup")[TIME].verdict is Verdict.SAME
-        assert report.is_conclusive
+        assert report.is_decided
 
     def test_a_benchmark_that_is_not_timed_has_its_metrics(self):
         def untimed(measured, side, number):
@@ -233,7 +233,7 @@ class TestFailures:
         report = GateFixture("store", "lookup", find=fail).run()
         assert [row.reason for row in having(report, Verdict.FAILED)] == ["it raised"]
 
-    @pytest.mark.parametrize(("side", "verdict"), [("head", Verdict.FAILED), ("base", Verdict.INCONCLUSIVE)])
+    @pytest.mark.parametrize(("side", "verdict"), [("head", Verdict.FAILED), ("base", Verdict.NOT_DECIDED)])
     @pytest.mark.parametrize("second", [{"copies": 4, "hits": 5}, {"copies": 3, "hits": 5, "more": 1}, {"hits": 5}])
     def test_processes_of_a_side_must_agree(self, side, verdict, second):
         def differ(measured, of_side, number):
@@ -323,7 +323,7 @@ class TestListed:
                 measured.skips["store"] = "no such backend"
 
         (row,) = of(self.found({"store": self.METRICS}, find=skip, with_times=False), "store").values()
-        assert row.verdict is Verdict.INCONCLUSIVE
+        assert row.verdict is Verdict.NOT_DECIDED
         assert row.reason.endswith("this checkout's do not: no such backend")
 
 
@@ -341,7 +341,7 @@ class TestOneSideOnly:
         report = self.missing("base", "store").run()
         (row,) = of(report, "store").values()
         assert (row.verdict, row.reason) == (Verdict.NEW, "this commit has no such backend")
-        assert report.is_conclusive
+        assert report.is_decided
         assert not report.fails
 
     def test_what_the_head_lacks_is_gone_with_the_reason(self):
@@ -353,7 +353,7 @@ class TestOneSideOnly:
     def test_a_base_that_has_nothing_decides_nothing(self):
         report = self.missing("base", "store", "lookup").run(with_times=False)
         assert [row.verdict for row in report.rows] == [Verdict.NEW] * 2
-        assert not report.is_conclusive
+        assert not report.is_decided
         assert not report.fails
 
     def test_a_head_that_has_nothing_has_lost_everything(self):

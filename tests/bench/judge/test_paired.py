@@ -65,7 +65,7 @@ class TestAllTogether:
 
 @pytest.mark.parametrize("pairs", range(1, FEWEST_AT_LAST))
 def test_fewer_pairs_decide_nothing(pairs):
-    assert judge_ratios(np.full(pairs, 3.0), 0.05, 0.05, 0.01) == (Verdict.INCONCLUSIVE, None, None)
+    assert judge_ratios(np.full(pairs, 3.0), 0.05, 0.05, 0.01) == (Verdict.NOT_DECIDED, None, None)
 
 
 def test_identical_code_is_called_worse_in_fewer_runs_than_is_allowed():

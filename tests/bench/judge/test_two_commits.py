@@ -37,9 +37,9 @@ def times(tmp_path_factory):
         (8, 4, {"better": 1, "same": 5}),
         (6, 8, {"same": 6}),
         (3, 5, {"same": 6}),
-        (4, 11, {"worse": 1, "inconclusive": 5}),  # a step at the end would not be seen yet
-        (0, 8, {"worse": 1, "inconclusive": 5}),  # nor one at the beginning
-        (10, 11, {"inconclusive": 6}),
+        (4, 11, {"worse": 1, "not decided": 5}),  # a step at the end would not be seen yet
+        (0, 8, {"worse": 1, "not decided": 5}),  # nor one at the beginning
+        (10, 11, {"not decided": 6}),
     ],
 )
 def test_times(times, base, head, wanted):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kvbench.judge.verdict import sign_of_time
+from kvbench.judge.verdict import Verdict, sign_of_time
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,9 @@ from kvbench.judge.verdict import sign_of_time
 )
 def test_the_sign_of_a_time(faster, quartiles, sign):
     assert sign_of_time(faster, quartiles) == sign
+
+
+def test_files_of_2026_have_another_word_for_not_decided():
+    assert Verdict("inconclusive") is Verdict.NOT_DECIDED
+    with pytest.raises(ValueError, match="is not a valid"):
+        Verdict("conclusive")

@@ -42,15 +42,15 @@ SLOW = {"faster": 0.5, "quartiles": (0.4, 0.6)}
         (with_rates(hit=(0.0, 51.0), stale_hit=(0.0, 40.0), miss=(100.0, 9.0)), "mixed"),
         (with_rates(hit=(51.0, 51.0), stale_hit=(0.0, 40.0), miss=(49.0, 9.0)), "better"),
         # A time decides by its quartiles, and by 5 % or more.
-        ({"faster": 1.1, "quartiles": (0.9, 1.3), "smaller": 1.0}, "time undecided"),
-        ({"faster": 1.1, "quartiles": (0.9, 1.3)}, "better in memory; time undecided"),
+        ({"faster": 1.1, "quartiles": (0.9, 1.3), "smaller": 1.0}, "time not decided"),
+        ({"faster": 1.1, "quartiles": (0.9, 1.3)}, "better in memory; time not decided"),
         (
             {"faster": 1.1, "quartiles": (0.9, 1.3), **with_rates(stale_hit=(0, 4))},
-            "better in memory and stale hits; time undecided",
+            "better in memory and stale hits; time not decided",
         ),
-        ({"faster": 1.04, "quartiles": (1.02, 1.06)}, "better in memory; time undecided"),
-        ({"faster": 0.96, "quartiles": (0.95, 0.98), "smaller": 0.5}, "worse in memory; time undecided"),
-        ({"faster": 2.0, "quartiles": None, "smaller": None}, "time undecided"),
+        ({"faster": 1.04, "quartiles": (1.02, 1.06)}, "better in memory; time not decided"),
+        ({"faster": 0.96, "quartiles": (0.95, 0.98), "smaller": 0.5}, "worse in memory; time not decided"),
+        ({"faster": 2.0, "quartiles": None, "smaller": None}, "time not decided"),
         ({"faster": None, "quartiles": None}, "better in memory; not timed"),
         # Memory is counted: by however little.
         ({"smaller": 0.999}, "mixed"),
@@ -125,7 +125,7 @@ def test_from_asv_where_no_replay_is(tmp_path):
     assert verdict.rates["hit"] == (51.0, 51.0)
     assert verdict.rates["stale_hit"] == (0.0, 40.0)
     assert verdict.rates["miss"] == (40.0, 0.0)
-    assert verdict.word == "better in memory and stale hits; time undecided"
+    assert verdict.word == "better in memory and stale hits; time not decided"
 
 
 def test_asv_numbers_are_of_one_commit_and_a_run_of_a_part_hides_nothing(tmp_path):

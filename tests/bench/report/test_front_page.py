@@ -211,7 +211,7 @@ def test_new_against_legacy_is_one_table_of_six_rows(tmp_path):
     times = "4\N{MULTIPLICATION SIGN}"
     assert pong[0] == "pongsmall pool"
     assert pong[1].startswith(f"{times} 3.")  # from its history's spread: 3.9 to 4.1
-    assert "undecided" not in pong[1]
+    assert "not decided" not in pong[1]
     assert pong[2:] == [times, "50 % 50 %", "0 % 38 %", "38 % 0 %"]
     assert all(row[1] == "not measured" for name, row in named.items() if not name.startswith("pong"))
     (row, small) = page.rows("verdicts")
@@ -222,7 +222,7 @@ def test_new_against_legacy_is_one_table_of_six_rows(tmp_path):
 
 def test_one_commit_has_no_spread(tmp_path):
     page = against_legacy(tmp_path, 1)
-    assert "undecided: no spread is known" in page.source
+    assert "not decided: no spread is known" in page.source
     assert 'id="last-commit"' not in page.source  # there is none before it
 
 
