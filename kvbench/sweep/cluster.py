@@ -71,22 +71,23 @@ def _local(workers: int) -> Iterator[Client]:
     import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
+    common = {"nthreads": 1, "memory_limit": None, "dashboard": False, "silence_logs": logging.CRITICAL}
+    specs = {
+        number: {"cls": Nanny, "options": common | {"resources": _resources() if number == 0 else {}}}
+        for number in range(workers)
+    }
+    here = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     with temporary_folder("kvcache-sweep") as folder, _own_main_only():
-        common = {"nthreads": 1, "memory_limit": None, "local_directory": str(folder), "dashboard": False,
-                  "silence_logs": logging.CRITICAL}  # fmt: skip
-        specs = {
-            number: {"cls": Nanny, "options": common | {"resources": _resources() if number == 0 else {}}}
-            for number in range(workers)
-        }
-        scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False,
-                                                   "dashboard_address": "127.0.0.1:0"}}  # fmt: skip
-        with dask.config.set({"distributed.worker.profile.enabled": False}), _deaf_to_ctrl_c():
-            cluster = SpecCluster(specs, scheduler, silence_logs=logging.CRITICAL)
-        try:
-            with Client(cluster, set_as_default=False) as client:
-                yield client
-        finally:
-            cluster.close()
+        own = {"distributed.worker.profile.enabled": False, "temporary-directory": str(folder)}
+        with dask.config.set(own):
+            with _deaf_to_ctrl_c():
+                scheduler = {"cls": Scheduler, "options": here}
+                cluster = SpecCluster(specs, scheduler, silence_logs=logging.CRITICAL)
+            try:
+                with Client(cluster, set_as_default=False) as client:
+                    yield client
+            finally:
+                cluster.close()
 
 
 def _resources() -> dict[str, int]:
@@ -96,7 +97,7 @@ def _resources() -> dict[str, int]:
 
 @contextmanager
 def _own_main_only() -> Iterator[None]:
-    """Processes that start here import nothing of the script that runs: it may have no ``if __name__ == "__main__"``."""
+    """Processes that start here import nothing of the running script, which may begin a sweep when it is imported."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
