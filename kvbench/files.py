@@ -23,18 +23,9 @@ from pathlib import Path
 from types import FrameType
 
 __all__ = [
-    "ADVICE",
-    "UNFINISHED",
-    "append_whole",
-    "check_writable",
-    "files_whole_or_absent",
-    "folder_whole_or_absent",
-    "read_regular",
-    "special_kind",
-    "temporary_folder",
-    "uninterrupted",
-    "whole_or_absent",
-]
+    "ADVICE", "UNFINISHED", "append_whole", "check_writable", "files_whole_or_absent", "folder_whole_or_absent",
+    "read_regular", "remove_unfinished", "special_kind", "temporary_folder", "uninterrupted", "whole_or_absent",
+]  # fmt: skip
 
 _KINDS = {
     stat.S_ISDIR: "a folder",
@@ -226,13 +217,13 @@ def _target(path: Path) -> Path:
 def _beside(path: Path) -> Path:
     """A temporary name in the same folder, which is made; what dead processes left in it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_unfinished(path.parent)
+    remove_unfinished(path.parent)
     pid = os.getpid()
     _, start = _process(pid)
     return path.with_name(f".{path.name[:_LONGEST]}.{_host()}.{pid}.{start}.{next(_COUNT)}.tmp")
 
 
-def _remove_unfinished(folder: Path) -> None:
+def remove_unfinished(folder: Path) -> None:
     """Remove what dead processes of this host left. Another host's may be alive: its files stay."""
     with suppress(OSError):
         for entry in list(os.scandir(folder)):

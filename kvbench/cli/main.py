@@ -29,6 +29,7 @@ COMMANDS = {
     "report": "Make HTML pages of measurements; they need no network.",
     "results": "Show asv's results in FOLDER: a row a series, a column a commit.",
     "search": "Run whole searches on each cache in turns, and compare them.",
+    "sweep": "Replay all cells of PLAN on several workers.",
     "train": "Train UniZero on each cache from one seed, and compare the runs.",
     "trace": "Show, check, recover and make traces.",
 }

@@ -1,0 +1,1 @@
+"""Sweeps: the cells of a plan, spread over workers with Dask."""
