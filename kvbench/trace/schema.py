@@ -30,8 +30,8 @@ from kvcache import Geometry, __version__
 
 __all__ = [
     "COLUMNS", "EVENT_SCHEMA", "FORMAT", "HEADER_DIGEST_KEY", "HEADER_KEY", "KINDS", "NEWEST_VERSION", "NO_ENV",
-    "REQUESTS", "ROOT_SIMULATION", "SCHEMA_VERSION", "SCOPES", "WITH_CLEARS_OF_ONE", "WITH_LEAVES", "Event", "TraceError",
-    "TraceHeader", "lowest_version",
+    "REQUESTS", "ROOT_SIMULATION", "SCHEMA_VERSION", "SCOPES", "WITH_CLEARS_OF_ONE", "WITH_LEAVES", "Event",
+    "TraceError", "TraceHeader", "lowest_version",
 ]  # fmt: skip
 
 FORMAT = "kvcache-trace"
