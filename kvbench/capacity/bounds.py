@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from kvbench.replay.hierarchy import Hierarchy
@@ -37,7 +37,7 @@ class Future:
         most_entries: of one pool of the kind at a time: with that many slots nothing is ever evicted.
     """
 
-    def __init__(self, steps: Sequence[Step], pool: str) -> None:
+    def __init__(self, steps: Iterable[Step], pool: str) -> None:
         self._kind = pool
         self._answered = 0  # lookups that the other kind of pool answers, however large this kind is
         self._pools: list[_Pool] = []  # of the kind
