@@ -12,7 +12,7 @@ from typing import overload
 from kvbench.trace.schema import CLEAR, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE, Event
 from kvcache import Scope
 
-__all__ = ["PackedSteps", "Step", "read_steps"]
+__all__ = ["PackedSteps", "Step", "read_steps", "steps_of"]
 
 _NONE = -1  # in place of a node or a hit
 
@@ -59,9 +59,13 @@ def read_steps(events: Iterable[Event], searches: int | None = None) -> Iterator
 
     What comes after them is then neither read nor checked.
     """
-    wanted = takewhile(lambda row: searches is None or row[1]["search"] < searches, enumerate(events))
-    for _, rows in groupby(wanted, key=lambda row: row[1]["batch"]):
-        yield _step(list(rows))
+    yield from steps_of(takewhile(lambda row: searches is None or row[1]["search"] < searches, enumerate(events)))
+
+
+def steps_of(rows: Iterable[tuple[int, Event]]) -> Iterator[Step]:
+    """Group events, each with its row number, into steps: of whole inferences, but not of all."""
+    for _, of_one in groupby(rows, key=lambda row: row[1]["batch"]):
+        yield _step(list(of_one))
 
 
 def _step(rows: list[tuple[int, Event]]) -> Step:
