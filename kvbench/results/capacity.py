@@ -69,7 +69,7 @@ class SmallestPool(Struct, frozen=True, kw_only=True):
     unit: Literal["entries", "pages"]
     size: int
     bytes: int
-    hit_rate: float
+    hit_rate: float | None
 
 
 class CapacityResults(Struct, frozen=True, kw_only=True):
