@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from kvbench.replay.hierarchy import INIT, RECUR
-from kvbench.trace.schema import CLEAR, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE
+from kvbench.trace.columns import SCOPE_NAMES, Columns
+from kvbench.trace.schema import CLEAR, KINDS, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE
 from kvcache import Scope
 
 __all__ = ["Census", "Rows", "number_rows"]
@@ -21,57 +20,47 @@ __all__ = ["Census", "Rows", "number_rows"]
 
 @dataclass(frozen=True)
 class Rows:
-    """Consecutive rows of a trace, ``[n]`` each.
+    """Some events of a trace, ``n`` of them.
 
     Attributes:
-        first: row number of the first.
-        batch: their columns.
-        period: of each row: how many clears of the recurrent pool come before it.
-        is_kind: by kind of event, whether each row is one.
+        columns: of the events.
+        numbers: of their rows in the trace, ``[n]``.
+        period: of each event, ``[n]``: how many clears of the recurrent pool come before it.
     """
 
-    first: int
-    batch: pa.RecordBatch
+    columns: Columns
+    numbers: np.ndarray
     period: np.ndarray
-    is_kind: dict[str, np.ndarray]
 
-    def column(self, name: str) -> np.ndarray:
-        """A column of numbers; null is -1 as a node, and 0 elsewhere."""
-        return np.asarray(pc.fill_null(self.batch.column(name), -1 if name == "node" else 0).to_numpy())
+    def __getitem__(self, wanted: np.ndarray) -> Rows:
+        return Rows(self.columns[wanted], self.numbers[wanted], self.period[wanted])
 
-    def scope_is(self, *names: str) -> np.ndarray:
-        """Whether each row's scope is one of the names."""
-        return _is(self.batch.column("scope"), *names)
+    def are(self, kind: str, *scopes: str) -> np.ndarray:
+        """Whether each event is of that kind, and of one of the scopes if any are given."""
+        return _are(self.columns, kind, *scopes)
 
     @property
     def is_root(self) -> np.ndarray:
-        """Whether each row is of an initial inference."""
-        return np.asarray(self.column("simulation") == ROOT_SIMULATION)
+        """Whether each event is of an initial inference."""
+        return np.asarray(self.columns.values["simulation"] == ROOT_SIMULATION)
 
 
-def number_rows(batches: Iterable[pa.RecordBatch], searches: int | None = None) -> Iterator[Rows]:
-    """The rows of all batches, or of a trace's first searches: up to the first row of a later one."""
-    first = period = 0
-    for whole in batches:
-        batch = whole if searches is None else _until(whole, searches)
-        kinds = {kind: _is(batch.column("kind"), kind) for kind in (LOOKUP, STORE, CLEAR)}
-        clears = kinds[CLEAR] & _is(batch.column("scope"), RECUR, "all")
+def _are(columns: Columns, kind: str, *scopes: str) -> np.ndarray:
+    is_kind = columns.kind == KINDS.index(kind)
+    if scopes:
+        is_kind &= np.isin(columns.scope, [SCOPE_NAMES.index(each) for each in scopes])
+    return np.asarray(is_kind)
+
+
+def number_rows(parts: Iterable[tuple[int, Columns]], searches: int | None = None) -> Iterator[Rows]:
+    """All events, or those of the first searches; ``parts`` are consecutive, each with the row number of its first."""
+    period = 0
+    for first, columns in parts:
+        clears = _are(columns, CLEAR, RECUR, "all") & (columns.values["env"] == NO_ENV)
         until = period + np.cumsum(clears)
-        yield Rows(first, batch, until - clears, kinds)
-        if batch.num_rows < whole.num_rows:
-            return
-        first, period = first + batch.num_rows, int(until[-1]) if len(until) else period
-
-
-def _until(batch: pa.RecordBatch, searches: int) -> pa.RecordBatch:
-    """The rows before the first one of a later search."""
-    later = np.flatnonzero(batch.column("search").to_numpy() >= searches)
-    return batch.slice(0, int(later[0])) if len(later) else batch
-
-
-def _is(column: pa.DictionaryArray, *names: str) -> np.ndarray:
-    """Whether each of a column's values is one of the names."""
-    return np.asarray(pc.is_in(column.cast(pa.string()), pa.array(names)).to_numpy(zero_copy_only=False))
+        period = int(until[-1]) if len(until) else period
+        rows = Rows(columns, np.arange(first, first + len(columns)), until - clears)
+        yield rows if searches is None else rows[columns.values["search"] < searches]
 
 
 @dataclass
@@ -79,66 +68,65 @@ class Census:
     """What there is in a trace.
 
     Attributes:
+        reach: as in ``TraceSteps``.
         events: rows.
         searches: different ones.
         lookups: by scope.
         periods: numbers of those with a lookup of a recurrent inference; ascending.
-        reach: how many rows before its own the furthest node lies that a lookup means.
-        least_tokens: that a store appends, by kind of pool; 1 without any.
         crosses: whether a recurrent inference means a node that was stored in the recurrent pool, and cleared since.
+        least_tokens: that a store appends, by kind of pool; 1 without any.
         most_entries: by kind: of one pool at a time, if it never evicts.
     """
 
+    reach: int = 0
     events: int = 0
     searches: int = 0
     lookups: dict[Scope, int] = field(default_factory=lambda: dict.fromkeys(Scope, 0))
     periods: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    reach: int = 0
-    least_tokens: dict[str, int] = field(default_factory=dict)
     crosses: bool = False
-    most_entries: dict[str, int] = field(default_factory=lambda: dict.fromkeys((INIT, RECUR), 0))
+    least_tokens: dict[str, int] = field(default_factory=dict)
+    most_entries: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, parts: Iterable[Rows]) -> Census:
         """Count over all rows of a trace."""
-        census, reaches, pools, searches = cls(), _Reaches(), _Pools(), set[int]()
+        census, periods, pools, searches = cls(), _Periods(), _Pools(), set[int]()
         for rows in parts:
-            census.events += rows.batch.num_rows
-            searches.update(np.unique(rows.column("search")).tolist())
-            is_lookup, is_root = rows.is_kind[LOOKUP], rows.is_root
+            census.events += len(rows.numbers)
+            searches.update(np.unique(rows.columns.values["search"]).tolist())
+            is_lookup, is_root = rows.are(LOOKUP), rows.is_root
             census.lookups[Scope.ROOT] += int((is_lookup & is_root).sum())
             census.lookups[Scope.NODE] += int((is_lookup & ~is_root).sum())
-            reaches.add(rows)
+            periods.add(rows)
             pools.add(rows)
-        census.periods = np.unique(np.concatenate([*reaches.periods, census.periods]))
-        census.reach, census.crosses, census.searches = reaches.reach, reaches.crosses, len(searches)
+        census.periods = np.unique(np.concatenate([*periods.looked_up, census.periods]))
+        census.crosses, census.searches = periods.crosses, len(searches)
         census.most_entries = pools.most
         census.least_tokens = {kind: least or 1 for kind, least in pools.least_tokens.items()}
         return census
 
 
-class _Reaches:
-    """How far back the nodes lie that lookups mean."""
+class _Periods:
+    """Which periods have lookups, and whether these mean nodes of earlier ones."""
 
     def __init__(self) -> None:
-        self.periods: list[np.ndarray] = []  # with a recurrent lookup, of each part
-        self.reach, self.crosses = 0, False
+        self.looked_up: list[np.ndarray] = []  # of each part
+        self.crosses = False
         self._starts = [0]  # row numbers at which periods begin
-        self._roots = np.empty(0, dtype=np.int64)  # row numbers of stores into init pools
+        self._roots = [np.empty(0, dtype=np.int64)]  # row numbers of stores into init pools
 
     def add(self, rows: Rows) -> None:
-        numbers = rows.first + np.arange(rows.batch.num_rows)
-        new = np.flatnonzero(np.diff(rows.period, prepend=len(self._starts) - 1))
-        self._starts += numbers[new].tolist()
-        self._roots = np.append(self._roots, numbers[rows.is_kind[STORE] & rows.scope_is(INIT)])
-        of_node = rows.is_kind[LOOKUP] & ~rows.is_root
-        self.periods.append(np.unique(rows.period[of_node]))
-        node = rows.column("node")
-        means = rows.is_kind[LOOKUP] & (node >= 0)
-        if means.any():
-            self.reach = max(self.reach, int((numbers - node)[means].max()))
-        earlier = node[means & of_node & (node < np.array(self._starts)[rows.period])]
-        self.crosses |= not np.isin(earlier, self._roots).all()
+        new = np.diff(rows.period, prepend=len(self._starts) - 1)
+        for place in np.flatnonzero(new):
+            self._starts += [int(rows.numbers[place])] * int(new[place])
+        self._roots.append(rows.numbers[rows.are(STORE, INIT)])
+        asks = rows.are(LOOKUP) & ~rows.is_root
+        self.looked_up.append(np.unique(rows.period[asks]))
+        node, means = rows.columns.values["node"], asks & ~rows.columns.nulls["node"]
+        earlier = node[means & (node < np.array(self._starts)[rows.period])]
+        if len(earlier):
+            self._roots = [np.concatenate(self._roots)]
+            self.crosses |= not np.isin(earlier, self._roots[0]).all()
 
 
 class _Pools:
@@ -157,22 +145,21 @@ class _Pools:
 
     def add(self, rows: Rows) -> None:
         for kind, least in self.least_tokens.items():
-            tokens = rows.column("tokens")[rows.is_kind[STORE] & rows.scope_is(kind)]
+            tokens = rows.columns.values["tokens"][rows.are(STORE, kind)]
             if len(tokens):
                 self.least_tokens[kind] = min(least or int(tokens[0]), int(tokens.min()))
-        self._add_recurrent(rows)
-        is_store = rows.is_kind[STORE] & rows.scope_is(INIT)
-        wanted = np.flatnonzero(is_store | (rows.is_kind[CLEAR] & rows.scope_is(INIT, "all")))
-        envs, keys = rows.column("env")[wanted].tolist(), rows.column("key")[wanted].tolist()
+        self._add_recurrent(rows[rows.are(STORE, RECUR)])
+        is_store = rows.are(STORE, INIT)
+        wanted = np.flatnonzero(is_store | rows.are(CLEAR, INIT, "all"))
+        envs, keys = (rows.columns.values[name][wanted].tolist() for name in ("env", "key"))
         for env, key, stored in zip(envs, keys, is_store[wanted].tolist(), strict=True):
             self._init(env, key if stored else None)
 
-    def _add_recurrent(self, rows: Rows) -> None:
-        stores = rows.is_kind[STORE] & rows.scope_is(RECUR)
-        keys, periods = rows.column("key")[stores], rows.period[stores]
-        for period in np.unique(periods):
+    def _add_recurrent(self, stores: Rows) -> None:
+        keys = stores.columns.values["key"]
+        for period in np.unique(stores.period):
             before = self._recurrent if period == self._period else self._recurrent[:0]
-            self._recurrent, self._period = np.union1d(before, keys[periods == period]), int(period)
+            self._recurrent, self._period = np.union1d(before, keys[stores.period == period]), int(period)
             self.most[RECUR] = max(self.most[RECUR], len(self._recurrent))
 
     def _init(self, env: int, key: int | None) -> None:

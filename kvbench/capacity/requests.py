@@ -1,23 +1,22 @@
-"""The requests of a trace for curves: checked once, then read as often as sizes are tried, without a list of them."""
+"""The requests of a trace for curves: checked once, then gone through as often as sizes are tried."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import takewhile
 
-import numpy as np
+import pyarrow as pa
 
 from kvbench.capacity.census import Census, Rows, number_rows
 from kvbench.capacity.sampling import Sample
+from kvbench.trace.columns import Columns, whole_inferences
 from kvbench.trace.reader import TraceReader
-from kvbench.trace.schema import CLEAR, Event, TraceError
-from kvbench.trace.steps import PackedSteps, Step, steps_of
+from kvbench.trace.schema import CLEAR, TraceError
+from kvbench.trace.steps import Step, steps_of
 from kvcache import Geometry, Scope
 
 __all__ = ["Requests"]
 
-_EVENTS = 2_048  # as many are dicts at a time
-IN_MEMORY = 500_000  # lookups whose steps are kept, packed: some 50 bytes each
+IN_MEMORY = 300_000  # lookups whose columns are kept; with more of them the file is read each time
 
 
 class Requests(Iterable[Step]):
@@ -40,8 +39,9 @@ class Requests(Iterable[Step]):
     def __init__(self, reader: TraceReader, searches: int | None = None, most_events: int | None = None) -> None:
         self._reader, self._searches = reader, searches
         self.geometry: Geometry = reader.header.geometry
-        _check(reader, searches)
-        self.census = Census.of(self._rows())
+        checker = reader.checker()
+        self.census = Census.of(number_rows(_placed(reader.sound(checker)), searches))
+        self.census.reach = checker.reach
         if not self.census.events:
             raise TraceError(reader.path, f"it has none of the first {searches} searches: leave --searches out")
         self.sample: Sample | None = None
@@ -49,26 +49,33 @@ class Requests(Iterable[Step]):
         if most_events is not None and self.census.events > most_events:
             self.cannot_sample = _why_not(self.census)
             self.sample = None if self.cannot_sample else Sample.of(self.census, most_events)
-        self._kept = PackedSteps(self._read()) if self._lookups() <= IN_MEMORY else None
+        self._kept = list(self._read()) if self._lookups() <= IN_MEMORY else None
 
     def __iter__(self) -> Iterator[Step]:
-        return iter(self._kept if self._kept is not None else self._read())
+        for rows in self._read() if self._kept is None else self._kept:
+            yield from steps_of(rows.columns, rows.numbers.tolist())
 
     def _lookups(self) -> float:
         """About how many are followed."""
         share = len(self.sample.chosen) / self.sample.periods if self.sample else 1
         return self.census.lookups[Scope.ROOT] + share * self.census.lookups[Scope.NODE]
 
-    def _rows(self) -> Iterator[Rows]:
-        return number_rows(self._reader.batches(), self._searches)
+    def _read(self) -> Iterator[Rows]:
+        """Whole inferences: all initial ones and clears, and those of the periods that are followed."""
+        for rows in number_rows(whole_inferences(self._reader.batches()), self._searches):
+            part = rows
+            if self.sample is not None:
+                part = rows[rows.is_root | rows.are(CLEAR) | self.sample.follows(rows.period)]
+            if len(part.numbers):
+                yield part
 
-    def _read(self) -> Iterator[Step]:
-        return steps_of(event for rows in self._rows() for event in _events(rows, self.sample))
 
-
-def _check(reader: TraceReader, searches: int | None) -> None:
-    for _ in takewhile(lambda event: searches is None or event["search"] < searches, reader.sound_events()):
-        pass
+def _placed(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Columns]]:
+    """The columns of batches that follow each other, and the row number of the first of them."""
+    first = 0
+    for batch in batches:
+        yield first, Columns.of(batch)
+        first += batch.num_rows
 
 
 def _why_not(census: Census) -> str | None:
@@ -77,15 +84,3 @@ def _why_not(census: Census) -> str | None:
     if census.crosses:
         return "its lookups mean contexts of earlier searches"
     return None
-
-
-def _events(rows: Rows, sample: Sample | None) -> Iterator[tuple[int, Event]]:
-    """Events with their row numbers: all initial inferences and clears, and the periods that are sampled."""
-    numbers, batch = np.arange(rows.batch.num_rows), rows.batch
-    if sample is not None:
-        numbers = np.flatnonzero(rows.is_root | rows.is_kind[CLEAR] | sample.follows(rows.period))
-        batch = batch.take(numbers)
-    numbers += rows.first
-    for first in range(0, len(numbers), _EVENTS):
-        part = slice(first, first + _EVENTS)
-        yield from zip(numbers[part].tolist(), batch.slice(first, _EVENTS).to_pylist(), strict=True)

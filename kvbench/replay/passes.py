@@ -9,7 +9,7 @@ hits all of them; it holds nothing but the backends' own calls.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -120,7 +120,7 @@ class Replay:
 
     def __init__(
         self,
-        steps: Sequence[Step],
+        steps: Collection[Step],
         config: CacheConfig,
         backends: Sequence[str],
         *,

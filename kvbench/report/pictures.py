@@ -18,7 +18,7 @@ from kvbench.files import whole_or_absent
 from kvbench.replay.drive import OPERATIONS
 from kvbench.report.answers import pools_of
 from kvbench.report.backends import OUTCOME_COLOURS, step_parts
-from kvbench.report.searches import NO_NODE
+from kvbench.report.search_shape import NO_NODE
 from kvbench.report.text import clean, number, words
 from kvbench.results.replay import OUTCOMES, STEP, ReplayResult, Timeline
 
