@@ -20,7 +20,7 @@ from kvbench.files import check_writable
 
 __all__ = [
     "COUNT", "CommandGroup", "FILE", "FOLDER", "LIGHTZERO_SEED", "STEPS", "STEPS_OR_NONE", "FiniteRange", "finished",
-    "lightzero_options", "model_options", "option",
+    "lightzero_options", "model_options", "option", "writable",
 ]  # fmt: skip
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -37,7 +37,7 @@ def _distinct(context: click.Context, parameter: click.Parameter, values: Any) -
     return values
 
 
-def _writable(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+def writable(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
     """Refuse a file that cannot be written now, and not after minutes of measuring."""
     try:
         if path is not None:
@@ -54,7 +54,7 @@ def _drawable(context: click.Context, parameter: click.Parameter, path: Path | N
     """The same of a picture, whose name says its format."""
     if path is not None and path.suffix.lower() not in _PICTURES:
         raise click.BadParameter(f"{path}: give a name that ends with {', '.join(_PICTURES[:-1])} or {_PICTURES[-1]}")
-    return _writable(context, parameter, path)
+    return writable(context, parameter, path)
 
 
 _MOST = 10**6  # of anything that memory is allocated for; a typing error asks for more
@@ -79,10 +79,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "SECONDS",
         "help": "Measure for so long, at most.",
     },
-    "--csv": {"type": FILE, "callback": _writable, "help": "Write all rows to this file instead."},
+    "--csv": {"type": FILE, "callback": writable, "help": "Write all rows to this file instead."},
     "--device": {"type": click.Choice(["cpu", "cuda"]), "default": "cpu", "help": "Run on this device."},
     "--env-num": {"type": COUNT, "show_default": "the geometry's", "help": "Search in this many environments."},
-    "--json": {"type": FILE, "callback": _writable, "help": "Write all numbers to this file."},
+    "--json": {"type": FILE, "callback": writable, "help": "Write all numbers to this file."},
     "--keyword": {"help": "Measure only these benchmarks, as pytest's -k has it: 'store and pong'."},
     "--leaves": {"type": COUNT, "default": 1, "help": "Infer N leaves of each environment in one forward pass."},
     "--pass-env": {
