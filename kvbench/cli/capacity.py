@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 from collections.abc import Sequence
@@ -19,14 +18,15 @@ from kvbench.capacity.answer import Smallest
 from kvbench.capacity.curves import OUTCOMES, POLICIES, POOLS, capacities_to_try
 from kvbench.capacity.measure import ENOUGH, Measured, Sizes, measure
 from kvbench.capacity.requests import Requests
-from kvbench.cli.caches import DTYPES
 from kvbench.cli.capacity_table import answers, capacity_tables
 from kvbench.cli.console import progress_bar, say, show
-from kvbench.cli.options import COUNT, STEPS_OR_NONE, option
+from kvbench.cli.options import COUNT, STEPS_OR_NONE, capacities_as_usage, option
+from kvbench.replay.settings import DTYPES, capacity_of_trace
 from kvbench.results.capacity import FORMAT, SCHEMA_VERSION, CapacityResults
 from kvbench.results.decode import write_json
 from kvbench.results.replay import Capacity
 from kvbench.trace.reader import TraceReader
+from kvcache import CacheConfig
 
 __all__ = ["capacity"]
 
@@ -80,7 +80,9 @@ def capacity(
         if requests.cannot_sample:
             say(f"all of it is followed, and not a sample: {requests.cannot_sample}")
         sizes = Sizes(requests, pool, DTYPES[settings["dtype"]].itemsize)
-        entries = _entries(sizes, capacities) or capacities_to_try(sizes.most["entries"], settings["sizes"])
+        with capacities_as_usage():
+            sized = [capacity_of_trace(each, reader.header, settings["dtype"]) for each in capacities]
+        entries = _entries(sizes, sized) or capacities_to_try(sizes.most["entries"], settings["sizes"])
         progress.add_task("replaying", total=None)
         measured = measure(sizes, policies or POLICIES, entries)
     results = _results(reader, sizes, measured)
@@ -101,6 +103,8 @@ def _entries(sizes: Sizes, capacities: Sequence[Capacity]) -> list[int]:
     for each in capacities:
         slots, budget = getattr(each, sizes.pool), getattr(each, f"{sizes.pool}_bytes")
         entry = sizes.requests.geometry.entry_bytes(sizes.itemsize)
+        if slots is None and budget is None and each.label == "default":
+            slots = getattr(CacheConfig(sizes.requests.geometry), f"default_{sizes.pool}_pool_size")
         if slots is None and budget is None:
             raise click.UsageError(f"--capacity {each.label}: it gives no size of the {sizes.pool} pool")
         if slots is None and budget < entry:
@@ -112,8 +116,6 @@ def _entries(sizes: Sizes, capacities: Sequence[Capacity]) -> list[int]:
 def _results(reader: TraceReader, sizes: Sizes, measured: Measured) -> CapacityResults:
     requests, sample = sizes.requests, sizes.requests.sample
     census, header = requests.census, reader.header
-    with reader.path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     (unlimited,) = _points(measured.unlimited)
     content = {
         "format": FORMAT,
@@ -121,7 +123,7 @@ def _results(reader: TraceReader, sizes: Sizes, measured: Measured) -> CapacityR
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv[1:],
         "trace": {
-            "file": reader.path.name, "sha256": sha256, "events": census.events, "searches": census.searches,
+            "file": reader.path.name, "sha256": reader.sha256(), "events": census.events, "searches": census.searches,
             "geometry": header.geometry.to_dict(), "source": header.source, "synthetic": header.synthetic,
         },
         "pool": sizes.pool,
