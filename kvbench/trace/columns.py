@@ -49,7 +49,7 @@ class Columns:
     def __len__(self) -> int:
         return len(self.kind)
 
-    def __getitem__(self, rows: slice) -> Columns:
+    def __getitem__(self, rows: slice | np.ndarray) -> Columns:
         parts = ({name: each[rows] for name, each in some.items()} for some in (self.values, self.nulls))
         return Columns(self.kind[rows], self.scope[rows], *parts)
 

@@ -30,11 +30,12 @@ from kvcache import Geometry, __version__
 
 __all__ = [
     "COLUMNS", "EVENT_SCHEMA", "FORMAT", "HEADER_DIGEST_KEY", "HEADER_KEY", "KINDS", "NEWEST_VERSION", "NO_ENV",
-    "ROOT_SIMULATION", "SCHEMA_VERSION", "SCOPES", "VERSIONS", "WITH_CLEARS_OF_ONE", "WITH_LEAVES", "Event",
-    "TraceError", "TraceHeader", "lowest_version",
+    "REQUESTS", "ROOT_SIMULATION", "SCHEMA_VERSION", "SCOPES", "VERSIONS", "WITH_CLEARS_OF_ONE", "WITH_LEAVES",
+    "Event", "TraceError", "TraceHeader", "lowest_version",
 ]  # fmt: skip
 
 FORMAT = "kvcache-trace"
+REQUESTS = "kvcache-requests"  # the format of ``kvbench.requests``, which has no events
 SCHEMA_VERSION = 1
 WITH_CLEARS_OF_ONE, WITH_LEAVES = "1.1", "1.2"
 NEWEST_VERSION = WITH_LEAVES
@@ -125,7 +126,10 @@ class TraceHeader:
     def from_json(cls, text: bytes | str) -> TraceHeader:
         """Raises ValueError, saying what is wrong, for text that is no header of this schema version."""
         values = _header_values(text)
-        if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+        form = values.pop("format", None) if isinstance(values, dict) else None
+        if form == REQUESTS:
+            raise ValueError("it has requests of another system, and no search: 'kvbench trace replay' replays it")
+        if form != FORMAT:
             raise ValueError(f"the header does not say that this is a {FORMAT}")
         version = values.get("schema_version")
         if isinstance(version, bool) or version not in VERSIONS:

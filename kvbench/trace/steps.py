@@ -15,7 +15,7 @@ from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import CLEAR, COLUMNS, KINDS, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE, Event
 from kvcache import Scope
 
-__all__ = ["Step", "TraceSteps", "read_steps"]
+__all__ = ["Step", "TraceSteps", "read_steps", "steps_of"]
 
 
 @dataclass(slots=True)
@@ -63,22 +63,22 @@ def read_steps(events: Iterable[Event], searches: int | None = None) -> Iterator
     wanted = takewhile(lambda row: searches is None or row[1]["search"] < searches, enumerate(events))
     for _, numbered in groupby(wanted, key=lambda row: row[1]["batch"]):
         rows, inference = zip(*numbered, strict=True)
-        yield _step(rows[0], {name: [event[name] for event in inference] for name in COLUMNS})
+        yield _step(rows, {name: [event[name] for event in inference] for name in COLUMNS})
 
 
-def _steps_of(columns: Columns, first: int) -> Iterator[Step]:
-    """The steps of whole inferences, of which ``first`` is the first event's row in the trace."""
+def steps_of(columns: Columns, rows: Sequence[int]) -> Iterator[Step]:
+    """The steps of whole inferences; ``rows`` are the events' row numbers in the trace."""
     batch = columns.values["batch"]
     begins = np.flatnonzero(batch[1:] != batch[:-1]) + 1
     lists: dict[str, list[Any]] = {name: columns.list_of(name) for name in columns.values}
     lists["kind"] = [KINDS[each] for each in columns.kind.tolist()]
     lists["scope"] = [SCOPE_NAMES[each] for each in columns.scope.tolist()]
     for begin, end in pairwise([0, *begins.tolist(), len(columns)]):
-        yield _step(first + begin, {name: each[begin:end] for name, each in lists.items()})
+        yield _step(rows[begin:end], {name: each[begin:end] for name, each in lists.items()})
 
 
-def _step(first: int, events: Mapping[str, Sequence[Any]]) -> Step:
-    """Of the events of one inference, by column; ``first`` is the row of the first."""
+def _step(numbers: Sequence[int], events: Mapping[str, Sequence[Any]]) -> Step:
+    """Of the events of one inference, by column; ``numbers`` are their rows in the trace."""
     simulation = events["simulation"][0]
     step = Step(Scope.ROOT if simulation == ROOT_SIMULATION else Scope.NODE, events["search"][0], simulation)
     rows: dict[str, list[int]] = {kind: [] for kind in KINDS}
@@ -98,7 +98,7 @@ def _step(first: int, events: Mapping[str, Sequence[Any]]) -> Step:
     step.depths = [0 if row is None else depths[row] or 0 for row in asked]
     if stores:
         step.keys = [events["key"][row] for row in stores]
-        step.stores = [first + row for row in stores]
+        step.stores = [numbers[row] for row in stores]
         step.tokens = events["tokens"][stores[-1]]
     for row in rows[CLEAR]:
         if events["env"][row] == NO_ENV:
@@ -144,6 +144,6 @@ class TraceSteps(Collection[Step]):
         for first, columns in whole_inferences(self._reader.batches()):
             if first >= self._events:
                 return
-            for step in _steps_of(columns, first):
+            for step in steps_of(columns, range(first, first + len(columns))):
                 if self._searches is None or step.search < self._searches:
                     yield step

@@ -85,7 +85,7 @@ import sys, time
 from pathlib import Path
 from click.testing import CliRunner
 from kvbench.cli import main
-from kvbench.trace import parquet
+from kvbench.trace import reader
 
 def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
