@@ -15,7 +15,7 @@ from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import CLEAR, COLUMNS, KINDS, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE, Event
 from kvcache import Scope
 
-__all__ = ["Step", "TraceSteps", "read_steps", "steps_of"]
+__all__ = ["Step", "TraceSteps", "reach_of", "read_steps", "steps_of"]
 
 
 @dataclass(slots=True)
@@ -106,6 +106,11 @@ def _step(numbers: Sequence[int], events: Mapping[str, Sequence[Any]]) -> Step:
         else:
             step.cleared_envs.append(events["env"][row])
     return step
+
+
+def reach_of(steps: Iterable[Step]) -> int | None:
+    """Most rows from a lookup back to the store whose node it means; None where the steps do not say."""
+    return getattr(steps, "reach", None)
 
 
 class TraceSteps(Collection[Step]):
