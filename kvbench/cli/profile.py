@@ -28,7 +28,7 @@ from kvbench.results.profile import FORMAT, INDEX, SCHEMA_VERSION, ProfileIndex
 from kvbench.results.replay import Capacity
 from kvbench.text import clean
 from kvbench.trace.reader import TraceReader
-from kvbench.trace.steps import Step
+from kvbench.trace.steps import TraceSteps
 from kvcache import CacheConfig
 
 __all__ = ["profile"]
@@ -100,7 +100,7 @@ def profile(
 
 
 def _write(
-    folder: Path, index: dict[str, Any], backends: Sequence[str], steps: Sequence[Step], config: CacheConfig
+    folder: Path, index: dict[str, Any], backends: Sequence[str], steps: TraceSteps, config: CacheConfig
 ) -> list[BackendProfile]:
     """Profile all backends into ``folder``, and add them to its index."""
     profiles = []

@@ -30,7 +30,7 @@ from kvbench.results.decode import write_json
 from kvbench.results.replay import FORMAT, SCHEMA_VERSION, Capacity, NotMeasured, ReplayResult, ReplayResults
 from kvbench.text import clean
 from kvbench.trace.reader import TraceReader
-from kvbench.trace.steps import Step
+from kvbench.trace.steps import TraceSteps
 from kvcache import CacheConfig
 
 __all__ = ["replay"]
@@ -135,7 +135,7 @@ class _Part:
     """One trace on one device at one capacity."""
 
     reader: TraceReader
-    steps: Sequence[Step]
+    steps: TraceSteps
     device: str
     capacity: Capacity
     config: CacheConfig

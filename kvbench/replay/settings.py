@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import TypedDict
 
 import torch
 
 from kvbench.errors import KvbenchError
-from kvbench.replay.needs import require_for_events
 from kvbench.results.replay import DEFAULT_CAPACITIES, Capacity
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import TraceError, TraceHeader
-from kvbench.trace.steps import PackedSteps, Step, read_steps
+from kvbench.trace.steps import TraceSteps
 from kvcache import CacheConfig
 
 __all__ = [
@@ -41,18 +39,10 @@ class CacheSettings(TypedDict):
     threads: int
 
 
-def read_replayed(reader: TraceReader, settings: CacheSettings) -> Sequence[Step]:
-    """The steps of a trace that are replayed.
-
-    Raises:
-        TraceError: it is not sound, or there are none.
-        MemoryShortError: it has too many events.
-    """
+def read_replayed(reader: TraceReader, settings: CacheSettings) -> TraceSteps:
+    """The steps of a trace that are replayed. Raises TraceError: it is not sound, or there are none."""
     searches = settings["searches"]
-    if searches is None:
-        require_for_events(reader)
-    read = read_steps(reader.sound_events())
-    steps = PackedSteps(step for step in read if searches is None or step.search < searches)
+    steps = TraceSteps(reader, searches)
     if not steps:
         raise TraceError(reader.path, f"it has none of the first {searches} searches: leave --searches out")
     return steps
