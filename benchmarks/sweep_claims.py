@@ -87,7 +87,7 @@ def files_of(output: Path) -> int:
 def workers_of(client: int) -> list[psutil.Process]:
     """The processes of Dask's workers."""
     children = psutil.Process(client).children()
-    return [each for each in children if any("spawn_main" in part for part in each.cmdline())]
+    return [each for each in children if any("dask_worker" in part for part in each.cmdline())]
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,11 +24,23 @@ __all__ = ["sweep"]
 _MOST = 10  # failed cells that are named
 
 
+def _address(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+    """Refuse what Dask would take for no address."""
+    if text is not None and not re.fullmatch(r"[a-z]+://[^\s/]+:\d{1,5}", text):
+        raise click.BadParameter(f"{text!r}: give tcp://HOST:PORT, as 'dask scheduler' prints it")
+    return text
+
+
 @click.command()
 @click.argument("plan", type=FILE)
 @option("--output", type=FOLDER, required=True, help="Write a file a cell into this folder; it may have some already.")
 @option("--workers", type=COUNT, show_default="the CPUs of this machine", help="Run on N workers of this machine.")
-@option("--scheduler", metavar="tcp://HOST:PORT", help="Run on the workers of this Dask scheduler instead.")
+@option(
+    "--scheduler",
+    metavar="ADDRESS",
+    callback=_address,
+    help="Run on the workers of this Dask scheduler instead: tcp://HOST:PORT.",
+)
 @option("--retry-failed", is_flag=True, help="Run cells again that failed before.")
 @option("--dry-run", is_flag=True, help="Say what would run, and run nothing.")
 def sweep(

@@ -20,8 +20,8 @@ from kvbench.errors import KvbenchError
 from kvbench.files import uninterrupted
 
 __all__ = [
-    "BUILD", "LIBRARY", "GateError", "build_sides", "copy_head", "extract_base", "extract_files", "run_at_once",
-    "run_git", "run_merged",
+    "BUILD", "END_WITH_PARENT", "LIBRARY", "GateError", "build_sides", "copy_head", "extract_base", "extract_files",
+    "run_at_once", "run_git", "run_merged",
 ]  # fmt: skip
 
 LIBRARY = "kvcache"
@@ -157,14 +157,17 @@ def run_at_once(
 def _start(command: list[str], folder: Path, options: Mapping[str, Any]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command, cwd=folder, text=True, errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 (one call of C)
+        preexec_fn=END_WITH_PARENT,  # noqa: PLW1509 (one call of C)
         **options,
     )  # fmt: skip
 
 
 def _end_with_parent() -> None:
-    """In a new process: a gate that is killed leaves none that goes on measuring, beside the next gate's."""
+    """In a new process: a command that is killed leaves none that goes on measuring, beside the next one's."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+END_WITH_PARENT = _end_with_parent if sys.platform == "linux" else None  # a ``preexec_fn``
 
 
 def run_git(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[Any]:

@@ -1,33 +1,26 @@
-"""Dask's workers: those of this machine, made for a sweep, or those of a scheduler that is there already."""
+"""A client of Dask's workers: those of this machine, made for a sweep, or those of a scheduler that is there."""
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
-import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import TYPE_CHECKING
 
-import torch
-
-from kvbench.errors import KvbenchError
 from kvbench.files import temporary_folder
+from kvbench.sweep.local_workers import LocalWorkers, SweepError
 
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["CUDA", "TIMING", "SweepError", "connected", "cores", "require_dask"]
+__all__ = ["CUDA", "TIMING", "KeepRunning", "SweepError", "connected", "cores", "require_dask"]
 
 TIMING, CUDA = "timing", "cuda"  # Dask's resources: one timed cell at a time on a machine; a card
+_OF_ONE = {TIMING: 1, CUDA: 1}  # of a machine's first worker; without a card its cells fail, and say so
 _ANSWER = 10  # seconds that a scheduler has to answer
-
-
-class SweepError(KvbenchError):
-    """A sweep that cannot begin or go on: what was wrong, and what to do."""
+KeepRunning = Callable[[int], None]  # see LocalWorkers.keep_running
 
 
 def require_dask() -> None:
@@ -39,84 +32,49 @@ def require_dask() -> None:
 
 
 @contextmanager
-def connected(scheduler: str | None, workers: int) -> Iterator[Client]:
+def connected(scheduler: str | None, workers: int) -> Iterator[tuple[Client, KeepRunning]]:
     """A client of a scheduler, or of one with ``workers`` on this machine, which end with the block.
 
-    Raises SweepError: no scheduler answers there.
+    Also what keeps these running, to be called now and then. Raises SweepError: no scheduler answers there.
     """
     require_dask()
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is in rows, and said by the sweep
+    for name in [each for each in logging.root.manager.loggerDict if each.startswith("distributed")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is in rows, and said by the sweep
     warnings.filterwarnings("ignore", "Sending large graph")
-    with _of(scheduler) if scheduler is not None else _local(workers) as client:
-        yield client
+    with _of(scheduler) if scheduler is not None else _local(workers) as found:
+        yield found
 
 
 @contextmanager
-def _of(scheduler: str) -> Iterator[Client]:
+def _of(scheduler: str) -> Iterator[tuple[Client, KeepRunning]]:
     from distributed import Client
 
     try:
         client = Client(scheduler, timeout=_ANSWER, set_as_default=False)
-    except (OSError, ValueError) as error:  # of time, of the network, and of the address
-        said = next(iter(str(error).splitlines()), type(error).__name__)
-        raise SweepError(f"no scheduler answers at {scheduler}: start one with 'dask scheduler' ({said})") from None
+    except OSError:  # of time, and of the network
+        raise SweepError(f"no scheduler answers at {scheduler}: start one with 'dask scheduler'") from None
     try:
-        yield client
+        yield client, lambda met: None
     finally:
         client.close()
 
 
 @contextmanager
-def _local(workers: int) -> Iterator[Client]:
+def _local(workers: int) -> Iterator[tuple[Client, KeepRunning]]:
     import dask
-    from distributed import Client, Nanny, Scheduler, SpecCluster
+    from distributed import Client, LocalCluster
 
-    common = {"nthreads": 1, "memory_limit": None, "dashboard": False, "silence_logs": logging.CRITICAL}
-    specs = {
-        number: {"cls": Nanny, "options": common | {"resources": _resources() if number == 0 else {}}}
-        for number in range(workers)
-    }
-    here = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
-    with temporary_folder("kvcache-sweep") as folder, _own_main_only():
-        own = {"distributed.worker.profile.enabled": False, "temporary-directory": str(folder)}
-        with dask.config.set(own):
-            with _deaf_to_ctrl_c():
-                scheduler = {"cls": Scheduler, "options": here}
-                cluster = SpecCluster(specs, scheduler, silence_logs=logging.CRITICAL)
-            try:
-                with Client(cluster, set_as_default=False) as client:
-                    yield client
-            finally:
-                cluster.close()
-
-
-def _resources() -> dict[str, int]:
-    """Of the one worker of this machine that times."""
-    return {TIMING: 1} | ({CUDA: 1} if torch.cuda.is_available() else {})
-
-
-@contextmanager
-def _own_main_only() -> Iterator[None]:
-    """Processes that start here import nothing of the running script, which may begin a sweep when it is imported."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Threads that begin here, and their processes, leave Ctrl-C to this one: a terminal sends it to all."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with temporary_folder("kvcache-sweep") as folder, dask.config.set({"temporary-directory": str(folder)}):
+        cluster = LocalCluster(
+            n_workers=0, host="127.0.0.1", dashboard_address=None, silence_logs=logging.CRITICAL, set_as_default=False
+        )
+        local = LocalWorkers(cluster.scheduler_address, workers, _OF_ONE, folder)
+        try:
+            with Client(cluster, set_as_default=False) as client:
+                yield client, local.keep_running
+        finally:
+            local.close()
+            cluster.close()
 
 
 def cores() -> int:

@@ -81,8 +81,8 @@ class Session:
             self.statuses.pop(each.id, None)
         progress(self.counts[DONE], self.counts[FAILED])
         try:
-            with connected(scheduler, workers) as client:
-                spread = Spread(client, handed, say)
+            with connected(scheduler, workers) as (client, keep_running):
+                spread = Spread(client, handed, say, keep_running)
                 spread.compute(cells, store)
                 self._compare(spread)
         finally:

@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from kvbench.sweep.cells import Cell
-from kvbench.sweep.cluster import CUDA, TIMING, SweepError
+from kvbench.sweep.cluster import CUDA, TIMING, KeepRunning, SweepError
 from kvbench.sweep.handed import Handed
 from kvbench.sweep.measure import Row, failed_row
 from kvbench.sweep.worker import Introduction, Software, introduce, run_task
@@ -26,6 +26,7 @@ __all__ = ["MOST_DEATHS", "Spread"]
 
 MOST_DEATHS = 3  # of workers under one cell
 _TICK = 0.3  # seconds between two looks at which workers are there
+_ALONE = 15  # seconds without any worker before that is said
 _PATIENCE = 60  # seconds without a worker that could run what waits
 
 
@@ -53,7 +54,10 @@ class Spread:
     client: Client
     handed: Handed
     say: Callable[[str], None]
+    keep_running: KeepRunning = lambda met: None
     run: Callable[..., Row] = run_task
+    _met: int = 0  # workers that have said what they have
+    _alone_since: float = field(default_factory=time.monotonic)
     _workers: dict[str, _Worker] = field(default_factory=dict)
     _deaths: Counter[str] = field(default_factory=Counter)
     _ended: SimpleQueue[Future] = field(default_factory=SimpleQueue)
@@ -94,6 +98,7 @@ class Spread:
 
     def _look(self, waiting: deque[Cell], store: Callable[[Cell, Row, bool], None]) -> None:
         """Which workers are there: new ones are asked what they have, and the cells of dead ones wait again."""
+        self.keep_running(self._met)
         found = self._there()
         for address in self._workers.keys() - found.keys():
             worker = self._workers.pop(address)
@@ -105,7 +110,9 @@ class Spread:
             about = found[address]
             self._workers[address] = worker = _Worker(address, about["host"], about.get("resources") or {})
             worker.future = self._submit(introduce, worker, *self.handed.asked)
-        if not self._workers:
+        if self._workers:
+            self._alone_since = time.monotonic()
+        elif time.monotonic() - self._alone_since > _ALONE:
             self._say_once("no worker is there: waiting for one")
 
     def _there(self) -> dict[str, Any]:
@@ -114,7 +121,7 @@ class Spread:
         except OSError:
             found = {}
         if self.client.status != "running":
-            raise SweepError("the scheduler is gone: start it again, and run the same command: it goes on")
+            raise SweepError("the scheduler is gone: start it again, and run the same command, which goes on")
         return found
 
     def _after_death(self, cell: Cell, waiting: deque[Cell], store: Callable[[Cell, Row, bool], None]) -> None:
@@ -179,6 +186,7 @@ class Spread:
             worker.refused = _told(future)
         else:
             worker.about = future.result()
+            self._met += 1
             worker.refused = Software.here().difference(worker.about.software)
         if worker.refused:
             self._say_once(f"the worker at {worker.address} is not used: {worker.refused}")
