@@ -43,6 +43,18 @@ class RequestReader:
             raise TraceError(path, str(error)) from None
         check_columns(self.path, schema, REQUEST_SCHEMA)
         self.rows: int = self._file.metadata.num_rows
+        if self.rows != sum(self._rows_of(each) for each in self._groups):
+            raise TraceError(path, "a damaged Parquet file: its row groups do not have the rows that its footer names")
+
+    @property
+    def _groups(self) -> range:
+        return range(self._file.num_row_groups)
+
+    def _rows_of(self, group: int) -> int:
+        rows: int = self._file.metadata.row_group(group).num_rows
+        if not 0 <= rows <= _MOST_ROWS:
+            raise TraceError(self.path, f"row group {group} says that it has {rows:,} rows, so it is not read")
+        return rows
 
     def batches(self, rows: int | None = None) -> Iterator[pa.RecordBatch]:
         """Requests in order, of ``REQUEST_SCHEMA``, at most ``ROW_GROUP_ROWS`` at a time; the first ``rows`` of them.
@@ -60,20 +72,20 @@ class RequestReader:
 
     def _read(self) -> Iterator[pa.RecordBatch]:
         first = 0
-        for group in range(self._file.num_row_groups):
-            about = self._file.metadata.row_group(group)
-            rows = about.num_rows
+        for group in self._groups:
+            about, rows, read = self._file.metadata.row_group(group), self._rows_of(group), 0
             where = f"row group {group} (rows {first} to {first + rows - 1})"
             with reading(self.path, f"{where} cannot be read: it is damaged"):
-                if not 0 <= rows <= _MOST_ROWS:
-                    raise TraceError(self.path, f"row group {group} says that it has {rows:,} rows, so it is not read")
                 fault = fault_of_group(group, rows, decoded_bytes(self.path, about, COLUMNS))
                 if fault:
                     raise TraceError(self.path, fault)
                 for batch in self._file.iter_batches(ROW_GROUP_ROWS, [group], list(COLUMNS)):
                     batch.validate(full=True)
+                    read += batch.num_rows
                     columns = [batch.column(name) for name in COLUMNS]
                     yield pa.RecordBatch.from_arrays(columns, schema=REQUEST_SCHEMA)
+                if read != rows:
+                    raise ValueError(f"{read} rows")
             first += rows
 
     def _check(self, batch: pa.RecordBatch, first: int, last_record: int) -> int:
@@ -103,13 +115,13 @@ class RequestReader:
 
     def digest(self) -> str:
         """SHA-256 of the requests alone: the same for the same requests, whenever they were imported."""
-        columns = {name: hashlib.sha256() for name in COLUMNS}  # a digest each, so that row groups leave no mark
+        # A digest of each column's values and one of where it has any, so that row groups leave no mark.
+        digests = [(hashlib.sha256(), hashlib.sha256()) for _ in COLUMNS]
         for batch in self.batches():
-            for name, column in columns.items():
-                values = batch.column(name)
-                column.update(values.is_valid().cast(pa.uint8()).to_numpy(zero_copy_only=False).tobytes())
-                column.update(values.fill_null(0).to_numpy(zero_copy_only=False).astype("<u8").tobytes())
-        return hashlib.sha256("".join(each.hexdigest() for each in columns.values()).encode()).hexdigest()
+            for column, (values, places) in zip(batch.columns, digests, strict=True):
+                values.update(column.fill_null(0).to_numpy(zero_copy_only=False).astype("<u8").tobytes())
+                places.update(column.is_valid().cast(pa.uint8()).to_numpy(zero_copy_only=False).tobytes())
+        return hashlib.sha256("".join(each.hexdigest() for pair in digests for each in pair).encode()).hexdigest()
 
     @property
     def has_times(self) -> bool:
@@ -121,7 +133,6 @@ class RequestReader:
     def smallest_size(self) -> int:
         """Of a request, as the file's own statistics say; 1 where they say nothing."""
         place = COLUMNS.index("size")
-        groups = (self._file.metadata.row_group(each) for each in range(self._file.num_row_groups))
-        said = [each.column(place).statistics for each in groups]
+        said = [self._file.metadata.row_group(each).column(place).statistics for each in self._groups]
         known = [each.min for each in said if each is not None and each.has_min_max]
         return max(1, min(known)) if known and len(known) == len(said) else 1
