@@ -75,9 +75,11 @@ class SizedStorage(Storage):
         self.is_limited = limit is not None
         self._limit = limit
         self._sizes = [0] * pool_size
+        self._asked = 0  # size of the entry that is stored next: a pool knows the sizes of contexts alone
 
     def check(self, value: Entry) -> None:
         self.inner.check(value.content)
+        self._asked = value.size
 
     def write(self, slot: int, value: Entry) -> None:
         self.inner.write(slot, value.content)
@@ -98,7 +100,7 @@ class SizedStorage(Storage):
         raise NotImplementedError("requests are read as entries, not as rows of a batch")
 
     def lacks_room(self, tokens: int) -> bool:
-        return self._limit is not None and self.held + tokens > self._limit
+        return self._limit is not None and self.held + self._asked > self._limit
 
     def release(self, slot: int) -> None:
         self.inner.release(slot)
