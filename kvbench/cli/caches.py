@@ -16,12 +16,12 @@ from kvbench.trace.schema import TraceError, TraceHeader
 from kvbench.trace.steps import PackedSteps, Step, read_steps
 from kvcache import CacheConfig
 
-__all__ = ["DTYPES", "UNITS", "CacheSettings", "cache_config", "parse_capacity", "read_replayed", "recorded_or_given"]
+__all__ = ["DTYPES", "CacheSettings", "cache_config", "parse_capacity", "read_replayed", "recorded_or_given"]
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _MOST_SLOTS, _MOST_BYTES, _MOST_DIGITS = 10**9, 1 << 60, 20  # more are in no machine
-_PART = re.compile(rf"(?:(init|recur)=)?(0*[1-9]\d{{0,{_MOST_DIGITS - 1}}})({'|'.join(UNITS)})?", re.ASCII)
+_PART = re.compile(rf"(?:(init|recur)=)?(0*[1-9]\d{{0,{_MOST_DIGITS - 1}}})({'|'.join(_UNITS)})?", re.ASCII)
 
 
 class CacheSettings(TypedDict):
@@ -64,7 +64,7 @@ def parse_capacity(text: str) -> Capacity:
                 "number of slots or, with a unit, of bytes: '50MB'"
             )
         pool, number, unit = found.groups()
-        size, most = int(number) * UNITS.get(unit, 1), _MOST_BYTES if unit else _MOST_SLOTS
+        size, most = int(number) * _UNITS.get(unit, 1), _MOST_BYTES if unit else _MOST_SLOTS
         if size > most:
             raise click.BadParameter(f"{text!r}: a pool has at most {most:,} {'bytes' if unit else 'slots'}")
         if pool in given:

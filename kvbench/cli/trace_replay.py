@@ -14,7 +14,6 @@ import click
 from msgspec import to_builtins
 from rich.table import Table
 
-from kvbench.cli.caches import UNITS
 from kvbench.cli.console import cells_of, make_table, progress_bar, say, show
 from kvbench.cli.options import STEPS, STEPS_OR_NONE, option
 from kvbench.measure.machine import Machine
@@ -31,7 +30,9 @@ __all__ = ["replay_trace"]
 
 _POLICIES = [each.value for each in EvictionStrategy if each is not EvictionStrategy.PRIORITY]  # nothing gives one
 _LABEL_WIDTH = 12
-_SIZE = re.compile(rf"0*([1-9]\d{{0,17}})(tokens|{'|'.join(UNITS)})?", re.ASCII)
+_TOKENS = "tokens"
+_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_SIZE = re.compile(rf"0*([1-9]\d{{0,17}})({'|'.join((_TOKENS, *_BYTES))})?", re.ASCII)
 
 
 def _parse_size(text: str) -> PoolSize:
@@ -41,7 +42,7 @@ def _parse_size(text: str) -> PoolSize:
     number, unit = found.groups()
     if unit is None:
         return PoolSize(text, slots=int(number))
-    return PoolSize(text, limit=int(number) * UNITS.get(unit, 1))
+    return PoolSize(text, limit=int(number) * _BYTES.get(unit, 1))
 
 
 @click.command("replay")
@@ -110,7 +111,7 @@ def replay_trace(
 def _check_units(reader: RequestReader, sizes: Sequence[PoolSize]) -> None:
     unit = reader.header.size_unit
     for size in sizes:
-        asked = "tokens" if size.label.endswith("tokens") else "bytes"
+        asked = _TOKENS if size.label.endswith(_TOKENS) else "bytes"
         if size.limit is not None and asked != unit:
             raise click.BadParameter(f"{size.label}: the sizes of {reader.path.name} are in {unit}")
 
