@@ -11,10 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kvbench.requests.schema import COLUMNS, LARGEST_SIZE, LARGEST_TIME, REQUEST_SCHEMA, ROW_GROUP_ROWS, RequestHeader
-from kvbench.trace.limits import fault_of_group
-from kvbench.trace.pages import decoded_bytes
-from kvbench.trace.parquet import check_columns, check_parquet, header_text, reading
+from kvbench.requests.schema import COLUMNS, LARGEST_SIZE, LARGEST_TIME, REQUEST_SCHEMA, RequestHeader
+from kvbench.trace.parquet import check_columns, check_parquet, header_text, read_batches, reading
 from kvbench.trace.schema import TraceError
 
 __all__ = ["RequestReader"]
@@ -57,36 +55,18 @@ class RequestReader:
         return rows
 
     def batches(self, rows: int | None = None) -> Iterator[pa.RecordBatch]:
-        """Requests in order, of ``REQUEST_SCHEMA``, at most ``ROW_GROUP_ROWS`` at a time; the first ``rows`` of them.
+        """Requests in order, of ``REQUEST_SCHEMA``, some at a time; the first ``rows`` of them.
 
         Raises:
             TraceError: a row group cannot be read, or a request breaks a rule; with its row number.
         """
         first, last_record, left = 0, -1, self.rows if rows is None else rows
-        for batch in self._read():
+        for batch in read_batches(self.path, self._file, COLUMNS, _in_order):
             last_record = self._check(batch, first, last_record)
             yield batch.slice(0, left)
             first, left = first + batch.num_rows, left - batch.num_rows
             if left <= 0:
                 return
-
-    def _read(self) -> Iterator[pa.RecordBatch]:
-        first = 0
-        for group in self._groups:
-            about, rows, read = self._file.metadata.row_group(group), self._rows_of(group), 0
-            where = f"row group {group} (rows {first} to {first + rows - 1})"
-            with reading(self.path, f"{where} cannot be read: it is damaged"):
-                fault = fault_of_group(group, rows, decoded_bytes(self.path, about, COLUMNS))
-                if fault:
-                    raise TraceError(self.path, fault)
-                for batch in self._file.iter_batches(ROW_GROUP_ROWS, [group], list(COLUMNS)):
-                    batch.validate(full=True)
-                    read += batch.num_rows
-                    columns = [batch.column(name) for name in COLUMNS]
-                    yield pa.RecordBatch.from_arrays(columns, schema=REQUEST_SCHEMA)
-                if read != rows:
-                    raise ValueError(f"{read} rows")
-            first += rows
 
     def _check(self, batch: pa.RecordBatch, first: int, last_record: int) -> int:
         """The number of the batch's last record. Raises TraceError for the first row that breaks a rule."""
@@ -136,3 +116,8 @@ class RequestReader:
         said = [self._file.metadata.row_group(each).column(place).statistics for each in self._groups]
         known = [each.min for each in said if each is not None and each.has_min_max]
         return max(1, min(known)) if known and len(known) == len(said) else 1
+
+
+def _in_order(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The columns in the schema's order."""
+    return pa.RecordBatch.from_arrays([batch.column(name) for name in COLUMNS], schema=REQUEST_SCHEMA)
