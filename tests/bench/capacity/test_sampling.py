@@ -144,9 +144,8 @@ def counts_of_periods(requests, line):
 def rates_of(periods, sample):
     estimate = Estimate()
     for number, counts in periods.items():
-        if sample is not None and number not in sample.chosen:
-            counts = counts * np.array([1, 0])[None, :, None]  # root lookups are followed in all
-        estimate.add(counts)
+        is_followed = sample is None or number in sample.chosen
+        estimate.add(counts * np.array([1, int(is_followed)])[:, None])  # root lookups are followed in all
     counts = estimate.counts(sample)
     return counts / counts.sum(axis=1, keepdims=True), estimate.errors(sample)
 
