@@ -25,14 +25,14 @@ class Smallest:
         policy, unit: as in ``Sized``.
         size: of the pool.
         hits: that it has.
-        too_small: the largest size below it that is known to have too few.
+        too_small: the largest size below it that is known to have too few, or that cannot be.
     """
 
     policy: str
     unit: str
     size: int
     hits: int
-    too_small: int = 0
+    too_small: int
 
     def learn(self, size: int, hits: int, enough: float) -> None:
         """Note the hits of a size."""
@@ -52,7 +52,7 @@ class Smallest:
 
 
 def smallest_within(
-    count: Count, known: pd.DataFrame, most: Mapping[str, int], unlimited: int, share: float
+    count: Count, known: pd.DataFrame, sizes: Mapping[str, tuple[int, int]], unlimited: int, share: float
 ) -> list[Smallest]:
     """Of every policy and unit in ``known``, but the bounds: the smallest pool with enough hits, by halving.
 
@@ -62,12 +62,14 @@ def smallest_within(
     Args:
         count: counts the outcomes of lines.
         known: outcomes that are counted already.
-        most: by unit: a size that never evicts.
-        unlimited: hits that it has.
+        sizes: by unit: the smallest that can be, and one that never evicts.
+        unlimited: hits that the latter has.
         share: of these hits that is enough, 0 to 1.
     """
     lines = known[~known["policy"].isin(BOUNDS)][["policy", "unit"]].drop_duplicates().itertuples(index=False)
-    found = {(policy, unit): Smallest(policy, unit, most[unit], unlimited) for policy, unit in lines}
+    found = {
+        (policy, unit): Smallest(policy, unit, sizes[unit][1], unlimited, sizes[unit][0] - 1) for policy, unit in lines
+    }
     while len(known):
         for policy, unit, size, hits in known[["policy", "unit", "size", "hit"]].itertuples(index=False):
             if (policy, unit) in found:

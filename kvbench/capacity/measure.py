@@ -32,10 +32,14 @@ class Sizes:
     itemsize: int
 
     @property
-    def most(self) -> dict[str, int]:
-        """By unit: a size that never evicts."""
-        entries = max(self.requests.census.most_entries[self.pool], 1)
-        return {ENTRIES: entries, PAGES: self.pages(entries)}
+    def most(self) -> int:
+        """Full entries with which nothing is ever evicted."""
+        return max(self.requests.census.most_entries[self.pool], 1)
+
+    @property
+    def ends(self) -> dict[str, tuple[int, int]]:
+        """By unit: the smallest size, of one full entry, and one that never evicts."""
+        return {ENTRIES: (1, self.most), PAGES: (self.pages(1), self.pages(self.most))}
 
     def pages(self, entries: int) -> int:
         """In the memory of so many full entries."""
@@ -81,10 +85,10 @@ def measure(sizes: Sizes, policies: Sequence[str], entries: Sequence[int]) -> Me
     paged = [each for each in policies if each in (*STRATEGIES, *BOUNDS)]
     lines = [Sized(each, ENTRIES, entries) for each in policies]
     lines += [Sized(each, PAGES, [sizes.pages(size) for size in entries]) for each in paged]
-    lines.append(Sized(STRATEGIES[0], ENTRIES, [sizes.most[ENTRIES]]))
+    lines.append(Sized(STRATEGIES[0], ENTRIES, [sizes.most]))
     table = count(lines)
     points, unlimited = table.iloc[:-1], table.iloc[-1:]
-    smallest = smallest_within(count, points, sizes.most, int(unlimited["hit"].iloc[0]), ENOUGH)
+    smallest = smallest_within(count, points, sizes.ends, int(unlimited["hit"].iloc[0]), ENOUGH)
     return Measured(_with_bytes(points, sizes), _with_bytes(unlimited, sizes), smallest)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
-from kvbench.capacity.census import Census, Rows, number_rows
+from kvbench.capacity.census import Census, number_rows
 from kvbench.capacity.sampling import Sample
 from kvbench.trace.columns import Columns, whole_inferences
 from kvbench.trace.reader import TraceReader
@@ -16,7 +16,7 @@ from kvcache import Geometry, Scope
 
 __all__ = ["Requests"]
 
-IN_MEMORY = 300_000  # lookups whose columns are kept; with more of them the file is read each time
+IN_MEMORY = 200_000  # lookups whose steps are kept, some 150 bytes each; with more the file is read each time
 
 
 class Requests(Iterable[Step]):
@@ -42,6 +42,9 @@ class Requests(Iterable[Step]):
         checker = reader.checker()
         self.census = Census.of(number_rows(_placed(reader.sound(checker)), searches))
         self.census.reach = checker.reach
+        if self.geometry.slid_size < 1:
+            fault = f"contexts of {self.geometry.context_length} tokens keep no past: there is nothing to size"
+            raise TraceError(reader.path, fault)
         if not self.census.events:
             raise TraceError(reader.path, f"it has none of the first {searches} searches: leave --searches out")
         self.sample: Sample | None = None
@@ -52,22 +55,21 @@ class Requests(Iterable[Step]):
         self._kept = list(self._read()) if self._lookups() <= IN_MEMORY else None
 
     def __iter__(self) -> Iterator[Step]:
-        for rows in self._read() if self._kept is None else self._kept:
-            yield from steps_of(rows.columns, rows.numbers.tolist())
+        return self._read() if self._kept is None else iter(self._kept)
 
     def _lookups(self) -> float:
         """About how many are followed."""
         share = len(self.sample.chosen) / self.sample.periods if self.sample else 1
         return self.census.lookups[Scope.ROOT] + share * self.census.lookups[Scope.NODE]
 
-    def _read(self) -> Iterator[Rows]:
+    def _read(self) -> Iterator[Step]:
         """Whole inferences: all initial ones and clears, and those of the periods that are followed."""
         for rows in number_rows(whole_inferences(self._reader.batches()), self._searches):
             part = rows
             if self.sample is not None:
                 part = rows[rows.is_root | rows.are(CLEAR) | self.sample.follows(rows.period)]
             if len(part.numbers):
-                yield part
+                yield from steps_of(part.columns, part.numbers.tolist())
 
 
 def _placed(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Columns]]:

@@ -40,13 +40,16 @@ class Sample:
     lookups: dict[Scope, int]
 
     @classmethod
-    def of(cls, census: Census, most_events: int) -> Sample | None:
-        """One of about so many events, or of ``FEWEST`` periods if they have more; None where that is all of them."""
+    def of(cls, census: Census, most_events: int, seed: int = 0) -> Sample | None:
+        """One of about so many events, or of ``FEWEST`` periods if they have more; None where that is all of them.
+
+        Another ``seed`` chooses other periods.
+        """
         periods = len(census.periods)
         count = max(FEWEST, round(most_events / max(census.events, 1) * periods))
         if count >= periods:
             return None
-        order = np.argsort(mix_rows(census.periods.astype(np.uint64)))
+        order = np.argsort(mix_rows(np.uint64(seed), census.periods.astype(np.uint64)))
         return cls(np.sort(census.periods[order[:count]]), periods, census.lookups)
 
     def follows(self, periods: np.ndarray) -> np.ndarray:

@@ -60,7 +60,7 @@ def capacity(
     picture: Path | None,
     **settings: Any,
 ) -> None:
-    """Try pools of many sizes on TRACE: which is the smallest that is large enough?
+    """Try pools of many sizes on TRACE: how small may they be?
 
     Each size is tried as slots of full entries, and as pages of one token in the same memory. Shares are of all
     lookups, root and node; the counts are those of 'kvbench replay --capacity'. Two bounds stand beside the policies:
@@ -82,7 +82,7 @@ def capacity(
         sizes = Sizes(requests, pool, DTYPES[settings["dtype"]].itemsize)
         with capacities_as_usage():
             sized = [capacity_of_trace(each, reader.header, settings["dtype"]) for each in capacities]
-        entries = _entries(sizes, sized) or capacities_to_try(sizes.most["entries"], settings["sizes"])
+        entries = _entries(sizes, sized) or capacities_to_try(sizes.most, settings["sizes"])
         progress.add_task("replaying", total=None)
         measured = measure(sizes, policies or POLICIES, entries)
     results = _results(reader, sizes, measured)
