@@ -13,7 +13,7 @@ import numpy as np
 from kvbench.trace.columns import SCOPE_NAMES, Columns, whole_inferences
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import CLEAR, COLUMNS, KINDS, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE, Event
-from kvcache import Scope
+from kvcache import Scope, SearchInfo
 
 __all__ = ["Step", "TraceSteps", "reach_of", "read_steps", "steps_of"]
 
@@ -41,6 +41,12 @@ class Step:
     def is_recurrent(self) -> bool:
         """Whether this is a recurrent step: a simulation of a search, with rows."""
         return self.scope is Scope.NODE and bool(self.envs)
+
+    @property
+    def info(self) -> SearchInfo:
+        """What the search knew of the rows."""
+        is_root = self.scope is Scope.ROOT
+        return SearchInfo(depths=[0 if is_root else depth or None for depth in self.depths])
 
     @property
     def simulations(self) -> list[int]:
