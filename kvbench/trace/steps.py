@@ -10,7 +10,7 @@ from itertools import groupby, takewhile
 from typing import overload
 
 from kvbench.trace.schema import CLEAR, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE, Event
-from kvcache import Scope
+from kvcache import Scope, SearchInfo
 
 __all__ = ["PackedSteps", "Step", "read_steps"]
 
@@ -40,6 +40,12 @@ class Step:
     def is_recurrent(self) -> bool:
         """Whether this is a recurrent step: a simulation of a search, with rows."""
         return self.scope is Scope.NODE and bool(self.envs)
+
+    @property
+    def info(self) -> SearchInfo:
+        """What the search knew of the rows."""
+        is_root = self.scope is Scope.ROOT
+        return SearchInfo(depths=[0 if is_root else depth or None for depth in self.depths])
 
     @property
     def simulations(self) -> list[int]:

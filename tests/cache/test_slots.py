@@ -93,7 +93,7 @@ def test_a_copy_of_compiled_slots_is_read_where_they_are_not(strategy, monkeypat
 
 def test_a_policy_of_somebodys_own_has_slots_in_python(monkeypatch):
     class Own(FifoPolicy):
-        def victim(self):
+        def victim(self, incoming):
             return next(reversed(self._order))
 
     monkeypatch.setattr("kvcache.eviction._POLICIES", {EvictionStrategy.FIFO: Own})
@@ -307,7 +307,7 @@ def test_a_claim_takes_as_long_in_a_large_pool(make, strategy):
 
 def test_a_search_through_all_slots_would_be_noticed(monkeypatch):
     class Searches(FifoPolicy):
-        def victim(self):
+        def victim(self, incoming):
             return min(self._order, key=lambda slot: slot)
 
     monkeypatch.setattr("kvcache.eviction._POLICIES", {EvictionStrategy.FIFO: Searches})

@@ -1,0 +1,64 @@
+"""Which entry of a full pool is evicted. Each policy is one class in a file of its own."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from kvcache.eviction.base import EvictionPolicy
+from kvcache.eviction.entries import (
+    DEFAULT_PRIORITY,
+    EntryInfo,
+    SearchInfo,
+    check_info,
+    check_known,
+    check_priority,
+)
+from kvcache.eviction.fifo import FifoPolicy
+from kvcache.eviction.lru import LruPolicy
+from kvcache.eviction.priority import PriorityPolicy
+
+__all__ = [
+    "DEFAULT_PRIORITY",
+    "EntryInfo",
+    "EvictionPolicy",
+    "EvictionStrategy",
+    "FifoPolicy",
+    "LruPolicy",
+    "PriorityPolicy",
+    "SearchInfo",
+    "check_info",
+    "check_known",
+    "check_priority",
+    "make_policy",
+]
+
+
+class EvictionStrategy(Enum):
+    """Names of the policies, as configurations spell them."""
+
+    FIFO = "fifo"
+    LRU = "lru"
+    PRIORITY = "priority"
+
+    @classmethod
+    def parse(cls, strategy: EvictionStrategy | str) -> EvictionStrategy:
+        """The strategy of that name, in any case. Raises ValueError, naming the choices, for any other."""
+        if isinstance(strategy, cls):
+            return strategy
+        try:
+            return cls(str(strategy).lower().replace("_", "-"))
+        except ValueError:
+            choices = ", ".join(member.value for member in cls)
+            raise ValueError(f"unknown eviction strategy {strategy!r}: choose one of {choices}") from None
+
+
+_POLICIES: dict[EvictionStrategy, type[EvictionPolicy]] = {
+    EvictionStrategy.FIFO: FifoPolicy,
+    EvictionStrategy.LRU: LruPolicy,
+    EvictionStrategy.PRIORITY: PriorityPolicy,
+}
+
+
+def make_policy(strategy: EvictionStrategy, size: int) -> EvictionPolicy:
+    """A fresh policy for a pool of that many slots."""
+    return _POLICIES[strategy](size)
