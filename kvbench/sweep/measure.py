@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from kvbench.results.sweep import DONE, FAILED
 from kvbench.sweep.cells import COMMIT, LEGACY, Cell, digest_of_file
 from kvbench.text import clean
 from kvbench.trace.reader import TraceReader
-from kvbench.trace.steps import Step
+from kvbench.trace.steps import TraceSteps
 
 __all__ = ["Row", "failed_row", "measure", "measured_row"]
 
@@ -98,7 +98,7 @@ def measure(cell: Cell, trace: Path) -> Row:
 
 
 @functools.lru_cache(_KEPT)
-def _steps(path: str, sha256: str, searches: int | None) -> tuple[TraceReader, Sequence[Step]]:
+def _steps(path: str, sha256: str, searches: int | None) -> tuple[TraceReader, TraceSteps]:
     """A trace and its steps, kept for the next cell. Raises KvbenchError: the file is another one now."""
     if digest_of_file(Path(path)) != sha256:
         raise KvbenchError(f"{path} is not the trace that the sweep began with: run it again")
@@ -107,7 +107,7 @@ def _steps(path: str, sha256: str, searches: int | None) -> tuple[TraceReader, S
     return reader, read_replayed(reader, settings)
 
 
-def _replayed(reader: TraceReader, steps: Sequence[Step]) -> Row:
+def _replayed(reader: TraceReader, steps: TraceSteps) -> Row:
     searches = len({step.search for step in steps})
     recurrent = sum(step.is_recurrent for step in steps)
     return {"geometry": clean(reader.header.geometry.name), "replayed_searches": searches, "recurrent_steps": recurrent}

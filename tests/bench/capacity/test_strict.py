@@ -41,10 +41,10 @@ def most_right(parents, capacity):
         after = {}
         for (held, whole), right in states.items():
             found = parent == 0 or (parent in held and parent in whole)
-            whole = whole | {number} if found else whole
-            held = held | {number}
-            for lost in [None, *held] if len(held) <= capacity else held:
-                state = held - {lost}, whole
+            right_now = whole | {number} if found else whole
+            kept = held | {number}
+            for lost in [None, *kept] if len(kept) <= capacity else kept:
+                state = kept - {lost}, right_now
                 after[state] = max(after.get(state, 0), right + found)
         states = after
     return max(states.values())
