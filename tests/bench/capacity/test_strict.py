@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from kvbench.capacity.bounds import Future
 from kvbench.capacity.strict import StrictFuture
-from kvbench.capacity.symbols import PooledCache, count_outcomes
+from kvbench.capacity.lines import count_outcomes
+from kvbench.capacity.symbols import PooledCache
 from kvbench.replay.outcomes import Outcome
 from kvbench.trace.steps import Step
 from kvcache import EvictionStrategy, Scope
