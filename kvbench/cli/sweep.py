@@ -67,7 +67,7 @@ def sweep(
             with _progress_bar(len(session.cells)) as progress:
                 session.run(waiting, scheduler, workers or cores(), say, progress)
         except KeyboardInterrupt as error:
-            done = session.counts[DONE]
+            done = list(session.folder.statuses(session.cells).values()).count(DONE)
             error.args = (f"{done} of {len(session.cells)} cells are done, and the same command goes on",)
             raise
     _show_end(session, len(waiting))

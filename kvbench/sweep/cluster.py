@@ -65,9 +65,8 @@ def _local(workers: int) -> Iterator[tuple[Client, KeepRunning]]:
     from distributed import Client, LocalCluster
 
     with temporary_folder("kvcache-sweep") as folder, dask.config.set({"temporary-directory": str(folder)}):
-        cluster = LocalCluster(
-            n_workers=0, host="127.0.0.1", dashboard_address=None, silence_logs=logging.CRITICAL, set_as_default=False
-        )
+        here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
+        cluster = LocalCluster(n_workers=0, silence_logs=logging.CRITICAL, set_as_default=False, **here)
         local = LocalWorkers(cluster.scheduler_address, workers, _OF_ONE, folder)
         try:
             with Client(cluster, set_as_default=False) as client:
