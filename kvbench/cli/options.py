@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from kvbench.errors import told
 from kvbench.files import check_writable
 
 __all__ = [
-    "COUNT", "CommandGroup", "FILE", "FOLDER", "LIGHTZERO_SEED", "STEPS", "STEPS_OR_NONE", "FiniteRange", "finished",
-    "lightzero_options", "model_options", "option", "writable",
+    "COUNT", "CommandGroup", "FILE", "FOLDER", "LIGHTZERO_SEED", "STEPS", "STEPS_OR_NONE", "FiniteRange",
+    "capacities_as_usage", "finished", "lightzero_options", "model_options", "option", "writable",
 ]  # fmt: skip
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -102,10 +103,29 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 _OF_CACHES = {"--backend", "--capacity", "--dtype", "--eviction", "--geometry", "--positions", "--seed"}
 
 
+@contextmanager
+def capacities_as_usage(error: type[click.UsageError] = click.UsageError) -> Iterator[None]:
+    """What is wrong with a capacity is a fault of the command line."""
+    from kvbench.replay.settings import CapacityError
+
+    try:
+        yield
+    except CapacityError as fault:
+        raise error(str(fault)) from None
+
+
+def _capacity(text: str) -> Any:
+    """Read an option's value. Raises click.BadParameter, which names the forms."""
+    from kvbench.replay.settings import parse_capacity
+
+    with capacities_as_usage(click.BadParameter):
+        return parse_capacity(text)
+
+
 @functools.cache
 def _of_caches() -> dict[str, dict[str, Any]]:
     """Those that need ``kvcache``, which imports torch."""
-    from kvbench.cli.caches import DTYPES, parse_capacity
+    from kvbench.replay.settings import DTYPES
     from kvcache import BACKENDS, GEOMETRIES, POSITIONS, EvictionStrategy
     from kvcache.world_model import LARGEST_SEED
 
@@ -120,7 +140,7 @@ def _of_caches() -> dict[str, dict[str, Any]]:
     backends = {"metavar": "CACHE", "multiple": True, "default": ("legacy", "new")}
     return {
         "--backend": {"type": click.Choice(list(BACKENDS))} | backends,
-        "--capacity": {"type": parse_capacity} | pools,
+        "--capacity": {"type": _capacity} | pools,
         "--dtype": {"type": click.Choice(list(DTYPES))} | dtype,
         "--eviction": {"type": click.Choice(kinds), "default": "fifo", "help": evicts},
         "--geometry": {"type": click.Choice(list(GEOMETRIES))} | geometry,

@@ -12,9 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kvbench.trace.checker import EventChecker
+from kvbench.trace.columns import Columns
 from kvbench.trace.limits import NAME_LENGTH, fault_of_sizes
 from kvbench.trace.parquet import check_columns, check_parquet, header_text, read_batches, reading
 from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, Event, TraceError, TraceHeader
+from kvbench.trace.stored_keys import StoredKeys
 
 __all__ = ["TraceReader"]
 
@@ -69,26 +71,52 @@ class TraceReader:
         """
         return read_batches(self.path, self._file, COLUMNS, _as_events)
 
+    def checked(self, checker: EventChecker) -> Iterator[pa.RecordBatch]:
+        """As ``batches``, with each event checked.
+
+        Raises:
+            TraceError: at the first event that breaks a rule of the schema, with its row number.
+        """
+        for batch in self.batches():
+            sound, fault = checker.check(batch)
+            yield batch.slice(0, sound)
+            if fault is not None:
+                raise fault
+
+    def sound(self, checker: EventChecker) -> Iterator[pa.RecordBatch]:
+        """As ``checked``. A trace without events is not sound: for ``kvbench trace check`` and for all that replay it.
+
+        Raises:
+            TraceError: as ``checked`` does, or there are no events.
+        """
+        if not self.rows:
+            raise TraceError(self.path, "it has no events: there is nothing to replay")
+        yield from self.checked(checker)
+
+    def checker(self) -> EventChecker:
+        """For the events of this trace."""
+        return EventChecker(self.path, self.header, StoredKeys(self._group_of))
+
     def events(self) -> Iterator[Event]:
         """Checked events, in order, each a dict of its columns.
 
         Raises:
             TraceError: at the first event that breaks a rule of the schema, with its row number.
         """
-        checker = EventChecker(self.path, self.header)
-        for row, event in enumerate(event for batch in self.batches() for event in _few_at_a_time(batch)):
-            checker.check(row, event)
-            yield event
+        for batch in self.checked(self.checker()):
+            yield from _few_at_a_time(batch)
 
-    def sound_events(self) -> Iterator[Event]:
-        """As ``events``. A trace without any is not sound: for ``kvbench trace check`` and for all that replay it.
-
-        Raises:
-            TraceError: as ``events`` does, or there are none.
-        """
-        if not self.rows:
-            raise TraceError(self.path, "it has no events: there is nothing to replay")
-        yield from self.events()
+    def _group_of(self, row: int) -> tuple[int, Columns]:
+        """The row group that has a row, and its first row."""
+        first = 0
+        for group in self._groups:
+            after = first + self._file.metadata.row_group(group).num_rows
+            if row < after:
+                break
+            first = after
+        with reading(self.path, f"row group {group} (rows {first} to {after - 1}) cannot be read: it is damaged"):
+            table = self._file.read_row_group(group, list(COLUMNS)).combine_chunks()
+        return first, Columns.of(_as_events(table.to_batches()[0]))
 
     def to_pandas(self) -> pd.DataFrame:
         """All events as one frame, a row each, unchecked; columns that may be null keep that (``Int64``, ``boolean``).
@@ -99,15 +127,20 @@ class TraceReader:
         return pa.Table.from_batches(self.batches(), EVENT_SCHEMA).to_pandas(types_mapper=_NULLABLE.get)
 
     def check(self) -> int:
-        """Read and check everything; the number of events. Raises TraceError as ``sound_events`` does."""
-        return sum(1 for _ in self.sound_events())
+        """Read and check everything; the number of events. Raises TraceError as ``sound`` does."""
+        return sum(batch.num_rows for batch in self.sound(self.checker()))
+
+    def sha256(self) -> str:
+        """Of the file."""
+        with open(self.path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def digest(self) -> str:
         """SHA-256 of the events alone: the same for the same events, whenever and by whatever they were written."""
         columns = {name: hashlib.sha256() for name in COLUMNS}  # a digest each, so that row groups leave no mark
         for batch in self.batches():
             for name, column in columns.items():
-                column.update("".join(f"{value}," for value in batch.column(name).to_pylist()).encode())
+                column.update(_text_of(batch.column(name)))
         return hashlib.sha256("".join(column.hexdigest() for column in columns.values()).encode()).hexdigest()
 
 
@@ -115,6 +148,18 @@ def _few_at_a_time(batch: pa.RecordBatch) -> Iterator[Event]:
     """The events of a batch. As dicts they need fifty times its memory."""
     for first in range(0, batch.num_rows, _EVENTS):
         yield from batch.slice(first, _EVENTS).to_pylist()
+
+
+def _text_of(column: pa.Array) -> memoryview:
+    """The values as Python writes them, a comma after each."""
+    if pa.types.is_boolean(column.type):
+        texts = pc.if_else(column, "True", "False")
+    else:
+        texts = pc.cast(column, pa.string())
+    joined = pc.binary_join_element_wise(pc.fill_null(texts, "None"), "", ",").cast(pa.large_string())
+    _, offsets, text = joined.buffers()
+    first, *_, last = memoryview(offsets).cast("q")[joined.offset : joined.offset + len(joined) + 1]
+    return memoryview(text)[first:last]
 
 
 def _as_events(batch: pa.RecordBatch) -> pa.RecordBatch:
