@@ -20,7 +20,7 @@ from kvcache import STORAGES, EvictionStrategy, KVCachePool
 
 # Their names of our policies. Below 20 entries its S3FIFO ends the process.
 JUDGES = {"fifo": "FIFO", "lru": "LRU", "s3-fifo": "S3FIFO", "sieve": "Sieve"}
-JUDGED = [each.value for each in EvictionStrategy if each.value in JUDGES]
+JUDGED = [EvictionStrategy.parse(name).value for name in JUDGES]
 CAPACITIES = (20, 50, 100, 333)
 
 
