@@ -13,11 +13,10 @@ from pathlib import Path
 
 import click
 import numpy as np
-from replay_scale import measure
+from scale import measure
 
-from kvbench.requests.pools import PoolSize, RequestPool
+from kvbench.requests.pools import NOTHING_KNOWN, PoolSize, RequestPool
 from kvbench.requests.reader import RequestReader
-from kvcache import EvictionStrategy
 
 ROOT = Path(__file__).resolve().parents[1]
 # Their names of our policies.
@@ -71,7 +70,7 @@ def print_costs(sizes: tuple[int, ...]) -> None:
             write_skewed(names["source"], size)
             for command, arguments in COMMANDS.items():
                 filled = [each.format(**names) for each in arguments]
-                cpu, elapsed, peak = measure(["-m", "kvbench", "trace", *filled], ROOT)
+                cpu, elapsed, peak = measure(["trace", *filled], ROOT)
                 row = (f"{cpu:.1f}", f"{elapsed:.1f}", f"{size / elapsed:,.0f}", f"{peak:.0f}")
                 click.echo(_COLUMNS.format(command, f"{size:,}", *row))
 
@@ -82,12 +81,15 @@ def print_verdicts(path: Path, capacities: tuple[int, ...]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         asked, answers = Path(folder) / "keys.npy", Path(folder) / "hits.npy"
         np.save(asked, keys)
-        for policy in (each.value for each in EvictionStrategy if each.value in JUDGES):
+        for policy, judge in JUDGES.items():
             for capacity in capacities:
-                job = [str(asked), JUDGES[policy], str(capacity), str(answers)]
+                job = [str(asked), judge, str(capacity), str(answers)]
                 subprocess.run([sys.executable, "-c", _JUDGE, *job], check=True, capture_output=True)
                 pool = RequestPool(PoolSize(str(capacity), slots=capacity), capacity, policy)
-                ours, theirs = np.array(pool.ask(keys, np.ones(len(keys), dtype=np.int64))), np.load(answers)
+                ours, theirs = (
+                    np.array(pool.ask(keys, np.ones(len(keys), dtype=np.int64), NOTHING_KNOWN)),
+                    np.load(answers),
+                )
                 differ = np.count_nonzero(ours != theirs)
                 counts = f"{ours.sum():,} hits, libCacheSim {theirs.sum():,}; {differ:,} of {len(keys):,} differ"
                 click.echo(f"{policy} at {capacity:,} entries: {counts}")

@@ -6,6 +6,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ import numpy as np
 from kvbench.requests.contents import OBJECTS, Entry, SizedStorage, contents_for
 from kvbench.requests.reader import RequestReader
 from kvbench.results.requests import PoolResult, PoolTimes
-from kvcache import KVCachePool
+from kvcache import EntryInfo, KVCachePool
 
-__all__ = ["PoolSize", "RequestPool", "TimedPool", "replay_requests"]
+__all__ = ["NOTHING_KNOWN", "PoolSize", "RequestPool", "TimedPool", "replay_requests"]
 
+Known = Iterable[EntryInfo | None]
+NOTHING_KNOWN: Known = repeat(None)
 _SLICE = 1_024  # requests that are timed together: the clock takes as long as a request
 
 
@@ -44,15 +47,20 @@ class RequestPool:
         self.pool = KVCachePool(slots, eviction, storage=self._sized)
         self.stale_hits = self.too_large = self.requested_size = self.hit_size = self.most_entries = 0
 
-    def ask(self, keys: np.ndarray, sizes: Sequence[int]) -> list[bool]:
-        """Whether each request finds what its key stands for, in order."""
+    @property
+    def sees_entries(self) -> bool:
+        """Whether the policy uses what is known of an entry."""
+        return self.pool.sees_entries
+
+    def ask(self, keys: np.ndarray, sizes: Sequence[int], known: Known) -> list[bool]:
+        """Whether each request finds what its key stands for, in order; ``known`` is of each entry."""
         get, put, match, limit = self.pool.get, self.pool.set, self._contents.match, self.size.limit
         hits: list[bool] = []
-        for key, size, content in zip(keys.tolist(), sizes, self._contents.of(keys), strict=True):
+        for key, size, content, info in zip(keys.tolist(), sizes, self._contents.of(keys), known, strict=False):
             found = get(key)
             if found is None:
                 if limit is None or size <= limit:
-                    put(key, Entry(content, size))
+                    put(key, Entry(content, size), None, info)
                 else:
                     self.too_large += 1
                 hits.append(False)
@@ -101,10 +109,15 @@ class TimedPool:
         self._timer = timer
         self._laps = array("d")  # ns a request, of each slice
 
-    def ask(self, keys: np.ndarray, sizes: Sequence[int]) -> None:
+    @property
+    def sees_entries(self) -> bool:
+        """As of a ``RequestPool``."""
+        return self._pool.sees_entries
+
+    def ask(self, keys: np.ndarray, sizes: Sequence[int], known: Known) -> None:
         """Ask and store, as ``RequestPool`` does."""
         numbers = keys.tolist()
-        entries = [Entry(None, size) for size in sizes]
+        entries = list(zip((Entry(None, size) for size in sizes), known, strict=False))
         limit = self._limit if self._limit is not None else max(sizes, default=0)
         for first in range(0, len(numbers), _SLICE):
             asked, stored = numbers[first : first + _SLICE], entries[first : first + _SLICE]
@@ -112,11 +125,11 @@ class TimedPool:
             self._ask(asked, stored, limit)
             self._laps.append((self._timer() - start) / len(asked))
 
-    def _ask(self, keys: Sequence[int], entries: Sequence[Entry], limit: int) -> None:
+    def _ask(self, keys: Sequence[int], entries: Sequence[tuple[Entry, EntryInfo | None]], limit: int) -> None:
         get, put = self._pool.get, self._pool.set
-        for key, entry in zip(keys, entries, strict=True):
+        for key, (entry, info) in zip(keys, entries, strict=True):
             if get(key) is None and entry.size <= limit:
-                put(key, entry)
+                put(key, entry, None, info)
 
     @staticmethod
     def together(pools: Sequence[TimedPool]) -> PoolTimes | None:
@@ -140,9 +153,11 @@ def replay_requests(
         TraceError: the file is not sound.
     """
     pools, done = list(pools), 0
+    tells_parents = any(pool.sees_entries for pool in pools)
     for batch in reader.batches(rows):
         keys, sizes = batch.column("key").to_numpy(), batch.column("size").to_pylist()
+        parents = [EntryInfo(parent=each) for each in batch.column("parent").to_pylist()] if tells_parents else []
         for pool in pools:
-            pool.ask(keys, sizes)
+            pool.ask(keys, sizes, parents if pool.sees_entries else NOTHING_KNOWN)
         done += len(keys)
         progress(done)

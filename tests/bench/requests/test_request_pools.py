@@ -2,6 +2,7 @@
 
 import json
 import random
+from typing import ClassVar
 
 import cachetools
 import msgspec
@@ -14,13 +15,15 @@ from request_files import PROMPTS, imported, json_lines, libcachesim, oracle_gen
 
 from kvbench.requests import contents
 from kvbench.requests.contents import OBJECTS, Entry, SizedStorage, contents_for
-from kvbench.requests.pools import PoolSize, RequestPool, TimedPool, replay_requests
+from kvbench.requests.pools import NOTHING_KNOWN, PoolSize, RequestPool, TimedPool, replay_requests
 from kvbench.results.requests import RequestResults
-from kvcache import STORAGES, EvictionStrategy, KVCachePool
+from kvcache import STORAGES, EvictionStrategy, KVCachePool, eviction
+from kvcache.eviction import EvictionPolicy
 
 # Their names of our policies. Below 20 entries its S3FIFO ends the process.
 JUDGES = {"fifo": "FIFO", "lru": "LRU", "s3-fifo": "S3FIFO", "sieve": "Sieve"}
-JUDGED = [each.value for each in EvictionStrategy if each.value in JUDGES]
+JUDGED = [EvictionStrategy.parse(name).value for name in JUDGES]
+BY_SIZE = ["fifo", "lru", "sieve"]  # our S3-FIFO divides a pool by entries, theirs by sizes
 CAPACITIES = (20, 50, 100, 333)
 
 
@@ -36,7 +39,7 @@ def skewed(seed, count=4000, keys=700):
 def hits_of(requests, size, eviction, storage=OBJECTS, slots=None):
     pool = RequestPool(size, slots or size.slots or len(requests), eviction, storage)
     keys, sizes = zip(*requests, strict=True)
-    found = pool.ask(np.array(keys, dtype=np.uint64), sizes)
+    found = pool.ask(np.array(keys, dtype=np.uint64), sizes, NOTHING_KNOWN)
     return found, pool
 
 
@@ -61,7 +64,7 @@ class TestLibCacheSim:
     def test_requests_of_many_sizes(self, tmp_path):
         # A key has one size; some are larger than the cache, and are not stored.
         traces = [[(key, 1 + key * 7919 % 90) for key in skewed(seed)] for seed in range(3)]
-        for (trace, size, policy), wanted in self.judged(tmp_path, traces, (80, 1000, 5000), ["fifo", "lru"]):
+        for (trace, size, policy), wanted in self.judged(tmp_path, traces, (80, 1000, 5000), BY_SIZE):
             found, pool = hits_of(trace, PoolSize("", limit=size), policy)
             assert found == wanted, (size, policy)
             assert (pool.too_large > 0) == (size == 80)
@@ -151,10 +154,45 @@ def test_sizes_are_counted_through_clears_and_stores_of_the_same_key():
     assert pool.storage.held == 4
 
 
+class Noting(EvictionPolicy):
+    """Keeps what it is told of each entry."""
+
+    sees_entries = True
+    told: ClassVar[list] = []
+
+    def __init__(self, size):
+        self._slots = {}
+
+    def insert(self, slot, info):
+        self._slots[slot] = None
+        self.told.append((info.key, info.parent))
+
+    def update(self, slot, info):
+        raise AssertionError("a hit stores nothing")
+
+    def remove(self, slot):
+        del self._slots[slot]
+
+    def victim(self, incoming):
+        return next(iter(self._slots))
+
+    def clear(self):
+        self._slots.clear()
+
+
+def test_a_policy_is_told_the_parents(tmp_path, monkeypatch):
+    monkeypatch.setitem(eviction._POLICIES, EvictionStrategy.SIEVE, Noting)
+    reader = imported(tmp_path / "t.jsonl", json_lines(PROMPTS), "mooncake")
+    pools = [RequestPool(entries(20), 20, "sieve"), RequestPool(entries(20), 20, "fifo")]
+    replay_requests(reader, pools)
+    assert Noting.told == [(0, None), (1, 0), (2, 1), (7, None), (2**64 - 1, 7)]
+    assert [pool.result(None).hit for pool in pools] == [2, 2]
+
+
 def test_times_are_of_slices():
     ticks = iter(range(0, 10**9, 50_000))
     pool = TimedPool(entries(4), 4, "lru", timer=lambda: next(ticks))
-    pool.ask(np.arange(2048 + 100, dtype=np.uint64), [1] * 2148)
+    pool.ask(np.arange(2048 + 100, dtype=np.uint64), [1] * 2148, NOTHING_KNOWN)
     times = TimedPool.together([pool])
     assert times.samples == 3
     assert times.p50 == pytest.approx(50 / 1024)
