@@ -16,7 +16,7 @@ from kvbench.trace.columns import Columns
 from kvbench.trace.limits import NAME_LENGTH, fault_of_group, fault_of_sizes
 from kvbench.trace.pages import decoded_bytes
 from kvbench.trace.parquet import check_columns, check_parquet, header_text, reading
-from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, Event, TraceError, TraceHeader
+from kvbench.trace.schema import EVENT_SCHEMA, Event, TraceError, TraceHeader, with_search_columns
 from kvbench.trace.stored_keys import StoredKeys
 
 __all__ = ["TraceReader"]
@@ -48,7 +48,8 @@ class TraceReader:
             schema = self._file.schema_arrow
             groups = [self._file.metadata.row_group(each).num_rows for each in self._groups]
         self.header = self._read_header(schema)
-        check_columns(self.path, schema, EVENT_SCHEMA)
+        self._names = self.header.schema().names
+        check_columns(self.path, schema, self.header.schema())
         self.rows: int = self._file.metadata.num_rows
         fault = fault_of_sizes(self.path.stat().st_size, self.rows, groups)
         if fault:
@@ -77,11 +78,11 @@ class TraceReader:
             rows = about.num_rows
             where = f"row group {group} (rows {first} to {first + rows - 1})"
             with reading(self.path, f"{where} cannot be read: it is damaged"):
-                fault = fault_of_group(group, rows, decoded_bytes(self.path, about, COLUMNS))
+                fault = fault_of_group(group, rows, decoded_bytes(self.path, about, self._names))
                 if fault:
                     raise TraceError(self.path, fault)
                 read = 0
-                for batch in self._file.iter_batches(_BATCH_ROWS, [group], list(COLUMNS)):
+                for batch in self._file.iter_batches(_BATCH_ROWS, [group], self._names):
                     batch.validate(full=True)
                     read += batch.num_rows
                     yield _as_events(batch)
@@ -133,7 +134,7 @@ class TraceReader:
                 break
             first = after
         with reading(self.path, f"row group {group} (rows {first} to {after - 1}) cannot be read: it is damaged"):
-            table = self._file.read_row_group(group, list(COLUMNS)).combine_chunks()
+            table = self._file.read_row_group(group, self._names).combine_chunks()
         return first, Columns.of(_as_events(table.to_batches()[0]))
 
     def to_pandas(self) -> pd.DataFrame:
@@ -155,7 +156,8 @@ class TraceReader:
 
     def digest(self) -> str:
         """SHA-256 of the events alone: the same for the same events, whenever and by whatever they were written."""
-        columns = {name: hashlib.sha256() for name in COLUMNS}  # a digest each, so that row groups leave no mark
+        # A digest each, so that row groups leave no mark; none of a column that older versions lack.
+        columns = {name: hashlib.sha256() for name in self._names}
         for batch in self.batches():
             for name, column in columns.items():
                 column.update(_text_of(batch.column(name)))
@@ -186,4 +188,4 @@ def _as_events(batch: pa.RecordBatch) -> pa.RecordBatch:
         longest = pc.max(pc.binary_length(batch.column(name).dictionary)).as_py()
         if (longest or 0) > NAME_LENGTH:
             raise ValueError(f"a {name} of {longest} bytes")
-    return pa.RecordBatch.from_arrays([batch.column(name) for name in COLUMNS], schema=EVENT_SCHEMA)
+    return with_search_columns(batch)
