@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -43,6 +44,9 @@ class BatchWriter:
         self._simulation = 0
         self._init_rows: dict[tuple[int, int], int] = {}  # (env, key) -> row of its last init store
         self._search_rows: list[dict[int, int]] = []  # root, simulation 0, 1, ...: env -> row of its store
+        # Of the search's nodes, by simulation (0 is the root) and row: how often one went on from it; the one above.
+        self._visits: Counter[tuple[int, int]] = Counter()
+        self._above: dict[tuple[int, int], tuple[int, int]] = {}
 
     def begin_search(self) -> None:
         """The batches from now on belong to the next search."""
@@ -50,6 +54,8 @@ class BatchWriter:
         self._search += 1
         self._simulation = 0
         self._search_rows = []
+        self._visits.clear()
+        self._above.clear()
 
     def write(self, batch: Batch, clears: Sequence[tuple[str, int]]) -> None:
         """Write a batch that is observed or cleared something; ``clears`` are scopes and environments of its clears."""
@@ -70,23 +76,36 @@ class BatchWriter:
         add, scope = self._writer.add_row, "root" if batch.root else "node"
         for env, (key, hit) in batch.lookups.items():
             node = self._init_rows.get((env, key)) if batch.root else self._node(batch, env)
-            add((LOOKUP, scope, env, *place, key, None, node, None, None, hit, batch.depth(env)))
+            add((LOOKUP, scope, env, *place, key, None, node, None, None, hit, batch.depth(env), None, None))
         if batch.sizes is not None:  # rows are assembled only once all that missed were generated
             for env, (key, hit) in batch.lookups.items():
                 if not hit:
                     self._writer.add(GENERATE, scope, env, *place, key=key)
             for env, size in enumerate(batch.sizes):
-                add((ASSEMBLE, scope, env, *place, None, None, None, size, None, None, None))
+                add((ASSEMBLE, scope, env, *place, None, None, None, size, None, None, None, None, None))
 
     def _add_stores(self, place: tuple[int, int, int], batch: Batch) -> None:
         add, scope, tokens = self._writer.add_row, "init" if batch.root else "recur", batch.tokens
         rows: dict[int, int] = {}
         for env, key in batch.stores.items():
             parent = batch.lookups[env][0] if env in batch.lookups else None
-            rows[env] = add((STORE, scope, env, *place, key, parent, None, None, tokens, None, batch.depth(env)))
+            known = batch.depth(env), self._went_on(batch, env), None  # the prior is LightZero's own, in its C++ tree
+            rows[env] = add((STORE, scope, env, *place, key, parent, None, None, tokens, None, *known))
             if batch.root:
                 self._init_rows[env, key] = rows[env]
         self._search_rows.append(rows)
+
+    def _went_on(self, batch: Batch, env: int) -> int | None:
+        """Simulations that had gone on from the node which row ``env`` extends; this one is counted from now on."""
+        if batch.traversed is None:
+            return None
+        node: tuple[int, int] | None = batch.traversed[env]
+        before = self._visits[node]
+        self._above[self._simulation + 1, env] = node
+        while node is not None:
+            self._visits[node] += 1
+            node = self._above.get(node)
+        return before
 
     def _node(self, batch: Batch, env: int) -> int | None:
         """Row of the store that made the node which row ``env`` of the present simulation extends."""

@@ -209,4 +209,5 @@ class LightZeroRun:
             synthetic=False,
             backend=f"legacy-{LIGHTZERO_VERSION}",
             pools={"init": world_model.shared_pool_size_init, "recur": world_model.shared_pool_size},
+            actions=getattr(world_model.config, "action_space_size", None),
         )

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,11 @@ class Node:
     children: dict[int, Node] = field(default_factory=dict)
     visits: int = 0
     total: float = 0.0
+
+    @property
+    def went_on(self) -> int:
+        """Simulations that went on to a child."""
+        return sum(child.visits for child in self.children.values())
 
 
 @dataclass(slots=True)
@@ -135,15 +141,23 @@ class SyntheticSearch:
             assert environment.root is not None
             paths[env], actions[env] = _descend(environment.root, self.num_actions)
         parents = {env: path[-1] for env, path in paths.items()}
-        for env, leaf in self._infer(writer, search, simulation, parents).items():
+        for env, leaf in self._infer(writer, search, simulation, parents, actions).items():
             self._environments[env].keys.append(leaf.key)
             parents[env].children[actions[env]] = leaf
             _backup([*paths[env], leaf])
 
     def _infer(
-        self, writer: TraceWriter, search: int, simulation: int, parents: Mapping[int, Node | None]
+        self,
+        writer: TraceWriter,
+        search: int,
+        simulation: int,
+        parents: Mapping[int, Node | None],
+        actions: Mapping[int, int] = MappingProxyType({}),
     ) -> dict[int, Node]:
-        """Write one inference and make its nodes, by environment; without parents they start from nothing."""
+        """Write one inference and make its nodes, by environment; without parents they start from nothing.
+
+        Below the root ``actions`` lead to them.
+        """
         place = (self._batch, search, simulation)
         at_root = simulation == ROOT_SIMULATION
         scope, pool = ("root", "init") if at_root else ("node", "recur")
@@ -158,7 +172,10 @@ class SyntheticSearch:
             above, size, value = (None, 0, 0.0) if parent is None else (parent.key, parent.size, parent.value)
             tokens = 1 if parent is None else TOKENS_PER_STEP
             key = self._new_key(env, simulation)
-            row = writer.add(STORE, pool, env, *place, key=key, parent=above, tokens=tokens, depth=depths[env])
+            known: dict[str, Any] = {"parent": above, "tokens": tokens, "depth": depths[env]}
+            if parent is not None and not at_root:
+                known |= {"visits": parent.went_on, "prior": parent.priors[actions[env]]}
+            row = writer.add(STORE, pool, env, *place, key=key, **known)
             _, size = self.geometry.window(size + tokens)
             drawn = (self._step, env, simulation + 1)
             reward = 0.0 if at_root else self._uniform(*drawn, 3) * 0.1
@@ -250,7 +267,8 @@ def write_synthetic_trace(path: str | Path, search: SyntheticSearch) -> Iterator
         FileExistsError: the file exists.
         OSError: it cannot be written.
     """
-    header, path = TraceHeader.create(search.geometry, search.source, synthetic=True), Path(path)
+    actions = search.num_actions
+    header, path = TraceHeader.create(search.geometry, search.source, synthetic=True, actions=actions), Path(path)
     check_new(path)
     with files_whole_or_absent(path.parent) as folder:  # a trace that can be made again needs no journal
         with TraceWriter(folder / path.name, header) as writer:

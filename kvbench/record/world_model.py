@@ -14,7 +14,7 @@ import torch
 
 from kvbench.trace.schema import ASSEMBLE, CLEAR, GENERATE, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE, TraceHeader
 from kvbench.trace.writer import TraceWriter
-from kvcache import MISS, ObservedCache, Scope
+from kvcache import MISS, ObservedCache, Scope, SearchInfo
 from kvcache.world_model import InferenceRequest, SearchConfig, WorldModel, WorldModelConfig, play
 
 __all__ = ["ModelRecorder", "record_model"]
@@ -48,6 +48,7 @@ class ModelRecorder:
 
     def __enter__(self) -> ModelRecorder:
         self._model.cache = ObservedCache(self._cache, self)
+        self._model.cache.wants_info = True
         self._model.inference_observers.append(self._inference)
         return self
 
@@ -103,14 +104,22 @@ class ModelRecorder:
         return sizes
 
     def _store(
-        self, call: Callable[..., None], envs: Sequence[int], keys: Sequence[int], scope: Scope, *priorities: Any
+        self,
+        call: Callable[..., None],
+        envs: Sequence[int],
+        keys: Sequence[int],
+        scope: Scope,
+        priorities: Sequence[float] | None = None,
+        info: SearchInfo | None = None,
     ) -> None:
         tokens = self._cache.keys_values_wm.size - max(self._cache.keys_values_wm_size_list)
-        call(envs, keys, scope, *priorities)
+        call(envs, keys, scope, priorities, *(() if info is None else (info,)))
         pool = "init" if scope is Scope.ROOT else "recur"
-        rows = zip(envs, self._simulations, keys, self._parents, self._depths, strict=True)
-        for env, simulation, key, parent, depth in rows:
-            values = {"key": key, "parent": parent, "tokens": tokens, "depth": depth}
+        known = (info or SearchInfo()).entries(keys, keys, self._parents, envs)
+        rows = zip(known, envs, self._simulations, keys, self._parents, self._depths, strict=True)
+        for entry, env, simulation, key, parent, depth in rows:
+            values: dict[str, Any] = {"key": key, "parent": parent, "tokens": tokens, "depth": depth}
+            values |= {"visits": entry.visits, "prior": entry.prior}
             self._stored[env, key] = self._add(STORE, pool, env, simulation, **values)
 
     def _clear(self, scope: str, call: Callable[[], None]) -> None:

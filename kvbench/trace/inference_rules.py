@@ -26,7 +26,7 @@ class Inferences:
 
     def __init__(self, columns: Columns, header: TraceHeader) -> None:
         self._columns, self._values = columns, columns.values
-        self._geometry, self._has_leaves = header.geometry, header.schema_version == WITH_LEAVES
+        self._geometry, self._has_leaves = header.geometry, header.is_at_least(WITH_LEAVES)
         self._kind = np.maximum(columns.kind, 0)
         self._rows = np.arange(len(columns))
         batch = self._values["batch"]

@@ -10,7 +10,7 @@ from typing import IO
 import pyarrow as pa
 
 from kvbench.trace.keys import distinct_keys
-from kvbench.trace.schema import EVENT_SCHEMA, HEADER_KEY, TraceError, TraceHeader
+from kvbench.trace.schema import EVENT_SCHEMA, HEADER_KEY, TraceError, TraceHeader, with_search_columns
 
 __all__ = ["Journal", "journal_path", "with_distinct_keys"]
 
@@ -38,7 +38,7 @@ class Journal:
         try:
             stream = self._stream()
             self.header = TraceHeader.from_json(stream.schema.metadata[HEADER_KEY])
-            if not stream.schema.equals(EVENT_SCHEMA):
+            if not stream.schema.equals(self.header.schema()):
                 raise ValueError("the journal's columns are not those of a trace")
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, MemoryError) as error:
             fault = "the journal's beginning cannot be read: nothing was flushed, or it is damaged"
@@ -56,7 +56,7 @@ class Journal:
                 batch.validate(full=True)
             except (StopIteration, pa.ArrowException, OSError, UnicodeDecodeError, MemoryError):
                 return
-            yield batch.cast(EVENT_SCHEMA)
+            yield with_search_columns(batch).cast(EVENT_SCHEMA)
 
 
 def with_distinct_keys(journal: Journal) -> TraceHeader:

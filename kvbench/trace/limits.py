@@ -27,7 +27,8 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "num_layers": (1, 1024), "num_heads": (1, 1024), "embed_dim": (1, 65_536), "context_length": (1, 65_536),
     "env_num": (1, 65_536), "num_simulations": (1, _COUNT), "init": (1, _SERIAL), "recur": (1, _SERIAL),
     "env": (-1, 65_535), "batch": (0, _SERIAL), "search": (0, _SERIAL), "simulation": (-1, _COUNT),
-    "size": (0, 65_536), "tokens": (1, 65_536), "depth": (0, _COUNT),
+    "size": (0, 65_536), "tokens": (1, 65_536), "depth": (0, _COUNT), "actions": (1, _COUNT),
+    "visits": (0, _COUNT), "prior": (0, 1),
 }  # fmt: skip
 
 HEADER_BYTES = 2**20  # of the header's JSON
@@ -54,7 +55,7 @@ def out_of_bounds(values: Mapping[str, Any]) -> str | None:
 def rows_out_of_bounds(values: Mapping[str, np.ndarray], nulls: Mapping[str, np.ndarray]) -> np.ndarray:
     """In which rows of these columns a number is out of its bounds; nulls are not."""
     faults = [
-        ~nulls[name] & ((each < _BOUNDS[name][0]) | (each > _BOUNDS[name][1]))
+        ~(nulls[name] | ((each >= _BOUNDS[name][0]) & (each <= _BOUNDS[name][1])))  # NaN is in no bounds
         for name, each in values.items()
         if name in _BOUNDS
     ]

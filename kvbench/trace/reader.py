@@ -15,7 +15,7 @@ from kvbench.trace.checker import EventChecker
 from kvbench.trace.columns import Columns
 from kvbench.trace.limits import NAME_LENGTH, fault_of_sizes
 from kvbench.trace.parquet import check_columns, check_parquet, header_text, read_batches, reading
-from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, Event, TraceError, TraceHeader
+from kvbench.trace.schema import EVENT_SCHEMA, Event, TraceError, TraceHeader, with_search_columns
 from kvbench.trace.stored_keys import StoredKeys
 
 __all__ = ["TraceReader"]
@@ -46,7 +46,8 @@ class TraceReader:
             schema = self._file.schema_arrow
             groups = [self._file.metadata.row_group(each).num_rows for each in self._groups]
         self.header = self._read_header(schema)
-        check_columns(self.path, schema, EVENT_SCHEMA)
+        self._names = self.header.schema().names
+        check_columns(self.path, schema, self.header.schema())
         self.rows: int = self._file.metadata.num_rows
         fault = fault_of_sizes(self.path.stat().st_size, self.rows, groups)
         if fault:
@@ -69,7 +70,7 @@ class TraceReader:
         Raises:
             TraceError: a row group cannot be read.
         """
-        return read_batches(self.path, self._file, COLUMNS, _as_events)
+        return read_batches(self.path, self._file, self._names, _as_events)
 
     def checked(self, checker: EventChecker) -> Iterator[pa.RecordBatch]:
         """As ``batches``, with each event checked.
@@ -115,7 +116,7 @@ class TraceReader:
                 break
             first = after
         with reading(self.path, f"row group {group} (rows {first} to {after - 1}) cannot be read: it is damaged"):
-            table = self._file.read_row_group(group, list(COLUMNS)).combine_chunks()
+            table = self._file.read_row_group(group, self._names).combine_chunks()
         return first, Columns.of(_as_events(table.to_batches()[0]))
 
     def to_pandas(self) -> pd.DataFrame:
@@ -137,7 +138,8 @@ class TraceReader:
 
     def digest(self) -> str:
         """SHA-256 of the events alone: the same for the same events, whenever and by whatever they were written."""
-        columns = {name: hashlib.sha256() for name in COLUMNS}  # a digest each, so that row groups leave no mark
+        # A digest each, so that row groups leave no mark; none of a column that older versions lack.
+        columns = {name: hashlib.sha256() for name in self._names}
         for batch in self.batches():
             for name, column in columns.items():
                 column.update(_text_of(batch.column(name)))
@@ -168,4 +170,4 @@ def _as_events(batch: pa.RecordBatch) -> pa.RecordBatch:
         longest = pc.max(pc.binary_length(batch.column(name).dictionary)).as_py()
         if (longest or 0) > NAME_LENGTH:
             raise ValueError(f"a {name} of {longest} bytes")
-    return pa.RecordBatch.from_arrays([batch.column(name) for name in COLUMNS], schema=EVENT_SCHEMA)
+    return with_search_columns(batch)

@@ -5,8 +5,9 @@ of one inference share a ``batch`` number and stand together, in this order: loo
 clears.
 
 Schema version 1.1 adds one event: a clear of one environment's init cache, with that environment in ``env``. Version
-1.2 adds several leaves of an environment in one inference: rows of one batch, each with its own simulation number. A
-file says the lowest version that its events need. So an older kvcache reads what it understands, and refuses the rest.
+1.2 adds several leaves of an environment in one inference: rows of one batch, each with its own simulation number.
+Version 1.3 adds what a search knows beside keys and depths: ``visits``, ``prior`` and the header's ``actions``. A file
+says the lowest version that its events need. So an older kvcache reads what it understands, and refuses the rest.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ from kvcache import Geometry, __version__
 
 __all__ = [
     "COLUMNS", "EVENT_SCHEMA", "FORMAT", "HEADER_DIGEST_KEY", "HEADER_KEY", "KINDS", "NEWEST_VERSION", "NO_ENV",
-    "REQUESTS", "ROOT_SIMULATION", "SCHEMA_VERSION", "SCOPES", "VERSIONS", "WITH_CLEARS_OF_ONE", "WITH_LEAVES",
-    "Event", "TraceError", "TraceHeader", "lowest_version",
+    "REQUESTS", "ROOT_SIMULATION", "SCHEMA_VERSION", "SCOPES", "SEARCH_COLUMNS", "VERSIONS", "WITH_CLEARS_OF_ONE",
+    "WITH_LEAVES", "WITH_SEARCH", "Event", "TraceError", "TraceHeader", "lowest_version", "with_search_columns",
 ]  # fmt: skip
 
 FORMAT = "kvcache-trace"
 REQUESTS = "kvcache-requests"  # the format of ``kvbench.requests``, which has no events
 SCHEMA_VERSION = 1
-WITH_CLEARS_OF_ONE, WITH_LEAVES = "1.1", "1.2"
-NEWEST_VERSION = WITH_LEAVES
-VERSIONS = (SCHEMA_VERSION, WITH_CLEARS_OF_ONE, WITH_LEAVES)
+WITH_CLEARS_OF_ONE, WITH_LEAVES, WITH_SEARCH = "1.1", "1.2", "1.3"
+NEWEST_VERSION = WITH_SEARCH
+VERSIONS = (SCHEMA_VERSION, WITH_CLEARS_OF_ONE, WITH_LEAVES, WITH_SEARCH)
 HEADER_KEY = b"kvcache"
 HEADER_DIGEST_KEY = b"kvcache.sha256"  # of the header's text; files of kvcache 0.1.0's first days lack it
 
@@ -76,9 +77,12 @@ EVENT_SCHEMA = pa.schema(
         pa.field("tokens", pa.int32()),  # store: tokens that the model appended to the row
         pa.field("hit", pa.bool_()),  # lookup: what the recorded run saw; null in a synthetic trace
         pa.field("depth", pa.int32()),  # lookup, store: steps of the new latent below the root
+        pa.field("visits", pa.int32()),  # store: simulations that had gone on from the parent; null: not recorded
+        pa.field("prior", pa.float64()),  # store: of the action from the parent, in the search's policy; or null
     ]
 )
 COLUMNS: tuple[str, ...] = tuple(EVENT_SCHEMA.names)
+SEARCH_COLUMNS = ("visits", "prior")  # that files of versions before 1.3 lack
 Event = dict[str, Any]  # by COLUMNS
 
 _LONGEST_FAULT = 400  # characters: a file's own text may be in it
@@ -107,6 +111,7 @@ class TraceHeader:
     created: str = ""  # ISO 8601, UTC
     recorder: str = ""  # version of kvcache that wrote it
     schema_version: int | str = SCHEMA_VERSION  # of the columns and of this header; at most NEWEST_VERSION
+    actions: int | None = None  # that the search chooses from; None: not recorded
 
     @classmethod
     def create(cls, geometry: Geometry, source: dict[str, Any], **others: Any) -> TraceHeader:
@@ -114,13 +119,22 @@ class TraceHeader:
         now = datetime.now(UTC).replace(microsecond=0).isoformat()
         return cls(geometry, source, created=now, recorder=f"kvcache {__version__}", **others)
 
+    def is_at_least(self, version: int | str) -> bool:
+        """Whether the file's schema version is that one or a later one."""
+        return VERSIONS.index(self.schema_version) >= VERSIONS.index(version)
+
     def to_json(self) -> str:
-        return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+        values = asdict(self)
+        if self.schema_version != WITH_SEARCH:
+            del values["actions"]  # readers of older versions know no such field
+        return json.dumps({"format": FORMAT, **values}, sort_keys=True)
 
     def schema(self) -> pa.Schema:
-        """Of a file's events, with this header."""
+        """Of a file's events, with this header: only versions from 1.3 on have ``SEARCH_COLUMNS``."""
         text = self.to_json().encode()
-        return EVENT_SCHEMA.with_metadata({HEADER_KEY: text, HEADER_DIGEST_KEY: hashlib.sha256(text).hexdigest()})
+        names = [name for name in COLUMNS if self.schema_version == WITH_SEARCH or name not in SEARCH_COLUMNS]
+        metadata = {HEADER_KEY: text, HEADER_DIGEST_KEY: hashlib.sha256(text).hexdigest()}
+        return pa.schema([EVENT_SCHEMA.field(name) for name in names], metadata)
 
     @classmethod
     def from_json(cls, text: bytes | str) -> TraceHeader:
@@ -134,11 +148,14 @@ class TraceHeader:
         version = values.get("schema_version")
         if isinstance(version, bool) or version not in VERSIONS:
             raise ValueError(
-                f"schema version {version!r}, but this kvcache reads versions {SCHEMA_VERSION!r}, "
-                f"{WITH_CLEARS_OF_ONE!r} and {WITH_LEAVES!r}: use the kvcache that wrote it, or record it anew"
+                f"schema version {version!r}, but this kvcache reads versions "
+                f"{', '.join(map(repr, VERSIONS[:-1]))} and {NEWEST_VERSION!r}: use the kvcache that wrote it, or "
+                "record it anew"
             )
         names = {each.name for each in fields(cls)}
-        missing, unknown = sorted(names - set(values)), sorted(set(values) - names)
+        optional = {"actions"}
+        known = names if version == WITH_SEARCH else names - optional
+        missing, unknown = sorted(names - optional - set(values)), sorted(set(values) - known)
         if missing or unknown:
             raise ValueError(f"header fields missing: {missing}, unknown: {unknown}")
         for name, kind in _HEADER_TYPES.items():
@@ -155,7 +172,10 @@ class TraceHeader:
         made = Geometry.from_dict(geometry)
         if not isinstance(made.name, str) or len(made.name) > NAME_LENGTH:
             raise ValueError(f"the geometry's name is no text of at most {NAME_LENGTH} characters")
-        fault = out_of_bounds({**geometry, **pools})
+        actions = values.get("actions")
+        if actions is not None and (not isinstance(actions, int) or isinstance(actions, bool)):
+            raise ValueError(f"the header's actions has the wrong type, {type(actions).__name__}")
+        fault = out_of_bounds({**geometry, **pools, "actions": actions})
         if fault:
             raise ValueError(f"the header's {fault}")
         return cls(made, pools=pools, **values)
@@ -176,6 +196,8 @@ def _header_values(text: bytes | str) -> Any:
 
 def lowest_version(events: pa.Table) -> int | str:
     """The schema version that a reader of these events must know."""
+    if any(events[name].null_count < events.num_rows for name in SEARCH_COLUMNS):
+        return WITH_SEARCH
     is_clear = pc.equal(events["kind"], CLEAR)
     rows = events.select(["batch", "simulation"]).filter(pc.invert(is_clear))
     batches, simulations = (rows[name].to_numpy() for name in ("batch", "simulation"))
@@ -183,3 +205,13 @@ def lowest_version(events: pa.Table) -> int | str:
         return WITH_LEAVES
     of_one = pc.and_(is_clear, pc.not_equal(events["env"], NO_ENV))
     return WITH_CLEARS_OF_ONE if pc.any(of_one).as_py() else SCHEMA_VERSION
+
+
+def with_search_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Events of ``EVENT_SCHEMA``: of those of an older version, with nulls in ``SEARCH_COLUMNS``."""
+    names = batch.schema.names
+    columns = [
+        batch.column(name) if name in names else pa.nulls(batch.num_rows, EVENT_SCHEMA.field(name).type)
+        for name in COLUMNS
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=EVENT_SCHEMA)

@@ -33,6 +33,10 @@ class Step:
     stores: list[int] = field(default_factory=list)  # row number of each row's store event
     depths: list[int] = field(default_factory=list)  # steps of each new latent below its root; 0: not recorded
     tokens: int = 0  # that the model appends to every row
+    # Of each store, as in ``EVENT_SCHEMA``; empty where nothing of it was recorded. And of the whole search.
+    visits: list[int | None] = field(default_factory=list)
+    priors: list[float | None] = field(default_factory=list)
+    actions: int | None = field(default=None, compare=False)  # events do not say it, their header does
     # Cleared after the inference: ``recur``, ``init``, ``all``; and environments whose init cache alone is.
     clears: list[str] = field(default_factory=list)
     cleared_envs: list[int] = field(default_factory=list)
@@ -46,7 +50,8 @@ class Step:
     def info(self) -> SearchInfo:
         """What the search knew of the rows."""
         is_root = self.scope is Scope.ROOT
-        return SearchInfo(depths=[0 if is_root else depth or None for depth in self.depths])
+        depths = [0 if is_root else depth or None for depth in self.depths]
+        return SearchInfo(depths, self.visits or None, self.priors or None, self.actions)
 
     @property
     def simulations(self) -> list[int]:
@@ -72,15 +77,23 @@ def read_steps(events: Iterable[Event], searches: int | None = None) -> Iterator
         yield _step(rows, {name: [event[name] for event in inference] for name in COLUMNS})
 
 
-def steps_of(columns: Columns, rows: Sequence[int]) -> Iterator[Step]:
-    """The steps of whole inferences; ``rows`` are the events' row numbers in the trace."""
+def steps_of(columns: Columns, rows: Sequence[int], actions: int | None = None) -> Iterator[Step]:
+    """The steps of whole inferences.
+
+    Args:
+        columns: their events.
+        rows: row numbers of these in the trace.
+        actions: as in ``TraceHeader``.
+    """
     batch = columns.values["batch"]
     begins = np.flatnonzero(batch[1:] != batch[:-1]) + 1
     lists: dict[str, list[Any]] = {name: columns.list_of(name) for name in columns.values}
     lists["kind"] = [KINDS[each] for each in columns.kind.tolist()]
     lists["scope"] = [SCOPE_NAMES[each] for each in columns.scope.tolist()]
     for begin, end in pairwise([0, *begins.tolist(), len(columns)]):
-        yield _step(rows[begin:end], {name: each[begin:end] for name, each in lists.items()})
+        step = _step(rows[begin:end], {name: each[begin:end] for name, each in lists.items()})
+        step.actions = actions
+        yield step
 
 
 def _step(numbers: Sequence[int], events: Mapping[str, Sequence[Any]]) -> Step:
@@ -106,6 +119,10 @@ def _step(numbers: Sequence[int], events: Mapping[str, Sequence[Any]]) -> Step:
         step.keys = [events["key"][row] for row in stores]
         step.stores = [numbers[row] for row in stores]
         step.tokens = events["tokens"][stores[-1]]
+        for name, known in (("visits", step.visits), ("prior", step.priors)):
+            values = [events[name][row] for row in stores]
+            if any(value is not None for value in values):
+                known.extend(values)
     for row in rows[CLEAR]:
         if events["env"][row] == NO_ENV:
             step.clears.append(events["scope"][row])
@@ -155,6 +172,6 @@ class TraceSteps(Collection[Step]):
         for first, columns in whole_inferences(self._reader.batches()):
             if first >= self._events:
                 return
-            for step in steps_of(columns, range(first, first + len(columns))):
+            for step in steps_of(columns, range(first, first + len(columns)), self._reader.header.actions):
                 if self._searches is None or step.search < self._searches:
                     yield step

@@ -23,6 +23,7 @@ from kvbench.trace.schema import (
     SCHEMA_VERSION,
     SCOPES,
     VERSIONS,
+    WITH_SEARCH,
     TraceError,
     TraceHeader,
     lowest_version,
@@ -49,13 +50,13 @@ def write_trace(path: str | Path, header: TraceHeader, batches: Iterable[pa.Reco
         OSError: the file cannot be written.
     """
     assert iter(batches) is not batches, "batches are gone through twice"
-    schema, rows = replace(header, schema_version=_version_of(batches)).schema(), 0
+    schema, rows = replace(header, schema_version=_version_of(header, batches)).schema(), 0
     with (
         whole_or_absent(path) as beside,
         pq.ParquetWriter(beside, schema, compression="zstd", write_page_checksum=True) as file,
     ):
         for group in _row_groups(batches):
-            file.write_table(group.cast(schema), ROW_GROUP_ROWS)
+            file.write_table(group.select(schema.names).cast(schema), ROW_GROUP_ROWS)
             rows += group.num_rows
     return rows
 
@@ -76,9 +77,9 @@ def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(some, EVENT_SCHEMA)
 
 
-def _version_of(batches: Iterable[pa.RecordBatch]) -> int | str:
+def _version_of(header: TraceHeader, batches: Iterable[pa.RecordBatch]) -> int | str:
     """The schema version that a reader of all these events must know."""
-    version: int | str = SCHEMA_VERSION
+    version: int | str = SCHEMA_VERSION if header.actions is None else WITH_SEARCH
     last: list[pa.RecordBatch] = []  # event before the row group
     for group in _row_groups(batches):
         table = pa.Table.from_batches([*last, *group.to_batches()], EVENT_SCHEMA)

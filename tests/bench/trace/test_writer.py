@@ -17,7 +17,7 @@ from traces import batch_of, event, good_events, header, leaf_events
 from kvbench.trace import writer as writer_module
 from kvbench.trace.journal import journal_path
 from kvbench.trace.reader import TraceReader
-from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, HEADER_KEY, TraceError
+from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, HEADER_KEY, SEARCH_COLUMNS, TraceError
 from kvbench.trace.writer import TraceWriter, recover_trace, write_trace
 
 
@@ -53,8 +53,9 @@ def test_the_file_is_typed_parquet_with_a_json_header(tmp_path):
     path = tmp_path / "trace.parquet"
     write_trace(path, header(), [batch_of(good_events()).cast(EVENT_SCHEMA)])
     schema = pq.read_schema(path)
-    assert schema.names == list(COLUMNS)
-    assert schema.types == EVENT_SCHEMA.types
+    older = [name for name in COLUMNS if name not in SEARCH_COLUMNS]
+    assert schema.names == older
+    assert schema.types == [EVENT_SCHEMA.field(name).type for name in older]
     assert schema.metadata[HEADER_KEY].startswith(b"{")
     assert b"pickle" not in path.read_bytes()
     assert pq.ParquetFile(path).metadata.row_group(0).column(0).compression == "ZSTD"
@@ -361,4 +362,4 @@ def test_a_file_says_the_lowest_schema_version_that_its_events_need(tmp_path):
 def test_a_journal_that_an_older_kvcache_might_misread_is_refused_by_it(tmp_path):
     TraceWriter(tmp_path / "trace", header()).abandon()
     stored = pa.ipc.open_stream(journal_path(tmp_path / "trace")).schema.metadata[HEADER_KEY]
-    assert json.loads(stored)["schema_version"] == "1.2"
+    assert json.loads(stored)["schema_version"] == "1.3"
