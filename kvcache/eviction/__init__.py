@@ -16,6 +16,7 @@ from kvcache.eviction.entries import (
 from kvcache.eviction.fifo import FifoPolicy
 from kvcache.eviction.lru import LruPolicy
 from kvcache.eviction.priority import PriorityPolicy
+from kvcache.eviction.tree import TreePolicy
 
 __all__ = [
     "DEFAULT_PRIORITY",
@@ -26,6 +27,7 @@ __all__ = [
     "LruPolicy",
     "PriorityPolicy",
     "SearchInfo",
+    "TreePolicy",
     "check_info",
     "check_known",
     "check_priority",
@@ -39,6 +41,7 @@ class EvictionStrategy(Enum):
     FIFO = "fifo"
     LRU = "lru"
     PRIORITY = "priority"
+    TREE = "tree"
 
     @classmethod
     def parse(cls, strategy: EvictionStrategy | str) -> EvictionStrategy:
@@ -56,6 +59,7 @@ _POLICIES: dict[EvictionStrategy, type[EvictionPolicy]] = {
     EvictionStrategy.FIFO: FifoPolicy,
     EvictionStrategy.LRU: LruPolicy,
     EvictionStrategy.PRIORITY: PriorityPolicy,
+    EvictionStrategy.TREE: TreePolicy,
 }
 
 
