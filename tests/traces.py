@@ -111,10 +111,12 @@ def write_events(path: Path, events: Iterable[Event], metadata: dict[bytes, byte
     return write_table(path, pa.Table.from_batches([batch_of(events)]), metadata)
 
 
-def write_table(path: Path, table: pa.Table, metadata: dict[bytes, bytes] | None = None) -> Path:
+def write_table(
+    path: Path, table: pa.Table, metadata: dict[bytes, bytes] | None = None, row_group_size: int | None = None
+) -> Path:
     if metadata is None:
         metadata = {HEADER_KEY: header().to_json().encode()}
-    pq.write_table(table.replace_schema_metadata(metadata), path)
+    pq.write_table(table.replace_schema_metadata(metadata), path, row_group_size)
     return path
 
 

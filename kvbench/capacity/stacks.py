@@ -12,15 +12,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kvbench.capacity.bounds import Future
+from kvbench.capacity.lines import SCOPES, Counts, Line
 from kvbench.replay.content import NO_CONTEXT, extend_context, generated_context
 from kvbench.replay.hierarchy import INIT, RECUR, Hierarchy
 from kvbench.replay.outcomes import Outcome, RecordedContexts
 from kvbench.trace.steps import Step
 from kvcache import CacheConfig, Geometry
 
-__all__ = ["LruStack", "lru_outcomes"]
+__all__ = ["LruLine", "LruStack"]
 
+_FEW = 64  # keys that are not worth a look
 NEVER = 2**62  # slots of a pool that finds a key which no pool holds
 
 
@@ -49,6 +50,7 @@ class LruStack:
         place = self._place(key)
         if place is None:
             place = self._size
+            self._forget()
             number = self._numbers.setdefault(key, len(self._numbers))
             self._size = min(self._size + 1, self._limit)
         else:
@@ -69,6 +71,23 @@ class LruStack:
         """Remove all keys from all pools."""
         self._numbers.clear()
         self._size = 0
+
+    def __contains__(self, key: int) -> bool:
+        """Whether the largest pool holds the key."""
+        return self._place(key) is not None
+
+    def __len__(self) -> int:
+        """Keys of the largest pool."""
+        return self._size
+
+    def _forget(self) -> None:
+        """Number the keys anew when most have fallen off the end."""
+        if len(self._numbers) > 2 * self._size + _FEW:
+            held = [key for key in self._numbers if key in self]
+            places = self._places[[self._numbers[key] for key in held]]
+            self._numbers = {key: number for number, key in enumerate(held)}
+            self._places[: len(held)] = places
+            self._stack[places] = np.arange(len(held))
 
     def _place(self, key: int) -> int | None:
         number = self._numbers.get(key)
@@ -107,44 +126,55 @@ class _Pools:
     def store(self, key: int, contexts: _Contexts) -> None:
         self._keys.store(key)
         self._contexts[key] = contexts
+        if len(self._contexts) > 2 * len(self._keys) + _FEW:
+            self._contexts = {key: each for key, each in self._contexts.items() if key in self._keys}
 
     def clear(self) -> None:
         self._keys.clear()
         self._contexts.clear()
 
 
-def lru_outcomes(
-    steps: Sequence[Step], geometry: Geometry, capacities: Sequence[int], pool: str
-) -> list[Counter[Outcome]] | None:
-    """The outcomes of all lookups at each capacity of one kind of pool; the other kind has its default size.
+class LruLine(Line):
+    """LRU at each capacity of one kind of pool, in one pass; the other kind has its default size.
 
-    None where one pass cannot tell: recurrent pools evict, and are asked for what smaller init pools do not find.
+    With ``pool="init"`` it is right where no recurrent pool evicts, which is ``can_tell``'s to say.
     """
-    config = CacheConfig(geometry)
-    default = {INIT: config.default_init_pool_size, RECUR: config.default_recur_pool_size}
-    if pool == INIT and Future(steps, RECUR).most_entries > default[RECUR]:
-        return None
-    sizes = {kind: [size] * len(capacities) for kind, size in default.items()} | {pool: list(capacities)}
-    pools = Hierarchy(lambda kind: _Pools(sizes[kind]))
-    everything = (1 << len(capacities)) - 1
-    counts: Counter[tuple[int, int]] = Counter()  # of lookups, by the sizes that find what is meant, and that miss
-    recorded = RecordedContexts()
-    for step in steps:
+
+    def __init__(self, geometry: Geometry, capacities: Sequence[int], pool: str) -> None:
+        config = CacheConfig(geometry)
+        default = {INIT: config.default_init_pool_size, RECUR: config.default_recur_pool_size}
+        sizes = {kind: [size] * len(capacities) for kind, size in default.items()} | {pool: list(capacities)}
+        self._pools = Hierarchy(lambda kind: _Pools(sizes[kind]))
+        self._sizes = len(capacities)
+        self._everything = (1 << len(capacities)) - 1
+        # Lookups by the sizes that find what is meant, and by those that miss.
+        self._counts = {scope: Counter[tuple[int, int]]() for scope in SCOPES}
+
+    @staticmethod
+    def can_tell(geometry: Geometry, pool: str, most_recurrent: int) -> bool:
+        """Whether one pass can: recurrent pools that evict are asked for what smaller init pools do not find."""
+        return pool == RECUR or most_recurrent <= CacheConfig(geometry).default_recur_pool_size
+
+    def follow(self, step: Step, recorded: RecordedContexts) -> None:
         contexts: list[_Contexts] = []
+        counts = self._counts[step.scope]
         for row, (env, key) in enumerate(zip(step.envs, step.parents, strict=True)):
             if key is None:
-                contexts.append({NO_CONTEXT: everything})
-            else:
-                found, missing = _find(pools.asked(env, step.scope), key, everything)
-                counts[found.get(recorded.wanted(step, row), 0), missing] += 1
-                contexts.append(_with(found, generated_context(key), missing) if missing else found)
-        recorded.store(step)
+                contexts.append({NO_CONTEXT: self._everything})
+                continue
+            found, missing = _find(self._pools.asked(env, step.scope), key, self._everything)
+            counts[found.get(recorded.wanted(step, row), 0), missing] += 1
+            contexts.append(_with(found, generated_context(key), missing) if missing else found)
         for env, key, before in zip(step.envs, step.keys, contexts, strict=False):
             stored = {extend_context(context, key): at for context, at in before.items()}
-            pools.written(env, step.scope).store(key, stored)
-        for cleared in pools.cleared_by(step):
+            self._pools.written(env, step.scope).store(key, stored)
+        for cleared in self._pools.cleared_by(step):
             cleared.clear()
-    return [_outcomes(counts, 1 << number) for number in range(len(capacities))]
+
+    def counts(self) -> Sequence[Counts]:
+        return [
+            {scope: _outcomes(self._counts[scope], 1 << number) for scope in SCOPES} for number in range(self._sizes)
+        ]
 
 
 def _find(pools: Sequence[tuple[str, _Pools]], key: int, everything: int) -> tuple[_Contexts, int]:

@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 
-from kvbench.replay.content import NO_CONTEXT, extend_context, generated_context
 from kvbench.replay.drive import clear_pools
 from kvbench.replay.hierarchy import INIT, RECUR, Hierarchy
-from kvbench.replay.outcomes import Entry, Outcome, RecordedContexts, judge
+from kvbench.replay.outcomes import Entry
 from kvbench.trace.steps import Step
-from kvcache import LEGACY, MISS, CacheConfig, Geometry, KeysValues, KVCacheManager, KVCachePool, LegacyPool
+from kvcache import LEGACY, MISS, CacheConfig, Geometry, KeysValues, KVCacheManager, KVCachePool, LegacyPool, Scope
 
-__all__ = ["LEGACY_POLICY", "PagedCache", "PooledCache", "count_outcomes"]
+__all__ = ["LEGACY_POLICY", "PagedCache", "PooledCache"]
 
 LEGACY_POLICY = "legacy"
-
-
-def count_outcomes(steps: Sequence[Step], cache: PooledCache | PagedCache) -> Counter[Outcome]:
-    """The outcomes of all lookups of a trace, as ``kvbench.replay.verify`` counts them."""
-    counts: Counter[Outcome] = Counter()
-    recorded = RecordedContexts()
-    for step in steps:
-        contexts = []
-        for row, found in enumerate(cache.lookup(step)):
-            key = step.parents[row]
-            if key is None:
-                contexts.append(NO_CONTEXT)
-            else:
-                contexts.append(generated_context(key) if found is None else found[1])
-                counts[judge((key, recorded.wanted(step, row)), found)] += 1
-        recorded.store(step)
-        if step.keys:
-            cache.store(step, [extend_context(context, key) for context, key in zip(contexts, step.keys, strict=True)])
-        cache.clear(step)
-    return counts
+_FEW = 64  # symbols that are not worth a look
 
 
 class PooledCache:
@@ -82,21 +61,20 @@ class PooledCache:
 
 
 class PagedCache:
-    """The real manager with paged storage: the recurrent pool has ``pages`` of one token each, as thin as possible.
+    """The real manager with paged storage: pools of one kind have ``pages`` of one token each, as thin as possible.
 
     A key's content is the last one stored under it. So the symbols can be kept beside the pools.
     """
 
-    def __init__(self, geometry: Geometry, pages: int, strategy: str) -> None:
+    def __init__(self, geometry: Geometry, strategy: str, pages: int, pool: str = RECUR) -> None:
         thin = replace(geometry, num_layers=1, num_heads=1, embed_dim=1, positions="rotary")
-        page_bytes = thin.entry_bytes() // thin.context_length
-        self._manager = KVCacheManager(
-            CacheConfig(thin, recur_pool_bytes=pages * page_bytes, eviction_strategy=strategy, storage="paged")
-        )
+        budget: dict[str, Any] = {f"{pool}_pool_bytes": pages * (thin.entry_bytes() // thin.context_length)}
+        self._manager = KVCacheManager(CacheConfig(thin, eviction_strategy=strategy, storage="paged", **budget))
         self._generated = KeysValues.from_block(torch.zeros(1, 1, 2, 1, thin.context_length, 1), 1)
         self._entries: Hierarchy[dict[int, Entry]] = Hierarchy(lambda kind: {})
 
     def lookup(self, step: Step) -> list[Entry | None]:
+        """As ``PooledCache.lookup``."""
         sizes = self._manager.lookup(step.envs, step.parents, step.scope)
         for row, size in enumerate(sizes):
             if size == MISS:
@@ -106,17 +84,33 @@ class PagedCache:
         rows = zip(step.envs, step.parents, sizes, strict=True)
         return [None if key is None or size == MISS else self._entry(step, env, key) for env, key, size in rows]
 
+    def _pool(self, kind: str, env: int) -> KVCachePool:
+        return self._manager.recur_pool if kind == RECUR else self._manager.init_pools[env]
+
     def _entry(self, step: Step, env: int, key: int) -> Entry:
         """The entry of a key that one of the manager's pools holds."""
-        pools = {INIT: self._manager.init_pools[env], RECUR: self._manager.recur_pool}
-        return next(entries[key] for kind, entries in self._entries.asked(env, step.scope) if key in pools[kind])
+        asked = self._entries.asked(env, step.scope)
+        return next(entries[key] for kind, entries in asked if key in self._pool(kind, env))
 
     def store(self, step: Step, contexts: list[int]) -> None:
+        """As ``PooledCache.store``."""
         tokens = torch.zeros(len(step.envs), 1, step.tokens, 1)
         self._manager.keys_values_wm[0].update(tokens, tokens)
         self._manager.store(step.envs, step.keys, step.scope, [-depth for depth in step.depths], step.info)
         for env, key, context in zip(step.envs, step.keys, contexts, strict=True):
-            self._entries.written(env, step.scope)[key] = (key, context)
+            entries = self._entries.written(env, step.scope)
+            entries[key] = (key, context)
+            self._forget(entries, self._pool(INIT if step.scope is Scope.ROOT else RECUR, env))
+
+    def _forget(self, entries: dict[int, Entry], pool: KVCachePool) -> None:
+        """Drop symbols of keys that the pool has evicted, when they are the most."""
+        if len(entries) > 2 * len(pool) + _FEW:
+            held = {key: entries[key] for key in entries if key in pool}
+            entries.clear()
+            entries.update(held)
 
     def clear(self, step: Step) -> None:
+        """Clear what is cleared after the step, and the symbols with it."""
         clear_pools(self._manager, step, lambda _, call, *args: call(*args))
+        for entries in self._entries.cleared_by(step):
+            entries.clear()

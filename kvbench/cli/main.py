@@ -20,6 +20,7 @@ __all__ = ["COMMANDS", "main"]
 # Each command's module in this package is named like it. Written here, so that "--help" imports none of them.
 COMMANDS = {
     "bisect": "Find the commit between GOOD and BAD that made METRIC worse.",
+    "capacity": "Try pools of many sizes on TRACE: which is the smallest that is large enough?",
     "comment": "Write what a gate and replays found as a pull request's comment.",
     "explain": "Show which functions of BENCHMARK execute more instructions.",
     "gate": "Measure the working tree against a commit: is anything worse?",
@@ -30,7 +31,7 @@ COMMANDS = {
     "results": "Show asv's results in FOLDER: a row a series, a column a commit.",
     "search": "Run whole searches on each cache in turns, and compare them.",
     "train": "Train UniZero on each cache from one seed, and compare the runs.",
-    "trace": "Show, check, recover and make traces.",
+    "trace": "Show, check, recover, make, import and export traces.",
 }
 
 

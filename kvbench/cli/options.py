@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from kvbench.errors import told
 from kvbench.files import check_writable
 
 __all__ = [
-    "COUNT", "CommandGroup", "FILE", "FOLDER", "LIGHTZERO_SEED", "STEPS", "STEPS_OR_NONE", "FiniteRange", "finished",
-    "lightzero_options", "model_options", "option",
+    "COUNT", "CommandGroup", "FILE", "FOLDER", "LIGHTZERO_SEED", "STEPS", "STEPS_OR_NONE", "FiniteRange",
+    "capacities_as_usage", "finished", "lightzero_options", "model_options", "option", "writable",
 ]  # fmt: skip
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -37,7 +38,7 @@ def _distinct(context: click.Context, parameter: click.Parameter, values: Any) -
     return values
 
 
-def _writable(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+def writable(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
     """Refuse a file that cannot be written now, and not after minutes of measuring."""
     try:
         if path is not None:
@@ -54,7 +55,7 @@ def _drawable(context: click.Context, parameter: click.Parameter, path: Path | N
     """The same of a picture, whose name says its format."""
     if path is not None and path.suffix.lower() not in _PICTURES:
         raise click.BadParameter(f"{path}: give a name that ends with {', '.join(_PICTURES[:-1])} or {_PICTURES[-1]}")
-    return _writable(context, parameter, path)
+    return writable(context, parameter, path)
 
 
 _MOST = 10**6  # of anything that memory is allocated for; a typing error asks for more
@@ -79,10 +80,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "SECONDS",
         "help": "Measure for so long, at most.",
     },
-    "--csv": {"type": FILE, "callback": _writable, "help": "Write all rows to this file instead."},
+    "--csv": {"type": FILE, "callback": writable, "help": "Write all rows to this file instead."},
     "--device": {"type": click.Choice(["cpu", "cuda"]), "default": "cpu", "help": "Run on this device."},
     "--env-num": {"type": COUNT, "show_default": "the geometry's", "help": "Search in this many environments."},
-    "--json": {"type": FILE, "callback": _writable, "help": "Write all numbers to this file."},
+    "--json": {"type": FILE, "callback": writable, "help": "Write all numbers to this file."},
     "--keyword": {"help": "Measure only these benchmarks, as pytest's -k has it: 'store and pong'."},
     "--leaves": {"type": COUNT, "default": 1, "help": "Infer N leaves of each environment in one forward pass."},
     "--pass-env": {
@@ -102,10 +103,29 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 _OF_CACHES = {"--backend", "--capacity", "--dtype", "--eviction", "--geometry", "--positions", "--seed"}
 
 
+@contextmanager
+def capacities_as_usage(error: type[click.UsageError] = click.UsageError) -> Iterator[None]:
+    """What is wrong with a capacity is a fault of the command line."""
+    from kvbench.replay.settings import CapacityError
+
+    try:
+        yield
+    except CapacityError as fault:
+        raise error(str(fault)) from None
+
+
+def _capacity(text: str) -> Any:
+    """Read an option's value. Raises click.BadParameter, which names the forms."""
+    from kvbench.replay.settings import parse_capacity
+
+    with capacities_as_usage(click.BadParameter):
+        return parse_capacity(text)
+
+
 @functools.cache
 def _of_caches() -> dict[str, dict[str, Any]]:
     """Those that need ``kvcache``, which imports torch."""
-    from kvbench.cli.caches import DTYPES, parse_capacity
+    from kvbench.replay.settings import DTYPES
     from kvcache import BACKENDS, GEOMETRIES, POSITIONS, EvictionStrategy
     from kvcache.world_model import LARGEST_SEED
 
@@ -120,7 +140,7 @@ def _of_caches() -> dict[str, dict[str, Any]]:
     backends = {"metavar": "CACHE", "multiple": True, "default": ("legacy", "new")}
     return {
         "--backend": {"type": click.Choice(list(BACKENDS))} | backends,
-        "--capacity": {"type": parse_capacity} | pools,
+        "--capacity": {"type": _capacity} | pools,
         "--dtype": {"type": click.Choice(list(DTYPES))} | dtype,
         "--eviction": {"type": click.Choice(kinds), "default": "fifo", "help": evicts},
         "--geometry": {"type": click.Choice(list(GEOMETRIES))} | geometry,

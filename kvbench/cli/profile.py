@@ -13,22 +13,22 @@ import torch
 from msgspec import convert
 from rich.table import Table
 
-from kvbench.cli.caches import CacheSettings, cache_config, read_replayed, recorded_or_given
 from kvbench.cli.console import STDERR, cells_of, make_table, plain, show
-from kvbench.cli.options import COUNT, FOLDER, option
+from kvbench.cli.options import COUNT, FOLDER, capacities_as_usage, option
 from kvbench.errors import told
 from kvbench.files import folder_whole_or_absent
 from kvbench.measure.machine import Machine
 from kvbench.profile.profiler import BackendProfile, Profiling
 from kvbench.profile.ranges import KINDS
 from kvbench.replay.needs import Needs, require_for_replay
+from kvbench.replay.settings import CacheSettings, cache_config, capacity_of_trace, read_replayed
 from kvbench.replay.summary import describe_trace
 from kvbench.results.decode import write_json
 from kvbench.results.profile import FORMAT, INDEX, SCHEMA_VERSION, ProfileIndex
 from kvbench.results.replay import Capacity
 from kvbench.text import clean
 from kvbench.trace.reader import TraceReader
-from kvbench.trace.steps import Step
+from kvbench.trace.steps import TraceSteps
 from kvcache import CacheConfig
 
 __all__ = ["profile"]
@@ -72,8 +72,9 @@ def profile(
         raise click.ClickException("no CUDA device: nothing was profiled")
     reader = TraceReader(trace)
     steps = read_replayed(reader, settings)
-    sized = recorded_or_given(capacity, reader.header)
-    config = cache_config(reader, sized, device, settings)
+    sized = capacity_of_trace(capacity, reader.header, settings["dtype"])
+    with capacities_as_usage():
+        config = cache_config(reader, sized, device, settings)
     require_for_replay(f"a replay of {trace.name}", config, backends, Needs.of(steps), at_once=False)
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(0)
@@ -99,7 +100,7 @@ def profile(
 
 
 def _write(
-    folder: Path, index: dict[str, Any], backends: Sequence[str], steps: Sequence[Step], config: CacheConfig
+    folder: Path, index: dict[str, Any], backends: Sequence[str], steps: TraceSteps, config: CacheConfig
 ) -> list[BackendProfile]:
     """Profile all backends into ``folder``, and add them to its index."""
     profiles = []

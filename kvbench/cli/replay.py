@@ -15,22 +15,22 @@ import click
 import torch
 from msgspec import convert
 
-from kvbench.cli.caches import CacheSettings, cache_config, read_replayed, recorded_or_given
 from kvbench.cli.console import progress_bar, say, show
-from kvbench.cli.options import STEPS, STEPS_OR_NONE, option
+from kvbench.cli.options import STEPS, STEPS_OR_NONE, capacities_as_usage, option
 from kvbench.cli.replay_table import replay_table
 from kvbench.measure.machine import Machine
 from kvbench.replay.forward import forwards
 from kvbench.replay.needs import Needs, require_for_replay
 from kvbench.replay.passes import Replay
 from kvbench.replay.result import result_of
+from kvbench.replay.settings import CacheSettings, cache_config, capacity_of_trace, read_replayed
 from kvbench.replay.summary import describe_trace
 from kvbench.report.answers import answers
 from kvbench.results.decode import write_json
 from kvbench.results.replay import FORMAT, SCHEMA_VERSION, Capacity, NotMeasured, ReplayResult, ReplayResults
 from kvbench.text import clean
 from kvbench.trace.reader import TraceReader
-from kvbench.trace.steps import Step
+from kvbench.trace.steps import TraceSteps
 from kvcache import CacheConfig
 
 __all__ = ["replay"]
@@ -84,7 +84,8 @@ def replay(
 
     --capacity gives the slots of the pools. Small pools are where evictions and stale hits live. It is 'default' (each
     backend's own), 'recorded' (the recorded run's), N for all pools, 'init=N', 'recur=N' or 'init=N,recur=M'. N with a
-    unit is bytes, as in 'recur=50MB'; an init pool's are each environment's.
+    unit is bytes, as in 'recur=50MB'; an init pool's are each environment's. 'recur=1/8' is a share of the slots that
+    the pool has by default, 'recur=1/8B' of the bytes of as many full entries.
 
     Exits with 1 when a cache returned content that was never stored, or lost what it never evicted. So it does when any
     cache but the legacy one had a stale hit.
@@ -134,7 +135,7 @@ class _Part:
     """One trace on one device at one capacity."""
 
     reader: TraceReader
-    steps: Sequence[Step]
+    steps: TraceSteps
     device: str
     capacity: Capacity
     config: CacheConfig
@@ -162,10 +163,11 @@ def _replay_all(
     # All of them are read before any is replayed: the last one's fault must not cost the others' measurements.
     readers = [TraceReader(path) for path in traces]
     chosen = [
-        (reader, device, recorded_or_given(capacity, reader.header))
+        (reader, device, capacity_of_trace(capacity, reader.header, settings["dtype"]))
         for reader, device, capacity in product(readers, devices, capacities)
     ]
-    configs = [cache_config(reader, sized, device, settings) for reader, device, sized in chosen]
+    with capacities_as_usage():
+        configs = [cache_config(reader, sized, device, settings) for reader, device, sized in chosen]
     steps_of = {reader: read_replayed(reader, settings) for reader in readers}
     parts = [_Part(each[0], steps_of[each[0]], *each[1:], config) for each, config in zip(chosen, configs, strict=True)]
     for part in parts:

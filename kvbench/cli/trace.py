@@ -1,4 +1,4 @@
-"""``kvbench trace``: look at a trace, check one, recover one, make one."""
+"""``kvbench trace``: look at a trace, check one, recover one, make one; those of other systems too."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
+from msgspec import to_builtins
 from rich.progress import track
 
 from kvbench.cli.console import STDERR
 from kvbench.cli.options import STEPS, CommandGroup, FiniteRange, option
+from kvbench.cli.trace_import import export_trace, import_trace
 from kvbench.record.fills import FILLS, FilledSearch, root_steps
 from kvbench.record.needs import require_for_trees
 from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
+from kvbench.requests.opened import open_trace
+from kvbench.requests.reader import RequestReader
 from kvbench.text import clean
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.writer import recover_trace
@@ -28,23 +32,33 @@ _FILE = click.Path(path_type=Path)
 
 @click.group(cls=CommandGroup)
 def trace() -> None:
-    """Show, check, recover and make traces."""
+    """Show, check, recover, make, import and export traces."""
+
+
+trace.add_command(import_trace)
+trace.add_command(export_trace)
 
 
 @trace.command()
 @click.argument("file", type=_FILE)
 def show(file: Path) -> None:
-    """Print a trace's header, its number of events and their digest, as JSON."""
-    reader = TraceReader(file)
-    click.echo(json.dumps({**asdict(reader.header), "events": reader.rows, "digest": reader.digest()}, indent=2))
+    """Print a trace's header, its number of events or requests and their digest, as JSON."""
+    reader = open_trace(file)
+    if isinstance(reader, RequestReader):
+        about = {**to_builtins(reader.header), "requests": reader.rows}
+    else:
+        about = {**asdict(reader.header), "events": reader.rows}
+    click.echo(json.dumps({**about, "digest": reader.digest()}, indent=2))
 
 
 @trace.command()
 @click.argument("files", type=_FILE, nargs=-1, required=True)
 def check(files: tuple[Path, ...]) -> None:
-    """Read every event of the traces and check the rules of the format."""
+    """Read every event or request of the traces and check the rules of the format."""
     for file in files:
-        click.echo(clean(f"{file}: {TraceReader(file).check()} events, sound"))
+        reader = open_trace(file)
+        rows = "requests" if isinstance(reader, RequestReader) else "events"
+        click.echo(clean(f"{file}: {reader.check()} {rows}, sound"))
 
 
 @trace.command()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +116,7 @@ class Profiling:
     def __init__(
         self,
         name: str,
-        steps: Sequence[Step],
+        steps: Collection[Step],
         config: CacheConfig,
         folder: Path,
         instruments: Instruments | None = None,

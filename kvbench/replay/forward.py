@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -97,7 +97,7 @@ class AttendingContent(FillerContent):
 
 
 def attend_in_turns(
-    steps: Sequence[Step], config: CacheConfig, backends: Sequence[str]
+    steps: Iterable[Step], config: CacheConfig, backends: Sequence[str]
 ) -> tuple[dict[str, SearchClock], dict[str, AttendingContent]]:
     """Drive fresh backends through the steps in turns. Of each, by its name: the cache's times and the forwards'."""
     stopwatch, contents = make_stopwatch(config.device), Contents(config.geometry)
@@ -109,7 +109,7 @@ def attend_in_turns(
     return take_turns(steps, drivers, Latents(config.geometry.embed_dim, config.device), stopwatch), drivers
 
 
-def forwards(steps: Sequence[Step], config: CacheConfig, backends: Sequence[str]) -> dict[str, dict[str, float]]:
+def forwards(steps: Iterable[Step], config: CacheConfig, backends: Sequence[str]) -> dict[str, dict[str, float]]:
     """The forward over each backend's batches, over that of the first one's, all in turns: JSON, by backend.
 
     ``median``, ``p25`` and ``p75`` are of pairs of forwards, ``strided_bytes`` of the batch that has most. Without

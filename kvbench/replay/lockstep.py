@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,7 +55,7 @@ class SearchClock:
 
 
 def take_turns(
-    steps: Sequence[Step], contents: Mapping[str, FillerContent], latents: Latents, stopwatch: Stopwatch
+    steps: Iterable[Step], contents: Mapping[str, FillerContent], latents: Latents, stopwatch: Stopwatch
 ) -> dict[str, SearchClock]:
     """Drive fresh backends through the steps, one step at a time: A B A B, so that none finds what it just used.
 

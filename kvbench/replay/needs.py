@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kvbench.measure.free_memory import require_memory
-from kvbench.trace.reader import TraceReader
 from kvbench.trace.steps import Step
 from kvcache import TOKENS_PER_STEP, CacheConfig, Scope
 
-__all__ = ["Needs", "bytes_of_pools", "require_for_events", "require_for_replay"]
+__all__ = ["Needs", "bytes_of_pools", "require_for_replay"]
 
-_EVENT_BYTES = 250  # of one event among a replay's steps
 _STORE_BYTES = 500  # of what the passes keep of a stored context
-_PAGE_EVENT_BYTES = 2_000  # with the tables and figures of its page
 
 _SLOT_BYTES = 200  # of a slot without its content: lists, and dictionaries of keys
 _BATCHES = 4  # copies of a batch at once: rows, batch, what the model appends, what is checked
@@ -39,10 +36,15 @@ class Needs:
     rows: int
 
     @classmethod
-    def of(cls, steps: Sequence[Step]) -> Needs:
-        roots = Counter(env for step in steps if step.scope is Scope.ROOT and step.keys for env in step.envs)
-        nodes = sum(len(step.keys) for step in steps if step.scope is Scope.NODE)
-        return cls(Counter(roots.values()), nodes, max((len(step.envs) for step in steps), default=0))
+    def of(cls, steps: Iterable[Step]) -> Needs:
+        roots, nodes, rows = Counter[int](), 0, 0
+        for step in steps:
+            rows = max(rows, len(step.envs))
+            if step.scope is Scope.NODE:
+                nodes += len(step.keys)
+            elif step.keys:
+                roots.update(step.envs)
+        return cls(Counter(roots.values()), nodes, rows)
 
     @property
     def stored(self) -> int:
@@ -71,13 +73,6 @@ def bytes_of_pools(backend: str, config: CacheConfig, needs: Needs) -> int:
         contents = (init + recur) * entry
     tables = slots * (_SLOT_BYTES + 8 * (geometry.context_length + 1) * (storage != ""))
     return int(contents) + tables + _BATCHES * max(needs.rows, geometry.env_num) * entry
-
-
-def require_for_events(reader: TraceReader, has_page: bool = False) -> None:
-    """Raise MemoryShortError where a trace has more events than there is memory for; ``has_page``: in a report."""
-    each = _PAGE_EVENT_BYTES if has_page else _EVENT_BYTES
-    advice = "take a trace of fewer searches, or a machine with more memory"
-    require_memory(f"reading {reader.path}, of {reader.rows:,} events,", reader.rows * each, advice)
 
 
 def require_for_replay(name: str, config: CacheConfig, backends: Sequence[str], needs: Needs, at_once: bool) -> None:

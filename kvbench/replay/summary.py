@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,15 +21,18 @@ PERCENTILES = (50, 95, 99)
 _MICROSECOND = 1000.0
 
 
-def describe_trace(reader: TraceReader, steps: Sequence[Step]) -> dict[str, Any]:
+def describe_trace(reader: TraceReader, steps: Iterable[Step]) -> dict[str, Any]:
     """The trace that a result is about, and how much of it (``steps``) was replayed, as JSON has it."""
-    header = reader.header
+    header, searches, recurrent = reader.header, set(), 0
+    for step in steps:
+        searches.add(step.search)
+        recurrent += step.is_recurrent
     return {
         "file": reader.path.name,
-        "sha256": hashlib.sha256(reader.path.read_bytes()).hexdigest(),
+        "sha256": reader.sha256(),
         "events": reader.rows,
-        "searches": len({step.search for step in steps}),
-        "recurrent_steps": sum(step.is_recurrent for step in steps),
+        "searches": len(searches),
+        "recurrent_steps": recurrent,
         "geometry": header.geometry.to_dict(),
         "source": header.source,
         "synthetic": header.synthetic,

@@ -18,22 +18,23 @@ from kvbench.files import whole_or_absent
 from kvbench.replay.drive import OPERATIONS
 from kvbench.report.answers import pools_of
 from kvbench.report.backends import OUTCOME_COLOURS, step_parts
-from kvbench.report.searches import NO_NODE
+from kvbench.report.search_shape import NO_NODE
 from kvbench.report.text import clean, number, words
 from kvbench.results.replay import OUTCOMES, STEP, ReplayResult, Timeline
 
 __all__ = [
-    "draw_memory", "draw_outcomes", "draw_places", "draw_search", "draw_step", "draw_tree", "picture", "write_picture",
+    "DOTS", "draw_memory", "draw_outcomes", "draw_places", "draw_search", "draw_step", "draw_tree", "palette",
+    "picture", "write_picture",
 ]  # fmt: skip
 
 _STYLESHEET = Path(__file__).with_name("templates") / "report.css"
 _WIDTH, _HEIGHT, _LINE = 12.0, 1.7, 0.3  # inches: of the picture, of a row without bars, of a bar
-_DOTS = 120  # an inch
+DOTS = 120  # an inch
 _GREY = 6  # of the palette
 
 
 @cache
-def _palette() -> list[str]:
+def palette() -> list[str]:
     """The colours of the pages, on a light ground."""
     found = dict(re.findall(r"--series-(\d): (#[0-9a-f]{6})", _STYLESHEET.read_text().partition("@media")[0]))
     return [found[str(place)] for place in range(len(found))]
@@ -84,7 +85,7 @@ def draw_places(axes: Axes, timeline: Timeline, axis: str) -> None:
     for outcome, colour in OUTCOME_COLOURS.items():
         height = np.array([each[outcome] for each in counts.values()])
         if height.any():
-            axes.bar(list(counts), height, 0.85, floor, label=words(outcome), color=_palette()[colour])
+            axes.bar(list(counts), height, 0.85, floor, label=words(outcome), color=palette()[colour])
             floor += height
     axes.set(xlabel=axis, ylabel="lookups")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -107,7 +108,7 @@ def draw_tree(axes: Axes, tree: pd.DataFrame) -> None:
     for parent, children in below.items():
         for child in children if parent != NO_NODE else ():
             ends = [places[parent], places[child]], [depths[parent], depths[child]]
-            axes.plot(*ends, color=_palette()[_GREY], linewidth=0.8, zorder=1)
+            axes.plot(*ends, color=palette()[_GREY], linewidth=0.8, zorder=1)
     x, y = [places[each] for each in depths], list(depths.values())
     dots = axes.scatter(x, y, c=tree["simulation"], cmap="viridis", s=36, zorder=2)
     axes.figure.colorbar(dots, ax=axes, label="simulation (-1: the root)")
@@ -138,7 +139,7 @@ def picture(replays: Sequence[ReplayResult], machines: Mapping[str, str]) -> Fig
         groups.setdefault((replay.trace.sha256, replay.device), []).append(replay)
     heights = [_HEIGHT + _LINE * sum(len(each.backends) for each in group) for group in groups.values()]
     with matplotlib.rc_context({"text.parse_math": False, "font.size": 10, "axes.titlesize": 11}):
-        figure = Figure(figsize=(_WIDTH, sum(heights)), dpi=_DOTS, layout="constrained")
+        figure = Figure(figsize=(_WIDTH, sum(heights)), dpi=DOTS, layout="constrained")
         rows = figure.subfigures(len(groups), 1, height_ratios=heights, squeeze=False)[:, 0]
         for row, group in zip(rows, groups.values(), strict=True):
             _row(row, group, machines[group[0].device])
@@ -172,7 +173,7 @@ def _stack(axes: Axes, names: Sequence[str], parts: dict[str, list[float]], colo
     """Horizontal bars, one below the other, each made of its parts."""
     left = np.zeros(len(names))
     for colour, (name, values) in zip(colours, parts.items(), strict=True):
-        axes.barh(range(len(names)), values, 0.7, left, label=name, color=_palette()[colour])
+        axes.barh(range(len(names)), values, 0.7, left, label=name, color=palette()[colour])
         left += values
     axes.set_yticks(range(len(names)), [clean(name) for name in names])
     axes.invert_yaxis()

@@ -11,7 +11,8 @@ import pandas as pd
 from kvbench.report.backends import OUTCOME_COLOURS
 from kvbench.report.input_files import Replay
 from kvbench.report.panels import Cell, Columns, Panel, Plot, Series, Table, without_repeats
-from kvbench.report.searches import NO_NODE, Searches
+from kvbench.report.search_shape import NO_NODE
+from kvbench.report.searches import Searches
 from kvbench.report.text import clean, file_name, number, words
 from kvbench.results.replay import OUTCOMES, BackendResult, Timeline
 
@@ -40,12 +41,12 @@ def trace_table(searches: Searches) -> Table:
 
 def search_panels(searches: Searches) -> list[Panel]:
     """Depth, reuse distance and tree shape; those of which the trace has something."""
-    nodes, tree = searches.nodes, searches.tree()
+    shape = searches.shape
     shown = [
-        (not nodes[nodes["recurrent"]].empty, _depth),
-        (not searches.reuse.empty, _reuse),
-        (len(tree) > 1, _tree),
-        (not nodes.empty, _children),
+        (not shape.depths().empty, _depth),
+        (bool(shape.reuse), _reuse),
+        (len(shape.tree()) > 1, _tree),
+        (bool(shape.extended), _children),
     ]
     return [make(searches) for is_there, make in shown if is_there]
 
@@ -61,8 +62,7 @@ def _depth(searches: Searches) -> Panel:
     def hover(simulation: float, depth: float, name: str) -> str:
         return f"{name}: {number(depth)}\nsimulation {simulation}"
 
-    recurrent = searches.nodes[searches.nodes["recurrent"]]
-    depths = recurrent.groupby("simulation")["depth"].agg(["mean", "min", "max", "count"]).reset_index()
+    depths = searches.shape.depths()
     depths.columns = pd.Index(["simulation", "mean depth", "shallowest", "deepest", "nodes"])
     simulations = depths["simulation"].tolist()
     mean = Series("mean", simulations, depths["mean depth"].tolist(), hover)
@@ -77,12 +77,13 @@ def _reuse(searches: Searches) -> Panel:
         return f"{number(share)} % of lookups\nwithin {distance:.0f} stores"
 
     near = "lookups so near or nearer, %"
-    share = 100 * searches.reuse.cumsum() / searches.reuse.sum()
-    table = pd.DataFrame({"lookups": searches.reuse, near: share}).rename_axis("stores in between").reset_index()
-    line = Series("share", searches.reuse.index.tolist(), share.tolist(), hover)
+    reuse = pd.Series(searches.shape.reuse).sort_index()
+    share = 100 * reuse.cumsum() / reuse.sum()
+    table = pd.DataFrame({"lookups": reuse, near: share}).rename_axis("stores in between").reset_index()
+    line = Series("share", reuse.index.tolist(), share.tolist(), hover)
     note = (
         "Stores into the recurrent pool between an entry's own and a lookup of it: a pool that evicts in order needs "
-        f"more slots than that to still hold it. {searches.never_asked:,} entries were never asked for."
+        f"more slots than that to still hold it. {searches.shape.never_asked:,} entries were never asked for."
     )
     plot = Plot("stores in between", near, [line], from_zero=True)
     return _panel("reuse", "Reuse distance", table, note, searches, plot)
@@ -123,7 +124,7 @@ def _children(searches: Searches) -> Panel:
     def hover(children: float, nodes: float, name: str) -> str:
         return f"{nodes:,} nodes with\n{children} children"
 
-    counts = searches.nodes["children"].value_counts().sort_index()
+    counts = pd.Series(searches.shape.extended).sort_index().rename_axis("children")
     table = pd.DataFrame({"nodes": counts, "nodes, %": 100 * counts / counts.sum()}).reset_index()
     bars = Series("nodes", counts.index.tolist(), counts.tolist(), hover, "bars")
     note = "Nodes of all trees, roots included. An entry of a node without children was stored for nothing."

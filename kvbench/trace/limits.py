@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 __all__ = [
     "FOOTER_BYTES",
     "HEADER_BYTES",
@@ -14,6 +16,7 @@ __all__ = [
     "fault_of_sizes",
     "levels_of",
     "out_of_bounds",
+    "rows_out_of_bounds",
 ]
 
 _COUNT = 2**20  # simulations of a search, and steps below its root
@@ -46,6 +49,17 @@ def out_of_bounds(values: Mapping[str, Any]) -> str | None:
         if value is not None and not least <= value <= most:
             return f"{name} is {value}: it must be from {least} to {most}"
     return None
+
+
+def rows_out_of_bounds(values: Mapping[str, np.ndarray], nulls: Mapping[str, np.ndarray]) -> np.ndarray:
+    """In which rows of these columns a number is out of its bounds; nulls are not."""
+    faults = [
+        ~nulls[name] & ((each < _BOUNDS[name][0]) | (each > _BOUNDS[name][1]))
+        for name, each in values.items()
+        if name in _BOUNDS
+    ]
+    broken: np.ndarray = np.logical_or.reduce(faults)
+    return broken
 
 
 def fault_of_sizes(file_bytes: int, rows: int, groups: Sequence[int]) -> str | None:

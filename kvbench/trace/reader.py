@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -12,17 +11,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kvbench.files import special_kind
 from kvbench.trace.checker import EventChecker
-from kvbench.trace.limits import FOOTER_BYTES, NAME_LENGTH, fault_of_group, fault_of_sizes
+from kvbench.trace.columns import Columns
+from kvbench.trace.limits import NAME_LENGTH, fault_of_group, fault_of_sizes
 from kvbench.trace.pages import decoded_bytes
-from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, HEADER_DIGEST_KEY, HEADER_KEY, Event, TraceError, TraceHeader
+from kvbench.trace.parquet import check_columns, check_parquet, header_text, reading
+from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, Event, TraceError, TraceHeader
+from kvbench.trace.stored_keys import StoredKeys
 
 __all__ = ["TraceReader"]
 
 _BATCH_ROWS = 65_536  # as many events are decoded at a time
 _EVENTS = 2_048  # as many are dicts at a time
-_MAGIC = b"PAR1"  # what a Parquet file begins and ends with
 
 # A column with nulls would become float64, which cannot hold a 64-bit key.
 _NULLABLE = {
@@ -42,55 +42,28 @@ class TraceReader:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        fault = _not_parquet(self.path)
-        if fault:
-            raise TraceError(path, fault)
-        with self._reading("a damaged Parquet file: its footer or its schema cannot be read"):
+        check_parquet(self.path)
+        with reading(self.path, "a damaged Parquet file: its footer or its schema cannot be read"):
             self._file = pq.ParquetFile(self.path, page_checksum_verification=True)
             schema = self._file.schema_arrow
             groups = [self._file.metadata.row_group(each).num_rows for each in self._groups]
         self.header = self._read_header(schema)
-        self._check_columns(schema)
+        check_columns(self.path, schema, EVENT_SCHEMA)
         self.rows: int = self._file.metadata.num_rows
         fault = fault_of_sizes(self.path.stat().st_size, self.rows, groups)
         if fault:
             raise TraceError(path, fault)
-
-    @contextmanager
-    def _reading(self, fault: str) -> Iterator[None]:
-        """What Arrow says of a damaged file is ``fault``."""
-        try:
-            yield
-        except TraceError:
-            raise
-        except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
-            raise TraceError(self.path, fault) from error
 
     @property
     def _groups(self) -> range:
         return range(self._file.num_row_groups)
 
     def _read_header(self, schema: pa.Schema) -> TraceHeader:
-        text = (schema.metadata or {}).get(HEADER_KEY)
-        if text is None:
-            raise TraceError(self.path, "a Parquet file without a trace header: not written by kvcache")
-        digest = schema.metadata.get(HEADER_DIGEST_KEY)
-        if digest is not None and digest.decode(errors="replace") != hashlib.sha256(text).hexdigest():
-            raise TraceError(self.path, "the header is damaged: it does not match its checksum")
+        text = header_text(self.path, schema)
         try:
             return TraceHeader.from_json(text)
         except ValueError as error:
             raise TraceError(self.path, str(error)) from None
-
-    def _check_columns(self, schema: pa.Schema) -> None:
-        for column in EVENT_SCHEMA:
-            places = schema.get_all_field_indices(column.name)
-            if len(places) != 1:
-                number = "missing" if not places else f"there {len(places)} times"
-                raise TraceError(self.path, f"column {column.name!r} is {number}")
-            found = schema.field(places[0]).type
-            if found != column.type:
-                raise TraceError(self.path, f"column {column.name!r} has type {found}, not {column.type}")
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Events as Arrow batches of one row group each; only the columns of the schema, unchecked.
@@ -102,7 +75,8 @@ class TraceReader:
         for group in self._groups:
             about = self._file.metadata.row_group(group)
             rows = about.num_rows
-            with self._reading(f"row group {group} (rows {first} to {first + rows - 1}) cannot be read: it is damaged"):
+            where = f"row group {group} (rows {first} to {first + rows - 1})"
+            with reading(self.path, f"{where} cannot be read: it is damaged"):
                 fault = fault_of_group(group, rows, decoded_bytes(self.path, about, COLUMNS))
                 if fault:
                     raise TraceError(self.path, fault)
@@ -115,26 +89,52 @@ class TraceReader:
                     raise ValueError(f"{read} rows")
             first += rows
 
+    def checked(self, checker: EventChecker) -> Iterator[pa.RecordBatch]:
+        """As ``batches``, with each event checked.
+
+        Raises:
+            TraceError: at the first event that breaks a rule of the schema, with its row number.
+        """
+        for batch in self.batches():
+            sound, fault = checker.check(batch)
+            yield batch.slice(0, sound)
+            if fault is not None:
+                raise fault
+
+    def sound(self, checker: EventChecker) -> Iterator[pa.RecordBatch]:
+        """As ``checked``. A trace without events is not sound: for ``kvbench trace check`` and for all that replay it.
+
+        Raises:
+            TraceError: as ``checked`` does, or there are no events.
+        """
+        if not self.rows:
+            raise TraceError(self.path, "it has no events: there is nothing to replay")
+        yield from self.checked(checker)
+
+    def checker(self) -> EventChecker:
+        """For the events of this trace."""
+        return EventChecker(self.path, self.header, StoredKeys(self._group_of))
+
     def events(self) -> Iterator[Event]:
         """Checked events, in order, each a dict of its columns.
 
         Raises:
             TraceError: at the first event that breaks a rule of the schema, with its row number.
         """
-        checker = EventChecker(self.path, self.header)
-        for row, event in enumerate(event for batch in self.batches() for event in _few_at_a_time(batch)):
-            checker.check(row, event)
-            yield event
+        for batch in self.checked(self.checker()):
+            yield from _few_at_a_time(batch)
 
-    def sound_events(self) -> Iterator[Event]:
-        """As ``events``. A trace without any is not sound: for ``kvbench trace check`` and for all that replay it.
-
-        Raises:
-            TraceError: as ``events`` does, or there are none.
-        """
-        if not self.rows:
-            raise TraceError(self.path, "it has no events: there is nothing to replay")
-        yield from self.events()
+    def _group_of(self, row: int) -> tuple[int, Columns]:
+        """The row group that has a row, and its first row."""
+        first = 0
+        for group in self._groups:
+            after = first + self._file.metadata.row_group(group).num_rows
+            if row < after:
+                break
+            first = after
+        with reading(self.path, f"row group {group} (rows {first} to {after - 1}) cannot be read: it is damaged"):
+            table = self._file.read_row_group(group, list(COLUMNS)).combine_chunks()
+        return first, Columns.of(_as_events(table.to_batches()[0]))
 
     def to_pandas(self) -> pd.DataFrame:
         """All events as one frame, a row each, unchecked; columns that may be null keep that (``Int64``, ``boolean``).
@@ -145,15 +145,20 @@ class TraceReader:
         return pa.Table.from_batches(self.batches(), EVENT_SCHEMA).to_pandas(types_mapper=_NULLABLE.get)
 
     def check(self) -> int:
-        """Read and check everything; the number of events. Raises TraceError as ``sound_events`` does."""
-        return sum(1 for _ in self.sound_events())
+        """Read and check everything; the number of events. Raises TraceError as ``sound`` does."""
+        return sum(batch.num_rows for batch in self.sound(self.checker()))
+
+    def sha256(self) -> str:
+        """Of the file."""
+        with open(self.path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def digest(self) -> str:
         """SHA-256 of the events alone: the same for the same events, whenever and by whatever they were written."""
         columns = {name: hashlib.sha256() for name in COLUMNS}  # a digest each, so that row groups leave no mark
         for batch in self.batches():
             for name, column in columns.items():
-                column.update("".join(f"{value}," for value in batch.column(name).to_pylist()).encode())
+                column.update(_text_of(batch.column(name)))
         return hashlib.sha256("".join(column.hexdigest() for column in columns.values()).encode()).hexdigest()
 
 
@@ -163,6 +168,18 @@ def _few_at_a_time(batch: pa.RecordBatch) -> Iterator[Event]:
         yield from batch.slice(first, _EVENTS).to_pylist()
 
 
+def _text_of(column: pa.Array) -> memoryview:
+    """The values as Python writes them, a comma after each."""
+    if pa.types.is_boolean(column.type):
+        texts = pc.if_else(column, "True", "False")
+    else:
+        texts = pc.cast(column, pa.string())
+    joined = pc.binary_join_element_wise(pc.fill_null(texts, "None"), "", ",").cast(pa.large_string())
+    _, offsets, text = joined.buffers()
+    first, *_, last = memoryview(offsets).cast("q")[joined.offset : joined.offset + len(joined) + 1]
+    return memoryview(text)[first:last]
+
+
 def _as_events(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The columns in the schema's order. Raises ValueError for names that are longer than any of the schema."""
     for name in ("kind", "scope"):
@@ -170,31 +187,3 @@ def _as_events(batch: pa.RecordBatch) -> pa.RecordBatch:
         if (longest or 0) > NAME_LENGTH:
             raise ValueError(f"a {name} of {longest} bytes")
     return pa.RecordBatch.from_arrays([batch.column(name) for name in COLUMNS], schema=EVENT_SCHEMA)
-
-
-def _not_parquet(path: Path) -> str | None:
-    """What a look at the file's two ends says against it. Nothing but a file is opened: a FIFO would wait for ever."""
-    kind = special_kind(path)
-    if kind is not None:
-        return f"is {kind}, not a trace file"
-    try:
-        with open(path, "rb") as file:
-            start = file.read(len(_MAGIC))
-            size = file.seek(0, 2)
-            file.seek(max(0, size - len(_MAGIC)))
-            end = file.read()
-            file.seek(max(0, size - 2 * len(_MAGIC)))
-            footer = int.from_bytes(file.read(len(_MAGIC)), "little")
-    except FileNotFoundError:
-        return "no such file"
-    except OSError as error:
-        return f"cannot be opened: {error.strerror}"
-    if size == 0:
-        return "the file is empty"
-    if start != _MAGIC:
-        return "not a Parquet file"
-    if end != _MAGIC or size <= 2 * len(_MAGIC):
-        return f"truncated: a Parquet file whose end is missing (it has {size} bytes)"
-    if footer > FOOTER_BYTES:
-        return f"its footer has {footer:,} bytes: more than the {FOOTER_BYTES:,} that are read"
-    return None

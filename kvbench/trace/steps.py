@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, takewhile
-from typing import overload
+from itertools import groupby, pairwise, takewhile
+from typing import Any
 
-from kvbench.trace.schema import CLEAR, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE, Event
+import numpy as np
+
+from kvbench.trace.columns import SCOPE_NAMES, Columns, whole_inferences
+from kvbench.trace.reader import TraceReader
+from kvbench.trace.schema import CLEAR, COLUMNS, KINDS, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE, Event
 from kvcache import Scope, SearchInfo
 
-__all__ = ["PackedSteps", "Step", "read_steps"]
-
-_NONE = -1  # in place of a node or a hit
+__all__ = ["Step", "TraceSteps", "reach_of", "read_steps", "steps_of"]
 
 
 @dataclass(slots=True)
@@ -66,93 +67,94 @@ def read_steps(events: Iterable[Event], searches: int | None = None) -> Iterator
     What comes after them is then neither read nor checked.
     """
     wanted = takewhile(lambda row: searches is None or row[1]["search"] < searches, enumerate(events))
-    for _, rows in groupby(wanted, key=lambda row: row[1]["batch"]):
-        yield _step(list(rows))
+    for _, numbered in groupby(wanted, key=lambda row: row[1]["batch"]):
+        rows, inference = zip(*numbered, strict=True)
+        yield _step(rows, {name: [event[name] for event in inference] for name in COLUMNS})
 
 
-def _step(rows: list[tuple[int, Event]]) -> Step:
-    _, first = rows[0]
-    scope = Scope.ROOT if first["simulation"] == ROOT_SIMULATION else Scope.NODE
-    step = Step(scope, first["search"], first["simulation"])
-    lookups = {(event["env"], event["simulation"]): event for _, event in rows if event["kind"] == LOOKUP}
-    stores = [(row, event) for row, event in rows if event["kind"] == STORE]
+def steps_of(columns: Columns, rows: Sequence[int]) -> Iterator[Step]:
+    """The steps of whole inferences; ``rows`` are the events' row numbers in the trace."""
+    batch = columns.values["batch"]
+    begins = np.flatnonzero(batch[1:] != batch[:-1]) + 1
+    lists: dict[str, list[Any]] = {name: columns.list_of(name) for name in columns.values}
+    lists["kind"] = [KINDS[each] for each in columns.kind.tolist()]
+    lists["scope"] = [SCOPE_NAMES[each] for each in columns.scope.tolist()]
+    for begin, end in pairwise([0, *begins.tolist(), len(columns)]):
+        yield _step(rows[begin:end], {name: each[begin:end] for name, each in lists.items()})
+
+
+def _step(numbers: Sequence[int], events: Mapping[str, Sequence[Any]]) -> Step:
+    """Of the events of one inference, by column; ``numbers`` are their rows in the trace."""
+    simulation = events["simulation"][0]
+    step = Step(Scope.ROOT if simulation == ROOT_SIMULATION else Scope.NODE, events["search"][0], simulation)
+    rows: dict[str, list[int]] = {kind: [] for kind in KINDS}
+    for row, kind in enumerate(events["kind"]):
+        rows[kind].append(row)
+    lookups, stores = rows[LOOKUP], rows[STORE]
+    places = list(zip(events["env"], events["simulation"], strict=True))
+    at = {places[row]: row for row in lookups}
     # A batch that stores names its rows by its stores; one that does not (context_length 2) by its lookups.
-    for env, simulation in [(event["env"], event["simulation"]) for _, event in stores] or lookups:
-        lookup = lookups.get((env, simulation), {})
-        step.envs.append(env)
-        step.parents.append(lookup.get("key"))
-        step.nodes.append(lookup.get("node"))
-        step.recorded_hits.append(lookup.get("hit"))
-        step.depths.append(lookup.get("depth") or 0)
-    for row, event in stores:
-        step.keys.append(event["key"])
-        step.stores.append(row)
-        step.tokens = event["tokens"]
-    clears = [event for _, event in rows if event["kind"] == CLEAR]
-    step.clears = [event["scope"] for event in clears if event["env"] == NO_ENV]
-    step.cleared_envs = [event["env"] for event in clears if event["env"] != NO_ENV]
+    named = [places[row] for row in stores or lookups]
+    step.envs = [env for env, _ in named]
+    asked = [at.get(place) for place in named]
+    for name, column in (("key", step.parents), ("node", step.nodes), ("hit", step.recorded_hits)):
+        values = events[name]
+        column.extend([None if row is None else values[row] for row in asked])
+    depths = events["depth"]
+    step.depths = [0 if row is None else depths[row] or 0 for row in asked]
+    if stores:
+        step.keys = [events["key"][row] for row in stores]
+        step.stores = [numbers[row] for row in stores]
+        step.tokens = events["tokens"][stores[-1]]
+    for row in rows[CLEAR]:
+        if events["env"][row] == NO_ENV:
+            step.clears.append(events["scope"][row])
+        else:
+            step.cleared_envs.append(events["env"][row])
     return step
 
 
-class PackedSteps(Sequence[Step]):
-    """Steps as columns of numbers: some ten bytes an event. Each step is made anew when it is asked for."""
+def reach_of(steps: Iterable[Step]) -> int | None:
+    """Most rows from a lookup back to the store whose node it means; None where the steps do not say."""
+    return getattr(steps, "reach", None)
 
-    def __init__(self, steps: Iterable[Step]) -> None:
-        self._scopes: list[Scope] = []
-        self._searches, self._simulations, self._tokens = array("q"), array("q"), array("q")
-        self._clears: dict[int, tuple[list[str], list[int]]] = {}  # of steps that clear something
-        self._rows, self._stores_from = array("q", [0]), array("q", [0])  # where each step's rows and stores begin
-        self._envs, self._depths, self._nodes, self._hits = array("i"), array("i"), array("q"), array("b")
-        self._parents, self._asks = array("Q"), array("b")  # the key is one, and not None
-        self._keys, self._stores = array("Q"), array("q")
-        for step in steps:
-            self._add(step)
 
-    def _add(self, step: Step) -> None:
-        if step.clears or step.cleared_envs:
-            self._clears[len(self)] = step.clears, step.cleared_envs
-        self._scopes.append(step.scope)
-        self._searches.append(step.search)
-        self._simulations.append(step.simulation)
-        self._tokens.append(step.tokens)
-        self._envs.extend(step.envs)
-        self._depths.extend(step.depths)
-        self._nodes.extend([_NONE if node is None else node for node in step.nodes])
-        self._hits.extend([_NONE if hit is None else hit for hit in step.recorded_hits])
-        self._parents.extend([0 if parent is None else parent for parent in step.parents])
-        self._asks.extend([parent is not None for parent in step.parents])
-        self._keys.extend(step.keys)
-        self._stores.extend(step.stores)
-        self._rows.append(len(self._envs))
-        self._stores_from.append(len(self._keys))
+class TraceSteps(Collection[Step]):
+    """The steps of a trace, or of its first ``searches``: read from the file each time that they are gone through.
+
+    So a long trace takes no more memory than a row group and an inference of it. All of it is checked at once.
+
+    Attributes:
+        reach: most rows from a lookup back to the store whose node it means.
+
+    Raises:
+        TraceError: the trace is not sound.
+    """
+
+    def __init__(self, reader: TraceReader, searches: int | None = None) -> None:
+        self._reader, self._searches = reader, searches
+        self._events = self._count = 0  # until the last one of a search that is wanted; steps
+        checker, read, last = reader.checker(), 0, -1
+        for batch in reader.sound(checker):
+            inference, search = (batch.column(name).to_numpy() for name in ("batch", "search"))
+            begins = np.diff(inference, prepend=last) != 0
+            wanted = np.ones(len(search), dtype=bool) if searches is None else search < searches
+            self._count += int((begins & wanted).sum())
+            if wanted.any():
+                self._events = read + int(np.flatnonzero(wanted)[-1]) + 1
+            read, last = read + len(search), inference[-1] if len(inference) else last
+        self.reach = checker.reach
 
     def __len__(self) -> int:
-        return len(self._scopes)
+        return self._count
 
-    @overload
-    def __getitem__(self, place: int) -> Step: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Step]: ...
-    def __getitem__(self, place: int | slice) -> Step | list[Step]:
-        if isinstance(place, slice):
-            return [self[each] for each in range(*place.indices(len(self)))]
-        number = range(len(self))[place]
-        rows = slice(self._rows[number], self._rows[number + 1])
-        stores = slice(self._stores_from[number], self._stores_from[number + 1])
-        asked = zip(self._parents[rows], self._asks[rows], strict=True)
-        clears, cleared_envs = self._clears.get(number, ([], []))
-        return Step(
-            self._scopes[number],
-            self._searches[number],
-            self._simulations[number],
-            self._envs[rows].tolist(),
-            [parent if asks else None for parent, asks in asked],
-            [None if node == _NONE else node for node in self._nodes[rows]],
-            [None if hit == _NONE else bool(hit) for hit in self._hits[rows]],
-            self._keys[stores].tolist(),
-            self._stores[stores].tolist(),
-            self._depths[rows].tolist(),
-            self._tokens[number],
-            list(clears),
-            list(cleared_envs),
-        )
+    def __contains__(self, step: object) -> bool:
+        return any(each == step for each in self)
+
+    def __iter__(self) -> Iterator[Step]:
+        for first, columns in whole_inferences(self._reader.batches()):
+            if first >= self._events:
+                return
+            for step in steps_of(columns, range(first, first + len(columns))):
+                if self._searches is None or step.search < self._searches:
+                    yield step

@@ -16,6 +16,8 @@ from kvcache.eviction.entries import (
 from kvcache.eviction.fifo import FifoPolicy
 from kvcache.eviction.lru import LruPolicy
 from kvcache.eviction.priority import PriorityPolicy
+from kvcache.eviction.s3fifo import S3FifoPolicy
+from kvcache.eviction.sieve import SievePolicy
 from kvcache.eviction.tree import TreePolicy
 
 __all__ = [
@@ -26,7 +28,9 @@ __all__ = [
     "FifoPolicy",
     "LruPolicy",
     "PriorityPolicy",
+    "S3FifoPolicy",
     "SearchInfo",
+    "SievePolicy",
     "TreePolicy",
     "check_info",
     "check_known",
@@ -41,24 +45,32 @@ class EvictionStrategy(Enum):
     FIFO = "fifo"
     LRU = "lru"
     PRIORITY = "priority"
+    S3_FIFO = "s3-fifo"
+    SIEVE = "sieve"
     TREE = "tree"
 
     @classmethod
     def parse(cls, strategy: EvictionStrategy | str) -> EvictionStrategy:
-        """The strategy of that name, in any case. Raises ValueError, naming the choices, for any other."""
+        """The strategy of that name, in any case, with or without hyphens. Raises ValueError, naming the choices."""
         if isinstance(strategy, cls):
             return strategy
-        try:
-            return cls(str(strategy).lower().replace("_", "-"))
-        except ValueError:
-            choices = ", ".join(member.value for member in cls)
-            raise ValueError(f"unknown eviction strategy {strategy!r}: choose one of {choices}") from None
+        for member in cls:
+            if _plain(member.value) == _plain(str(strategy)):
+                return member
+        choices = ", ".join(member.value for member in cls)
+        raise ValueError(f"unknown eviction strategy {strategy!r}: choose one of {choices}")
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
 
 
 _POLICIES: dict[EvictionStrategy, type[EvictionPolicy]] = {
     EvictionStrategy.FIFO: FifoPolicy,
     EvictionStrategy.LRU: LruPolicy,
     EvictionStrategy.PRIORITY: PriorityPolicy,
+    EvictionStrategy.S3_FIFO: S3FifoPolicy,
+    EvictionStrategy.SIEVE: SievePolicy,
     EvictionStrategy.TREE: TreePolicy,
 }
 

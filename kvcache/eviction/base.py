@@ -49,7 +49,7 @@ class EvictionPolicy(ABC):
 
     @abstractmethod
     def victim(self, incoming: EntryInfo) -> int:
-        """The slot to evict next, so that ``incoming`` can be stored. At least one slot is occupied.
+        """The slot to evict, so that ``incoming`` can be stored: ``remove`` of it follows. At least one is occupied.
 
         Several may have to be evicted for one entry, where bytes are limited.
         """

@@ -35,12 +35,12 @@ from reliability.hostile_texts import is_shown_as_it_is
 from reliability.mutated import hostile_texts, mutated_bytes, mutated_json
 
 from kvbench.cli import main
-from kvbench.cli.caches import parse_capacity
 from kvbench.errors import KvbenchError
 from kvbench.gate.thresholds import Thresholds, ThresholdsError
 from kvbench.history.commits import Commits
 from kvbench.history.series import read_history
 from kvbench.judge.change_points import judge_history
+from kvbench.replay.settings import CapacityError, parse_capacity
 from kvbench.report.input_files import read_benchmarks, read_replays
 from kvbench.report.training import read_training
 from kvbench.results.asv import load_durations
@@ -351,9 +351,11 @@ def test_every_number_of_a_command_line_is_bounded():
     assert [each for *each, kind in ranges if getattr(kind, "max", None) is None] == []
 
 
-@pytest.mark.parametrize("text", ["1" + "0" * 9 + "1", "9" * 30, "recur=2000000000GB", "init=1,recur=" + "9" * 5000])
+@pytest.mark.parametrize(
+    "text", ["1" + "0" * 9 + "1", "9" * 30, "recur=2000000000GB", "init=1,recur=" + "9" * 5000, "9/8", "1/" + "9" * 30]
+)
 def test_capacities_are_bounded(text):
-    with pytest.raises(click.BadParameter, match=r"at most|give 'default'"):
+    with pytest.raises(CapacityError, match=r"at most|give 'default'"):
         parse_capacity(text)
 
 

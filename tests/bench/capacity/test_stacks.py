@@ -1,13 +1,17 @@
 """All sizes of LRU in one pass are what the library's own pools, one size after the other, count."""
 
+from collections import Counter
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_curves import any_steps
 from traces import TINY, steps_of, synthetic
 
-from kvbench.capacity.stacks import NEVER, LruStack, lru_outcomes
-from kvbench.capacity.symbols import PooledCache, count_outcomes
+from kvbench.capacity.curves import most_entries
+from kvbench.capacity.lines import JUDGED, count_outcomes, follow
+from kvbench.capacity.stacks import NEVER, LruLine, LruStack
+from kvbench.capacity.symbols import PooledCache
 from kvcache import Geometry, KVCachePool
 
 KEYS = st.integers(1, 9)
@@ -15,6 +19,13 @@ REQUESTS = st.one_of(
     st.tuples(st.just("store"), KEYS), st.tuples(st.just("find"), KEYS), st.tuples(st.just("clear"), st.none())
 )
 LIMIT = 6
+
+
+def lru_outcomes(steps, geometry, capacities, pool):
+    line = LruLine(geometry, capacities, pool)
+    for _ in follow(steps, [line]):
+        pass
+    return [+Counter(dict(zip(JUDGED, counts.sum(axis=0).tolist(), strict=True))) for counts in line.table()]
 
 
 def point_by_point(steps, geometry, capacities, pool):
@@ -76,5 +87,18 @@ def test_on_a_search_with_transpositions_and_ends_of_episodes(tmp_path, pool):
 def test_where_recurrent_pools_evict_the_init_pools_sizes_are_not_one_pass(tmp_path):
     small = Geometry("few simulations", 1, 1, 2, 8, 2, 1)  # a recurrent pool of two slots
     steps = steps_of(synthetic(tmp_path / "trace", searches=3))
-    assert lru_outcomes(steps, small, [1, 2], "init") is None
+    assert most_entries(steps) > 2
+    assert not LruLine.can_tell(small, "init", most_entries(steps))
+    assert LruLine.can_tell(small, "init", 2)
+    assert LruLine.can_tell(small, "recur", most_entries(steps))
     assert lru_outcomes(steps, small, [1, 2], "recur") == point_by_point(steps, small, [1, 2], "recur")
+
+
+def test_keys_that_fell_off_are_forgotten():
+    stack, pool = LruStack(3), KVCachePool(3, "lru", storage="reference")
+    for number in range(500):
+        key = 7 * number % 150  # some come again, long after they fell off
+        stack.store(key)
+        pool.set(key, key)
+        assert [each in stack for each in range(150)] == [each in pool for each in range(150)]
+    assert len(stack._numbers) < 100

@@ -12,9 +12,10 @@ import torch
 from click.testing import CliRunner
 
 from kvbench.cli import main
-from kvbench.cli.caches import parse_capacity
 from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
 from kvbench.replay.drive import STEP_OPERATIONS
+from kvbench.replay.settings import capacity_of_trace, parse_capacity
+from kvbench.results.replay import Capacity
 from kvcache import registry
 from kvcache.geometry import Geometry
 from kvcache.manager import KVCacheManager
@@ -227,6 +228,27 @@ class TestCapacity:
         assert (capacity.init_bytes, capacity.recur_bytes) == (init, recur)
         assert (capacity.init, capacity.recur) == (None, 9 if "=9" in text else None)
 
+    @pytest.mark.parametrize(
+        ("text", "sizes"),
+        [
+            ("recur=1/8", {"recur": 1}),  # of 12 slots
+            ("recur=1/2,init=1/4", {"recur": 6, "init": 64}),
+            ("1/2", {"recur": 6, "init": 128}),
+            ("recur=1/2B", {"recur_bytes": 6 * TINY.entry_bytes()}),
+            ("recur=1/64", {"recur": 1}),
+            ("recur=1/2,init=7KB", {"recur": 6, "init_bytes": 7000}),
+        ],
+    )
+    def test_shares_are_of_the_trace(self, text, sizes):
+        from traces import header
+
+        asked = parse_capacity(text)
+        assert asked.label == text
+        found = capacity_of_trace(asked, header(), "float32")
+        assert found == Capacity(text, **sizes)
+        halved = capacity_of_trace(asked, header(), "float16")
+        assert (halved.recur, halved.recur_bytes) == (found.recur, found.recur_bytes and found.recur_bytes // 2)
+
     def test_bytes_decide_the_memory(self, tmp_path, trace):
         entry = TINY.entry_bytes()
         _, numbers = replayed(
@@ -252,7 +274,26 @@ class TestCapacity:
 
     @pytest.mark.parametrize(
         "text",
-        ["0", "-1", "", "many", "init=", "init=0", "wm=3", "init=3;recur=4", "3,", "1.5", "0MB", "MB", "3mb", "1.5MB"],
+        [
+            "0",
+            "-1",
+            "",
+            "many",
+            "init=",
+            "init=0",
+            "wm=3",
+            "init=3;recur=4",
+            "3,",
+            "1.5",
+            "0MB",
+            "MB",
+            "3mb",
+            "1.5MB",
+            "1/0",
+            "/8",
+            "1/8MB",
+            "1/-8",
+        ],
     )
     def test_bad_forms_are_refused_with_the_good_ones(self, trace, text):
         result = invoke(trace, "--capacity", text)

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from hostile_traces import STRANGE, TOO_LARGE, UNSOUND, made, many_groups, many_rows
 
 from kvbench.cli import main
-from kvbench.trace import reader
+from kvbench.trace import parquet
 
 ROOT = Path(__file__).resolve().parents[3]
 REPLAY = ["replay", "--repetitions", "0", "--backend", "new", "--backend", "legacy"]
@@ -71,7 +71,7 @@ def test_a_file_that_is_small_and_holds_many_rows_is_not_read(tmp_path):
 
 def test_a_file_that_is_small_and_holds_many_row_groups_is_not_read(tmp_path, monkeypatch):
     path = many_groups(1_000)(tmp_path / "bomb.parquet")
-    monkeypatch.setattr(reader, "FOOTER_BYTES", reader.FOOTER_BYTES // 40)  # writing 40 times as many takes long
+    monkeypatch.setattr(parquet, "FOOTER_BYTES", parquet.FOOTER_BYTES // 40)  # writing 40 times as many takes long
     assert_is_not_read(path)
 
 

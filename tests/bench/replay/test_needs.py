@@ -5,11 +5,8 @@ from dataclasses import replace
 import pytest
 from traces import steps_of, synthetic
 
-from kvbench.measure import free_memory
-from kvbench.measure.free_memory import MemoryShortError
-from kvbench.replay.needs import Needs, bytes_of_pools, require_for_events, require_for_replay
+from kvbench.replay.needs import Needs, bytes_of_pools, require_for_replay
 from kvbench.replay.passes import Replay
-from kvbench.trace.reader import TraceReader
 from kvcache import BACKENDS, GEOMETRIES, CacheConfig
 
 # Long contexts, so that contents outweigh tables.
@@ -42,12 +39,3 @@ def test_backends_that_are_timed_are_there_at_once(steps, monkeypatch):
     for at_once in (False, True):
         require_for_replay("a replay", config, ["legacy", "new:slab"], needs, at_once)
     assert wanted[1] - wanted[0] == min(bytes_of_pools(each, config, needs) for each in ("legacy", "new:slab"))
-
-
-def test_a_trace_of_more_events_than_fit_is_not_read(tmp_path, monkeypatch):
-    reader = TraceReader(synthetic(tmp_path / "trace"))
-    require_for_events(reader)
-    monkeypatch.setattr(free_memory, "free_bytes", lambda device: 300 * reader.rows)
-    require_for_events(reader)
-    with pytest.raises(MemoryShortError, match=f"reading {reader.path}, of {reader.rows} events, needs about"):
-        require_for_events(reader, has_page=True)

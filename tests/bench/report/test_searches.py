@@ -5,8 +5,11 @@ from collections import Counter
 import pytest
 from replay_files import COMMITTED, steps_of, synthetic
 
-from kvbench.report.searches import NO_NODE, read_searches
+from kvbench.report.search_shape import NO_NODE, SearchShape
+from kvbench.report.searches import read_searches
+from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import TraceError
+from kvbench.trace.steps import TraceSteps
 from kvcache.backend import Scope
 
 
@@ -23,10 +26,12 @@ def steps():
 def test_nodes_are_counted_by_simulation(searches, steps):
     assert searches.searches == 3
     stored = Counter(step.simulation for step in steps if step.is_recurrent for _ in step.stores)
-    nodes = searches.nodes[searches.nodes["recurrent"]]
-    assert nodes["simulation"].value_counts().to_dict() == stored
-    assert set(nodes.loc[nodes["simulation"] == 0, "depth"]) == {1}  # the first simulation: one step below the root
-    assert nodes["depth"].max() == max(depth for step in steps for depth in step.depths)
+    depths = searches.shape.depths().set_index("simulation")
+    assert depths["count"].to_dict() == stored
+    assert depths.loc[0].tolist() == [1, 1, 1, stored[0]]  # the first simulation: one step below the root
+    assert depths["max"].max() == max(depth for step in steps for depth in step.depths)
+    last = [depth for step in steps if step.simulation == 24 for depth in step.depths]
+    assert depths.loc[24, "mean"] == sum(last) / len(last)
 
 
 def test_a_fifo_pool_finds_what_its_reuse_distance_says(searches, steps):
@@ -37,15 +42,26 @@ def test_a_fifo_pool_finds_what_its_reuse_distance_says(searches, steps):
         if step.scope is Scope.NODE:
             found += sum(node in queue for node in step.nodes)
             queue = [*queue, *step.stores][-slots:]
-    assert found == searches.reuse[searches.reuse.index < slots].sum() > 0
+    assert found == sum(lookups for stores, lookups in searches.shape.reuse.items() if stores < slots) > 0
 
 
 def test_children_and_what_was_never_asked_for(searches, steps):
     extended = Counter(node for step in steps if step.is_recurrent for node in step.nodes)
     stores = [store for step in steps for store in step.stores]
-    assert searches.nodes["children"].to_dict() == {store: extended[store] for store in stores}
+    assert searches.shape.extended == Counter(extended[store] for store in stores)
     recurrent = [store for step in steps if step.is_recurrent for store in step.stores]
-    assert searches.never_asked == sum(not extended[store] for store in recurrent)
+    assert searches.shape.never_asked == sum(not extended[store] for store in recurrent)
+
+
+def test_no_more_nodes_are_held_than_a_lookup_may_mean(tmp_path):
+    path = synthetic(tmp_path / "trace.parquet", searches=12)
+    shape, held = SearchShape(TraceSteps(TraceReader(path)).reach), []
+    for step in steps_of(path):
+        shape.add(step)
+        held.append(len(shape._nodes))
+    assert max(held) <= 2 * max(held[: len(held) // 6])  # two searches of twelve
+    shape.end()
+    assert not shape._nodes
 
 
 def test_the_tree_is_one(searches):

@@ -1,10 +1,10 @@
-import tracemalloc
-
+import pyarrow.parquet as pq
 import pytest
-from traces import event, good_events
+from traces import event, good_events, header, leaf_events, spoilt, synthetic, write_events
 
-from kvbench.trace.schema import NO_ENV
-from kvbench.trace.steps import PackedSteps, Step, read_steps
+from kvbench.trace.reader import TraceReader
+from kvbench.trace.schema import HEADER_KEY, NO_ENV, TraceError
+from kvbench.trace.steps import Step, TraceSteps, read_steps
 from kvcache.backend import Scope
 
 
@@ -83,35 +83,45 @@ def test_the_init_cache_of_one_environment_is_cleared_by_a_clear_of_its_own():
     assert (step.clears, step.cleared_envs) == (["recur"], [1, 0])
 
 
-STEPS = [
-    *read_steps(good_events()),
-    Step(Scope.NODE, 2**48, 7, [3], [2**64 - 1], [None], [None], [], [], [0], 0, ["all", "recur"], [1, 0]),
-    Step(Scope.ROOT, 0, -1),
-]
+class TestTraceSteps:
+    @pytest.mark.parametrize("rows", [3, 50, 10**6])
+    def test_they_are_those_of_the_events_however_the_file_is_divided(self, tmp_path, rows):
+        path = synthetic(tmp_path / "trace", searches=3, transpositions=0.3, clear_ended=True, episode_length=2)
+        table = TraceReader(path)._file.read()
+        pq.write_table(table, tmp_path / "divided", row_group_size=rows)
+        reader = TraceReader(tmp_path / "divided")
+        for searches in (None, 2, 9):
+            steps, wanted = TraceSteps(reader, searches), list(read_steps(reader.events(), searches))
+            assert list(steps) == list(steps) == wanted
+            assert len(steps) == len(wanted)
 
+    def test_leaves(self, tmp_path):
+        text = header(schema_version="1.2").to_json().encode()
+        reader = TraceReader(write_events(tmp_path / "leaves", leaf_events(), {HEADER_KEY: text}))
+        assert list(TraceSteps(reader)) == list(read_steps(leaf_events()))
 
-class TestPackedSteps:
-    def test_steps_come_out_as_they_went_in(self):
-        packed = PackedSteps(iter(STEPS))
-        assert len(packed) == len(STEPS)
-        assert list(packed) == STEPS
-        assert packed[1:3] == STEPS[1:3]
-        assert packed[-1] == STEPS[-1]
-        with pytest.raises(IndexError):
-            packed[len(STEPS)]
+    def test_searches_need_not_be_in_order(self, tmp_path):
+        events = [each | {"search": (5, 1, 7)[each["batch"]]} for each in good_events()]
+        reader = TraceReader(write_events(tmp_path / "trace", events))
+        assert [step.search for step in TraceSteps(reader, 6)] == [5, 1]
+        assert len(TraceSteps(reader, 6)) == 2
+        assert not TraceSteps(reader, 1)
 
-    def test_what_is_done_to_a_step_is_not_done_to_the_next_pass(self):
-        packed = PackedSteps(STEPS)
-        packed[0].clears.clear()
-        packed[0].keys.clear()
-        assert list(packed) == STEPS
+    def test_what_is_done_to_a_step_is_not_done_to_the_next_pass(self, tmp_path):
+        steps = TraceSteps(TraceReader(write_events(tmp_path / "trace", good_events())))
+        for step in steps:
+            step.keys.clear()
+        assert list(steps) == list(read_steps(good_events()))
+        assert next(iter(steps)) in steps
 
-    def test_a_step_takes_a_few_bytes_an_event(self):
-        steps = [
-            Step(Scope.NODE, 1, 1, *[[8 * each + row for row in range(8)] for each in range(7)]) for each in range(500)
-        ]
-        tracemalloc.start()
-        packed = PackedSteps(steps)
-        taken = tracemalloc.get_traced_memory()[0]
-        tracemalloc.stop()
-        assert taken < 40 * 3 * 8 * len(packed)
+    def test_the_reach_is_that_of_the_farthest_node(self, tmp_path):
+        steps = TraceSteps(TraceReader(write_events(tmp_path / "trace", good_events())))
+        assert steps.reach == 3  # row 5 means row 2
+        path = synthetic(tmp_path / "synthetic", searches=3)
+        wanted = max(row - each["node"] for row, each in enumerate(TraceReader(path).events()) if each["node"])
+        assert TraceSteps(TraceReader(path)).reach == wanted
+
+    def test_all_of_a_trace_is_checked_at_once(self, tmp_path):
+        path = write_events(tmp_path / "bad", spoilt(16, tokens=0))
+        with pytest.raises(TraceError, match="row 16: 0 new tokens"):
+            TraceSteps(TraceReader(path), searches=1)

@@ -1,88 +1,21 @@
-"""The order in which slots give way."""
+"""PRIORITY: the lowest first."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from policy_conformance import SLOTS, PolicyConformance, drain, occupied
 
-from kvcache.eviction import (
-    DEFAULT_PRIORITY,
-    EntryInfo,
-    EvictionStrategy,
-    FifoPolicy,
-    LruPolicy,
-    PriorityPolicy,
-    make_policy,
-)
-
-SLOTS = 10
-
-STRATEGIES = {
-    EvictionStrategy.FIFO: FifoPolicy,
-    EvictionStrategy.LRU: LruPolicy,
-    EvictionStrategy.PRIORITY: PriorityPolicy,
-}
+from kvcache.eviction import DEFAULT_PRIORITY, EntryInfo, EvictionStrategy, PriorityPolicy
 
 
-def occupied(policy, *slots, priorities=None):
-    for index, slot in enumerate(slots):
-        policy.insert(slot, EntryInfo(priority=None if priorities is None else priorities[index]))
-    return policy
+class TestPriority(PolicyConformance):
+    strategy = EvictionStrategy.PRIORITY
 
 
-def drain(policy, count):
-    """The next ``count`` victims, each removed."""
-    victims = []
-    for _ in range(count):
-        victims.append(policy.victim(EntryInfo()))
-        policy.remove(victims[-1])
-    return victims
-
-
-@pytest.mark.parametrize("strategy", EvictionStrategy)
-def test_every_strategy_has_its_policy_and_its_name(strategy):
-    assert type(make_policy(strategy, SLOTS)) is STRATEGIES[strategy]
-    assert make_policy(strategy, SLOTS) is not make_policy(strategy, SLOTS)
-    for name in (strategy, strategy.value, strategy.name, strategy.name.title()):
-        assert EvictionStrategy.parse(name) is strategy
-
-
-@pytest.mark.parametrize("name", ["mru", "", None, 1])
-def test_an_unknown_strategy_is_a_value_error_that_lists_those_there_are(name):
-    with pytest.raises(ValueError, match=r"choose one of fifo, lru, priority$"):
-        EvictionStrategy.parse(name)
-
-
-@pytest.mark.parametrize("strategy", EvictionStrategy)
-def test_without_lookups_and_priorities_all_strategies_are_first_in_first_out(strategy):
-    assert drain(occupied(make_policy(strategy, SLOTS), 2, 0, 3, 1), 4) == [2, 0, 3, 1]
-
-
-@pytest.mark.parametrize("strategy", EvictionStrategy)
-def test_asking_for_the_victim_removes_nothing(strategy):
-    policy = occupied(make_policy(strategy, SLOTS), 1, 0)
-    assert [policy.victim(EntryInfo()) for _ in range(3)] == [1, 1, 1]
-
-
-@pytest.mark.parametrize("strategy", EvictionStrategy)
-def test_a_removed_slot_is_no_victim_and_is_the_youngest_when_it_comes_back(strategy):
-    policy = occupied(make_policy(strategy, SLOTS), 0, 1, 2)
-    policy.remove(1)
-    policy.remove(0)
-    assert policy.victim(EntryInfo()) == 2
-    policy.insert(0, EntryInfo())
-    assert drain(policy, 2) == [2, 0]
-
-
-@pytest.mark.parametrize(
-    ("strategy", "order"),
-    [(EvictionStrategy.FIFO, [0, 1, 2]), (EvictionStrategy.LRU, [2, 0, 1]), (EvictionStrategy.PRIORITY, [0, 1, 2])],
-)
-@pytest.mark.parametrize("use", ["touch", "update"])
-def test_only_lru_is_moved_by_use(strategy, order, use):
-    policy = occupied(make_policy(strategy, SLOTS), 0, 1, 2)
-    for slot in (0, 1):
-        policy.touch(slot) if use == "touch" else policy.update(slot, EntryInfo())
-    assert drain(policy, 3) == order
+def test_uses_move_nothing():
+    policy = occupied(PriorityPolicy(SLOTS), 0, 1, 2)
+    policy.touch(0)
+    policy.update(1, EntryInfo())
+    assert drain(policy, 3) == [0, 1, 2]
 
 
 def test_the_lowest_priority_goes_first_and_the_oldest_among_equals():

@@ -1,0 +1,1 @@
+"""Requests of other systems: traces of keys and sizes without a search behind them."""
