@@ -59,9 +59,10 @@ class TreePolicy(EvictionPolicy):
         self._trial = Trial(self._lessons, size)
         self._nodes: dict[Hashable, _Node] = {}
         self._by_slot: dict[int, _Node] = {}
-        self._useless: OrderedDict[Hashable, None] = OrderedDict()
-        self._by_recency: OrderedDict[Hashable, None] = OrderedDict()
-        self._by_depth: dict[int, OrderedDict[Hashable, None]] = {}
+        # Slots, each in one of the first two.
+        self._useless: OrderedDict[int, None] = OrderedDict()
+        self._by_recency: OrderedDict[int, None] = OrderedDict()
+        self._by_depth: dict[int, OrderedDict[int, None]] = {}
         self._depths: list[int] = []  # a heap of the keys of the above, negated
         self._extended: OrderedDict[Hashable, None] = OrderedDict()  # evicted because all was extended
         self._looked_up: dict[Hashable, _Node | None] = {}  # since the last batch was stored; None where it was missed
@@ -74,9 +75,8 @@ class TreePolicy(EvictionPolicy):
 
     def insert(self, slot: int, info: EntryInfo) -> None:
         depth, is_whole = self._grown(info)
-        key = object() if info.key is None else info.key  # it is nobody's parent then
-        node = _Node(slot, key, info.parent, depth, is_whole, info.actions)
-        self._nodes[key] = self._by_slot[slot] = node
+        node = _Node(slot, info.key, info.parent, depth, is_whole, info.actions)
+        self._nodes[info.key] = self._by_slot[slot] = node
         self._place(node)
 
     def update(self, slot: int, info: EntryInfo) -> None:
@@ -92,7 +92,7 @@ class TreePolicy(EvictionPolicy):
         node.lookups += 1
         if node.lookups % node.stores == 0:
             self._lessons.extended(node.lookups // node.stores)
-        if not self._is_useful(node) and node.key in self._by_recency:
+        if not self._is_useful(node) and node.slot in self._by_recency:
             self._take_out(node)
             self._place(node)
         self._use_path(node)
@@ -106,7 +106,8 @@ class TreePolicy(EvictionPolicy):
     def remove(self, slot: int) -> None:
         node = self._by_slot.pop(slot)
         self._take_out(node)
-        del self._nodes[node.key]
+        if self._nodes.get(node.key) is node:
+            del self._nodes[node.key]
         if node.is_whole and not self._is_useful(node):
             self._extended[node.key] = None
             if len(self._extended) > self._size:
@@ -114,11 +115,11 @@ class TreePolicy(EvictionPolicy):
 
     def victim(self, incoming: EntryInfo) -> int:
         if self._useless:
-            return self._nodes[next(iter(self._useless))].slot
+            return next(iter(self._useless))
         by_recency = next(iter(self._by_recency))
         by_depth = next(reversed(self._by_depth[-self._depths[0]]))
-        self._trial.nominate(by_recency, by_depth)
-        return self._nodes[by_recency if self._lessons.follows_recency else by_depth].slot
+        self._trial.nominate(self._by_slot[by_recency].key, self._by_slot[by_depth].key)
+        return by_recency if self._lessons.follows_recency else by_depth
 
     # The tree.
 
@@ -153,8 +154,8 @@ class TreePolicy(EvictionPolicy):
         for _ in range(length):
             if above is None:
                 break
-            if above.key in self._by_recency:
-                self._by_recency.move_to_end(above.key)
+            if above.slot in self._by_recency:
+                self._by_recency.move_to_end(above.slot)
             above = self._nodes.get(above.parent)
 
     # The orders.
@@ -165,20 +166,20 @@ class TreePolicy(EvictionPolicy):
 
     def _place(self, node: _Node) -> None:
         if not self._is_useful(node):
-            self._useless[node.key] = None
+            self._useless[node.slot] = None
             return
-        self._by_recency[node.key] = None
+        self._by_recency[node.slot] = None
         if node.depth not in self._by_depth:
             self._by_depth[node.depth] = OrderedDict()
             heapq.heappush(self._depths, -node.depth)
-        self._by_depth[node.depth][node.key] = None
+        self._by_depth[node.depth][node.slot] = None
 
     def _take_out(self, node: _Node) -> None:
-        if node.key in self._useless:
-            del self._useless[node.key]
+        if node.slot in self._useless:
+            del self._useless[node.slot]
             return
-        del self._by_recency[node.key]
+        del self._by_recency[node.slot]
         level = self._by_depth[node.depth]
-        del level[node.key]
+        del level[node.slot]
         while self._depths and not self._by_depth[-self._depths[0]]:
             del self._by_depth[-heapq.heappop(self._depths)]
