@@ -17,7 +17,6 @@ from pathlib import Path
 from statistics import median
 
 import pandas as pd
-import pyarrow as pa
 import torch
 
 from kvbench.capacity.curves import hit_rate_curves, most_entries
@@ -28,7 +27,6 @@ from kvbench.replay.outcomes import Outcome
 from kvbench.replay.passes import Verification, verify_replay
 from kvbench.trace.keys import distinct_keys
 from kvbench.trace.reader import TraceReader
-from kvbench.trace.schema import EVENT_SCHEMA
 from kvbench.trace.steps import Step, read_steps
 from kvcache import MISS, CacheBackend, CacheConfig, Geometry, make_backend
 
@@ -197,7 +195,7 @@ def contents_row(path: Path) -> list[str]:
     """The line of a trace in the first table."""
     reader = TraceReader(path)
     geometry = reader.header.geometry
-    share = distinct_keys(pa.Table.from_batches(reader.batches(), EVENT_SCHEMA))
+    share = distinct_keys(list(reader.batches()))
     steps = list(read_steps(reader.events()))
     shown = what_it_shows(steps, reader.to_pandas(), geometry)
     reuse = f"{median(shown.reuse):.0f}, {max(shown.reuse)}" if shown.reuse else "-"

@@ -5,7 +5,7 @@ from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
 from kvcache.build import BuildInfo, build_info
 from kvcache.checks import OrderError
 from kvcache.config import CacheConfig
-from kvcache.eviction import EvictionStrategy
+from kvcache.eviction import EntryInfo, EvictionStrategy, SearchInfo
 from kvcache.geometry import GEOMETRIES, POSITIONS, TOKENS_PER_STEP, Geometry
 from kvcache.hashing import hash_state, hash_states
 from kvcache.kernels import kernel_observers
@@ -40,6 +40,7 @@ __all__ = [
     "CacheConfig",
     "CacheMismatchError",
     "CacheStats",
+    "EntryInfo",
     "EvictionStrategy",
     "Geometry",
     "KVCache",
@@ -53,6 +54,7 @@ __all__ = [
     "OrderError",
     "RecurrentMissError",
     "Scope",
+    "SearchInfo",
     "ShadowCache",
     "ShadowReport",
     "ThreadError",

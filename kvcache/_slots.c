@@ -57,7 +57,7 @@ static Py_ssize_t take_victim(Slots *self) {
 }
 
 static PyObject *claim(Slots *self, PyObject *const *args, Py_ssize_t given) {
-    if (given != 2) return PyErr_Format(PyExc_TypeError, "claim takes a key and a priority");
+    if (given != 2 && given != 3) return PyErr_Format(PyExc_TypeError, "claim takes a key, a priority and an entry");
     PyObject *key = args[0], *priority = args[1], *number = NULL;
     if (begin(self)) return NULL;
     int evicts = 0;
@@ -87,7 +87,7 @@ static PyObject *claim(Slots *self, PyObject *const *args, Py_ssize_t given) {
     return number;
 }
 
-static PyObject *evict(Slots *self, PyObject *unused) {
+static PyObject *evict(Slots *self, PyObject *const *incoming, Py_ssize_t given) {
     if (begin(self)) return NULL;
     Py_ssize_t slot = take_victim(self);
     int failed = slot == NONE || remove_slot(self, slot);
@@ -240,7 +240,7 @@ static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *named) {
 #define METHOD(name, how) {#name, (PyCFunction)(void (*)(void))name, how, "As in kvcache.slots.PolicySlots."}
 
 static PyMethodDef methods[] = {
-    METHOD(find, METH_O), METHOD(peek, METH_O), METHOD(claim, METH_FASTCALL), METHOD(evict, METH_NOARGS),
+    METHOD(find, METH_O), METHOD(peek, METH_O), METHOD(claim, METH_FASTCALL), METHOD(evict, METH_FASTCALL),
     METHOD(clear, METH_NOARGS), METHOD(keys, METH_NOARGS), METHOD(occupied, METH_NOARGS),
     METHOD(free_slots, METH_NOARGS), METHOD(restore, METH_VARARGS), {NULL, NULL, 0, NULL},
 };

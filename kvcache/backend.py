@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from kvcache.config import CacheConfig
+from kvcache.eviction import SearchInfo
 from kvcache.geometry import check_row, is_whole
 from kvcache.keys import KeyVerifier
 from kvcache.keys_values import KeysValues, zeros
@@ -83,6 +84,7 @@ class CacheBackend(ABC):
         keys_values_wm_size_list: live tokens of each row of the batch, before the model appended any.
         position_shift: added to the kept tokens when a window slides, ``[L, 2, H, context_length - 3, D]``; None with
             rotary positions.
+        wants_info: whether ``info`` of ``store`` is used. A caller may leave it out otherwise.
         verifier: makes keys that can be told apart although their numbers are one; None with plain numbers as keys.
     """
 
@@ -97,6 +99,7 @@ class CacheBackend(ABC):
     keys_values_wm_list: list[KeysValues | None]
     keys_values_wm_size_list: list[int]
     position_shift: Tensor | None = None
+    wants_info: bool = False
     verifier: KeyVerifier | None = None
 
     @cached_property
@@ -191,7 +194,12 @@ class CacheBackend(ABC):
 
     @abstractmethod
     def store(
-        self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None = None
+        self,
+        envs: Sequence[int],
+        keys: Sequence[int],
+        scope: Scope,
+        priorities: Sequence[float] | None = None,
+        info: SearchInfo | None = None,
     ) -> None:
         """Store each row of the batch, as the model left it, under its new latent's key.
 
@@ -203,6 +211,7 @@ class CacheBackend(ABC):
             keys: the new key of each row.
             scope: ROOT stores into the environment's init pool, NODE into the recurrent pool.
             priorities: of each row, for backends that evict by priority.
+            info: what the search knows of the rows, for backends that want it (``wants_info``).
 
         Raises:
             OrderError: the batch is not assembled (new backends only). Nothing is changed then.

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from kvcache.backend import MISS, Scope
-from kvcache.eviction import check_priority
+from kvcache.eviction import check_info, check_priority
 from kvcache.geometry import Geometry, is_whole
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "check_context",
     "check_environments",
     "check_hashable",
+    "check_info",
     "check_position_shift",
     "check_priorities",
     "check_rows",

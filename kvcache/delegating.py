@@ -85,6 +85,7 @@ class DelegatingCache(CacheBackend):
     def __init__(self, backend: CacheBackend) -> None:
         self._backend = backend
         self.name, self.config, self.stats_enabled = backend.name, backend.config, backend.stats_enabled
+        self.wants_info = backend.wants_info
         only_read = self._pools_are_only_read
         self.init_pools = [
             _PoolView(pool, partial(self.clear_init_caches, [env]), only_read)

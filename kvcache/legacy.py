@@ -27,12 +27,14 @@ from kvcache.checks import (
     OrderError,
     check_environments,
     check_hashable,
+    check_info,
     check_position_shift,
     check_priorities,
     check_rows,
     check_supplied,
 )
 from kvcache.config import CacheConfig
+from kvcache.eviction import SearchInfo
 from kvcache.geometry import check_row
 from kvcache.hashing import hash_state
 from kvcache.keys import KeyVerifier
@@ -232,7 +234,12 @@ class LegacyCache(CacheBackend):
         return sizes
 
     def store(
-        self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None = None
+        self,
+        envs: Sequence[int],
+        keys: Sequence[int],
+        scope: Scope,
+        priorities: Sequence[float] | None = None,
+        info: SearchInfo | None = None,
     ) -> None:
         self.thread.check()
         geometry = self.config.geometry
@@ -243,6 +250,8 @@ class LegacyCache(CacheBackend):
         check_environments(envs, len(self.init_pools))
         check_hashable(keys)
         check_priorities(scope, len(sizes), priorities)
+        if info is not None:
+            check_info(info, len(sizes), "store")
         longest = max(sizes)
         appended = self.keys_values_wm.size - longest
         for row, (env, key, size) in enumerate(zip(envs, keys, sizes, strict=True)):

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from kvcache.eviction import EntryInfo
 from kvcache.geometry import is_whole
 from kvcache.keys_values import KeysValues, memory
 from kvcache.stats import CacheStats
@@ -82,8 +83,8 @@ class LegacyPool:
             target_layer._v_cache._size = source_layer._v_cache._size
         return slot, target
 
-    def set(self, key: int, value: Any, priority: float | None = None) -> None:
-        """Store ``value`` in the next slot of the circle. The priority has no effect."""
+    def set(self, key: int, value: Any, priority: float | None = None, info: EntryInfo | None = None) -> None:
+        """Store ``value`` in the next slot of the circle. The priority has no effect, nor what is known of it."""
         self.thread.take()
         hash(key)  # a key without one would be found out after the slot was written
         owner = self.owners[self.position]

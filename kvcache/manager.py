@@ -12,8 +12,8 @@ from kvcache import checks
 from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
 from kvcache.batch import Destinations, Found, Row
 from kvcache.config import CacheConfig
-from kvcache.eviction import EvictionStrategy
-from kvcache.geometry import Geometry, check_row, is_whole
+from kvcache.eviction import EvictionStrategy, SearchInfo
+from kvcache.geometry import check_row, is_whole
 from kvcache.hashing import hash_states, on_host
 from kvcache.integrity import Integrity
 from kvcache.keys import KeyVerifier
@@ -66,8 +66,7 @@ class KVCacheManager(CacheBackend):
     ) -> None:
         settings = {"storage": storage, "eviction_strategy": eviction_strategy, "thread_safe": thread_safe}
         self.config = config = CacheConfig.of(config, env_num, **settings)
-        self.geometry: Geometry = config.geometry
-        self.env_num = config.geometry.env_num
+        self.geometry, self.env_num = config.geometry, config.geometry.env_num
         self.stats_enabled = enable_stats
         self.hierarchy_stats = CacheStats()
         self.verifier = KeyVerifier() if config.verify_keys else None
@@ -81,7 +80,9 @@ class KVCacheManager(CacheBackend):
         self.wm_pool = self._pool("wm", layout.wm_storage(), self.env_num)
         self.keys_values_wm_size_list = []
         self._known = frozenset(range(self.env_num))
+        self.wants_info = self.recur_pool.sees_entries
         self._rows: list[Row] = []
+        self._looked_up: Sequence[int | None] = ()  # the keys of the rows, where info is wanted
         self._stage = _NOTHING
         if config.thread_safe:
             make_thread_safe(self)
@@ -153,8 +154,7 @@ class KVCacheManager(CacheBackend):
     def hierarchical_get(self, env_id: int, cache_key: int) -> KeysValues | None:
         """Init, then recur: an independent copy of the first entry found, or None.
 
-        Counts one query of the hierarchy, and one of each pool that is searched. ValueError for an ``env_id`` out of
-        range.
+        One query of the hierarchy, and of each pool that is searched. ValueError for an ``env_id`` out of range.
         """
         self._integrity.take()
         found = self._find(env_id, cache_key, Scope.NODE)
@@ -209,6 +209,7 @@ class KVCacheManager(CacheBackend):
         if scope is Scope.NODE and self.stats_enabled:
             self.hierarchy_stats.count(hits, misses)
         self._rows = rows
+        self._looked_up = list(keys) if self.wants_info else ()
         self.keys_values_wm_size_list = sizes
         self._stage = _LOOKED_UP
         return sizes.copy()
@@ -239,7 +240,12 @@ class KVCacheManager(CacheBackend):
         return sizes
 
     def store(
-        self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None = None
+        self,
+        envs: Sequence[int],
+        keys: Sequence[int],
+        scope: Scope,
+        priorities: Sequence[float] | None = None,
+        info: SearchInfo | None = None,
     ) -> None:
         self._integrity.take()
         if not self.geometry.keeps_past:
@@ -248,6 +254,10 @@ class KVCacheManager(CacheBackend):
             raise checks.OrderError("the batch is not assembled: call lookup and assemble, then store")
         sizes = self.keys_values_wm_size_list
         to = self._destinations(envs, keys, scope, priorities)
+        if info is not None:
+            checks.check_info(info, len(sizes), "store")
+        if self.wants_info:
+            to = to._replace(entries=(info or SearchInfo()).entries(keys, to.priorities, self._looked_up, envs))
         self._batch.check(sizes, to.pools)
         self._integrity.begin()
         self._batch.store(self._rows, sizes, to)
@@ -264,13 +274,8 @@ class KVCacheManager(CacheBackend):
         if not self._known.issuperset(envs):
             checks.check_environments(envs, self.env_num)
         pools = [self.recur_pool] * rows if scope is Scope.NODE else [self._init_pool(env) for env in envs]
-        if priorities is None:
-            return Destinations(pools, keys, [None] * rows)
-        checks.check_rows(scope, rows, priorities=priorities)
-        for pool, priority in zip(pools, priorities, strict=True):
-            if priority is not None:
-                pool.check_priority(priority)
-        return Destinations(pools, keys, priorities)
+        checks.check_priorities(scope, rows, priorities)
+        return Destinations(pools, keys, [None] * rows if priorities is None else priorities)
 
     def renew_batch(self) -> None:
         self._batch.renew()

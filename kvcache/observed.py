@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kvcache.backend import CacheBackend, Scope
 from kvcache.delegating import DelegatingCache
+from kvcache.eviction import SearchInfo
 from kvcache.keys_values import KeysValues
 
 __all__ = ["ObservedCache", "Observer"]
@@ -25,7 +26,7 @@ class Observer(Protocol):
             operation: the method's name: ``hash_states``, ``lookup``, ``supply``, ``assemble``, ``store``,
                 ``clear_recur_cache``, ``clear_init_caches`` or ``clear_all``.
             call: the cache's own method.
-            args: its arguments, all by position; ``store`` has all four.
+            args: its arguments, all by position. ``store`` has the first four, and ``info`` where it is given.
         """
 
 
@@ -59,10 +60,16 @@ class ObservedCache(DelegatingCache):
         return cast(list[int], self._observer("assemble", self._backend.assemble))
 
     def store(
-        self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None = None
+        self,
+        envs: Sequence[int],
+        keys: Sequence[int],
+        scope: Scope,
+        priorities: Sequence[float] | None = None,
+        info: SearchInfo | None = None,
     ) -> None:
         self.thread.check()
-        self._observer("store", self._backend.store, envs, keys, scope, priorities)
+        known = () if info is None else (info,)
+        self._observer("store", self._backend.store, envs, keys, scope, priorities, *known)
 
     def clear_recur_cache(self) -> None:
         self.thread.check()

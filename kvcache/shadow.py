@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
-from kvcache.checks import OrderError, check_environments, check_hashable, check_priorities, check_rows
+from kvcache.checks import OrderError, check_environments, check_hashable, check_info, check_priorities, check_rows
 from kvcache.delegating import DelegatingCache
+from kvcache.eviction import SearchInfo
 from kvcache.keys_values import KeysValues
 from kvcache.legacy import RecurrentMissError
 from kvcache.threads import join_copies
@@ -70,6 +71,7 @@ class ShadowCache(DelegatingCache):
     def __init__(self, primary: CacheBackend, shadow: CacheBackend) -> None:
         super().__init__(primary)
         self.primary, self.shadow = primary, shadow
+        self.wants_info = primary.wants_info or shadow.wants_info
         join_copies(shadow, primary)
         self.name = f"{primary.name} shadowed by {shadow.name}"
         self._report = ShadowReport()
@@ -219,7 +221,12 @@ class ShadowCache(DelegatingCache):
         return where
 
     def store(
-        self, envs: Sequence[int], keys: Sequence[int], scope: Scope, priorities: Sequence[float] | None = None
+        self,
+        envs: Sequence[int],
+        keys: Sequence[int],
+        scope: Scope,
+        priorities: Sequence[float] | None = None,
+        info: SearchInfo | None = None,
     ) -> None:
         self.thread.check()
         sizes = self.keys_values_wm_size_list
@@ -232,8 +239,10 @@ class ShadowCache(DelegatingCache):
         self.shadow.keys_values_wm.size = longest = max(sizes)  # a store before may have been refused, or was another
         for ours, theirs in zip(self.shadow.keys_values_wm, self.primary.keys_values_wm, strict=True):
             ours.update(*(each[:, :, longest:] for each in theirs.get()))
-        self.primary.store(envs, keys, scope, priorities)
-        self.shadow.store(envs, keys, scope, priorities)
+        if info is not None:
+            check_info(info, len(sizes), "store")
+        for cache in (self.primary, self.shadow):
+            cache.store(envs, keys, scope, priorities, *(() if info is None else (info,)))
 
     def clear_recur_cache(self) -> None:
         self.primary.clear_recur_cache()

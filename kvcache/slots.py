@@ -9,7 +9,7 @@ from collections.abc import Hashable
 from operator import itemgetter
 from typing import Any, Protocol
 
-from kvcache.eviction import EvictionStrategy, FifoPolicy, LruPolicy, PriorityPolicy, make_policy
+from kvcache.eviction import EntryInfo, EvictionStrategy, FifoPolicy, LruPolicy, PriorityPolicy, make_policy
 
 try:
     from kvcache._slots import Slots as _Compiled
@@ -21,6 +21,8 @@ __all__ = ["PolicySlots", "Slots", "make_slots"]
 _STRATEGIES = (EvictionStrategy.FIFO, EvictionStrategy.LRU, EvictionStrategy.PRIORITY)  # as numbered in _slots.c
 _POLICIES = (FifoPolicy, LruPolicy, PriorityPolicy)
 
+_UNKNOWN = EntryInfo()
+
 Occupied = list[tuple[int, Any, int, "float | None"]]  # age, key, slot and priority of each
 
 
@@ -30,7 +32,10 @@ class Slots(Protocol):
     Attributes:
         evicted: the key that was evicted last.
         unused: number of slots that no key had since the last clear.
+        sees_entries: whether the order depends on what is known of an entry beside its key and priority.
     """
+
+    sees_entries: bool
 
     @property
     def evicted(self) -> Any:
@@ -46,11 +51,17 @@ class Slots(Protocol):
     def peek(self, key: Hashable) -> int | None:
         """As ``find``, but no use of the key."""
 
-    def claim(self, key: Hashable, priority: float | None) -> int:
-        """Give ``key`` a slot, which it keeps if it has one. Returns ``~slot`` where ``evicted`` lost it for that."""
+    def claim(self, key: Hashable, priority: float | None, info: EntryInfo | None = None) -> int:
+        """Give ``key`` a slot, which it keeps if it has one. Returns ``~slot`` where ``evicted`` lost it for that.
 
-    def evict(self) -> int:
-        """Free the slot that is evicted next, and return it. At least one is occupied."""
+        ``info`` is all that is known, key and priority too; None is these two.
+        """
+
+    def evict(self, incoming: EntryInfo | None = None) -> int:
+        """Free the slot that is evicted next, and return it. At least one is occupied.
+
+        ``incoming`` is what it is evicted for, where that is known.
+        """
 
     def clear(self) -> None:
         """Free all slots, in O(1). What they kept of former keys is freed by claims."""
@@ -77,10 +88,11 @@ class PolicySlots:
         self.evicted: Hashable | None = None
         self._former: Any = None
         self._start_anew()
+        self.sees_entries = self._policy.sees_entries
 
     def _start_anew(self) -> None:
         self._slots: dict[Hashable, int] = {}
-        self._policy = make_policy(self._strategy)
+        self._policy = make_policy(self._strategy, self._size)
         self._free: list[int] = []
         self.unused = self._size
 
@@ -93,14 +105,16 @@ class PolicySlots:
     def peek(self, key: Hashable) -> int | None:
         return self._slots.get(key)
 
-    def claim(self, key: Hashable, priority: float | None) -> int:
+    def claim(self, key: Hashable, priority: float | None, info: EntryInfo | None = None) -> int:
+        if info is None:
+            info = EntryInfo(key, priority)
         slot = self._slots.get(key)
         if slot is not None:
-            self._policy.update(slot, priority)
+            self._policy.update(slot, info)
             return slot
         evicts = not (self._free or self.unused)
         if evicts:
-            self.evict()
+            self.evict(info)
         elif self.unused == self._size:
             self._former = None
         if self._free:
@@ -110,11 +124,11 @@ class PolicySlots:
             self.unused -= 1
         self._slots[key] = slot
         self._owners[slot] = key
-        self._policy.insert(slot, priority)
+        self._policy.insert(slot, info)
         return ~slot if evicts else slot
 
-    def evict(self) -> int:
-        slot = self._policy.victim()
+    def evict(self, incoming: EntryInfo | None = None) -> int:
+        slot = self._policy.victim(_UNKNOWN if incoming is None else incoming)
         self.evicted = self._owners[slot]
         del self._slots[self.evicted]
         self._policy.remove(slot)
@@ -138,7 +152,7 @@ class PolicySlots:
         for _, key, slot, priority in occupied:
             self._slots[key] = slot
             self._owners[slot] = key
-            self._policy.insert(slot, priority)
+            self._policy.insert(slot, EntryInfo(key, priority))
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -146,7 +160,7 @@ class PolicySlots:
 
 def make_slots(strategy: EvictionStrategy, size: int) -> Slots:
     """That many slots, in the order of a strategy."""
-    policy = type(make_policy(strategy))
+    policy = type(make_policy(strategy, size))
     if _Compiled is None or policy not in _POLICIES:
         return PolicySlots(strategy, size)
     return CompiledSlots(_POLICIES.index(policy), size)
@@ -164,6 +178,7 @@ if _Compiled is not None:
         """Slots in C, with a copy that does not need them."""
 
         __slots__ = ()
+        sees_entries = False
 
         def __reduce__(self) -> tuple[Any, ...]:
             occupied = sorted(self.occupied(), key=itemgetter(0))

@@ -49,9 +49,10 @@ class PooledCache:
 
     def store(self, step: Step, contexts: list[int]) -> None:
         """Store each row's new context under its key."""
-        for env, key, context, depth in zip(step.envs, step.keys, contexts, step.depths, strict=True):
-            # The priority is the one of ``kvbench.replay.drive``.
-            self._pools.written(env, step.scope).set(key, (key, context), -depth)
+        priorities = [-depth for depth in step.depths]  # as in ``kvbench.replay.drive``
+        known = step.info.entries(step.keys, priorities, step.parents, step.envs)
+        for env, key, context, priority, info in zip(step.envs, step.keys, contexts, priorities, known, strict=True):
+            self._pools.written(env, step.scope).set(key, (key, context), priority, info)
 
     def clear(self, step: Step) -> None:
         """Clear what is cleared after the step."""
@@ -95,7 +96,7 @@ class PagedCache:
         """As ``PooledCache.store``."""
         tokens = torch.zeros(len(step.envs), 1, step.tokens, 1)
         self._manager.keys_values_wm[0].update(tokens, tokens)
-        self._manager.store(step.envs, step.keys, step.scope, [-depth for depth in step.depths])
+        self._manager.store(step.envs, step.keys, step.scope, [-depth for depth in step.depths], step.info)
         for env, key, context in zip(step.envs, step.keys, contexts, strict=True):
             entries = self._entries.written(env, step.scope)
             entries[key] = (key, context)

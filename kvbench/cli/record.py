@@ -16,8 +16,8 @@ from kvbench.record.lightzero_run import RunSettings, record_run
 from kvbench.record.needs import require_for_searches, require_for_trees
 from kvbench.record.world_model import record_model
 from kvbench.text import clean
+from kvbench.trace.journal import journal_path
 from kvbench.trace.keys import FEW_DISTINCT_KEYS
-from kvbench.trace.writer import journal_path
 from kvcache import Geometry
 from kvcache.world_model import WorldModelConfig
 

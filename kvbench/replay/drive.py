@@ -113,7 +113,9 @@ def run_step(
             content.append(backend.keys_values_wm, step)
             new_keys = meter("hash", backend.hash_states, inputs.new)
             # Shallow nodes are asked for again more often: a backend that evicts by priority keeps them longer.
-            meter("store", backend.store, step.envs, new_keys, step.scope, [-depth for depth in step.depths])
+            priorities = [-depth for depth in step.depths]
+            known = (step.info,) if backend.wants_info else ()
+            meter("store", backend.store, step.envs, new_keys, step.scope, priorities, *known)
             content.stored(backend, step)
     clear_pools(backend, step, meter)
 

@@ -30,6 +30,10 @@ class Outcome(Enum):
     __hash__ = object.__hash__  # Enum's is several times as slow, and outcomes are counted for every lookup
 
 
+_OUTCOMES = tuple(Outcome)
+_PLACES = {outcome: place for place, outcome in enumerate(_OUTCOMES)}
+
+
 def by_name(counts: Counter[Outcome]) -> dict[str, int]:
     """Every outcome's count, under its name in JSON."""
     return {outcome.value.replace(" ", "_"): counts[outcome] for outcome in Outcome}
@@ -90,16 +94,20 @@ class Outcomes:
     Attributes:
         root: counts of initial inferences' lookups.
         node: of recurrent inferences'.
-        by_lookup: in the order of the trace.
         disagreements: lookups whose hit or miss differs from the recorded run's.
         recorded: lookups for which the trace has the recorded run's hit or miss.
     """
 
     root: Counter[Outcome] = field(default_factory=Counter)
     node: Counter[Outcome] = field(default_factory=Counter)
-    by_lookup: list[Outcome] = field(default_factory=list)
     disagreements: int = 0
     recorded: int = 0
+    _by_lookup: bytearray = field(default_factory=bytearray)  # of each, its place in ``_OUTCOMES``
+
+    @property
+    def by_lookup(self) -> list[Outcome]:
+        """In the order of the trace."""
+        return [_OUTCOMES[place] for place in self._by_lookup]
 
     @property
     def total(self) -> Counter[Outcome]:
@@ -112,7 +120,7 @@ class Outcomes:
     def extend(self, scope: Scope, outcomes: Sequence[Outcome], recorded_hits: Sequence[bool | None]) -> None:
         """Count the lookups of one inference."""
         (self.root if scope is Scope.ROOT else self.node).update(outcomes)
-        self.by_lookup.extend(outcomes)
+        self._by_lookup.extend([_PLACES[each] for each in outcomes])
         if recorded_hits.count(None) < len(recorded_hits):
             for outcome, recorded_hit in zip(outcomes, recorded_hits, strict=True):
                 if recorded_hit is not None:

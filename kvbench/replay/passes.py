@@ -22,7 +22,7 @@ from kvbench.replay.meters import CountMeter, TimeMeter, is_counted
 from kvbench.replay.outcomes import Outcomes
 from kvbench.replay.timeline import Timeline
 from kvbench.replay.verify import CheckedContent
-from kvbench.trace.steps import Step
+from kvbench.trace.steps import Step, reach_of
 from kvcache import CacheBackend, CacheConfig, make_backend
 
 __all__ = ["BackendReport", "Replay", "StepTimes", "Verification", "verify_replay"]
@@ -105,6 +105,19 @@ class BackendReport:
     peak_bytes: int | None = None
 
 
+class _Ticking(Iterable[Step]):
+    """The steps of a pass; tells how many are done after each."""
+
+    def __init__(self, steps: Collection[Step], progress: Callable[[int], None]) -> None:
+        self._steps, self._progress = steps, progress
+        self.reach = reach_of(steps)
+
+    def __iter__(self) -> Iterator[Step]:
+        for done, step in enumerate(self._steps, 1):
+            yield step
+            self._progress(done)
+
+
 class Replay:
     """One trace, one configuration, several backends.
 
@@ -180,11 +193,8 @@ class Replay:
         backend.position_shift = self._contents.position_shift(self.config.device, self.config.dtype)
         return backend
 
-    def _ticking(self, what: str) -> Iterator[Step]:
-        """The steps of a pass; tells its progress after each."""
-        for done, step in enumerate(self.steps, 1):
-            yield step
-            self._progress(what, done, len(self.steps))
+    def _ticking(self, what: str) -> _Ticking:
+        return _Ticking(self.steps, lambda done: self._progress(what, done, len(self.steps)))
 
     def _warm(self, name: str, counted_searches: int | None = None) -> FillerContent:
         """One untimed run on a backend of its own: slots are allocated, lazily made things made."""
@@ -219,7 +229,7 @@ def verify_replay(
     The backend's ``position_shift`` must be that of ``contents``. A ``timeline`` is filled. Operations are counted in
     the first ``counted_searches``; None is all.
     """
-    content = CheckedContent(backend, contents, timeline)
+    content = CheckedContent(backend, contents, timeline, reach_of(steps))
     meter = CountMeter(counted_searches)
     for step, inputs in latents.of_steps(steps):
         meter.begin(step)

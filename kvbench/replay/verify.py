@@ -44,12 +44,15 @@ class CheckedContent(Content):
         backend: the cache.
         contents: of its geometry.
         timeline: where outcomes are counted too.
+        reach: as ``RecordedContexts`` has it.
     """
 
-    def __init__(self, backend: CacheBackend, contents: Contents, timeline: Timeline | None = None) -> None:
+    def __init__(
+        self, backend: CacheBackend, contents: Contents, timeline: Timeline | None = None, reach: int | None = None
+    ) -> None:
         self._outcomes, self._faults, self._timeline = Outcomes(), list[str](), timeline
         self._geometry = backend.config.geometry
-        self._recorded = RecordedContexts()
+        self._recorded = RecordedContexts(reach)
         self._known = KnownContexts(contents, backend.config)
         self._later = SetAside(self._known)
         self._supplied: list[KeysValues] = []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,13 +16,28 @@ __all__ = ["FEW_DISTINCT_KEYS", "distinct_keys"]
 # its predicted latents few keys: LightZero's last layers start at zero.
 FEW_DISTINCT_KEYS = 0.5
 
+_HELD = 2**22  # keys, at a time
 
-def distinct_keys(events: pa.Table) -> float | None:
+
+def distinct_keys(events: Iterable[pa.RecordBatch]) -> float | None:
     """Distinct keys of the recurrent stores over their number; None where there are none.
 
+    Some millions of keys are held at a time: those of a long trace are divided by their last bits.
+
     Args:
-        events: of a trace, with the columns of ``EVENT_SCHEMA``.
+        events: of a trace, with the columns of ``EVENT_SCHEMA``; gone through several times.
     """
-    recurrent = pc.and_(pc.equal(events["kind"], STORE), pc.equal(events["scope"], "recur"))
-    keys = events["key"].filter(recurrent)
-    return pc.count_distinct(keys).as_py() / len(keys) if len(keys) else None
+    stored = sum(len(keys) for keys in _stored_keys(events))
+    if not stored:
+        return None
+    parts = -(-stored // _HELD)
+    distinct = 0
+    for part in range(parts):
+        distinct += len(np.unique(np.concatenate([keys[keys % parts == part] for keys in _stored_keys(events)])))
+    return distinct / stored
+
+
+def _stored_keys(events: Iterable[pa.RecordBatch]) -> Iterator[np.ndarray]:
+    for batch in events:
+        recurrent = pc.and_(pc.equal(batch["kind"], STORE), pc.equal(batch["scope"], "recur"))
+        yield batch["key"].filter(recurrent).to_numpy()

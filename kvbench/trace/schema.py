@@ -30,8 +30,8 @@ from kvcache import Geometry, __version__
 
 __all__ = [
     "COLUMNS", "EVENT_SCHEMA", "FORMAT", "HEADER_DIGEST_KEY", "HEADER_KEY", "KINDS", "NEWEST_VERSION", "NO_ENV",
-    "REQUESTS", "ROOT_SIMULATION", "SCHEMA_VERSION", "SCOPES", "WITH_CLEARS_OF_ONE", "WITH_LEAVES", "Event",
-    "TraceError", "TraceHeader", "lowest_version",
+    "REQUESTS", "ROOT_SIMULATION", "SCHEMA_VERSION", "SCOPES", "VERSIONS", "WITH_CLEARS_OF_ONE", "WITH_LEAVES",
+    "Event", "TraceError", "TraceHeader", "lowest_version",
 ]  # fmt: skip
 
 FORMAT = "kvcache-trace"
@@ -39,7 +39,7 @@ REQUESTS = "kvcache-requests"  # the format of ``kvbench.requests``, which has n
 SCHEMA_VERSION = 1
 WITH_CLEARS_OF_ONE, WITH_LEAVES = "1.1", "1.2"
 NEWEST_VERSION = WITH_LEAVES
-_VERSIONS = (SCHEMA_VERSION, WITH_CLEARS_OF_ONE, WITH_LEAVES)
+VERSIONS = (SCHEMA_VERSION, WITH_CLEARS_OF_ONE, WITH_LEAVES)
 HEADER_KEY = b"kvcache"
 HEADER_DIGEST_KEY = b"kvcache.sha256"  # of the header's text; files of kvcache 0.1.0's first days lack it
 
@@ -132,7 +132,7 @@ class TraceHeader:
         if form != FORMAT:
             raise ValueError(f"the header does not say that this is a {FORMAT}")
         version = values.get("schema_version")
-        if isinstance(version, bool) or version not in _VERSIONS:
+        if isinstance(version, bool) or version not in VERSIONS:
             raise ValueError(
                 f"schema version {version!r}, but this kvcache reads versions {SCHEMA_VERSION!r}, "
                 f"{WITH_CLEARS_OF_ONE!r} and {WITH_LEAVES!r}: use the kvcache that wrote it, or record it anew"

@@ -13,9 +13,9 @@ import numpy as np
 from kvbench.trace.columns import SCOPE_NAMES, Columns, whole_inferences
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import CLEAR, COLUMNS, KINDS, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE, Event
-from kvcache import Scope
+from kvcache import Scope, SearchInfo
 
-__all__ = ["Step", "TraceSteps", "read_steps", "steps_of"]
+__all__ = ["Step", "TraceSteps", "reach_of", "read_steps", "steps_of"]
 
 
 @dataclass(slots=True)
@@ -41,6 +41,12 @@ class Step:
     def is_recurrent(self) -> bool:
         """Whether this is a recurrent step: a simulation of a search, with rows."""
         return self.scope is Scope.NODE and bool(self.envs)
+
+    @property
+    def info(self) -> SearchInfo:
+        """What the search knew of the rows."""
+        is_root = self.scope is Scope.ROOT
+        return SearchInfo(depths=[0 if is_root else depth or None for depth in self.depths])
 
     @property
     def simulations(self) -> list[int]:
@@ -106,6 +112,11 @@ def _step(numbers: Sequence[int], events: Mapping[str, Sequence[Any]]) -> Step:
         else:
             step.cleared_envs.append(events["env"][row])
     return step
+
+
+def reach_of(steps: Iterable[Step]) -> int | None:
+    """Most rows from a lookup back to the store whose node it means; None where the steps do not say."""
+    return getattr(steps, "reach", None)
 
 
 class TraceSteps(Collection[Step]):

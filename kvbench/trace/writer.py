@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,20 +14,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kvbench.files import special_kind, uninterrupted, whole_or_absent
-from kvbench.trace.keys import distinct_keys
+from kvbench.trace.journal import Journal, journal_path, with_distinct_keys
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import (
     COLUMNS,
     EVENT_SCHEMA,
-    HEADER_KEY,
     NEWEST_VERSION,
+    SCHEMA_VERSION,
     SCOPES,
+    VERSIONS,
     TraceError,
     TraceHeader,
     lowest_version,
 )
 
-__all__ = ["ROW_GROUP_ROWS", "TraceWriter", "check_new", "journal_path", "recover_trace", "write_trace"]
+__all__ = ["ROW_GROUP_ROWS", "TraceWriter", "check_new", "recover_trace", "write_trace"]
 
 # One dictionary of names for all batches: an Arrow stream writes it once.
 _NAMES = list(dict.fromkeys(name for kind, scopes in SCOPES.items() for name in (kind, *scopes)))
@@ -40,21 +42,49 @@ JOURNAL_ROWS = 2_048
 def write_trace(path: str | Path, header: TraceHeader, batches: Iterable[pa.RecordBatch]) -> int:
     """Write events, in order and of ``EVENT_SCHEMA``, as a trace file, whole or not at all; return their number.
 
-    A file that exists is replaced. The header says the lowest schema version that the events need.
+    A file that exists is replaced. The header says the lowest schema version that the events need. So ``batches`` are
+    gone through twice. No more than a row group of them is held.
 
     Raises:
         OSError: the file cannot be written.
     """
-    table = pa.Table.from_batches(batches, EVENT_SCHEMA)
-    table = table.cast(replace(header, schema_version=lowest_version(table)).schema())
-    with whole_or_absent(path) as beside:
-        pq.write_table(table, beside, ROW_GROUP_ROWS, compression="zstd", write_page_checksum=True)
-    return int(table.num_rows)
+    assert iter(batches) is not batches, "batches are gone through twice"
+    schema, rows = replace(header, schema_version=_version_of(batches)).schema(), 0
+    with (
+        whole_or_absent(path) as beside,
+        pq.ParquetWriter(beside, schema, compression="zstd", write_page_checksum=True) as file,
+    ):
+        for group in _row_groups(batches):
+            file.write_table(group.cast(schema), ROW_GROUP_ROWS)
+            rows += group.num_rows
+    return rows
 
 
-def journal_path(path: str | Path) -> Path:
-    """Where the events of an unfinished trace lie."""
-    return Path(f"{path}.journal")
+def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """The events of batches, ``ROW_GROUP_ROWS`` at a time."""
+    some: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        some.append(batch)
+        rows += batch.num_rows
+        if rows >= ROW_GROUP_ROWS:
+            table = pa.Table.from_batches(some, EVENT_SCHEMA)
+            whole = rows - rows % ROW_GROUP_ROWS
+            yield from (table.slice(first, ROW_GROUP_ROWS) for first in range(0, whole, ROW_GROUP_ROWS))
+            some, rows = table.slice(whole).to_batches(), rows - whole
+    if rows:
+        yield pa.Table.from_batches(some, EVENT_SCHEMA)
+
+
+def _version_of(batches: Iterable[pa.RecordBatch]) -> int | str:
+    """The schema version that a reader of all these events must know."""
+    version: int | str = SCHEMA_VERSION
+    last: list[pa.RecordBatch] = []  # event before the row group
+    for group in _row_groups(batches):
+        table = pa.Table.from_batches([*last, *group.to_batches()], EVENT_SCHEMA)
+        version = max(version, lowest_version(table), key=VERSIONS.index)
+        last = table.slice(table.num_rows - 1).to_batches()
+    return version
 
 
 def check_new(path: str | Path) -> None:
@@ -141,8 +171,8 @@ class TraceWriter:
             self.flush()
             self._stream.close()
             # Not by its name: the journal's folder may be gone.
-            self._file.seek(0)
-            write_trace(self.path, *_read_journal(journal_path(self.path), self._file))
+            journal = Journal(journal_path(self.path), self._file)
+            write_trace(self.path, with_distinct_keys(journal), journal)
         except OSError as error:
             raise error if error is self._fault else _named(self.path, error, self._way_out) from error
         finally:
@@ -216,60 +246,38 @@ def recover_trace(path: str | Path) -> int:
         raise TraceError(journal, f"is {kind}, not the journal of a recorder")
     if not journal.exists():
         raise TraceError(path, f"there is no journal {journal.name} to recover a trace from")
-    if path.exists():
-        rows = _rows_of_both(path, journal)
-        if rows is None:
-            raise FileExistsError(f"{path} exists: move it away before recovering its journal")
-    else:
-        with open(journal, "rb") as file:
-            header, batches = _read_journal(journal, file)
-        if not any(batch.num_rows for batch in batches):
-            raise TraceError(journal, "has no events: nothing was flushed before the recorder ended; delete it")
-        rows = write_trace(path, header, batches)
+    with open(journal, "rb") as file:
+        if path.exists():
+            rows = _rows_of_both(path, journal, file)
+            if rows is None:
+                raise FileExistsError(f"{path} exists: move it away before recovering its journal")
+        else:
+            rows = _write_recorded(path, Journal(journal, file))
     journal.unlink(missing_ok=True)
     return rows
 
 
-def _read_journal(journal: Path, file: IO[bytes]) -> tuple[TraceHeader, list[pa.RecordBatch]]:
-    """The header of the trace that a journal makes, and its events. Raises TraceError: it has not even a header."""
-    try:
-        stream = pa.ipc.open_stream(file)
-        header = TraceHeader.from_json(stream.schema.metadata[HEADER_KEY])
-        if not stream.schema.equals(EVENT_SCHEMA):
-            raise ValueError("the journal's columns are not those of a trace")
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, MemoryError) as error:
-        fault = "the journal's beginning cannot be read: nothing was flushed, or it is damaged"
-        raise TraceError(journal, fault) from error
-    batches = list(_until_cut(stream))
-    share = distinct_keys(pa.Table.from_batches(batches, EVENT_SCHEMA))
-    source = header.source if share is None else {**header.source, "distinct_keys": round(share, 4)}
-    return replace(header, source=source), batches
+def _write_recorded(path: Path, journal: Journal) -> int:
+    if not any(batch.num_rows for batch in journal):
+        raise TraceError(journal.path, "has no events: nothing was flushed before the recorder ended; delete it")
+    return write_trace(path, with_distinct_keys(journal), journal)
 
 
-def _rows_of_both(path: Path, journal: Path) -> int | None:
+def _rows_of_both(path: Path, journal: Path, file: IO[bytes]) -> int | None:
     """The number of events of a trace, where it holds what its journal does; None where it does not."""
     try:
-        reader = TraceReader(path)
-        with open(journal, "rb") as file:
-            header, batches = _read_journal(journal, file)
-        headers = [replace(each, schema_version=NEWEST_VERSION) for each in (header, reader.header)]
-        recorded, written = _plain(batches), _plain(reader.batches())
+        reader, recorded = TraceReader(path), Journal(journal, file)
+        headers = [
+            replace(each, schema_version=NEWEST_VERSION) for each in (with_distinct_keys(recorded), reader.header)
+        ]
+        groups = zip_longest(_row_groups(recorded), _row_groups(reader.batches()))
+        same = headers[0] == headers[1] and all(one and two and _plain(one).equals(_plain(two)) for one, two in groups)
     except (TraceError, OSError):
         return None
-    return reader.rows if headers[0] == headers[1] and recorded.equals(written) else None
+    return reader.rows if same else None
 
 
-def _plain(batches: Iterable[pa.RecordBatch]) -> pa.Table:
+def _plain(events: pa.Table) -> pa.Table:
     """Events with their names written out: dictionaries may differ."""
     schema = pa.schema([(each.name, pa.string() if each.name in COLUMNS[:2] else each.type) for each in EVENT_SCHEMA])
-    return pa.Table.from_batches(batches, EVENT_SCHEMA).cast(schema)
-
-
-def _until_cut(stream: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-    while True:
-        try:
-            batch = stream.read_next_batch()
-            batch.validate(full=True)
-        except (StopIteration, pa.ArrowException, OSError, UnicodeDecodeError, MemoryError):
-            return
-        yield batch.cast(EVENT_SCHEMA)
+    return events.cast(schema)

@@ -48,12 +48,12 @@ class Admission:
 
     Args:
         memory: of all the pools.
-        to: the pool, key and priority of each row.
+        to: where each row is stored.
     """
 
     def __init__(self, memory: TokenMemory, to: Destinations) -> None:
         self._memory = memory
-        self._pools, self._keys, self._priorities = to
+        self._to = to
 
     def admit(self, entries: NewEntries) -> NewEntries:
         """Claim a slot for each row.
@@ -62,15 +62,14 @@ class Admission:
             The entries that own a slot when all are claimed. Of two rows with one key only the last one does. Where
             bytes are limited a later row may evict an earlier one.
         """
-        pools, keys = self._pools, self._keys
+        pools, keys = self._to.pools, self._to.keys
         limited = any(pool.storage.is_limited for pool in set(pools))
         if limited:
             inherited = entries.tables.copy()
-            claimed = self._claim_with_room(entries.new, inherited)
+            claimed = self._claim_with_room(entries, inherited)
         else:
             inherited = entries.tables
-            rows = zip(pools, keys, self._priorities, strict=True)
-            claimed = [pool.claim(key, priority) for pool, key, priority in rows]
+            claimed = self._claim(entries)
         numbers = [pool.storage.first + slot for pool, slot in zip(pools, claimed, strict=True)]
         last = dict(zip(numbers, entries.rows, strict=True))
         if limited or len(last) < len(numbers):
@@ -80,23 +79,32 @@ class Admission:
         entries.numbers = numbers
         return entries
 
-    def _claim_with_room(self, new: Sequence[int], inherited: np.ndarray) -> list[int]:
+    def _claim(self, entries: NewEntries) -> list[int]:
+        """Claim a slot for each row where slots alone are limited."""
+        rows = zip(self._to.pools, self._to.keys, self._to.priorities, strict=True)
+        if self._to.entries is None:
+            return [pool.claim(key, priority) for pool, key, priority in rows]
+        known = map(self._to.info, entries.rows, entries.counts, entries.new)
+        return [pool.claim(key, priority, 0, info) for (pool, key, priority), info in zip(rows, known, strict=True)]
+
+    def _claim_with_room(self, entries: NewEntries, inherited: np.ndarray) -> list[int]:
         """Claim a slot for each row where bytes are limited: earlier rows of the batch may be evicted for later ones.
 
         Args:
-            new: tokens that each row writes.
+            entries: of all rows.
             inherited: the rows' tables ``[n, T_max + 1]``; those of evicted rows are released.
         """
-        pools, keys = self._pools, self._keys
+        pools, keys, new = self._to.pools, self._to.keys, entries.new
         claimed: list[int] = []
         evicted: set[int] = set()
-        for row, (pool, key, priority) in enumerate(zip(pools, keys, self._priorities, strict=True)):
+        for row, (pool, key, priority) in enumerate(zip(pools, keys, self._to.priorities, strict=True)):
+            info = self._to.info(row, entries.counts[row], new[row])
             pool.free_memory(key)
-            while pool.evict_for(sum(new[n] for n in range(row + 1) if pools[n] is pool and n not in evicted)):
+            while pool.evict_for(sum(new[n] for n in range(row + 1) if pools[n] is pool and n not in evicted), info):
                 for earlier in range(row):
                     if earlier not in evicted and not pools[earlier].owns(keys[earlier], claimed[earlier]):
                         evicted.add(earlier)
                         self._memory.release_inherited(inherited[earlier : earlier + 1])
                         inherited[earlier] = ZERO_PAGE
-            claimed.append(pool.claim(key, priority))
+            claimed.append(pool.claim(key, priority, 0, info))
         return claimed

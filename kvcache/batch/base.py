@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kvcache.batch.buffer import BatchBuffer
+from kvcache.eviction import EntryInfo
 from kvcache.geometry import Geometry
 from kvcache.keys_values import KeysValues
 from kvcache.pool import KVCachePool
@@ -53,11 +54,17 @@ class Destinations(NamedTuple):
         pools: the pool of each row.
         keys: the key of each row. Of two rows with one key the last is kept.
         priorities: as in ``KVCachePool.set``.
+        entries: what is known of each row's new entry but for its tokens; None where no pool's strategy uses it.
     """
 
     pools: Sequence[KVCachePool]
     keys: Sequence[Any]
     priorities: Sequence[float | None]
+    entries: Sequence[EntryInfo] | None = None
+
+    def info(self, row: int, tokens: int, new_tokens: int) -> EntryInfo | None:
+        """What is known of a row's new entry."""
+        return None if self.entries is None else self.entries[row].sized(tokens, new_tokens)
 
 
 class Batch(ABC):

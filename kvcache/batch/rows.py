@@ -53,10 +53,11 @@ class RowBatch(Batch):
         longest = max(sizes)
         appended = self.keys_values.size - longest
         contents = self.keys_values.block.unbind(0)
-        for content, size, pool, key, priority in zip(contents, sizes, *to, strict=True):
+        for row, (content, size, pool) in enumerate(zip(contents, sizes, to.pools, strict=True)):
             first, count = self.geometry.window(size + appended)
             shift = self.position_shift if first else None
-            pool.save_tokens(key, content, longest - size + first, count, shift, priority)
+            info = to.info(row, count, count)
+            pool.save_tokens(to.keys[row], content, longest - size + first, count, shift, to.priorities[row], info)
 
     @property
     def nbytes(self) -> int:

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import random
 from pathlib import Path
 
 import cachetools
@@ -20,7 +21,8 @@ from kvcache.storage import STORAGES, EntrySpec, PagedStorage
 
 libcachesim = pytest.importorskip("libcachesim", reason="libcachesim has no wheel for this Python")
 
-STRATEGIES = ["fifo", "lru", "priority"]
+STRATEGIES = [each.value for each in EvictionStrategy]
+WITH_NAIVE_VICTIMS = ["fifo", "lru", "priority"]
 NAN = float("nan")
 
 
@@ -70,7 +72,10 @@ def ask(pool, key):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("strategy", "reference"), [("fifo", libcachesim.FIFO), ("lru", libcachesim.LRU)])
+@pytest.mark.parametrize(
+    ("strategy", "reference"),
+    [("fifo", libcachesim.FIFO), ("lru", libcachesim.LRU), ("sieve", libcachesim.Sieve)],
+)
 @settings(max_examples=30)  # libcachesim takes 70 ms to make a cache
 @given(capacity=capacities, keys=requests)
 def test_hits_are_those_of_libcachesim(strategy, reference, capacity, keys):
@@ -79,6 +84,17 @@ def test_hits_are_those_of_libcachesim(strategy, reference, capacity, keys):
     assert len(pool) == simulator.get_n_obj()
     for key in range(13):
         assert (key in pool) == (simulator.find(request(key), update_cache=False) is not None)
+
+
+@pytest.mark.parametrize("capacity", [20, 29, 64])
+def test_hits_are_those_of_libcachesims_s3_fifo(capacity):
+    """It aborts the process for the smallest caches."""
+    pool, simulator = pool_of_anything(capacity, "s3-fifo"), libcachesim.S3FIFO(capacity)
+    choose = random.Random(capacity)
+    keys = [min(int(choose.paretovariate(0.7)), 500) for _ in range(5000)]
+    hits = [ask(pool, key) for key in keys]
+    assert hits == [simulator.get(request(key)) for key in keys]
+    assert 4000 < sum(hits) < 4800
 
 
 @pytest.mark.parametrize(("strategy", "reference"), [("fifo", cachetools.FIFOCache), ("lru", cachetools.LRUCache)])
@@ -220,7 +236,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.get(key)
 
 
-for _strategy, _storage in itertools.product(STRATEGIES, STORAGES):
+for _strategy, _storage in itertools.product(WITH_NAIVE_VICTIMS, STORAGES):
     _machine = type(f"PoolMachine_{_strategy}_{_storage}", (PoolMachine,), {"strategy": _strategy, "storage": _storage})
     _case = f"TestPoolAgainstTheNaiveOne_{_strategy}_{_storage}"
     globals()[_case] = _machine.TestCase

@@ -18,8 +18,8 @@ _BLOCK = re.compile(r"^```(?:python|text)[^\n]*\n(.*?)^```", re.DOTALL | re.MULT
 (
     STORAGE,
     STORAGES_LINE,
-    STRATEGY_LINE,
     POLICY,
+    STRATEGY_LINE,
     POLICIES_LINE,
     SOURCE,
     COMMAND,
@@ -128,11 +128,13 @@ def test_a_storage_takes_two_files(checkout):
     _run(checkout, CHECK_STORAGE)
 
 
-def test_an_eviction_policy_takes_one_file(checkout):
-    path = checkout / "kvcache" / "eviction.py"
-    _insert(path, "    PRIORITY = ", STRATEGY_LINE)
-    _insert(path, "_POLICIES: ", POLICY + "\n\n")
-    _insert(path, "    EvictionStrategy.PRIORITY: ", POLICIES_LINE)
+def test_an_eviction_policy_takes_two_files(checkout):
+    package = checkout / "kvcache" / "eviction"
+    (package / "newest.py").write_text(POLICY)
+    table = package / "__init__.py"
+    _insert(table, "from kvcache.eviction.priority", "from kvcache.eviction.newest import NewestPolicy\n")
+    _insert(table, "    PRIORITY = ", STRATEGY_LINE)
+    _insert(table, "    EvictionStrategy.PRIORITY: ", POLICIES_LINE)
     _run(checkout, CHECK_POLICY)
 
 

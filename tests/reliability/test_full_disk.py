@@ -9,9 +9,10 @@ from reliability.fork_server import left_over
 from traces import TINY, synthetic
 
 from kvbench.record.synthetic import SyntheticSearch
+from kvbench.trace.journal import journal_path
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import TraceHeader
-from kvbench.trace.writer import TraceWriter, journal_path
+from kvbench.trace.writer import TraceWriter
 
 KILOBYTE = 1024
 

@@ -258,7 +258,7 @@ class TestBadInput:
             hit_rate_curves(steps, TINY, [capacity])
 
     def test_names(self, steps):
-        with pytest.raises(ValueError, match="unknown 'mru': choose out of fifo, lru, priority, legacy, belady"):
+        with pytest.raises(ValueError, match="unknown 'mru': choose out of fifo, lru, priority, s3-fifo, "):
             hit_rate_curves(steps, TINY, [1], ["mru"])
         with pytest.raises(ValueError, match="unknown pool 'wm': choose one of init, recur"):
             hit_rate_curves(steps, TINY, [1], pool="wm")

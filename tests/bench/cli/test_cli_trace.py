@@ -9,9 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from kvbench.cli import main
+from kvbench.trace.journal import journal_path
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import NO_ENV, ROOT_SIMULATION, TraceHeader
-from kvbench.trace.writer import TraceWriter, journal_path
+from kvbench.trace.writer import TraceWriter
 from kvcache import __version__
 from kvcache.geometry import GEOMETRIES, Geometry
 

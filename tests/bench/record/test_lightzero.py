@@ -25,10 +25,11 @@ from kvbench.record.lightzero_config import ConfigError, UniZeroConfig, load_con
 from kvbench.record.lightzero_log import quietly, tail
 from kvbench.record.lightzero_pinning import pin
 from kvbench.record.lightzero_run import RunSettings, record_run
+from kvbench.trace.journal import journal_path
 from kvbench.trace.keys import FEW_DISTINCT_KEYS
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import NO_ENV, ROOT_SIMULATION, TraceHeader
-from kvbench.trace.writer import TraceWriter, journal_path, recover_trace
+from kvbench.trace.writer import TraceWriter, recover_trace
 from kvcache.hashing import hash_state
 
 SIMULATIONS = 4

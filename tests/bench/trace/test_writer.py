@@ -15,9 +15,10 @@ import pytest
 from traces import batch_of, event, good_events, header, leaf_events
 
 from kvbench.trace import writer as writer_module
+from kvbench.trace.journal import journal_path
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, HEADER_KEY, TraceError
-from kvbench.trace.writer import TraceWriter, journal_path, recover_trace, write_trace
+from kvbench.trace.writer import TraceWriter, recover_trace, write_trace
 
 
 def add_all(writer, events):
@@ -81,16 +82,48 @@ def test_row_groups_leave_no_mark_on_the_digest(tmp_path, monkeypatch):
     assert TraceReader(tmp_path / "one").digest() == TraceReader(tmp_path / "many").digest()
 
 
+def test_no_more_is_held_than_a_row_group(tmp_path, monkeypatch):
+    """Of a recorder's many batches, read from its journal."""
+    monkeypatch.setattr(writer_module, "ROW_GROUP_ROWS", 50)
+    held = []
+    original = writer_module._row_groups
+
+    def watched(batches):
+        for group in original(batches):
+            held.append(group.num_rows)
+            yield group
+
+    monkeypatch.setattr(writer_module, "_row_groups", watched)
+    events = [each | {"batch": 3 * turn + each["batch"], "node": None} for turn in range(40) for each in good_events()]
+    with TraceWriter(tmp_path / "trace", header(), flush_rows=7) as writer:
+        add_all(writer, events)
+    assert list(TraceReader(tmp_path / "trace").events()) == events
+    assert max(held) == 50
+
+
+def test_leaves_that_a_row_group_divides_are_seen(tmp_path, monkeypatch):
+    """The header says the version that they need."""
+    for rows in range(1, 17):
+        monkeypatch.setattr(writer_module, "ROW_GROUP_ROWS", rows)
+        write_trace(tmp_path / "leaves", header(), [batch_of(leaf_events()).cast(EVENT_SCHEMA)])
+        assert TraceReader(tmp_path / "leaves").header.schema_version == "1.2"
+
+
 def test_an_error_while_writing_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "trace.parquet"
     path.write_text("old")
 
-    def batches():
-        yield batch_of(good_events()).cast(EVENT_SCHEMA)
-        raise RuntimeError("no more")
+    class Batches:
+        passes = 0
+
+        def __iter__(self):
+            self.passes += 1
+            yield batch_of(good_events()).cast(EVENT_SCHEMA)
+            if self.passes == 2:
+                raise RuntimeError("no more")
 
     with pytest.raises(RuntimeError, match="no more"):
-        write_trace(path, header(), batches())
+        write_trace(path, header(), Batches())
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
