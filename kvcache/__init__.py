@@ -20,7 +20,7 @@ from kvcache.pool import KVCachePool
 from kvcache.registry import BACKENDS, make_backend
 from kvcache.shadow import LOGGED_STALE_HITS, CacheMismatchError, ShadowCache, ShadowReport
 from kvcache.stats import CacheStats
-from kvcache.storage import STORAGES
+from kvcache.storage import STORAGES, Storage
 from kvcache.threads import ThreadError
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "SearchInfo",
     "ShadowCache",
     "ShadowReport",
+    "Storage",
     "ThreadError",
     "VerifiedKey",
     "__version__",

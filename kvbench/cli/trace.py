@@ -15,6 +15,7 @@ from rich.progress import track
 from kvbench.cli.console import STDERR
 from kvbench.cli.options import STEPS, CommandGroup, FiniteRange, option
 from kvbench.cli.trace_import import export_trace, import_trace
+from kvbench.cli.trace_replay import replay_trace
 from kvbench.record.fills import FILLS, FilledSearch, root_steps
 from kvbench.record.needs import require_for_trees
 from kvbench.record.synthetic import SyntheticSearch, write_synthetic_trace
@@ -35,8 +36,8 @@ def trace() -> None:
     """Show, check, recover, make, import and export traces."""
 
 
-trace.add_command(import_trace)
-trace.add_command(export_trace)
+for _command in (import_trace, export_trace, replay_trace):
+    trace.add_command(_command)
 
 
 @trace.command()

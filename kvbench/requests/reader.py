@@ -11,10 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kvbench.requests.schema import COLUMNS, LARGEST_SIZE, LARGEST_TIME, REQUEST_SCHEMA, ROW_GROUP_ROWS, RequestHeader
-from kvbench.trace.limits import fault_of_group
-from kvbench.trace.pages import decoded_bytes
-from kvbench.trace.parquet import check_columns, check_parquet, header_text, reading
+from kvbench.requests.schema import COLUMNS, LARGEST_SIZE, LARGEST_TIME, REQUEST_SCHEMA, RequestHeader
+from kvbench.trace.parquet import check_columns, check_parquet, header_text, read_batches, reading
 from kvbench.trace.schema import TraceError
 
 __all__ = ["RequestReader"]
@@ -43,38 +41,32 @@ class RequestReader:
             raise TraceError(path, str(error)) from None
         check_columns(self.path, schema, REQUEST_SCHEMA)
         self.rows: int = self._file.metadata.num_rows
+        if self.rows != sum(self._rows_of(each) for each in self._groups):
+            raise TraceError(path, "a damaged Parquet file: its row groups do not have the rows that its footer names")
+
+    @property
+    def _groups(self) -> range:
+        return range(self._file.num_row_groups)
+
+    def _rows_of(self, group: int) -> int:
+        rows: int = self._file.metadata.row_group(group).num_rows
+        if not 0 <= rows <= _MOST_ROWS:
+            raise TraceError(self.path, f"row group {group} says that it has {rows:,} rows, so it is not read")
+        return rows
 
     def batches(self, rows: int | None = None) -> Iterator[pa.RecordBatch]:
-        """Requests in order, of ``REQUEST_SCHEMA``, at most ``ROW_GROUP_ROWS`` at a time; the first ``rows`` of them.
+        """Requests in order, of ``REQUEST_SCHEMA``, some at a time; the first ``rows`` of them.
 
         Raises:
             TraceError: a row group cannot be read, or a request breaks a rule; with its row number.
         """
         first, last_record, left = 0, -1, self.rows if rows is None else rows
-        for batch in self._read():
+        for batch in read_batches(self.path, self._file, COLUMNS, _in_order):
             last_record = self._check(batch, first, last_record)
             yield batch.slice(0, left)
             first, left = first + batch.num_rows, left - batch.num_rows
             if left <= 0:
                 return
-
-    def _read(self) -> Iterator[pa.RecordBatch]:
-        first = 0
-        for group in range(self._file.num_row_groups):
-            about = self._file.metadata.row_group(group)
-            rows = about.num_rows
-            where = f"row group {group} (rows {first} to {first + rows - 1})"
-            with reading(self.path, f"{where} cannot be read: it is damaged"):
-                if not 0 <= rows <= _MOST_ROWS:
-                    raise TraceError(self.path, f"row group {group} says that it has {rows:,} rows, so it is not read")
-                fault = fault_of_group(group, rows, decoded_bytes(self.path, about, COLUMNS))
-                if fault:
-                    raise TraceError(self.path, fault)
-                for batch in self._file.iter_batches(ROW_GROUP_ROWS, [group], list(COLUMNS)):
-                    batch.validate(full=True)
-                    columns = [batch.column(name) for name in COLUMNS]
-                    yield pa.RecordBatch.from_arrays(columns, schema=REQUEST_SCHEMA)
-            first += rows
 
     def _check(self, batch: pa.RecordBatch, first: int, last_record: int) -> int:
         """The number of the batch's last record. Raises TraceError for the first row that breaks a rule."""
@@ -103,13 +95,13 @@ class RequestReader:
 
     def digest(self) -> str:
         """SHA-256 of the requests alone: the same for the same requests, whenever they were imported."""
-        columns = {name: hashlib.sha256() for name in COLUMNS}  # a digest each, so that row groups leave no mark
+        # A digest of each column's values and one of where it has any, so that row groups leave no mark.
+        digests = [(hashlib.sha256(), hashlib.sha256()) for _ in COLUMNS]
         for batch in self.batches():
-            for name, column in columns.items():
-                values = batch.column(name)
-                column.update(values.is_valid().cast(pa.uint8()).to_numpy(zero_copy_only=False).tobytes())
-                column.update(values.fill_null(0).to_numpy(zero_copy_only=False).astype("<u8").tobytes())
-        return hashlib.sha256("".join(each.hexdigest() for each in columns.values()).encode()).hexdigest()
+            for column, (values, places) in zip(batch.columns, digests, strict=True):
+                values.update(column.fill_null(0).to_numpy(zero_copy_only=False).astype("<u8").tobytes())
+                places.update(column.is_valid().cast(pa.uint8()).to_numpy(zero_copy_only=False).tobytes())
+        return hashlib.sha256("".join(each.hexdigest() for pair in digests for each in pair).encode()).hexdigest()
 
     @property
     def has_times(self) -> bool:
@@ -121,7 +113,11 @@ class RequestReader:
     def smallest_size(self) -> int:
         """Of a request, as the file's own statistics say; 1 where they say nothing."""
         place = COLUMNS.index("size")
-        groups = (self._file.metadata.row_group(each) for each in range(self._file.num_row_groups))
-        said = [each.column(place).statistics for each in groups]
+        said = [self._file.metadata.row_group(each).column(place).statistics for each in self._groups]
         known = [each.min for each in said if each is not None and each.has_min_max]
         return max(1, min(known)) if known and len(known) == len(said) else 1
+
+
+def _in_order(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The columns in the schema's order."""
+    return pa.RecordBatch.from_arrays([batch.column(name) for name in COLUMNS], schema=REQUEST_SCHEMA)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,26 @@ class Columns:
     hashes_keys: bool = False
 
 
+class _Ended(io.RawIOBase):
+    """A stream with the end of a line at its end: pyarrow reads over an only line that has none."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._has_ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = b""
+        while len(data) < size and (piece := self._stream.read(size - len(data))):
+            data += piece
+        if len(data) < size and not self._has_ended:
+            self._has_ended = True
+            data += b"\n"
+        return data
+
+
 def read_csv(source: SourceFile, columns: Columns) -> Iterator[pa.RecordBatch]:
     """The requests of a table; those of size 0 are left out, as libCacheSim does.
 
@@ -48,12 +69,12 @@ def read_csv(source: SourceFile, columns: Columns) -> Iterator[pa.RecordBatch]:
     first = 0
     try:
         with source.open() as stream:
-            for batch in _parsed(source, stream, columns):
+            for batch in _parsed(source, _Ended(stream), columns):
                 yield from _batches(source, batch, columns, first)
                 first += batch.num_rows
     except pa.ArrowInvalid as error:
-        fault = str(error).partition("\n")[0]
-        raise SourceError(source.path, "the file is empty" if "Empty CSV" in fault else fault) from None
+        if "Empty CSV" not in str(error):
+            raise SourceError(source.path, str(error).partition("\n")[0]) from None
 
 
 def _parsed(source: SourceFile, stream: Any, columns: Columns) -> csv.CSVStreamingReader:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from kvbench.files import special_kind
-from kvbench.trace.limits import FOOTER_BYTES
+from kvbench.trace.limits import FOOTER_BYTES, fault_of_group
+from kvbench.trace.pages import decoded_bytes
 from kvbench.trace.schema import HEADER_DIGEST_KEY, HEADER_KEY, TraceError
 
-__all__ = ["check_columns", "check_parquet", "header_text", "reading"]
+__all__ = ["check_columns", "check_parquet", "header_text", "read_batches", "reading"]
 
+_BATCH_ROWS = 65_536  # as many are decoded at a time
 _MAGIC = b"PAR1"  # what a Parquet file begins and ends with
 
 
@@ -50,6 +53,32 @@ def check_columns(path: Path, schema: pa.Schema, wanted: pa.Schema) -> None:
         found = schema.field(places[0]).type
         if found != column.type:
             raise TraceError(path, f"column {column.name!r} has type {found}, not {column.type}")
+
+
+def read_batches(
+    path: Path, file: pq.ParquetFile, columns: Sequence[str], made: Callable[[pa.RecordBatch], pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """The columns as batches of one row group each, and what ``made`` makes of them.
+
+    Raises:
+        TraceError: a row group cannot be read.
+    """
+    first = 0
+    for group in range(file.num_row_groups):
+        about = file.metadata.row_group(group)
+        rows = about.num_rows
+        with reading(path, f"row group {group} (rows {first} to {first + rows - 1}) cannot be read: it is damaged"):
+            fault = fault_of_group(group, rows, decoded_bytes(path, about, columns))
+            if fault:
+                raise TraceError(path, fault)
+            read = 0
+            for batch in file.iter_batches(_BATCH_ROWS, [group], list(columns)):
+                batch.validate(full=True)
+                read += batch.num_rows
+                yield made(batch)
+            if read != rows:
+                raise ValueError(f"{read} rows")
+        first += rows
 
 
 def check_parquet(path: Path) -> None:

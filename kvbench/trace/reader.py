@@ -13,15 +13,13 @@ import pyarrow.parquet as pq
 
 from kvbench.trace.checker import EventChecker
 from kvbench.trace.columns import Columns
-from kvbench.trace.limits import NAME_LENGTH, fault_of_group, fault_of_sizes
-from kvbench.trace.pages import decoded_bytes
-from kvbench.trace.parquet import check_columns, check_parquet, header_text, reading
+from kvbench.trace.limits import NAME_LENGTH, fault_of_sizes
+from kvbench.trace.parquet import check_columns, check_parquet, header_text, read_batches, reading
 from kvbench.trace.schema import COLUMNS, EVENT_SCHEMA, Event, TraceError, TraceHeader
 from kvbench.trace.stored_keys import StoredKeys
 
 __all__ = ["TraceReader"]
 
-_BATCH_ROWS = 65_536  # as many events are decoded at a time
 _EVENTS = 2_048  # as many are dicts at a time
 
 # A column with nulls would become float64, which cannot hold a 64-bit key.
@@ -71,23 +69,7 @@ class TraceReader:
         Raises:
             TraceError: a row group cannot be read.
         """
-        first = 0
-        for group in self._groups:
-            about = self._file.metadata.row_group(group)
-            rows = about.num_rows
-            where = f"row group {group} (rows {first} to {first + rows - 1})"
-            with reading(self.path, f"{where} cannot be read: it is damaged"):
-                fault = fault_of_group(group, rows, decoded_bytes(self.path, about, COLUMNS))
-                if fault:
-                    raise TraceError(self.path, fault)
-                read = 0
-                for batch in self._file.iter_batches(_BATCH_ROWS, [group], list(COLUMNS)):
-                    batch.validate(full=True)
-                    read += batch.num_rows
-                    yield _as_events(batch)
-                if read != rows:
-                    raise ValueError(f"{read} rows")
-            first += rows
+        return read_batches(self.path, self._file, COLUMNS, _as_events)
 
     def checked(self, checker: EventChecker) -> Iterator[pa.RecordBatch]:
         """As ``batches``, with each event checked.

@@ -1,0 +1,148 @@
+"""Real pools that are asked for keys: what is found, evicted and held, and how long the bookkeeping takes."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kvbench.requests.contents import OBJECTS, Entry, SizedStorage, contents_for
+from kvbench.requests.reader import RequestReader
+from kvbench.results.requests import PoolResult, PoolTimes
+from kvcache import KVCachePool
+
+__all__ = ["PoolSize", "RequestPool", "TimedPool", "replay_requests"]
+
+_SLICE = 1_024  # requests that are timed together: the clock takes as long as a request
+
+
+@dataclass(frozen=True)
+class PoolSize:
+    """How much a pool holds: ``slots`` entries, or entries of ``limit`` in all, in the unit of their sizes."""
+
+    label: str
+    slots: int | None = None
+    limit: int | None = None
+
+    def slots_for(self, reader: RequestReader) -> int:
+        """Slots that are enough: more than there are requests are never used."""
+        most = self.slots if self.limit is None else self.limit // reader.smallest_size
+        return max(1, min(most or 1, reader.rows))
+
+
+class RequestPool:
+    """A pool whose every hit is checked. What it misses it stores, unless that is larger than the pool."""
+
+    def __init__(self, size: PoolSize, slots: int, eviction: str, storage: str = OBJECTS) -> None:
+        self.size, self.eviction, self.storage = size, eviction, storage
+        self._sized = SizedStorage(storage, slots, size.limit)
+        self._contents = contents_for(storage)
+        self.pool = KVCachePool(slots, eviction, storage=self._sized)
+        self.stale_hits = self.too_large = self.requested_size = self.hit_size = self.most_entries = 0
+
+    def ask(self, keys: np.ndarray, sizes: Sequence[int]) -> list[bool]:
+        """Whether each request finds what its key stands for, in order."""
+        get, put, match, limit = self.pool.get, self.pool.set, self._contents.match, self.size.limit
+        hits: list[bool] = []
+        for key, size, content in zip(keys.tolist(), sizes, self._contents.of(keys), strict=True):
+            found = get(key)
+            if found is None:
+                if limit is None or size <= limit:
+                    put(key, Entry(content, size))
+                else:
+                    self.too_large += 1
+                hits.append(False)
+            else:
+                is_right = match(found, content)
+                hits.append(is_right)
+                self.stale_hits += not is_right
+        asked = np.asarray(sizes, dtype=np.int64)
+        self.requested_size += int(asked.sum())
+        self.hit_size += int(asked[hits].sum())
+        self.most_entries = max(self.most_entries, len(self.pool))
+        return hits
+
+    def result(self, times: PoolTimes | None) -> PoolResult:
+        """What the pool has counted."""
+        stats = self.pool.stats
+        return PoolResult(
+            eviction=self.eviction,
+            storage=self.storage,
+            capacity=self.size.label,
+            slots=self.size.slots,
+            size_limit=self.size.limit,
+            requests=stats.total_queries,
+            hit=stats.hits - self.stale_hits,
+            stale_hit=self.stale_hits,
+            context_mismatch=None,
+            miss=stats.misses,
+            too_large=self.too_large,
+            evictions=stats.evictions,
+            requested_size=self.requested_size,
+            hit_size=self.hit_size,
+            most_held_size=self._sized.most_held,
+            entries=len(self.pool),
+            bytes_reserved=self.pool.bytes_reserved,
+            bookkeeping_us=times,
+        )
+
+
+class TimedPool:
+    """The same pool with nothing to store or check: its bookkeeping alone, request by request."""
+
+    def __init__(self, size: PoolSize, slots: int, eviction: str, timer: Callable[[], int] = time.perf_counter_ns):
+        self._limit = size.limit
+        storage: Any = OBJECTS if size.limit is None else SizedStorage(OBJECTS, slots, size.limit)
+        self._pool = KVCachePool(slots, eviction, storage=storage)
+        self._timer = timer
+        self._laps = array("d")  # ns a request, of each slice
+
+    def ask(self, keys: np.ndarray, sizes: Sequence[int]) -> None:
+        """Ask and store, as ``RequestPool`` does."""
+        numbers = keys.tolist()
+        entries = [Entry(None, size) for size in sizes]
+        limit = self._limit if self._limit is not None else max(sizes, default=0)
+        for first in range(0, len(numbers), _SLICE):
+            asked, stored = numbers[first : first + _SLICE], entries[first : first + _SLICE]
+            start = self._timer()
+            self._ask(asked, stored, limit)
+            self._laps.append((self._timer() - start) / len(asked))
+
+    def _ask(self, keys: Sequence[int], entries: Sequence[Entry], limit: int) -> None:
+        get, put = self._pool.get, self._pool.set
+        for key, entry in zip(keys, entries, strict=True):
+            if get(key) is None and entry.size <= limit:
+                put(key, entry)
+
+    @staticmethod
+    def together(pools: Sequence[TimedPool]) -> PoolTimes | None:
+        """Percentiles over all slices of all repetitions, us a request; None without any."""
+        laps = np.concatenate([np.frombuffer(each._laps) for each in pools]) / 1_000 if pools else np.empty(0)
+        if not len(laps):
+            return None
+        p25, p50, p75, p99 = (float(each) for each in np.percentile(laps, (25, 50, 75, 99)))
+        return PoolTimes(p25=p25, p50=p50, p75=p75, p99=p99, samples=len(laps), requests_of_a_sample=_SLICE)
+
+
+def replay_requests(
+    reader: RequestReader,
+    pools: Iterable[RequestPool | TimedPool],
+    rows: int | None = None,
+    progress: Callable[[int], object] = int,
+) -> None:
+    """Ask all pools for the requests of a file, the first ``rows`` of them, in one pass over it.
+
+    Raises:
+        TraceError: the file is not sound.
+    """
+    pools, done = list(pools), 0
+    for batch in reader.batches(rows):
+        keys, sizes = batch.column("key").to_numpy(), batch.column("size").to_pylist()
+        for pool in pools:
+            pool.ask(keys, sizes)
+        done += len(keys)
+        progress(done)
