@@ -10,12 +10,12 @@ from kvbench.replay.hierarchy import Hierarchy
 from kvbench.trace.steps import Step
 from kvcache import Scope
 
-__all__ = ["Belady", "Future", "Unlimited"]
+__all__ = ["Belady", "Future", "Room", "Unlimited"]
 
 Span = tuple[int, int]  # from a request that leaves an entry in the pool to the lookup that it answers
 
 
-class _Room:
+class Room:
     """Room for ``capacity`` spans at a time: of those that come, in the order of their ends, as many as there can be.
 
     A place is one entry's at a time. A span goes into the place that was left last before it begins; where no place
@@ -46,7 +46,7 @@ class _Pool:
     since: dict[int, int] = field(default_factory=dict)  # when each key's entry was last needed or stored
     most: int = 0  # entries that it ever held at once
     spans: list[Span] = field(default_factory=list)  # of ``Future``, in the order of their ends
-    rooms: list[_Room] = field(default_factory=list)  # of ``Belady``
+    rooms: list[Room] = field(default_factory=list)  # of ``Belady``
 
 
 class Unlimited:
@@ -134,7 +134,7 @@ class Belady(Unlimited):
 
     def _make(self, kind: str) -> _Pool:
         pool = super()._make(kind)
-        pool.rooms = [_Room(capacity) for capacity in self._capacities]
+        pool.rooms = [Room(capacity) for capacity in self._capacities]
         return pool
 
     def _answer(self, pool: _Pool, scope: Scope, since: int) -> None:
@@ -170,7 +170,7 @@ class Future:
 
     def found_by_belady(self, capacity: int) -> int:
         """Lookups that ``Belady`` answers with that many entries."""
-        rooms = [(_Room(capacity), spans) for spans in self._spans]
+        rooms = [(Room(capacity), spans) for spans in self._spans]
         return self._elsewhere + sum(room.keep(*span) for room, spans in rooms for span in spans)
 
 

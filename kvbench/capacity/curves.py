@@ -222,11 +222,11 @@ def most_entries(steps: Iterable[Step], *, pool: str = RECUR) -> int:
     return unlimited.most_entries
 
 
-def capacities_to_try(most: int, count: int = 12) -> list[int]:
-    """At most ``count`` sizes from 1 to ``most``, evenly apart on a logarithmic axis; ascending, none twice."""
-    if most < 1 or count < 1:
+def capacities_to_try(most: int, count: int = 12, least: int = 1) -> list[int]:
+    """At most ``count`` sizes from ``least`` to ``most``, evenly apart on a logarithmic axis; ascending, none twice."""
+    if most < least or count < 1:
         raise ValueError(f"at least one size and one entry are needed, got {count} sizes up to {most}")
-    return sorted({round(float(size)) for size in np.geomspace(1, most, count)} if count > 1 else {most})
+    return sorted({round(float(size)) for size in np.geomspace(least, most, count)} if count > 1 else {most})
 
 
 def _check(geometry: Geometry, sizes: Sequence[int], names: Sequence[str], known: Sequence[str]) -> None:

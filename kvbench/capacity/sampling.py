@@ -19,10 +19,10 @@ from kvbench.capacity.census import Census
 from kvbench.replay.content import mix_rows
 from kvcache import Scope
 
-__all__ = ["Estimate", "Sample"]
+__all__ = ["CONFIDENCE", "Estimate", "Sample"]
 
 FEWEST = 10  # periods: of fewer the error is large
-_CONFIDENCE = 0.95
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Estimate:
         residuals = self._squares - 2 * ratio * self._products + ratio**2 * self._lookups
         left_out = 1 - self.followed / sample.periods
         spread = np.sqrt(np.maximum(residuals, 0) * left_out * self.followed / (self.followed - 1)) / lookups
-        deviations = stdtrit(self.followed - 1, (1 + _CONFIDENCE) / 2)  # Student's t
+        deviations = stdtrit(self.followed - 1, (1 + CONFIDENCE) / 2)  # Student's t
         return np.asarray(deviations * spread * sample.lookups[Scope.NODE] / everything)
 
     def widest(self, sample: Sample | None) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,16 @@ import pandas as pd
 import torch
 from msgspec import convert
 
-from kvbench.capacity.answer import Smallest
 from kvbench.capacity.curves import OUTCOMES, POLICIES, POOLS, capacities_to_try
+from kvbench.capacity.keyed import KEY_POLICIES, KeyRequests, measure_keys
 from kvbench.capacity.measure import ENOUGH, Measured, Sizes, measure
 from kvbench.capacity.requests import Requests
 from kvbench.cli.capacity_table import answers, capacity_tables
 from kvbench.cli.console import progress_bar, say, show
 from kvbench.cli.options import COUNT, STEPS_OR_NONE, capacities_as_usage, option
 from kvbench.replay.settings import DTYPES, capacity_of_trace
+from kvbench.requests.opened import open_trace
+from kvbench.requests.reader import RequestReader
 from kvbench.results.capacity import FORMAT, SCHEMA_VERSION, CapacityResults
 from kvbench.results.decode import write_json
 from kvbench.results.replay import Capacity
@@ -73,19 +75,13 @@ def capacity(
     Of a large trace some searches are followed, chosen by a hash of their number, and the largest error is printed.
     """
     torch.set_num_threads(settings["threads"])
-    reader = TraceReader(trace)
+    reader = open_trace(trace)
     with progress_bar() as progress:
-        progress.add_task("reading", total=None)
-        requests = Requests(reader, settings["searches"], settings["sample"] or None)
-        if requests.cannot_sample:
-            say(f"all of it is followed, and not a sample: {requests.cannot_sample}")
-        sizes = Sizes(requests, pool, DTYPES[settings["dtype"]].itemsize)
-        with capacities_as_usage():
-            sized = [capacity_of_trace(each, reader.header, settings["dtype"]) for each in capacities]
-        entries = _entries(sizes, sized) or capacities_to_try(sizes.most, settings["sizes"])
         progress.add_task("replaying", total=None)
-        measured = measure(sizes, policies or POLICIES, entries)
-    results = _results(reader, sizes, measured)
+        if isinstance(reader, RequestReader):
+            results = _of_requests(reader, policies, capacities, settings)
+        else:
+            results = _of_search(reader, pool, policies, capacities, settings)
     show(*capacity_tables(results), "\n".join(answers(results)))
     if json_file is not None:
         write_json(json_file, results)
@@ -97,61 +93,108 @@ def capacity(
         say(f"picture: {picture}")
 
 
-def _entries(sizes: Sizes, capacities: Sequence[Capacity]) -> list[int]:
-    """The sizes that are asked for, in full entries. Raises click.UsageError for one that is none of this pool."""
-    found = set()
+def _of_search(
+    reader: TraceReader, pool: str, policies: Sequence[str], capacities: Sequence[Capacity], settings: dict[str, Any]
+) -> CapacityResults:
+    requests = Requests(reader, settings["searches"], settings["sample"] or None)
+    if requests.cannot_sample:
+        say(f"all of it is followed, and not a sample: {requests.cannot_sample}")
+    sizes = Sizes(requests, pool, DTYPES[settings["dtype"]].itemsize)
+    with capacities_as_usage():
+        sized = [capacity_of_trace(each, reader.header, settings["dtype"]) for each in capacities]
+    entries = sorted({_entries(sizes, each) for each in sized}) or capacities_to_try(sizes.most, settings["sizes"])
+    measured = measure(sizes, policies or POLICIES, entries)
+    header, census, sample = reader.header, requests.census, requests.sample
+    trace = {
+        "events": census.events, "searches": census.searches, "geometry": header.geometry.to_dict(),
+        "source": header.source, "synthetic": header.synthetic,
+    }  # fmt: skip
+    followed = {"followed": len(sample.chosen), "total": sample.periods, "unit": "searches"} if sample else None
+    about = {"pool": pool, "itemsize": sizes.itemsize, "sampled": followed}
+    return _results(reader, trace, about, measured, sizes.bytes_of)
+
+
+def _entries(sizes: Sizes, capacity: Capacity) -> int:
+    """The size that is asked for, in full entries. Raises click.UsageError for one that is none of this pool."""
+    slots, budget = getattr(capacity, sizes.pool), getattr(capacity, f"{sizes.pool}_bytes")
+    entry = sizes.requests.geometry.entry_bytes(sizes.itemsize)
+    if slots is None and budget is None and capacity.label == "default":
+        slots = getattr(CacheConfig(sizes.requests.geometry), f"default_{sizes.pool}_pool_size")
+    if slots is None and budget is None:
+        raise click.UsageError(f"--capacity {capacity.label}: it gives no size of the {sizes.pool} pool")
+    if slots is None and budget < entry:
+        raise click.UsageError(f"--capacity {capacity.label}: one entry takes {entry:,} bytes")
+    return int(slots if slots is not None else budget // entry)
+
+
+def _of_requests(
+    reader: RequestReader, policies: Sequence[str], capacities: Sequence[Capacity], settings: dict[str, Any]
+) -> CapacityResults:
+    unknown = [each for each in policies if each not in KEY_POLICIES]
+    if unknown:
+        raise click.UsageError(f"--policy {unknown[0]}: imported requests have {', '.join(KEY_POLICIES)}")
     for each in capacities:
-        slots, budget = getattr(each, sizes.pool), getattr(each, f"{sizes.pool}_bytes")
-        entry = sizes.requests.geometry.entry_bytes(sizes.itemsize)
-        if slots is None and budget is None and each.label == "default":
-            slots = getattr(CacheConfig(sizes.requests.geometry), f"default_{sizes.pool}_pool_size")
-        if slots is None and budget is None:
-            raise click.UsageError(f"--capacity {each.label}: it gives no size of the {sizes.pool} pool")
-        if slots is None and budget < entry:
-            raise click.UsageError(f"--capacity {each.label}: one entry takes {entry:,} bytes")
-        found.add(slots if slots is not None else budget // entry)
-    return sorted(found)
+        if each.recur is None or settings["searches"] is not None:
+            raise click.UsageError("imported requests have no searches and no bytes: give --capacity as entries, '50'")
+    requests = KeyRequests(reader, settings["sample"] or None)
+    least = requests.least_entries
+    if requests.cannot_sample:
+        say(f"all of it is followed, and not a sample: {requests.cannot_sample}")
+    entries = sorted({each.recur for each in capacities if each.recur})
+    if entries and entries[0] < least:
+        raise click.UsageError(
+            f"--capacity {entries[0]}: a sample tells of {least:,} entries and more; --sample 0 of all"
+        )
+    entries = entries or capacities_to_try(requests.most_entries, settings["sizes"], least)
+    measured = measure_keys(requests, policies or KEY_POLICIES, entries)
+    source = {"format": reader.header.source_format, "file": reader.header.file, "license": reader.header.license}
+    trace = {"events": requests.rows, "searches": None, "geometry": None, "source": source, "synthetic": False}
+    is_sample = requests.share < 1
+    followed = {"followed": requests.followed, "total": requests.rows, "unit": "requests"} if is_sample else None
+    about = {"pool": None, "itemsize": None, "sampled": followed}
+    return _results(reader, trace, about, measured, lambda unit, size: None)
 
 
-def _results(reader: TraceReader, sizes: Sizes, measured: Measured) -> CapacityResults:
-    requests, sample = sizes.requests, sizes.requests.sample
-    census, header = requests.census, reader.header
+def _results(
+    reader: TraceReader | RequestReader,
+    trace: dict[str, Any],
+    about: dict[str, Any],
+    measured: Measured,
+    bytes_of: Callable[[str, int], int | None],
+) -> CapacityResults:
     (unlimited,) = _points(measured.unlimited)
+    lookups = unlimited["lookups"]
+    with reader.path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     content = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv[1:],
-        "trace": {
-            "file": reader.path.name, "sha256": reader.sha256(), "events": census.events, "searches": census.searches,
-            "geometry": header.geometry.to_dict(), "source": header.source, "synthetic": header.synthetic,
-        },
-        "pool": sizes.pool,
-        "itemsize": sizes.itemsize,
-        "sampled": {"followed_periods": len(sample.chosen), "periods": sample.periods} if sample else None,
+        "trace": {"file": reader.path.name, "sha256": sha256, **trace},
+        **about,
         "unlimited": unlimited,
         "enough": ENOUGH,
         "points": _points(measured.points),
-        "smallest": [_smallest(each, sizes, unlimited["lookups"]) for each in measured.smallest],
-    }  # fmt: skip
-    return convert(content, CapacityResults)
-
-
-def _smallest(found: Smallest, sizes: Sizes, lookups: int) -> dict[str, Any]:
-    return {
-        "policy": found.policy,
-        "unit": found.unit,
-        "size": found.size,
-        "bytes": sizes.bytes_of(found.unit, found.size),
-        "hit_rate": found.hits / lookups if lookups else None,
+        "smallest": [
+            {
+                "policy": each.policy,
+                "unit": each.unit,
+                "size": each.size,
+                "bytes": bytes_of(each.unit, each.size),
+                "hit_rate": each.hits / lookups if lookups else None,
+            }
+            for each in measured.smallest
+        ],
     }
+    return convert(content, CapacityResults)
 
 
 def _points(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {
             **{name: row[name] for name in ("policy", "unit", "size", "bytes", "lookups", *OUTCOMES)},
-            "rates": {each: None if math.isnan(row[f"{each}_rate"]) else row[f"{each}_rate"] for each in OUTCOMES},
+            "rates": {each: None if pd.isna(row[f"{each}_rate"]) else row[f"{each}_rate"] for each in OUTCOMES},
             "errors": {each: row[f"{each}_error"] for each in OUTCOMES},
         }
         for row in table.to_dict("records")

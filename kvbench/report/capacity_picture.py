@@ -23,7 +23,7 @@ _TITLES = {"entries": "Full entries", "pages": "Pages of one token"}
 
 
 def draw_curves(axes: Axes, points: Sequence[CapacityPoint]) -> None:
-    """Hits of each policy over megabytes; of a sample with the band of its error. Stale hits are dashed and thin."""
+    """Hits of each policy over sizes; of a sample with the band of its error. Stale hits are dashed and thin."""
     lines: dict[str, list[CapacityPoint]] = {}
     for each in points:
         lines.setdefault(each.policy, []).append(each)
@@ -33,20 +33,26 @@ def draw_curves(axes: Axes, points: Sequence[CapacityPoint]) -> None:
         _draw(axes, of_policy, "hit", clean(policy), marker="o", markersize=3, linestyle=_BOUNDS.get(policy), **style)
         if any(each.stale_hit for each in of_policy):
             _draw(axes, of_policy, "stale_hit", f"{clean(policy)}, stale hits", linestyle="--", linewidth=1, **style)
-    axes.set(xscale="log", xlabel="MB", ylabel="lookups, %", ylim=(-2, 102), title=_TITLES[points[0].unit])
+    axes.set(
+        xscale="log",
+        xlabel="MB" if points[0].bytes is not None else "entries",
+        ylabel="lookups, %",
+        ylim=(-2, 102),
+        title=_TITLES[points[0].unit],
+    )
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small")
 
 
 def _draw(axes: Axes, points: Sequence[CapacityPoint], outcome: str, label: str, **style: Any) -> None:
-    megabytes = [each.bytes / 1e6 for each in points]
+    sizes = [each.size if each.bytes is None else each.bytes / 1e6 for each in points]
     rates = [100 * (each.rates[outcome] or 0.0) for each in points]
     errors = [100 * each.errors[outcome] for each in points]
-    (line,) = axes.plot(megabytes, rates, label=label, **style)
+    (line,) = axes.plot(sizes, rates, label=label, **style)
     if any(errors):
         lower = [rate - error for rate, error in zip(rates, errors, strict=True)]
         upper = [rate + error for rate, error in zip(rates, errors, strict=True)]
-        axes.fill_between(megabytes, lower, upper, color=line.get_color(), alpha=0.2, linewidth=0)
+        axes.fill_between(sizes, lower, upper, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
 def capacity_picture(results: CapacityResults) -> Figure:
@@ -55,7 +61,10 @@ def capacity_picture(results: CapacityResults) -> Figure:
     trace = results.trace
     with matplotlib.rc_context({"text.parse_math": False, "font.size": 10}):
         figure = Figure(figsize=(5.5 * len(units), 4), dpi=DOTS, layout="constrained")
-        figure.suptitle(clean(f"{Path(trace.file).stem}: {trace.searches} searches, {results.pool} pool"), fontsize=10)
+        about = (
+            f"{trace.events} requests" if results.pool is None else f"{trace.searches} searches, {results.pool} pool"
+        )
+        figure.suptitle(clean(f"{Path(trace.file).stem}: {about}"), fontsize=10)
         for axes, unit in zip(figure.subplots(1, len(units), squeeze=False)[0], units, strict=True):
             draw_curves(axes, [each for each in results.points if each.unit == unit])
     return figure

@@ -17,22 +17,23 @@ SCHEMA_VERSION = 1
 
 
 class CapacityTrace(Struct, frozen=True, kw_only=True):
-    """The trace, and how much of it was asked for."""
+    """The trace, and how much of it was asked for; imported requests have no searches and no geometry."""
 
     file: str
     sha256: str
     events: int
-    searches: int
-    geometry: Geometry
+    searches: int | None
+    geometry: Geometry | None
     source: dict[str, Any]
     synthetic: bool
 
 
 class Sampled(Struct, frozen=True, kw_only=True):
-    """The periods between two clears of the recurrent pool that were followed, out of how many."""
+    """How much was followed: ``searches`` (periods between two clears of the recurrent pool) or ``requests``."""
 
-    followed_periods: int
-    periods: int
+    followed: int
+    total: int
+    unit: Literal["searches", "requests"]
 
 
 class CapacityPoint(Struct, frozen=True, kw_only=True):
@@ -42,20 +43,20 @@ class CapacityPoint(Struct, frozen=True, kw_only=True):
         policy: a strategy, ``legacy``, or a bound: ``belady`` or ``unbounded``.
         unit: ``entries`` or ``pages``: what the pool's memory is divided into.
         size: of one pool, in that unit.
-        bytes: of all pools of the kind.
+        bytes: of all pools of the kind; None where entries have no size.
         lookups: of the whole trace.
-        hit, context_mismatch, stale_hit, miss: how many came out so; estimates in a sample.
-        rates: of each outcome, a share of the lookups; None without any.
+        hit, context_mismatch, stale_hit, miss: how many came out so; estimates in a sample. None is not known.
+        rates: of each outcome, a share of the lookups; None without any, and where it is not known.
         errors: half the width of each rate's 95 % confidence interval; 0 where all was followed.
     """
 
     policy: str
     unit: Literal["entries", "pages"]
     size: int
-    bytes: int
+    bytes: int | None
     lookups: int
     hit: int
-    context_mismatch: int
+    context_mismatch: int | None
     stale_hit: int
     miss: int
     rates: dict[str, float | None]
@@ -68,7 +69,7 @@ class SmallestPool(Struct, frozen=True, kw_only=True):
     policy: str
     unit: Literal["entries", "pages"]
     size: int
-    bytes: int
+    bytes: int | None
     hit_rate: float | None
 
 
@@ -76,8 +77,8 @@ class CapacityResults(Struct, frozen=True, kw_only=True):
     """The whole file: ``created`` is ISO 8601, ``command`` the arguments of kvbench.
 
     Attributes:
-        pool: the kind whose size varies, ``recur`` or ``init``.
-        itemsize: bytes of one element.
+        pool: the kind whose size varies, ``recur`` or ``init``; None of imported requests, which have one pool.
+        itemsize: bytes of one element, where there are any.
         sampled: None where all was followed.
         unlimited: a pool that never evicts, at the fewest entries.
         enough: the share of its hits that ``smallest`` have.
@@ -88,8 +89,8 @@ class CapacityResults(Struct, frozen=True, kw_only=True):
     created: str
     command: list[str]
     trace: CapacityTrace
-    pool: Literal["recur", "init"]
-    itemsize: int
+    pool: Literal["recur", "init"] | None
+    itemsize: int | None
     sampled: Sampled | None
     unlimited: CapacityPoint
     enough: float
