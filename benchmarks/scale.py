@@ -3,6 +3,7 @@
 ``python benchmarks/scale.py`` prints the table of docs/traces.md. ``--checkout ../before --checkout .`` compares two
 checkouts of this repository, in turn. Each command runs in a process of its own. Times are of the processor (user and
 system): others may be busy. The traces are synthetic. They lie in a temporary folder, and are removed at the end.
+``--traces FOLDER`` keeps them there for the next time; then they need not be made again, which is not measured.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ COMMANDS: dict[str, str] = {
     "check": "trace check {trace}",
     "show": "trace show {trace}",
     "capacity": "capacity {trace}",
-    "report": "report --trace {trace} --output {trace}-pages",
+    "report": "report --trace {trace} --output {pages}",
     "counters": "replay {trace} --backend new --repetitions 0 --counted-searches 10",
     "both": "replay {trace} --repetitions 0",
     "replay": "replay {trace}",
@@ -64,29 +65,26 @@ def _print_row(*cells: str) -> None:
 class _Scale:
     """Measures commands, and knows what each took at the size before."""
 
-    def __init__(self, folder: Path, geometry: str, checkouts: Sequence[Path]) -> None:
-        self._folder, self._geometry, self._checkouts = folder, geometry, checkouts
+    def __init__(self, folder: Path, traces: Path, geometry: str, checkouts: Sequence[Path]) -> None:
+        self._folder, self._traces, self._geometry, self._checkouts = folder, traces, geometry, checkouts
         self._before: dict[tuple[str, int], tuple[int, float]] = {}  # events and seconds, by command and checkout
 
     def print_rows(self, size: int, commands: Sequence[str]) -> None:
         """Of a trace of ``size`` events or so, which is made first."""
         searches = max(1, round(size / events_of_a_search(self._geometry)))
-        trace = self._folder / f"{size}.parquet"
+        trace = self._traces / f"{self._geometry}-{size}.parquet"
 
         def cost(command: str, trace: Path, checkout: Path) -> tuple[float, float, float]:
-            words = {"trace": trace, "geometry": self._geometry, "searches": searches}
+            words = {"trace": trace, "pages": self._folder / "pages", "geometry": self._geometry, "searches": searches}
             return measure([word.format(**words) for word in COMMANDS[command].split()], checkout)
 
-        made = cost("synthesize", trace, Path.cwd())
+        made = None if trace.exists() else cost("synthesize", trace, Path.cwd())
         for command in commands:
             for number, checkout in enumerate(self._checkouts):
                 if command != "synthesize":
-                    measured = cost(command, trace, checkout)
-                elif checkout == Path.cwd():
-                    measured = made
-                else:
-                    measured = cost(command, self._folder / f"{size}-{number}.parquet", checkout)
-                self._print_row(size, command, number, measured)
+                    self._print_row(size, command, number, cost(command, trace, checkout))
+                elif made is not None and checkout == Path.cwd():
+                    self._print_row(size, command, number, made)
 
     def _print_row(self, size: int, command: str, number: int, measured: tuple[float, float, float]) -> None:
         cpu, elapsed, peak = measured
@@ -102,14 +100,17 @@ class _Scale:
 @click.option("--geometry", type=click.Choice(list(GEOMETRIES)), default="cartpole", show_default=True)
 @click.option("--events", "sizes", type=click.IntRange(1, 10**9), multiple=True, default=[10**4, 10**5, 10**6, 10**7])
 @click.option("--command", "commands", type=click.Choice(list(COMMANDS)), multiple=True, default=DEFAULT)
-def main(checkouts: tuple[Path, ...], geometry: str, sizes: tuple[int, ...], commands: tuple[str, ...]) -> None:
+@click.option("--traces", type=click.Path(path_type=Path, file_okay=False, exists=True))
+def main(
+    checkouts: tuple[Path, ...], geometry: str, sizes: tuple[int, ...], commands: tuple[str, ...], traces: Path | None
+) -> None:
     """Print a row for each number of events, command and checkout."""
     click.echo(Machine.describe("cpu"))
     titles = ("checkout", *_TITLES) if len(checkouts) > 1 else _TITLES
     _print_row(*titles)
     _print_row(*["---"] * len(titles))
     with tempfile.TemporaryDirectory() as folder:
-        scale = _Scale(Path(folder), geometry, [path.resolve() for path in checkouts])
+        scale = _Scale(Path(folder), traces or Path(folder), geometry, [path.resolve() for path in checkouts])
         for size in sorted(sizes):
             scale.print_rows(size, commands)
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from kvbench.replay.content import Contents, as_batch
-from kvbench.replay.tokens import Histories, Tokens
+from kvbench.replay.histories import Histories
+from kvbench.replay.tokens import Tokens
 from kvcache import CacheConfig, KeysValues
 
 __all__ = ["UNKNOWN", "KnownContexts", "Rows", "live_tensors"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kvbench.replay.contexts import UNKNOWN, KnownContexts, Rows
-from kvbench.replay.tokens import EMPTY_CONTEXT
+from kvbench.replay.histories import EMPTY_CONTEXT
 from kvbench.trace.steps import Step
 
 __all__ = ["JudgedLater", "SetAside"]

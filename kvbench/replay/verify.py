@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import torch
 
-from kvbench.replay.content import Contents, generated_context
+from kvbench.replay.content import Contents, generated_context, latents_of
 from kvbench.replay.contexts import UNKNOWN, KnownContexts, Rows, live_tensors
 from kvbench.replay.deferred import JudgedLater, SetAside
 from kvbench.replay.drive import Content
 from kvbench.replay.hierarchy import INIT, RECUR, Hierarchy
+from kvbench.replay.histories import EMPTY_CONTEXT
 from kvbench.replay.outcomes import Outcome, Outcomes, RecordedContexts, judge
 from kvbench.replay.timeline import Timeline
-from kvbench.replay.tokens import EMPTY_CONTEXT
 from kvbench.trace.steps import Step
-from kvcache import EMPTY, MISS, CacheBackend, KeysValues, LegacyCache
+from kvcache import EMPTY, MISS, CacheBackend, KeysValues, KVCachePool, LegacyCache, LegacyPool, Scope, hash_state
 
 __all__ = ["CheckedContent"]
 
@@ -59,7 +60,10 @@ class CheckedContent(Content):
         self._stored: Hierarchy[set[int]] = Hierarchy(lambda kind: set())  # keys since the last clear
         # Of the steps that are judged: the number of the context stored last, by its key.
         self._last: Hierarchy[dict[int, int]] = Hierarchy(lambda kind: {})
-        self._is_legacy = isinstance(backend, LegacyCache)
+        self._backend, self._is_legacy = backend, isinstance(backend, LegacyCache)
+        # Contexts in the slots of legacy pools, whether or not a key still leads to them.
+        slots = {INIT: backend.config.init_entries, RECUR: backend.config.recur_entries}
+        self._circles: Hierarchy[deque[int]] = Hierarchy(lambda kind: deque(maxlen=slots[kind]))
 
     @property
     def outcomes(self) -> Outcomes:
@@ -150,6 +154,24 @@ class CheckedContent(Content):
             if self._timeline is not None:
                 self._timeline.count(step, outcomes)
             self._recorded.store(step)
+        if self._known.histories.are_many:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Forget what no pool holds: keys that were evicted, and contexts that nothing leads to."""
+        for env, pool in enumerate(self._backend.init_pools):
+            if not isinstance(pool, (KVCachePool, LegacyPool)):
+                continue
+            held = pool.index if isinstance(pool, LegacyPool) else pool
+            stored, last = self._stored.written(env, Scope.ROOT), self._last.written(env, Scope.ROOT)
+            if pool.stats.evictions or not self._backend.stats_enabled:
+                latents = latents_of(list(stored), self._geometry.embed_dim)
+                evicted = [key for key, each in zip(stored, latents, strict=True) if hash_state(each) not in held]
+                stored.difference_update(evicted)
+                for key in evicted:
+                    last.pop(key, None)
+        contexts = (each.values() for each in self._last.cleared("all"))
+        self._known.histories.keep(chain(*contexts, *self._circles.cleared("all")))
 
     def _outcomes_of(self, later: JudgedLater, rows: Iterator[tuple[int, int, int]]) -> Iterator[Outcome]:
         """Outcomes of a step's lookups; ``rows`` are the context, its key and its identity of each row."""
@@ -181,6 +203,8 @@ class CheckedContent(Content):
         if step.keys and self._geometry.keeps_past:
             for env, key, context in zip(step.envs, step.keys, new_contexts, strict=True):
                 self._last.written(env, step.scope)[key] = context
+                if self._is_legacy:
+                    self._circles.written(env, step.scope).append(context)
         for last in self._last.cleared_by(step):
             last.clear()
 

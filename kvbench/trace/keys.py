@@ -16,7 +16,7 @@ __all__ = ["FEW_DISTINCT_KEYS", "distinct_keys"]
 # its predicted latents few keys: LightZero's last layers start at zero.
 FEW_DISTINCT_KEYS = 0.5
 
-_HELD = 2**22  # keys, at a time
+_HELD = 2**21  # keys, at a time
 
 
 def distinct_keys(events: Iterable[pa.RecordBatch]) -> float | None:

@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from traces import TINY
 
+from kvbench.replay import histories as histories_module
 from kvbench.replay import tokens as module
 from kvbench.replay.content import NO_CONTEXT, Contents, extend_context
-from kvbench.replay.tokens import Histories, Tokens
+from kvbench.replay.histories import Histories
+from kvbench.replay.tokens import Tokens
 
 CONTENTS = Contents(TINY)
 
@@ -87,7 +89,7 @@ class TestHistories:
     @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 2)), max_size=60), st.integers(1, 5))
     def test_tokens_of_a_context_are_its_parents_and_its_own(self, steps, remembered):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "_REMEMBERED", remembered)
+            patch.setattr(histories_module, "_REMEMBERED", remembered)
             histories, plain, last = Histories(TINY), PlainHistories(), 0
             for pick, count in steps:
                 parent = pick % len(plain.all)
@@ -100,6 +102,44 @@ class TestHistories:
             assert found == plain.all
             assert histories.sizes_of(numbers).tolist() == [len(each) for each in plain.all]
             assert list(zip(*(each.tolist() for each in histories.entries(numbers)), strict=True)) == plain.entries
+
+    @settings(max_examples=80)
+    @given(
+        st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 2)), min_size=9, max_size=60),
+        st.integers(1, 5),
+        st.integers(1, 4),
+        st.integers(0, 10**6),
+    )
+    def test_what_is_kept_is_as_it_was_and_nothing_else_is_known(self, steps, remembered, newest, seed):
+        """Contexts are forgotten again and again; those that are kept are the parents of others, too."""
+        random = np.random.default_rng(seed)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(histories_module, "_REMEMBERED", remembered)
+            patch.setattr(histories_module, "_NEWEST", newest)
+            histories, plain, last, alive = Histories(TINY), PlainHistories(), 0, [0]
+            ends = {}
+            for pick, count in steps:
+                parent = alive[pick % len(alive)]
+                appended = list(range(last + 1, last + 1 + count))
+                last += count
+                alive += add(histories, [parent], [pick], [appended + [0] * (2 - count)])
+                plain.add(parent, pick, appended)
+                ends[plain.all[-1][-1]] = alive[-1]
+                if histories.are_many:
+                    alive = [0, *(each for each in alive[1:] if random.random() < 0.5)]
+                    histories.keep(alive[1:])
+                    assert len(histories._sizes) == newest + 1
+            assert len(histories) == len(plain.all)
+            numbers = np.array(alive)
+            found = [[token for token in tokens if token] for tokens in histories.tokens(numbers).tolist()]
+            assert found == [plain.all[each] for each in alive]
+            assert histories.sizes_of(numbers).tolist() == [len(plain.all[each]) for each in alive]
+            entries = list(zip(*(each.tolist() for each in histories.entries(numbers)), strict=True))
+            assert entries == [plain.entries[each] for each in alive]
+            for end, context in ends.items():
+                assert histories.ending_with(np.array([end])).tolist()[0] in {context, 0}
+                if context in alive:
+                    assert histories.ending_with(np.array([end])).tolist() == [context]
 
     def test_a_context_is_known_by_its_last_token(self):
         histories = Histories(TINY)
