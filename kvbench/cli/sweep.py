@@ -46,11 +46,12 @@ def _address(context: click.Context, parameter: click.Parameter, text: str | Non
 def sweep(
     plan: Path, output: Path, workers: int | None, scheduler: str | None, retry_failed: bool, dry_run: bool
 ) -> None:
-    """Replay all cells of PLAN on several workers: each trace on each cache at each capacity, and so on.
+    """Replay all cells of PLAN on several workers.
 
-    Each cell is a file in the folder, of one row. pandas.read_parquet reads the folder as one frame, and 'kvbench
-    report --sweep' makes a page of it. The same command goes on where it was interrupted: cells that are there are not
-    run again. docs/sweeps.md has a plan, the columns, and how to use several machines.
+    A cell is one trace on one cache at one capacity, and so on: PLAN crosses them, in TOML. Each cell is a file in the
+    folder, of one row. pandas.read_parquet reads the folder as one frame, and 'kvbench report --sweep' makes a page of
+    it. The same command goes on where it was interrupted: cells that are there are not run again. docs/sweeps.md has a
+    plan, the columns, and how to use several machines.
 
     Exits with 1 when a cell failed: its row says why, and all others are complete.
     """

@@ -97,7 +97,13 @@ def test_only_git_the_compiler_and_this_python_are_run(path):
 
 def test_files_are_written_in_one_place():
     """Writes that may be cut off are those of logs and journals; all others go through kvbench/files.py."""
-    streams = {"kvbench/trace/writer.py", "kvbench/training/run.py", "kvbench/training/worker.py", "kvbench/files.py"}
+    streams = {
+        "kvbench/trace/writer.py",
+        "kvbench/training/run.py",
+        "kvbench/training/worker.py",
+        "kvbench/files.py",
+        "kvbench/sweep/local_workers.py",
+    }
     for path in FILES:
         for name, call in calls(path):
             mode = call.args[1] if len(call.args) > 1 else None

@@ -162,9 +162,6 @@ def test_a_counter_that_differs_between_workers_fails_the_cell(place, scheduler,
     assert "10 done, 4 failed" in result.stdout
     assert "computed twice, on tcp://" in result.stderr
     assert "and 1000000" in result.stderr
-    assert (
-        sweep(place, "--scheduler", scheduler, "--retry-failed", text=f"{SMALL}\nrepeated = 0").exit_code == 1
-    )  # drifts
     assert len(read_sweep(place / "out")) == 14
 
 
