@@ -194,7 +194,7 @@ def test_killed_workers_and_a_killed_client_cost_no_cell(tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(tmp_path):
     (tmp_path / "tmp").mkdir()
-    sweeps = Sweeps(write_plan(tmp_path, KILLED.replace("searches = 4", "searches = 150")), tmp_path / "tmp")
+    sweeps = Sweeps(write_plan(tmp_path, KILLED.replace("searches = 4", "searches = 40")), tmp_path / "tmp")
     process = sweeps.start(tmp_path / "out", 2)
     while not list((tmp_path / "out").glob("*.parquet")):
         assert process.poll() is None, process.communicate()
