@@ -97,19 +97,14 @@ def test_only_git_the_compiler_and_this_python_are_run(path):
 
 def test_files_are_written_in_one_place():
     """Writes that may be cut off are those of logs and journals; all others go through kvbench/files.py."""
-    streams = {
-        "kvbench/trace/writer.py",
-        "kvbench/training/run.py",
-        "kvbench/training/worker.py",
-        "kvbench/files.py",
-        "kvbench/sweep/local_workers.py",
-    }
+    streams = {"kvbench/trace/writer.py", "kvbench/training/run.py", "kvbench/training/worker.py", "kvbench/files.py"}
     for path in FILES:
         for name, call in calls(path):
             mode = call.args[1] if len(call.args) > 1 else None
             writes = isinstance(mode, ast.Constant) and isinstance(mode.value, str) and set(mode.value) & set("wax+")
             if (name == "open" and writes) or name in ("os.replace", "os.rename", "shutil.move"):
-                is_stream = any(name_of(path).endswith(each) for each in (*streams, "kvbench/record/lightzero_log.py"))
+                logs = ("kvbench/record/lightzero_log.py", "kvbench/sweep/local_workers.py")
+                is_stream = any(name_of(path).endswith(each) for each in (*streams, *logs))
                 assert is_stream, f"{path}: {ast.unparse(call)}"
 
 
