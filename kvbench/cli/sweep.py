@@ -65,8 +65,9 @@ def sweep(
     if waiting:
         require_dask()
         try:
-            with _progress_bar(len(session.cells)) as progress:
-                session.run(waiting, scheduler, workers or cores(), say, progress)
+            with _progress_bar(len(session.cells), len(session.cells) - len(waiting)) as progress:
+                # Two, where one would do, since some cells are computed twice.
+                session.run(waiting, scheduler, min(workers or cores(), max(2, len(waiting))), say, progress)
         except KeyboardInterrupt as error:
             done = list(session.folder.statuses(session.cells).values()).count(DONE)
             error.args = (f"{done} of {len(session.cells)} cells are done, and the same command goes on",)
@@ -75,10 +76,10 @@ def sweep(
 
 
 @contextmanager
-def _progress_bar(cells: int) -> Iterator[Callable[[int, int], None]]:
+def _progress_bar(cells: int, there: int) -> Iterator[Callable[[int, int], None]]:
     failures = TextColumn("{task.fields[failed]} failed", markup=False)
     with progress_bar(failures, TimeRemainingColumn()) as progress:
-        task = progress.add_task("cells", total=cells, failed=0)
+        task = progress.add_task("cells", total=cells, completed=there, failed=0)
         yield lambda done, failed: progress.update(task, completed=done + failed, failed=failed)
 
 
