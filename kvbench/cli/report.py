@@ -31,6 +31,7 @@ _files = functools.partial(_file, multiple=True)
 @option("--profile", type=FOLDER, help="Link this folder of 'kvbench profile' on the front page.")
 @_files("--training", "trainings", help="Read this file of 'kvbench train --json'; several times.")
 @_files("--search", "searches", help="Read this file of 'kvbench search --json'; several times.")
+@option("--sweep", "sweeps", type=FOLDER, multiple=True, help="Read this folder of 'kvbench sweep'; several times.")
 @_files("--gpu", "gpus", help="Read this file of 'tox -e gpu'; several times.")
 @_file("--gate", help="Read this file of 'kvbench gate --json': verdicts on two commits, times too.")
 @option("--base", metavar="COMMIT", default="", show_default="the one before", help="Compare --head with this commit.")
@@ -67,7 +68,7 @@ def report(
     """Make HTML pages of measurements; they need no network.
 
     There is a front page, and pages of regressions, of histories, of any two commits, of backends, of each trace, of
-    each comparison of training runs and of each GPU.
+    each comparison of training runs, of each sweep and of each GPU.
 
     Exit code with --fail-on-new: 0 no regression is new, 3 one is and still stands, or a benchmark has newly no values;
     1 the report could not be made.
@@ -76,7 +77,7 @@ def report(
     from kvbench.report.alarm import Alarm, alarm_lines, alarm_markdown
 
     if not any(inputs[each] for each in inputs if each not in ("repository", "since", "base", "head")):
-        kinds = "--results, --replay, --benchmark, --trace, --profile, --training, --search, --gpu or --gate"
+        kinds = "--results, --replay, --benchmark, --trace, --profile, --training, --search, --sweep, --gpu or --gate"
         raise click.UsageError(f"nothing to report: give {kinds}")
     if (fail_on_new or summary) and not inputs["results"]:
         raise click.UsageError("--fail-on-new and --summary are about a history: give --results as well")

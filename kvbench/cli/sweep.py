@@ -46,11 +46,12 @@ def _address(context: click.Context, parameter: click.Parameter, text: str | Non
 def sweep(
     plan: Path, output: Path, workers: int | None, scheduler: str | None, retry_failed: bool, dry_run: bool
 ) -> None:
-    """Replay all cells of PLAN on several workers: each trace on each cache at each capacity, and so on.
+    """Replay all cells of PLAN on several workers.
 
-    Each cell is a file in the folder, of one row. pandas.read_parquet reads the folder as one frame, and 'kvbench
-    report --sweep' makes a page of it. The same command goes on where it was interrupted: cells that are there are not
-    run again. docs/sweeps.md has a plan, the columns, and how to use several machines.
+    A cell is one trace on one cache at one capacity, and so on: PLAN crosses them, in TOML. Each cell is a file in the
+    folder, of one row. pandas.read_parquet reads the folder as one frame, and 'kvbench report --sweep' makes a page of
+    it. The same command goes on where it was interrupted: cells that are there are not run again. docs/sweeps.md has a
+    plan, the columns, and how to use several machines.
 
     Exits with 1 when a cell failed: its row says why, and all others are complete.
     """
@@ -64,8 +65,9 @@ def sweep(
     if waiting:
         require_dask()
         try:
-            with _progress_bar(len(session.cells)) as progress:
-                session.run(waiting, scheduler, workers or cores(), say, progress)
+            with _progress_bar(len(session.cells), len(session.cells) - len(waiting)) as progress:
+                # Two, where one would do, since some cells are computed twice.
+                session.run(waiting, scheduler, min(workers or cores(), max(2, len(waiting))), say, progress)
         except KeyboardInterrupt as error:
             done = list(session.folder.statuses(session.cells).values()).count(DONE)
             error.args = (f"{done} of {len(session.cells)} cells are done, and the same command goes on",)
@@ -74,10 +76,10 @@ def sweep(
 
 
 @contextmanager
-def _progress_bar(cells: int) -> Iterator[Callable[[int, int], None]]:
+def _progress_bar(cells: int, there: int) -> Iterator[Callable[[int, int], None]]:
     failures = TextColumn("{task.fields[failed]} failed", markup=False)
     with progress_bar(failures, TimeRemainingColumn()) as progress:
-        task = progress.add_task("cells", total=cells, failed=0)
+        task = progress.add_task("cells", total=cells, completed=there, failed=0)
         yield lambda done, failed: progress.update(task, completed=done + failed, failed=failed)
 
 

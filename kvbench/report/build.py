@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from kvbench.capacity.bounds import Future
 from kvbench.history.commits import Commits, read_commits
@@ -21,11 +21,13 @@ from kvbench.report.compare import COMPARE, measured_commits, write_comparison
 from kvbench.report.front_page import FRONT, LAST_COMMIT, FrontPage
 from kvbench.report.gpu import Gpu, read_gpu
 from kvbench.report.input_files import read_all, read_benchmarks, read_replays
+from kvbench.report.inputs import KINDS, Inputs
 from kvbench.report.machines import machine_table
 from kvbench.report.pair import read_gate
 from kvbench.report.panels import Panel, Table
 from kvbench.report.searches import Searches, read_searches
 from kvbench.report.site import Group, PageLink, ReportError, Site
+from kvbench.report.sweeps import Sweep, read_sweep_page
 from kvbench.report.text import clean, file_name
 from kvbench.report.training import Training, read_training
 from kvbench.report.training import headlines as training_headlines
@@ -34,66 +36,15 @@ from kvbench.results.decode import LeftOut
 from kvbench.results.profile import read_profile_index
 from kvcache import __version__
 
-__all__ = ["MOST_HISTORIES", "Inputs", "build_report"]
+__all__ = ["build_report"]
 
 BACKENDS = "backends.html"
-MOST_HISTORIES = 120  # a page of two commits compared has all series
-# What a report is made of, and what makes that.
-_KINDS = (
-    ("asv's history", "tox -e asv, then --results benchmarks/results"),
-    ("replays", "kvbench replay ... --json FILE, then --replay FILE"),
-    ("single operations", "pytest benchmarks/gates --benchmark-json FILE, then --benchmark FILE"),
-    ("traces", "--trace FILE"),
-    ("profiles", "kvbench profile ..., then --profile FOLDER"),
-    ("training runs", "kvbench train ... --json FILE, then --training FILE"),
-    ("whole searches", "kvbench search ... --json FILE, then --search FILE"),
-    ("a GPU", "tox -e gpu on a machine that has one, then --gpu FILE"),
-)
 
 _OF_REPLAYS = [
     "A replay asks every backend for the same recorded requests, in turns, step by step. It is open-loop: it "
     "does not show how a search would have gone with other answers."
 ]
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a report is made of.
-
-    Attributes:
-        results: asv's results folder.
-        replays: files of ``kvbench replay --json``.
-        benchmarks: files of pytest-benchmark.
-        traces: trace files.
-        profile: a folder that ``kvbench profile`` wrote.
-        repository: a folder in the checkout whose commits were measured.
-        since: a tag, another revision or a number of commits; empty for the last tag.
-        histories: how many figures of histories are drawn at most, those with change points first.
-        command: that makes the report, as a reader would repeat it.
-        trainings: files of ``kvbench train --json``.
-        searches: files of ``kvbench search --json``.
-        gpus: files of ``tox -e gpu``.
-        base, head: two commits to compare: revisions of the repository, or names that measured ones begin with. Empty
-            for the last one measured, and the one before it.
-        gate: a file of ``kvbench gate --json``.
-    """
-
-    results: Path | None = None
-    replays: Sequence[Path] = ()
-    benchmarks: Sequence[Path] = ()
-    traces: Sequence[Path] = ()
-    profile: Path | None = None
-    repository: Path = Path()
-    since: str = ""
-    histories: int = MOST_HISTORIES
-    command: str = "kvbench report"
-    trainings: Sequence[Path] = ()
-    searches: Sequence[Path] = ()
-    gpus: Sequence[Path] = ()
-    base: str = ""
-    head: str = ""
-    gate: Path | None = None
 
 
 def build_report(
@@ -137,6 +88,14 @@ def _described(commits: Commits, history: History) -> str:
     return f"{commits.described}, of which none was measured" if none else commits.described
 
 
+Page = TypeVar("Page", Training, Sweep, Gpu)
+
+
+def _pages(kind: str, found: Sequence[Page]) -> dict[str, Page]:
+    """Each by the file of its page."""
+    return {f"{file_name(kind, each.name)}.html": each for each in found}
+
+
 class _Report:
     """All inputs, read, and the site that their pages are written to."""
 
@@ -152,11 +111,12 @@ class _Report:
             inputs.benchmarks, lambda path, name: read_benchmarks(path, name, left_out), left_out
         )
         self.traces = read_all(inputs.traces, lambda path, _: read_searches(path), left_out)
-        trainings = read_all(inputs.trainings, read_training, left_out)
-        self.trainings = {f"{file_name('training', each.name)}.html": each for each in trainings}
+        self.trainings = _pages("training", read_all(inputs.trainings, read_training, left_out))
         self.searches = read_all(inputs.searches, read_whole_searches, left_out)
-        gpus = read_all(inputs.gpus, read_gpu, left_out)
-        self.gpus = {f"{file_name('gpu', each.name)}.html": each for each in gpus}
+        self.sweeps = _pages(
+            "sweep", read_all(inputs.sweeps, lambda path, name: read_sweep_page(path, name, left_out), left_out)
+        )
+        self.gpus = _pages("gpu", read_all(inputs.gpus, read_gpu, left_out))
         self.gate = None if inputs.gate is None else read_gate(inputs.gate, left_out)
         self.pair = chosen_pair(inputs.repository, self.history, self.commits, (inputs.base, inputs.head))
         if inputs.profile is not None and not inputs.profile.is_dir():
@@ -208,9 +168,9 @@ class _Report:
         self.progress("front page")
         self._front(pages)
 
-    def _whole_pages(self) -> list[tuple[str, Training | Gpu]]:
-        """Files that are a page each, by its name."""
-        return [*self.trainings.items(), *self.gpus.items()]
+    def _whole_pages(self) -> list[tuple[str, Training | Sweep | Gpu]]:
+        """Files and folders that are a page each, by its name."""
+        return [*self.trainings.items(), *self.sweeps.items(), *self.gpus.items()]
 
     def _backends(self) -> list[Group]:
         """What the page of backends has to show."""
@@ -263,11 +223,11 @@ class _Report:
         ]
         given = (
             self.inputs.results, self.files, self.benchmarks, self.traces, self.profile, self.trainings, self.searches,
-            self.gpus,
+            self.sweeps, self.gpus,
         )  # fmt: skip
         # What belongs to a cache is missed only where one was measured.
         is_of_a_cache = bool(found) or any(each for each in given if each not in (self.inputs.results, self.benchmarks))
-        absent = [kind for kind, value in zip(_KINDS, given, strict=True) if is_of_a_cache and not value]
+        absent = [kind for kind, value in zip(KINDS, given, strict=True) if is_of_a_cache and not value]
         not_measured = front.not_measured_table(found, self.files, self.history, absent, self.left_out)
         unmeasured = front.unmeasured_commits(self.commits, self.history) if self.inputs.results else []
         not_measured = Table(not_measured.headings, [*unmeasured, *not_measured.rows])

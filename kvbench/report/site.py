@@ -27,7 +27,7 @@ __all__ = ["LARGEST_PAGE", "Group", "PageLink", "ReportError", "Site"]
 LARGEST_PAGE = 1_500_000  # bytes of panels; what is around them is small
 DATA = "data"
 LISTING = "files.txt"  # of what a report wrote
-_PAGE = r"(index|(regressions|backends|histories)(-\d+)?|(trace|training)-[a-z0-9-]+|compare)\.html"
+_PAGE = r"(index|(regressions|backends|histories)(-\d+)?|(trace|training|sweep)-[a-z0-9-]+|compare)\.html"
 _OWN = ("tables.js", "figures.js", "filters.js", "compare.js"), ("report.css",)  # of each page
 _OWN_FILE = rf"[a-z0-9-]+\.html|{DATA}/[a-z0-9-]+\.csv"
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kvbench import metrics
-from kvbench.files import whole_or_absent
+from kvbench.files import special_kind, whole_or_absent
 from kvbench.results.decode import LeftOut, ResultsError
 
 __all__ = [
@@ -28,6 +28,7 @@ SCHEMA_VERSION = 1
 MADE_BY = "'kvbench sweep'"
 DONE, FAILED = "done", "failed"
 _VERSION = b"kvbench_sweep"  # of a file's metadata
+_MOST_BYTES = 2**20  # of a row, decoded: there are some thousand
 _TEXT, _COUNT, _NUMBER = pa.string(), pa.int64(), pa.float64()
 _SCOPES = {"": "all lookups", "root_": "lookups of roots", "node_": "lookups of simulations"}
 
@@ -111,18 +112,32 @@ def write_cell(path: Path, row: Mapping[str, Any]) -> None:
 
 def read_cell(path: Path) -> pa.Table:
     """A cell's row. Raises ResultsError: it is no file of a sweep, of another version, or damaged."""
+    kind = special_kind(path)
+    if kind is not None:
+        raise ResultsError(path, f"is {kind}", MADE_BY)
     try:
-        file = pq.ParquetFile(path)
-        version = (file.schema_arrow.metadata or {}).get(_VERSION)
-        found = file.read() if version == SCHEMA.metadata[_VERSION] else None
+        with pq.ParquetFile(path) as file:
+            fault = _not_a_cell(file)
+            found = None if fault else file.read()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ResultsError(path, "cannot be read: it is no Parquet file, or damaged", MADE_BY) from error
     if found is None:
-        fault = "no file of a sweep" if version is None else "a version of the schema that this kvbench does not know"
         raise ResultsError(path, fault, MADE_BY)
-    if found.schema != SCHEMA or found.num_rows != 1:
-        raise ResultsError(path, "its columns or rows are none of a cell", MADE_BY)
     return found
+
+
+def _not_a_cell(file: pq.ParquetFile) -> str:
+    """What is wrong with it, before any row is read; empty where nothing is."""
+    schema, about = file.schema_arrow, file.metadata
+    version = (schema.metadata or {}).get(_VERSION)
+    if version is None:
+        return "no file of a sweep"
+    if version != SCHEMA.metadata[_VERSION]:
+        return "a version of the schema that this kvbench does not know"
+    decoded = sum(about.row_group(each).total_byte_size for each in range(about.num_row_groups))
+    if schema != SCHEMA or about.num_rows != 1 or decoded > _MOST_BYTES:
+        return "its columns or rows are none of a cell"
+    return ""
 
 
 def cell_files(folder: Path) -> Iterator[Path]:

@@ -15,13 +15,15 @@ from typing import Any
 def _row(content: dict[str, Any]) -> dict[str, Any]:
     import msgspec
 
-    import kvcache
     from kvbench.errors import KvbenchError
+    from kvbench.gate.build import LIBRARY
     from kvbench.sweep.cells import Cell
+    from kvbench.sweep.libraries import folder_of
     from kvbench.sweep.measure import measured_row
 
-    if not Path(kvcache.__file__).is_relative_to(content["library"]):
-        raise KvbenchError(f"{kvcache.__file__} was imported, and not the library in {content['library']}")
+    used = folder_of(LIBRARY)
+    if not used.is_relative_to(content["library"]):
+        raise KvbenchError(f"{used} was imported, and not the library in {content['library']}")
     return measured_row(msgspec.convert(content["cell"], Cell), Path(content["trace"]))
 
 

@@ -9,19 +9,18 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 
 from msgspec import Struct
 
-import kvcache
 from kvbench.files import folder_whole_or_absent, read_regular, temporary_folder
 from kvbench.gate.build import BUILD, LIBRARY, GateError, extract_base, extract_files, run_merged
 from kvbench.gate.environment import environment
 from kvbench.gate.processes import find_commit
 from kvbench.sweep.cells import COMMIT
 
-__all__ = ["Wheel", "digest_of", "library_in_use", "source_digest", "unpack_wheel", "wheels_of"]
+__all__ = ["Wheel", "digest_of", "folder_of", "library_in_use", "source_digest", "unpack_wheel", "wheels_of"]
 
 _SOURCE = "source "
 _DIGITS = 16
@@ -47,12 +46,19 @@ class Wheel(Struct, frozen=True):
 @functools.cache
 def library_in_use() -> str:
     """What tells this library from others: a digest of its source."""
-    return f"{_SOURCE}{source_digest(kvcache)}"
+    return f"{_SOURCE}{source_digest(LIBRARY)}"
 
 
-def source_digest(package: ModuleType) -> str:
+def folder_of(package: str) -> Path:
+    """Where a package is imported from."""
+    spec = find_spec(package)
+    assert spec is not None
+    return Path(str(spec.origin)).parent
+
+
+def source_digest(package: str) -> str:
     """A digest of a package's modules as they are on this machine."""
-    root, found = Path(str(package.__file__)).parent, hashlib.sha256()
+    root, found = folder_of(package), hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         if path.name not in _NOT_SOURCE:
             found.update(f"{path.relative_to(root).as_posix()} ".encode() + hashlib.sha256(path.read_bytes()).digest())

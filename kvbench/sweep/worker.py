@@ -13,15 +13,14 @@ import msgspec
 import torch
 from msgspec import Struct
 
-import kvbench
-import kvcache
 from kvbench.errors import KvbenchError
-from kvbench.gate.build import run_merged
+from kvbench.gate.build import LIBRARY, run_merged
 from kvbench.gate.environment import environment
 from kvbench.results.sweep import write_cell
 from kvbench.sweep.cells import Cell, TraceFile, digest_of_file
-from kvbench.sweep.libraries import digest_of, library_in_use, source_digest, unpack_wheel
+from kvbench.sweep.libraries import digest_of, folder_of, library_in_use, source_digest, unpack_wheel
 from kvbench.sweep.measure import Row, failed_row, measured_row
+from kvcache import build_info
 
 __all__ = ["Introduction", "Software", "Task", "introduce", "run_task"]
 
@@ -40,9 +39,9 @@ class Software(Struct, frozen=True):
     @classmethod
     def here(cls) -> Software:
         """Of this process."""
-        compiled = kvcache.build_info().compiled
+        compiled = build_info().compiled
         return cls(
-            library_in_use(), compiled, source_digest(kvbench), str(torch.__version__),
+            library_in_use(), compiled, source_digest("kvbench"), str(torch.__version__),
             f"{platform.python_version()} on {platform.machine()}",
         )  # fmt: skip
 
@@ -142,7 +141,7 @@ def _library(task: Task, scratch: Path) -> Path | None:
 
 def _in_own_process(cell: Cell, trace: Path, library: Path | None, scratch: Path) -> Row:
     """For another library, or times that nothing of Dask disturbs. Raises KvbenchError: it ended without a row."""
-    roots = [library or Path(kvcache.__file__).parents[1], Path(kvbench.__file__).parents[1]]
+    roots = [library or folder_of(LIBRARY).parent, folder_of("kvbench").parent]
     own = {"PYTHONPATH": ":".join(map(str, roots)), "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
     with tempfile.TemporaryDirectory(dir=scratch) as place:
         folder = Path(place)

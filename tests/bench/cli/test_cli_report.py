@@ -100,7 +100,7 @@ def test_nothing_to_report(tmp_path):
     result = invoke("--output", tmp_path / "html")
     assert result.exit_code == 2
     assert (
-        "give --results, --replay, --benchmark, --trace, --profile, --training, --search, --gpu or --gate"
+        "give --results, --replay, --benchmark, --trace, --profile, --training, --search, --sweep, --gpu or --gate"
         in result.stderr
     )
 

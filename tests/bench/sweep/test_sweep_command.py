@@ -162,9 +162,6 @@ def test_a_counter_that_differs_between_workers_fails_the_cell(place, scheduler,
     assert "10 done, 4 failed" in result.stdout
     assert "computed twice, on tcp://" in result.stderr
     assert "and 1000000" in result.stderr
-    assert (
-        sweep(place, "--scheduler", scheduler, "--retry-failed", text=f"{SMALL}\nrepeated = 0").exit_code == 1
-    )  # drifts
     assert len(read_sweep(place / "out")) == 14
 
 
@@ -197,7 +194,7 @@ def test_killed_workers_and_a_killed_client_cost_no_cell(tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(tmp_path):
     (tmp_path / "tmp").mkdir()
-    sweeps = Sweeps(write_plan(tmp_path, KILLED.replace("searches = 4", "searches = 150")), tmp_path / "tmp")
+    sweeps = Sweeps(write_plan(tmp_path, KILLED.replace("searches = 4", "searches = 40")), tmp_path / "tmp")
     process = sweeps.start(tmp_path / "out", 2)
     while not list((tmp_path / "out").glob("*.parquet")):
         assert process.poll() is None, process.communicate()

@@ -1,5 +1,6 @@
 """A sweep's rows: what a replay counts, in documented columns, read as one frame."""
 
+import os
 import re
 from pathlib import Path
 
@@ -178,6 +179,20 @@ class TestFrame:
         assert sorted(dict(left_out.files).values()) == [
             "cannot be read: it is no Parquet file, or damaged", "no file of a sweep",
         ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        "rows", [[{}, {}], [{"reason": "long" * 10**6}], []], ids=["two rows", "a long text", "no row"]
+    )
+    def test_what_is_no_row_of_a_cell_is_not_read(self, place, rows, monkeypatch):
+        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), place / "odd.parquet", compression="zstd")
+        monkeypatch.setattr(pq.ParquetFile, "read", lambda *_: pytest.fail("it was read"))
+        with pytest.raises(ResultsError, match="its columns or rows are none of a cell"):
+            read_cell(place / "odd.parquet")
+
+    def test_a_fifo_is_not_waited_for(self, place):
+        os.mkfifo(place / "pipe.parquet")
+        with pytest.raises(ResultsError, match="is a FIFO"):
+            read_cell(place / "pipe.parquet")
 
     def test_a_file_of_another_version_is_refused(self, place):
         newer = SCHEMA.with_metadata({b"kvbench_sweep": b"2"})
