@@ -31,7 +31,7 @@ COMMANDS = {
     "results": "Show asv's results in FOLDER: a row a series, a column a commit.",
     "search": "Run whole searches on each cache in turns, and compare them.",
     "train": "Train UniZero on each cache from one seed, and compare the runs.",
-    "trace": "Show, check, recover, make, import and export traces.",
+    "trace": "Show, check, recover, make, import, replay, export traces.",
 }
 
 

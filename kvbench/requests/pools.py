@@ -145,7 +145,7 @@ def replay_requests(
     reader: RequestReader,
     pools: Iterable[RequestPool | TimedPool],
     rows: int | None = None,
-    progress: Callable[[int], object] = int,
+    progress: Callable[[int], object] = lambda done: None,
 ) -> None:
     """Ask all pools for the requests of a file, the first ``rows`` of them, in one pass over it.
 
