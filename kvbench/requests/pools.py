@@ -16,10 +16,10 @@ from kvbench.requests.reader import RequestReader
 from kvbench.results.requests import PoolResult, PoolTimes
 from kvcache import EntryInfo, KVCachePool
 
-__all__ = ["NOTHING_KNOWN", "PoolSize", "RequestPool", "TimedPool", "replay_requests"]
+__all__ = ["PoolSize", "RequestPool", "TimedPool", "replay_requests"]
 
 Known = Iterable[EntryInfo | None]
-NOTHING_KNOWN: Known = repeat(None)
+_NOTHING_KNOWN: Known = repeat(None)
 _SLICE = 1_024  # requests that are timed together: the clock takes as long as a request
 
 
@@ -52,7 +52,7 @@ class RequestPool:
         """Whether the policy uses what is known of an entry."""
         return self.pool.sees_entries
 
-    def ask(self, keys: np.ndarray, sizes: Sequence[int], known: Known) -> list[bool]:
+    def ask(self, keys: np.ndarray, sizes: Sequence[int], known: Known = _NOTHING_KNOWN) -> list[bool]:
         """Whether each request finds what its key stands for, in order; ``known`` is of each entry."""
         get, put, match, limit = self.pool.get, self.pool.set, self._contents.match, self.size.limit
         hits: list[bool] = []
@@ -114,7 +114,7 @@ class TimedPool:
         """As of a ``RequestPool``."""
         return self._pool.sees_entries
 
-    def ask(self, keys: np.ndarray, sizes: Sequence[int], known: Known) -> None:
+    def ask(self, keys: np.ndarray, sizes: Sequence[int], known: Known = _NOTHING_KNOWN) -> None:
         """Ask and store, as ``RequestPool`` does."""
         numbers = keys.tolist()
         entries = list(zip((Entry(None, size) for size in sizes), known, strict=False))
@@ -158,6 +158,6 @@ def replay_requests(
         keys, sizes = batch.column("key").to_numpy(), batch.column("size").to_pylist()
         parents = [EntryInfo(parent=each) for each in batch.column("parent").to_pylist()] if tells_parents else []
         for pool in pools:
-            pool.ask(keys, sizes, parents if pool.sees_entries else NOTHING_KNOWN)
+            pool.ask(keys, sizes, parents if pool.sees_entries else _NOTHING_KNOWN)
         done += len(keys)
         progress(done)
