@@ -45,7 +45,7 @@ class RequestPool:
         self._sized = SizedStorage(storage, slots, size.limit)
         self._contents = contents_for(storage)
         self.pool = KVCachePool(slots, eviction, storage=self._sized)
-        self.stale_hits = self.too_large = self.requested_size = self.hit_size = self.most_entries = 0
+        self.stale_hits = self.too_large = self.requested_size = self.hit_size = 0
 
     @property
     def sees_entries(self) -> bool:
@@ -71,7 +71,6 @@ class RequestPool:
         asked = np.asarray(sizes, dtype=np.int64)
         self.requested_size += int(asked.sum())
         self.hit_size += int(asked[hits].sum())
-        self.most_entries = max(self.most_entries, len(self.pool))
         return hits
 
     def result(self, times: PoolTimes | None) -> PoolResult:
