@@ -15,7 +15,7 @@ import click
 import numpy as np
 from scale import measure
 
-from kvbench.requests.pools import NOTHING_KNOWN, PoolSize, RequestPool
+from kvbench.requests.pools import PoolSize, RequestPool
 from kvbench.requests.reader import RequestReader
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,7 +87,7 @@ def print_verdicts(path: Path, capacities: tuple[int, ...]) -> None:
                 subprocess.run([sys.executable, "-c", _JUDGE, *job], check=True, capture_output=True)
                 pool = RequestPool(PoolSize(str(capacity), slots=capacity), capacity, policy)
                 ours, theirs = (
-                    np.array(pool.ask(keys, np.ones(len(keys), dtype=np.int64), NOTHING_KNOWN)),
+                    np.array(pool.ask(keys, np.ones(len(keys), dtype=np.int64))),
                     np.load(answers),
                 )
                 differ = np.count_nonzero(ours != theirs)

@@ -32,7 +32,7 @@ COMMANDS = {
     "search": "Run whole searches on each cache in turns, and compare them.",
     "sweep": "Replay all cells of PLAN on several workers.",
     "train": "Train UniZero on each cache from one seed, and compare the runs.",
-    "trace": "Show, check, recover, make, import and export traces.",
+    "trace": "Show, check, recover, make, import, replay, export traces.",
 }
 
 

@@ -33,7 +33,7 @@ _FILE = click.Path(path_type=Path)
 
 @click.group(cls=CommandGroup)
 def trace() -> None:
-    """Show, check, recover, make, import and export traces."""
+    """Show, check, recover, make, import, replay, export traces."""
 
 
 for _command in (import_trace, export_trace, replay_trace):

@@ -44,7 +44,7 @@ def import_requests(
     output: Path,
     columns: Columns,
     license_note: str | None = None,
-    progress: Callable[[int], object] = int,
+    progress: Callable[[int], object] = lambda done: None,
 ) -> int:
     """Write the requests of a file to ``output``, whole or not at all; return their number.
 

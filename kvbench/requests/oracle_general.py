@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -72,11 +73,8 @@ def write_oracle_general(path: Path, batches: Iterable[pa.RecordBatch]) -> int:
             for batch in batches:
                 file.write(_records(path, batch, count).tobytes())
                 count += batch.num_rows
-        if count:
-            records = np.memmap(beside, _RECORD, "r+")
-            _link(records)
-            records.flush()
-            del records
+        with open(beside, "r+b") as file:
+            _link(file, count)
     return count
 
 
@@ -96,20 +94,26 @@ def _records(path: Path, batch: pa.RecordBatch, first: int) -> np.ndarray:
     return records
 
 
-def _link(records: np.ndarray) -> None:
+def _link(file: BinaryIO, count: int) -> None:
     """Fill in the next request for each record's key."""
     later: dict[int, int] = {}  # key -> number of its first request behind the part
-    for end in range(len(records), 0, -_RECORDS):
+    for end in range(count, 0, -_RECORDS):
         start = max(0, end - _RECORDS)
-        keys = np.array(records["key"][start:end])
-        order = np.argsort(keys, kind="stable")
-        ordered = keys[order]
-        is_last = np.append(ordered[1:] != ordered[:-1], True)  # of its key, in this part
-        following = np.empty(len(keys), dtype=np.int64)
-        following[order[:-1]] = order[1:] + (start + 1)
-        lasts = order[is_last]
-        following[lasts] = [later.get(key, _NEVER) for key in keys[lasts].tolist()]
-        records["next"][start:end] = following
-        is_first = np.append(True, is_last[:-1])
-        firsts = order[is_first]
-        later.update(zip(keys[firsts].tolist(), (firsts + (start + 1)).tolist(), strict=True))
+        file.seek(start * _RECORD.itemsize)
+        records = np.frombuffer(bytearray(file.read((end - start) * _RECORD.itemsize)), _RECORD)
+        records["next"] = _following(np.array(records["key"]), start + 1, later)
+        file.seek(start * _RECORD.itemsize)
+        file.write(records.tobytes())
+
+
+def _following(keys: np.ndarray, number: int, later: dict[int, int]) -> np.ndarray:
+    """The next request for each key of a part whose first request has that number; ``later`` is brought up to date."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    is_last = np.append(ordered[1:] != ordered[:-1], True)  # of its key, in this part
+    following = np.empty(len(keys), dtype=np.int64)
+    following[order[:-1]] = order[1:] + number
+    lasts, firsts = order[is_last], order[np.append(True, is_last[:-1])]
+    following[lasts] = [later.get(key, _NEVER) for key in keys[lasts].tolist()]
+    later.update(zip(keys[firsts].tolist(), (firsts + number).tolist(), strict=True))
+    return following

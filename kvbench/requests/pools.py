@@ -16,10 +16,10 @@ from kvbench.requests.reader import RequestReader
 from kvbench.results.requests import PoolResult, PoolTimes
 from kvcache import EntryInfo, KVCachePool
 
-__all__ = ["NOTHING_KNOWN", "PoolSize", "RequestPool", "TimedPool", "replay_requests"]
+__all__ = ["PoolSize", "RequestPool", "TimedPool", "replay_requests"]
 
 Known = Iterable[EntryInfo | None]
-NOTHING_KNOWN: Known = repeat(None)
+_NOTHING_KNOWN: Known = repeat(None)
 _SLICE = 1_024  # requests that are timed together: the clock takes as long as a request
 
 
@@ -45,14 +45,14 @@ class RequestPool:
         self._sized = SizedStorage(storage, slots, size.limit)
         self._contents = contents_for(storage)
         self.pool = KVCachePool(slots, eviction, storage=self._sized)
-        self.stale_hits = self.too_large = self.requested_size = self.hit_size = self.most_entries = 0
+        self.stale_hits = self.too_large = self.requested_size = self.hit_size = 0
 
     @property
     def sees_entries(self) -> bool:
         """Whether the policy uses what is known of an entry."""
         return self.pool.sees_entries
 
-    def ask(self, keys: np.ndarray, sizes: Sequence[int], known: Known) -> list[bool]:
+    def ask(self, keys: np.ndarray, sizes: Sequence[int], known: Known = _NOTHING_KNOWN) -> list[bool]:
         """Whether each request finds what its key stands for, in order; ``known`` is of each entry."""
         get, put, match, limit = self.pool.get, self.pool.set, self._contents.match, self.size.limit
         hits: list[bool] = []
@@ -71,7 +71,6 @@ class RequestPool:
         asked = np.asarray(sizes, dtype=np.int64)
         self.requested_size += int(asked.sum())
         self.hit_size += int(asked[hits].sum())
-        self.most_entries = max(self.most_entries, len(self.pool))
         return hits
 
     def result(self, times: PoolTimes | None) -> PoolResult:
@@ -114,7 +113,7 @@ class TimedPool:
         """As of a ``RequestPool``."""
         return self._pool.sees_entries
 
-    def ask(self, keys: np.ndarray, sizes: Sequence[int], known: Known) -> None:
+    def ask(self, keys: np.ndarray, sizes: Sequence[int], known: Known = _NOTHING_KNOWN) -> None:
         """Ask and store, as ``RequestPool`` does."""
         numbers = keys.tolist()
         entries = list(zip((Entry(None, size) for size in sizes), known, strict=False))
@@ -145,7 +144,7 @@ def replay_requests(
     reader: RequestReader,
     pools: Iterable[RequestPool | TimedPool],
     rows: int | None = None,
-    progress: Callable[[int], object] = int,
+    progress: Callable[[int], object] = lambda done: None,
 ) -> None:
     """Ask all pools for the requests of a file, the first ``rows`` of them, in one pass over it.
 
@@ -158,6 +157,6 @@ def replay_requests(
         keys, sizes = batch.column("key").to_numpy(), batch.column("size").to_pylist()
         parents = [EntryInfo(parent=each) for each in batch.column("parent").to_pylist()] if tells_parents else []
         for pool in pools:
-            pool.ask(keys, sizes, parents if pool.sees_entries else NOTHING_KNOWN)
+            pool.ask(keys, sizes, parents if pool.sees_entries else _NOTHING_KNOWN)
         done += len(keys)
         progress(done)

@@ -22,10 +22,10 @@ def requests_of_searches(reader: TraceReader) -> Iterator[pa.RecordBatch]:
     apart: libCacheSim has one cache, which is never cleared.
 
     Raises:
-        TraceError: a row group cannot be read.
+        TraceError: the trace is not sound.
     """
     size = reader.header.geometry.entry_bytes()
-    for batch in reader.batches():
+    for batch in reader.sound(reader.checker()):
         asks = pc.is_in(batch.column("kind").cast(pa.string()), pa.array([LOOKUP, STORE]))
         rows = batch.filter(pc.and_(asks, batch.column("key").is_valid()))
         keys, records = (rows.column(name).to_numpy(zero_copy_only=False) for name in ("key", "batch"))

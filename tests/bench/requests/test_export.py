@@ -1,13 +1,14 @@
 """What is exported is what libCacheSim reads, and what is imported again."""
 
 import json
+import random
 
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from request_files import PROMPTS, imported, json_lines, libcachesim, oracle_general, rows_of
-from traces import TINY, synthetic
+from traces import TINY, spoilt, synthetic, write_events
 
 from kvbench.errors import KvbenchError
 from kvbench.requests import oracle_general as records
@@ -83,6 +84,31 @@ def test_libcachesim_reads_both_as_we_do(tmp_path):
     ]
     wanted = [[time // SECOND, key, size] for time, key, size, *_ in rows_of(reader)]
     assert libcachesim(tmp_path, jobs) == [wanted, wanted]
+
+
+@pytest.mark.slow
+def test_we_read_what_libcachesim_reads(tmp_path):
+    pytest.importorskip("libcachesim", reason="libcachesim has no wheel for this Python")
+    made = random.Random(5)
+    rows = [(time // 3, made.randrange(2**64), made.randrange(3) * 100) for time in range(500)]
+    sources = {
+        "ORACLE_GENERAL_TRACE": ("oracle-general", "t.bin", oracle_general([(*row, -1) for row in rows])),
+        "CSV_TRACE": ("csv", "t.csv", "".join(f"{time},{key},{size}\n" for time, key, size in rows).encode()),
+        "PLAIN_TXT_TRACE": ("plain", "t.txt", "".join(f"{key}\n" for _, key, _ in rows).encode()),
+    }
+    readers = [imported(tmp_path / name, content, form) for form, name, content in sources.values()]
+    jobs = [{"path": str(tmp_path / source[1]), "kind": kind, "has_header": False} for kind, source in sources.items()]
+    for reader, found in zip(readers, libcachesim(tmp_path, jobs), strict=True):
+        wanted = [[(time or 0) // SECOND, key, size] for time, key, size, *_ in rows_of(reader)]
+        assert [each for each in found if each[2]] == wanted, reader.path.name
+        assert len(wanted) > 300
+
+
+def test_a_recorded_search_that_is_not_sound_is_refused(tmp_path):
+    trace = write_events(tmp_path / "t.parquet", spoilt(7, size=99))
+    with pytest.raises(KvbenchError, match="row 7: size 99 is over the context_length"):
+        export_requests(trace, "csv", tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
 
 
 def run(*arguments):

@@ -15,7 +15,7 @@ from request_files import PROMPTS, imported, json_lines, libcachesim, oracle_gen
 
 from kvbench.requests import contents
 from kvbench.requests.contents import OBJECTS, Entry, SizedStorage, contents_for
-from kvbench.requests.pools import NOTHING_KNOWN, PoolSize, RequestPool, TimedPool, replay_requests
+from kvbench.requests.pools import PoolSize, RequestPool, TimedPool, replay_requests
 from kvbench.results.requests import RequestResults
 from kvcache import STORAGES, EvictionStrategy, KVCachePool, eviction
 from kvcache.eviction import EvictionPolicy
@@ -39,7 +39,7 @@ def skewed(seed, count=4000, keys=700):
 def hits_of(requests, size, eviction, storage=OBJECTS, slots=None):
     pool = RequestPool(size, slots or size.slots or len(requests), eviction, storage)
     keys, sizes = zip(*requests, strict=True)
-    found = pool.ask(np.array(keys, dtype=np.uint64), sizes, NOTHING_KNOWN)
+    found = pool.ask(np.array(keys, dtype=np.uint64), sizes)
     return found, pool
 
 
@@ -192,7 +192,7 @@ def test_a_policy_is_told_the_parents(tmp_path, monkeypatch):
 def test_times_are_of_slices():
     ticks = iter(range(0, 10**9, 50_000))
     pool = TimedPool(entries(4), 4, "lru", timer=lambda: next(ticks))
-    pool.ask(np.arange(2048 + 100, dtype=np.uint64), [1] * 2148, NOTHING_KNOWN)
+    pool.ask(np.arange(2048 + 100, dtype=np.uint64), [1] * 2148)
     times = TimedPool.together([pool])
     assert times.samples == 3
     assert times.p50 == pytest.approx(50 / 1024)
