@@ -99,9 +99,10 @@ class BatchWriter:
         """Simulations that had gone on from the node which row ``env`` extends; this one is counted from now on."""
         if batch.traversed is None:
             return None
-        node: tuple[int, int] | None = batch.traversed[env]
-        before = self._visits[node]
-        self._above[self._simulation + 1, env] = node
+        parent = batch.traversed[env]
+        before = self._visits[parent]
+        self._above[self._simulation + 1, env] = parent
+        node: tuple[int, int] | None = parent
         while node is not None:
             self._visits[node] += 1
             node = self._above.get(node)

@@ -166,7 +166,8 @@ def record_model(
         **({"leaves": leaves} if leaves > 1 else {}),  # traces without it have one
     }
     pools = {"init": model.cache.init_pools[0].pool_size, "recur": model.cache.recur_pool.pool_size}
-    header = TraceHeader.create(geometry, source, synthetic=False, backend=config.cache_name, pools=pools)
+    made_of = {"backend": config.cache_name, "pools": pools, "actions": config.action_space_size}
+    header = TraceHeader.create(geometry, source, synthetic=False, **made_of)
     searched = SearchConfig(geometry.num_simulations, leaves=leaves)
     with TraceWriter(path, header) as writer, ModelRecorder(model, writer):
         for number, _ in enumerate(play(model, searches, seed, searched), 1):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kvcache.backend import EMPTY, MISS, Scope
 from kvcache.chain import Chain
+from kvcache.eviction import SearchInfo
 from kvcache.keys_values import KeysValues
 from kvcache.threads import exclusively
 from kvcache.world_model.config import WorldModelConfig
@@ -44,6 +45,7 @@ class CachedPredictor(Predictor):
         self._chain = Chain() if config.chained_keys else None
         self._acted: np.ndarray = np.zeros(0, dtype=np.int64)
         self._stored: list[int] | None = None
+        self._info: SearchInfo | None = None  # what the search knows of the batch
         self._weights = WeightsWatch(self)
         self.cache.position_shift = self.transformer.position_shift()
 
@@ -162,7 +164,10 @@ class CachedPredictor(Predictor):
             scope, keys = Scope.ROOT if is_init_infer else Scope.NODE, self.cache.hash_states(latent_state)
             if self._chain is not None:
                 keys = self._stored = self._chained(self._chain, keys, is_init_infer)
-            self.cache.store(self._envs, keys, scope)
+            if self.wants_info:
+                self.cache.store(self._envs, keys, scope, None, self._known(is_init_infer))
+            else:
+                self.cache.store(self._envs, keys, scope)
 
     @exclusively
     def clear_caches(self) -> None:
@@ -172,7 +177,18 @@ class CachedPredictor(Predictor):
         self.cache.clear_all()
         self._is_assembled = False
 
+    @property
+    def wants_info(self) -> bool:
+        """Whether the cache uses what a search knows: ``forward_recurrent_inference`` takes it then."""
+        return self.cache.wants_info
+
     # Parts of them.
+
+    def _known(self, is_root: bool) -> SearchInfo:
+        """What is known of the rows to be stored."""
+        if is_root:
+            return SearchInfo(depths=[0] * len(self._envs), actions=self.config.action_space_size)
+        return self._info or SearchInfo(actions=self.config.action_space_size)
 
     def _environments(self, envs: Sequence[int] | None, rows: int, reanalyzes: bool) -> list[int]:
         """The environment of each row ``[B]``."""
@@ -185,7 +201,7 @@ class CachedPredictor(Predictor):
         if self._weights.touched():
             self.weights_changed()
         # Each by itself passes through torch.nn.Module's search for parameters and modules.
-        vars(self).update(_envs=envs, _next_positions=next_positions, _reanalyzes=reanalyzes, _stored=None)
+        vars(self).update(_envs=envs, _next_positions=next_positions, _reanalyzes=reanalyzes, _stored=None, _info=None)
 
     def _retrieve(self, latents: np.ndarray | Tensor | None, scope: Scope, given: Sequence[int] | None = None) -> None:
         """Look up contexts, and make those that are not there.

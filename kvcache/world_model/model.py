@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kvcache.backend import Scope
+from kvcache.eviction import SearchInfo
 from kvcache.geometry import TOKENS_PER_STEP
 from kvcache.threads import exclusively
 from kvcache.world_model.cached import CachedPredictor
@@ -166,6 +167,7 @@ class WorldModel(CachedPredictor):
         timesteps: int | Sequence[int] = 0,
         reanalyzes: bool = False,
         keys: Sequence[int] | None = None,
+        info: SearchInfo | None = None,
     ) -> Inference:
         """Predictions for the states that actions lead to.
 
@@ -178,6 +180,7 @@ class WorldModel(CachedPredictor):
             reanalyzes: as in ``forward_initial_inference``.
             keys: ``[B]``, with ``WorldModelConfig.chained_keys``: of the contexts of ``latents``, as an inference
                 returned them. Without chained keys they are not looked at.
+            info: what the search knows of the rows, for a cache that uses it (``wants_info``).
 
         Raises:
             ValueError: an argument is not one for each row, of another shape, or out of range; or keys are chained, and
@@ -190,6 +193,8 @@ class WorldModel(CachedPredictor):
         self._notify(Scope.NODE, envs, start, simulation_index)
         self._begin(envs, start + 1, reanalyzes)
         self._acted = actions
+        if info is not None:
+            vars(self)["_info"] = info
         self._retrieve(latents, Scope.NODE, self._given(keys, rows))
         sizes = self.trim_and_pad_kv_cache(is_init_infer=False)
         if self.geometry.keeps_past:

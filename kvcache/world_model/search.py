@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -127,14 +128,17 @@ class Search:
         starts = whole_numbers("timesteps", timesteps, [count], one_for_all=True)
         noise = [each.dirichlet([config.dirichlet_alpha] * roots.policy_logits.shape[1]) for each in generators]
         trees = Trees(config, roots, np.array(noise))
+        wants_info = getattr(self.model, "wants_info", False)  # a model without a cache has none
         depths = []
         for first in range(0, config.num_simulations, config.leaves):
             leaves = trees.select(min(config.leaves, config.num_simulations - first))
             depths.append(leaves.depths)
             above = (starts + leaves.depths - 1).ravel()
-            keys = {} if leaves.keys is None else {"keys": leaves.keys}
+            known: dict[str, Any] = {} if leaves.keys is None else {"keys": leaves.keys}
+            if wants_info:
+                known["info"] = trees.info
             found = self.model.forward_recurrent_inference(
-                leaves.latents, leaves.actions, leaves.repeat(envs), first, above, reanalyzes, **keys
+                leaves.latents, leaves.actions, leaves.repeat(envs), first, above, reanalyzes, **known
             )
             trees.expand(found)
         visits = trees.visits

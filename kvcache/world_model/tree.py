@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kvcache.eviction import SearchInfo
 from kvcache.world_model.inference import Inference
 
 if TYPE_CHECKING:
@@ -100,6 +101,16 @@ class Trees:
             keys = [self._keys[node][row] for nodes in parents.tolist() for row, node in enumerate(nodes)]
         latents = self._latents[self._rows, parents].reshape(parents.size, *self._latents.shape[2:])
         return Leaves(latents, actions.ravel(), self._depths[:leaves].copy(), keys)
+
+    @property
+    def info(self) -> SearchInfo:
+        """What the search knows of the selected leaves, for a cache that wants it."""
+        leaves, actions = self._leaves, self._counts.shape[3]
+        parents, taken = self._ends[:leaves, :, 0], self._ends[:leaves, :, 1]
+        visits = self._counts[0, self._rows, parents].sum(-1)
+        priors = self._numbers[2, self._rows, parents, taken]
+        depths = self._depths[:leaves]
+        return SearchInfo(depths.ravel().tolist(), visits.ravel().tolist(), priors.ravel().tolist(), actions)
 
     def expand(self, found: Inference) -> None:
         """Make nodes of the selected leaves, and count their values."""
