@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
     parser.add_argument("--traces", nargs="*", default=["*"], metavar="PATTERN", help="of their names")
-    parser.add_argument("--searches", type=positive, default=40, help="of each recorded trace, at most")
+    parser.add_argument("--searches", type=positive, default=10, help="of each recorded trace, at most")
     parser.add_argument("--synthetic-searches", type=positive, default=4, help="of each synthetic one")
     parser.add_argument("--seed", type=positive, default=7, help="of the synthetic ones")
     parser.add_argument("--csv", type=new_file, metavar="FILE", help="all numbers")
@@ -102,8 +102,13 @@ def measure(name: str, geometry: Geometry, steps: Sequence[Step]) -> pd.DataFram
         for share in SHARES
     }  # fmt: skip
     sized = {unit: sorted({size for each, size in room.values() if each == unit}) for unit in (ENTRIES, PAGES)}
-    lines = [Sized(policy, unit, sized[unit]) for policy in STRATEGIES for unit in sized]
-    counted = count_lines(steps, geometry, lines).set_index(["policy", "unit", "size"])["hit"].to_dict()
+    enough = max(TOKENS_PER_STEP * most, geometry.context_length)  # pages: nothing is evicted
+    small = {ENTRIES: sized[ENTRIES], PAGES: [size for size in sized[PAGES] if size < enough]}
+    lines = [Sized(policy, unit, small[unit]) for policy in STRATEGIES for unit in small]
+    counts = count_lines(steps, geometry, [*lines, Sized("fifo", PAGES, [enough])])
+    counted = counts.set_index(["policy", "unit", "size"])["hit"].to_dict()
+    for policy, size in product(STRATEGIES, sized[PAGES]):
+        counted.setdefault((policy, PAGES, size), counted["fifo", PAGES, enough])
     found_at_roots = int(roots["lookups"][0] - roots["miss"][0])
     for unit, tokens in ((ENTRIES, 1), (PAGES, TOKENS_PER_STEP)):
         for size in sized[unit]:

@@ -5,12 +5,13 @@ import sys
 
 import fill
 import gathers
+import policies
 import pytest
 import search_leaves
 import search_times
 from command_line import new_file, positive
 
-COMMANDS = [fill, gathers, search_leaves, search_times]
+COMMANDS = [fill, gathers, policies, search_leaves, search_times]
 
 
 def said(command, monkeypatch, capsys, *arguments):
@@ -32,6 +33,8 @@ def said(command, monkeypatch, capsys, *arguments):
         (gathers, ["--rounds", "0"]),
         (gathers, ["--threads", "0"]),
         (gathers, ["--geometry"]),
+        (policies, ["--searches", "0"]),
+        (policies, ["--csv", "no/such/folder/policies.csv"]),
         (search_leaves, ["--seeds", "0"]),
         (search_leaves, ["--searches", "x"]),
         (search_leaves, ["--geometry", "chess"]),
@@ -56,7 +59,7 @@ def test_help_says_every_default(command, monkeypatch, capsys):
     for option in output.partition("\n  -h, --help")[2].split("\n  --")[1:]:
         words = " ".join(option.split())
         assert "default" in words or option.split()[0] in {
-            "forward", "processor-time", "no-check", "markdown", "json", "base",
+            "forward", "processor-time", "no-check", "markdown", "json", "base", "csv",
         }, words  # fmt: skip
 
 
