@@ -12,7 +12,9 @@ import torch
 from kvcache.eviction import EvictionStrategy
 from kvcache.geometry import Geometry, is_whole
 
-__all__ = ["CacheConfig"]
+__all__ = ["AUTO_EVICTION", "CacheConfig", "eviction_name"]
+
+AUTO_EVICTION = "auto"
 
 SMALLEST_INIT_POOL = 256
 
@@ -33,7 +35,8 @@ class CacheConfig:
         init_pool_bytes: instead of ``init_pool_size``: as many entries as fit. Entries found in a byte-limited pool
             are copied into other pools; sharing would keep their pages alive after eviction.
         recur_pool_bytes: instead of ``recur_pool_size``: as many entries as fit.
-        eviction_strategy: of the new backend's pools.
+        eviction_strategy: of the new backend's pools: a strategy, or "auto". That is "tree" for a recurrent pool that
+            has no room for a whole search, and "fifo" for all others (docs/policies.md says why).
         storage: of the new backend's pools: a name from ``kvcache.storage.STORAGES``, or "auto". That is "paged", with
             a resident batch where contexts are long.
         resident_batch: whether the new backend's batch keeps its content from one inference to the next.
@@ -60,7 +63,7 @@ class CacheConfig:
     recur_pool_size: int | None = None
     init_pool_bytes: int | None = None
     recur_pool_bytes: int | None = None
-    eviction_strategy: str = "fifo"
+    eviction_strategy: str = AUTO_EVICTION
     storage: str = "paged"
     resident_batch: bool = False
     exact: bool = False
@@ -131,6 +134,13 @@ class CacheConfig:
         """One slot for every node of a search, num_simulations x env_num."""
         return self.geometry.num_simulations * self.geometry.env_num
 
+    def eviction_of(self, pool: str) -> str:
+        """The strategy of a pool by its name: ``"recur"``, or any other."""
+        if self.eviction_strategy != AUTO_EVICTION:
+            return self.eviction_strategy
+        is_small = pool == "recur" and self.recur_entries < self.default_recur_pool_size
+        return "tree" if is_small else "fifo"
+
     @classmethod
     def of(cls, config: Any, env_num: int | None, **settings: Any) -> CacheConfig:
         """A manager's configuration.
@@ -156,7 +166,7 @@ class CacheConfig:
             # The configuration's resident batch goes with its storage: another storage may have none.
             given["resident_batch"] = False
         if "eviction_strategy" in given:
-            given["eviction_strategy"] = EvictionStrategy.parse(given["eviction_strategy"]).value
+            given["eviction_strategy"] = eviction_name(given["eviction_strategy"])
         return replace(read, **given)
 
     @classmethod
@@ -191,6 +201,16 @@ class CacheConfig:
             checks_entries=all(getattr(config, name, None) is not None for name in shape[:-1]),
             **{name: _attribute(config, name, getattr(cls, name)) for name in others},
         )
+
+
+def eviction_name(strategy: EvictionStrategy | str) -> str:
+    """ "auto", or a strategy's name. Raises ValueError, naming the choices, for any other."""
+    if strategy == AUTO_EVICTION:
+        return AUTO_EVICTION
+    try:
+        return EvictionStrategy.parse(strategy).value
+    except ValueError as error:
+        raise ValueError(f"{error}, {AUTO_EVICTION}") from None
 
 
 def _attribute(config: Any, name: str, default: Any) -> Any:

@@ -88,7 +88,7 @@ class KVCacheManager(CacheBackend):
             make_thread_safe(self)
 
     def _pool(self, name: str, storage: Storage, size: int) -> KVCachePool:
-        pool = KVCachePool(size, self.config.eviction_strategy, self.stats_enabled, name, storage=storage)
+        pool = KVCachePool(size, self.config.eviction_of(name), self.stats_enabled, name, storage=storage)
         pool.join(self._integrity)
         return pool
 

@@ -9,7 +9,15 @@ from collections.abc import Hashable
 from operator import itemgetter
 from typing import Any, Protocol
 
-from kvcache.eviction import EntryInfo, EvictionStrategy, FifoPolicy, LruPolicy, PriorityPolicy, make_policy
+from kvcache.eviction import (
+    EntryInfo,
+    EvictionPolicy,
+    EvictionStrategy,
+    FifoPolicy,
+    LruPolicy,
+    PriorityPolicy,
+    make_policy,
+)
 
 try:
     from kvcache._slots import Slots as _Compiled
@@ -83,22 +91,24 @@ class PolicySlots:
     """``Slots`` in the order of a policy."""
 
     def __init__(self, strategy: EvictionStrategy, size: int) -> None:
-        self._strategy, self._size = strategy, size
+        self._size = size
         self._owners: list[Hashable | None] = [None] * size
         self.evicted: Hashable | None = None
         self._former: Any = None
-        self._start_anew()
+        self._start_anew(make_policy(strategy, size))
         self.sees_entries = self._policy.sees_entries
 
-    def _start_anew(self) -> None:
+    def _start_anew(self, policy: EvictionPolicy) -> None:
         self._slots: dict[Hashable, int] = {}
-        self._policy = make_policy(self._strategy, self._size)
+        self._policy = policy
         self._free: list[int] = []
         self.unused = self._size
 
     def find(self, key: Hashable) -> int | None:
         slot = self._slots.get(key)
-        if slot is not None:
+        if slot is None:
+            self._policy.miss(key)
+        else:
             self._policy.touch(slot)
         return slot
 
@@ -139,7 +149,7 @@ class PolicySlots:
         if self.unused < self._size:
             # Kept until the next claim: to free it takes as long as it is large.
             self._former = self._slots, self._policy, self._free
-            self._start_anew()
+            self._start_anew(self._policy.successor())
 
     def keys(self) -> list[Hashable]:
         return list(self._slots)

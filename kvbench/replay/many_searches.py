@@ -37,7 +37,8 @@ def search_counts(make: Make, geometry: Geometry, steps: Sequence[Step]) -> dict
     searches = 1 + max(step.search for step in steps)
 
     def made() -> CacheBackend:
-        return _prepared(make(CacheConfig(geometry, init_pool_size=INIT_SLOTS, recur_pool_size=RECUR_SLOTS)))
+        config = CacheConfig(geometry, init_pool_size=INIT_SLOTS, recur_pool_size=RECUR_SLOTS, eviction_strategy="fifo")
+        return _prepared(make(config))
 
     # First, since what grows may outlive a backend.
     grown = {"bytecodes_grown": _slower(made, steps, searches), **_memory_grown(made, steps, searches)}

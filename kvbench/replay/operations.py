@@ -80,7 +80,8 @@ def operation_config(
     The recurrent pool has ``slots``: at least, and by default, two for each row. All of them will be filled.
     """
     slots = max(slots or 0, SLOTS_PER_ROW * rows)
-    return CacheConfig(replace(geometry, env_num=rows), init_pool_size=1, recur_pool_size=slots, device=device)
+    shape = replace(geometry, env_num=rows)
+    return CacheConfig(shape, init_pool_size=1, recur_pool_size=slots, eviction_strategy="fifo", device=device)
 
 
 def prepare_operation(kind: str, backend: CacheBackend) -> Operation:

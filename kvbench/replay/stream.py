@@ -30,8 +30,8 @@ _UNKNOWN_KEY = -5
 
 
 def stream_config(slots: int, **settings: Any) -> CacheConfig:
-    """The configuration of a backend for a stream, with so many slots in its recurrent pool."""
-    return CacheConfig(GEOMETRY, init_pool_size=1, recur_pool_size=slots, **settings)
+    """The configuration of a backend for a stream, with so many slots in its recurrent pool; FIFO if not set."""
+    return CacheConfig(GEOMETRY, init_pool_size=1, recur_pool_size=slots, **({"eviction_strategy": "fifo"} | settings))
 
 
 def just_call(operation: str, call: Callable[..., Any], *arguments: Any) -> Any:

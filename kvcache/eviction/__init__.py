@@ -18,6 +18,7 @@ from kvcache.eviction.lru import LruPolicy
 from kvcache.eviction.priority import PriorityPolicy
 from kvcache.eviction.s3fifo import S3FifoPolicy
 from kvcache.eviction.sieve import SievePolicy
+from kvcache.eviction.tree import TreePolicy
 
 __all__ = [
     "DEFAULT_PRIORITY",
@@ -28,8 +29,9 @@ __all__ = [
     "LruPolicy",
     "PriorityPolicy",
     "S3FifoPolicy",
-    "SievePolicy",
     "SearchInfo",
+    "SievePolicy",
+    "TreePolicy",
     "check_info",
     "check_known",
     "check_priority",
@@ -45,6 +47,7 @@ class EvictionStrategy(Enum):
     PRIORITY = "priority"
     S3_FIFO = "s3-fifo"
     SIEVE = "sieve"
+    TREE = "tree"
 
     @classmethod
     def parse(cls, strategy: EvictionStrategy | str) -> EvictionStrategy:
@@ -68,6 +71,7 @@ _POLICIES: dict[EvictionStrategy, type[EvictionPolicy]] = {
     EvictionStrategy.PRIORITY: PriorityPolicy,
     EvictionStrategy.S3_FIFO: S3FifoPolicy,
     EvictionStrategy.SIEVE: SievePolicy,
+    EvictionStrategy.TREE: TreePolicy,
 }
 
 

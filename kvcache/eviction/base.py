@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 
 from kvcache.eviction.entries import EntryInfo
 
@@ -10,7 +11,7 @@ __all__ = ["EvictionPolicy"]
 
 
 class EvictionPolicy(ABC):
-    """The order in which occupied slots are evicted. A pool makes a new one whenever it is cleared.
+    """The order in which occupied slots are evicted. A pool takes its ``successor`` when it is cleared.
 
     Args:
         size: slots of the pool.
@@ -24,12 +25,19 @@ class EvictionPolicy(ABC):
     def __init__(self, size: int) -> None:
         self._size = size
 
+    def successor(self) -> EvictionPolicy:
+        """The policy of the same pool after it was cleared. It may keep what was learned."""
+        return type(self)(self._size)
+
     @abstractmethod
     def insert(self, slot: int, info: EntryInfo) -> None:
         """``slot`` has been given to a new key."""
 
     def touch(self, slot: int) -> None:  # noqa: B027 - most policies ignore lookups
         """``slot`` has been looked up."""
+
+    def miss(self, key: Hashable) -> None:  # noqa: B027 - most policies ignore lookups
+        """``key`` has been looked up, and no slot has it."""
 
     @abstractmethod
     def update(self, slot: int, info: EntryInfo) -> None:

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from kvcache.backend import CacheBackend
-from kvcache.config import CacheConfig
-from kvcache.eviction import EvictionStrategy
+from kvcache.config import CacheConfig, eviction_name
 from kvcache.geometry import GEOMETRIES, TOKENS_PER_STEP, Geometry, is_whole
 from kvcache.layout import chosen_storage
 from kvcache.registry import make_backend
@@ -99,7 +98,7 @@ class WorldModelConfig:
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {self.dtype!r}")
         # Both are checked for legacy too: the same settings must work with the other cache.
-        EvictionStrategy.parse(self.cache_config.eviction_strategy)
+        eviction_name(self.cache_config.eviction_strategy)
         chosen_storage(self.cache_config)
 
     def _check_graph(self) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kvcache.config import CacheConfig
-from kvcache.eviction import EvictionStrategy
+from kvcache.config import CacheConfig, eviction_name
 from kvcache.layout import chosen_storage
 
 __all__ = ["SETTINGS", "Settings"]
@@ -23,7 +22,7 @@ SETTINGS = {
     "cache_exact_layout": "whether contents have LightZero's bits also where windows have slid",
     "cache_thread_safe": "whether all threads may use the model: an inference has the cache to itself",
     "cache_validation_mode": "whether LightZero's own cache runs beside it and every retrieval is compared",
-    "eviction_strategy": '"fifo" (default), "lru" or "priority"',
+    "eviction_strategy": '"auto" (default) or a strategy of docs/policies.md',
     "init_pool_size": "entries of each environment's init pool; LightZero's own number by default",
     "recur_pool_size": "entries of the recurrent pool; LightZero's own number by default",
     "init_pool_bytes": "instead of init_pool_size",
@@ -82,7 +81,7 @@ class Settings:
         for name in ("cache_exact_layout", "cache_resident_batch", "cache_thread_safe", "verify_keys"):
             _switch(values, name)
         cache = chosen_storage(CacheConfig.from_object(config, env_num))
-        EvictionStrategy.parse(cache.eviction_strategy)
+        eviction_name(cache.eviction_strategy)
         if not cache.geometry.keeps_past:
             raise ValueError(
                 f"context_length is {cache.geometry.context_length}: so short a context keeps no past, and LightZero "

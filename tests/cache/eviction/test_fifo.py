@@ -27,5 +27,5 @@ def test_a_slot_that_comes_back_is_the_youngest():
 
 @pytest.mark.parametrize("name", ["mru", "", None, 1, "fi fo", "s3fifos"])
 def test_an_unknown_strategy_is_a_value_error_that_lists_those_there_are(name):
-    with pytest.raises(ValueError, match=r"choose one of fifo, lru, priority, s3-fifo, sieve$"):
+    with pytest.raises(ValueError, match=r"choose one of fifo, lru, priority, s3-fifo, sieve, tree$"):
         EvictionStrategy.parse(name)
