@@ -3,9 +3,10 @@
 Pools of symbols follow the trace (``kvbench.capacity.symbols``), those of all policies and sizes in one pass. LRU of
 all sizes is one stack (``kvbench.capacity.stacks``). The outcomes are those that ``kvbench replay --capacity`` counts.
 
-Two lines bound every policy. *Unbounded* never evicts. *Belady* knows the future and evicts the entry whose next lookup
-is the latest. It may refuse an entry, and it has an entry again after its miss. No real pool can do the latter here,
-because a context made after a miss has another history. So the bound cannot always be reached.
+Three lines bound every policy. *Unbounded* never evicts. *Belady* knows the future and evicts the entry whose next
+lookup is the latest. It may refuse an entry, and it has an entry again after its miss. No real pool can do the latter
+here, because a context made after a miss has another history. *Strict* counts right histories alone
+(``kvbench.capacity.strict``).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import pandas as pd
 
 from kvbench.capacity.bounds import Belady, Unlimited
 from kvbench.capacity.census import Census
-from kvbench.capacity.lines import JUDGED, BoundLine, CacheLine, Line, follow
+from kvbench.capacity.lines import JUDGED, BoundLine, CacheLine, Line, StrictLine, follow
 from kvbench.capacity.sampling import Estimate, Sample
 from kvbench.capacity.stacks import LruLine
 from kvbench.capacity.symbols import LEGACY_POLICY, PagedCache, PooledCache
@@ -32,7 +33,7 @@ __all__ = [
     "hit_rate_by_bytes", "hit_rate_curves", "most_entries",
 ]  # fmt: skip
 
-BELADY, UNBOUNDED = BOUNDS = ("belady", "unbounded")
+BELADY, STRICT, UNBOUNDED = BOUNDS = ("belady", "strict", "unbounded")
 STRATEGIES = tuple(each.value for each in EvictionStrategy)
 # Strategies of the new pools; legacy's circle of slots; and the bounds.
 POLICIES = (*STRATEGIES, LEGACY_POLICY, *BOUNDS)
@@ -58,22 +59,28 @@ class Sized:
     unit: str
     sizes: Sequence[int]
 
-    def made(self, geometry: Geometry, pool: str, one_pass: bool, least_tokens: int) -> Line:
+    def made(self, geometry: Geometry, pool: str, one_pass: bool, census: Census | None = None) -> Line:
         """Pools that hold nothing.
 
         Args:
             one_pass: LRU's stack can tell (``LruLine.can_tell``).
-            least_tokens: pages that each entry shares with none that is older.
+            census: as in ``count_lines``.
         """
         if self.policy in BOUNDS:
-            each = least_tokens if self.unit == PAGES else 1
-            belady = Belady(pool, [size // each for size in self.sizes])
-            return BoundLine(belady, len(self.sizes), self.policy == UNBOUNDED)
+            return self._bound(pool, census)
         if self.unit == PAGES:
             return CacheLine(PagedCache(geometry, self.policy, size, pool) for size in self.sizes)
         if self.policy == EvictionStrategy.LRU.value and one_pass and self.sizes:
             return LruLine(geometry, self.sizes, pool)
         return CacheLine(PooledCache(geometry, self.policy, {pool: size}) for size in self.sizes)
+
+    def _bound(self, pool: str, census: Census | None) -> Line:
+        # No pool has more entries than pages for the tokens that each entry shares with none that is older.
+        own = census.least_tokens[pool] if census else TOKENS_PER_STEP
+        entries = [size // own for size in self.sizes] if self.unit == PAGES else self.sizes
+        if self.policy == STRICT:
+            return StrictLine(pool, entries, census.reach if census else None)
+        return BoundLine(Belady(pool, entries), len(entries), self.policy == UNBOUNDED)
 
 
 def count_lines(
@@ -100,8 +107,7 @@ def count_lines(
     """
     most = census.most_entries[RECUR] if census else most_entries(steps) if pool == INIT else 0
     one_pass = LruLine.can_tell(geometry, pool, most)
-    least_tokens = census.least_tokens[pool] if census else TOKENS_PER_STEP
-    made = [each.made(geometry, pool, one_pass, least_tokens) for each in lines]
+    made = [each.made(geometry, pool, one_pass, census) for each in lines]
     estimates = [Estimate() for _ in lines]
     counted = [np.zeros((len(each.sizes), 1, 1), dtype=np.int64) for each in lines]
     for is_end in _periods(follow(steps, made, census.reach if census else None), sample):

@@ -19,7 +19,7 @@ from scipy.special import stdtrit
 
 from kvbench.capacity.answer import smallest_within
 from kvbench.capacity.bounds import Room
-from kvbench.capacity.curves import BOUNDS, ENTRIES, OUTCOMES, UNBOUNDED, Sized
+from kvbench.capacity.curves import BELADY, BOUNDS, ENTRIES, OUTCOMES, UNBOUNDED, Sized
 from kvbench.capacity.measure import ENOUGH, Measured
 from kvbench.capacity.sampling import CONFIDENCE
 from kvbench.replay.content import mix_rows
@@ -30,7 +30,7 @@ from kvcache import EvictionStrategy
 __all__ = ["KEY_POLICIES", "KeyRequests", "count_keys", "measure_keys"]
 
 # Nothing gives a priority.
-KEY_POLICIES = (*(each.value for each in EvictionStrategy if each is not EvictionStrategy.PRIORITY), *BOUNDS)
+KEY_POLICIES = (*(each.value for each in EvictionStrategy if each is not EvictionStrategy.PRIORITY), BELADY, UNBOUNDED)
 _PARTS = 8  # of a sample, for its error
 _LEAST_SLOTS = 8 * _PARTS  # of a miniature
 _SCALE = 2.0**64

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from kvbench.capacity.bounds import Belady
+from kvbench.capacity.strict import Block, StrictFuture, whole_lookups
 from kvbench.capacity.symbols import PagedCache, PooledCache
 from kvbench.replay.content import NO_CONTEXT, extend_context, generated_context
 from kvbench.replay.outcomes import Outcome, RecordedContexts, judge
 from kvbench.trace.steps import Step
 from kvcache import Scope
 
-__all__ = ["JUDGED", "SCOPES", "BoundLine", "CacheLine", "Counts", "Line", "count_outcomes", "follow"]
+__all__ = ["JUDGED", "SCOPES", "BoundLine", "CacheLine", "Counts", "Line", "StrictLine", "count_outcomes", "follow"]
 
 SCOPES = (Scope.ROOT, Scope.NODE)
 JUDGED = (Outcome.HIT, Outcome.CONTEXT_MISMATCH, Outcome.STALE_HIT, Outcome.MISS)
@@ -84,6 +85,39 @@ class BoundLine(Line):
             hits = self._belady.found[scope] if self._is_unbounded else self._belady.kept[scope][size]
             counts[scope] = {Outcome.HIT: hits, Outcome.MISS: lookups - hits}
         return counts
+
+
+class StrictLine(Line):
+    """The bound that forgives no lost history, at each size; a block of it is solved when it is over."""
+
+    def __init__(self, pool: str, capacities: Sequence[int], reach: int | None = None) -> None:
+        self._future = StrictFuture((), pool, reach)
+        self._capacities = capacities
+        self._found = [0.0] * len(capacities)  # in the blocks that are over
+        self._root = 0  # right root lookups, where init pools are unlimited
+        self._lookups = dict.fromkeys(SCOPES, 0)
+
+    def follow(self, step: Step, recorded: RecordedContexts) -> None:
+        blocks = self._future.blocks
+        block, given = blocks[-1], blocks[-1].given
+        self._future.follow(step)
+        self._lookups[step.scope] += len(step.parents) - step.parents.count(None)
+        self._root += (block.given - given) if step.scope is Scope.ROOT else 0
+        while len(blocks) > 1:
+            self._found = self._with(blocks.pop(0))
+
+    def _with(self, block: Block) -> list[float]:
+        sizes = zip(self._capacities, self._found, strict=True)
+        return [found + block.most_right(capacity) for capacity, found in sizes]
+
+    def counts(self) -> Sequence[Counts]:
+        found = [whole_lookups(each) - self._root for each in self._with(self._future.blocks[-1])]
+        return [
+            {Scope.ROOT: self._of(Scope.ROOT, self._root), Scope.NODE: self._of(Scope.NODE, each)} for each in found
+        ]
+
+    def _of(self, scope: Scope, hits: int) -> Mapping[Outcome, int]:
+        return {Outcome.HIT: hits, Outcome.MISS: self._lookups[scope] - hits}
 
 
 def follow(steps: Iterable[Step], lines: Iterable[Line], reach: int | None = None) -> Iterable[Step]:

@@ -14,7 +14,7 @@ it may only be too high. In all recorded searches that we tried, the solution is
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,7 +26,7 @@ from kvbench.replay.hierarchy import Hierarchy
 from kvbench.replay.outcomes import RecordedContexts
 from kvbench.trace.steps import Step
 
-__all__ = ["StrictFuture"]
+__all__ = ["Block", "StrictFuture", "whole_lookups"]
 
 _ALMOST = 1e-6  # what a solver's rounding may take from a whole number
 _NO_SPAN = -1
@@ -52,7 +52,7 @@ class _Version:
 
 
 @dataclass
-class _Block:
+class Block:
     """Spans that depend on no others: those of one search, where pools are cleared between searches.
 
     Attributes:
@@ -113,21 +113,27 @@ class StrictFuture:
     Args:
         steps: of the trace.
         pool: the kind whose size varies, ``"init"`` or ``"recur"``; the other is unlimited.
+        reach: as in ``RecordedContexts``.
 
     Attributes:
+        blocks: of the steps; to the last one more are added.
         right: lookups that find the recorded context in unlimited pools, or could after a loss.
     """
 
-    def __init__(self, steps: Sequence[Step], pool: str) -> None:
+    def __init__(self, steps: Iterable[Step], pool: str, reach: int | None = None) -> None:
         self._kind = pool
         self._pools = 0  # of the kind
         self._hierarchy: Hierarchy[tuple[int | None, dict[int, _Version]]] = Hierarchy(self._make)
-        self._recorded = RecordedContexts()
-        self._blocks = [_Block()]
+        self._recorded = RecordedContexts(reach)
+        self.blocks = [Block()]
         self._now = 0
         for step in steps:
-            self._follow(step)
-        self.right = sum(block.given + sum(block.right) for block in self._blocks)
+            self.follow(step)
+
+    @property
+    def right(self) -> int:
+        """As above."""
+        return sum(block.given + sum(block.right) for block in self.blocks)
 
     def _make(self, kind: str) -> tuple[int | None, dict[int, _Version]]:
         number = None
@@ -135,7 +141,8 @@ class StrictFuture:
             number, self._pools = self._pools, self._pools + 1
         return number, {}
 
-    def _follow(self, step: Step) -> None:
+    def follow(self, step: Step) -> None:
+        """Make the requests of the next step."""
         made = [self._lookup(step, row) for row in range(len(step.envs))]
         self._recorded.store(step)
         for env, key, (context, others, needs) in zip(step.envs, step.keys, made, strict=False):
@@ -145,8 +152,8 @@ class StrictFuture:
             self._now += 1
         for _, entries in self._hierarchy.cleared_by(step):
             entries.clear()
-        if self._kind == "recur" and {"recur", "all"}.intersection(step.clears) and self._blocks[-1].starts:
-            self._blocks.append(_Block())
+        if self._kind == "recur" and {"recur", "all"}.intersection(step.clears) and self.blocks[-1].starts:
+            self.blocks.append(Block())
 
     def _lookup(self, step: Step, row: int) -> tuple[int, frozenset[int], int]:
         """The context that a row extends, those that it may extend instead, and the span that the first one needs."""
@@ -161,14 +168,14 @@ class StrictFuture:
         context = asked[0].context
         others = frozenset().union(*(each.others for each in asked), (each.context for each in asked[1:])) - {context}
         if wanted in others or (len(asked) > 1 and wanted == context):
-            self._blocks[-1].given += 1  # which entries it needs is not followed further
+            self.blocks[-1].given += 1  # which entries it needs is not followed further
         span = self._span(asked[0], now, wanted == context) if len(asked) == 1 else _NO_SPAN
         can_miss = all(each.pool is not None for each in asked)
         return context, others | {anew} if can_miss else others, span
 
     def _span(self, version: _Version, now: int, right: bool) -> int:
         """Add the span that a lookup of a version needs, if it needs one; its number."""
-        block = self._blocks[-1]
+        block = self.blocks[-1]
         if version.pool is not None:
             version.needs = block.add(version.pool, version.since, now, version.needs, right)
             version.since = now
@@ -184,4 +191,9 @@ class StrictFuture:
         No policy has more, and none forgives: an entry that was evicted, or never admitted, is gone until its key is
         stored again, and what is stored after a miss has another history.
         """
-        return math.floor(sum(block.most_right(capacity) for block in self._blocks) + _ALMOST)
+        return whole_lookups(sum(block.most_right(capacity) for block in self.blocks))
+
+
+def whole_lookups(value: float) -> int:
+    """The lookups that a sum of programmes' values stands for."""
+    return math.floor(value + _ALMOST)

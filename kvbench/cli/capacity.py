@@ -65,8 +65,8 @@ def capacity(
     """Try pools of many sizes on TRACE: how small may they be?
 
     Each size is tried as slots of full entries, and as pages of one token in the same memory. Shares are of all
-    lookups, root and node; the counts are those of 'kvbench replay --capacity'. Two bounds stand beside the policies:
-    belady knows the future, unbounded never evicts. They do not compare histories.
+    lookups, root and node; the counts are those of 'kvbench replay --capacity'. Three bounds stand beside the policies:
+    belady and strict know the future, unbounded never evicts. Strict alone compares histories.
 
     --capacity is a size as 'kvbench replay' has it: 50 or 'recur=50' slots, or '50MB'. Without it sizes are chosen,
     from one entry to as many as are ever held at once. A size is large enough where it has 99 % of the hits of a pool

@@ -48,7 +48,7 @@ def verified(steps, backend, **config):
 
 
 class TestCurvesAreWhatReplaysCount:
-    @pytest.mark.parametrize("strategy", ["fifo", "lru", "priority"])
+    @pytest.mark.parametrize("strategy", ["fifo", "lru", "priority", "tree"])
     @pytest.mark.parametrize("pool", ["recur", "init"])
     def test_new(self, steps, strategy, pool):
         capacities = [1, 2, 3, 5, 9]
@@ -65,7 +65,7 @@ class TestCurvesAreWhatReplaysCount:
         assert pool == "init" or curve["stale_hit"].max() > 0
 
     @pytest.mark.parametrize("backend", BYTE_BACKENDS)
-    @pytest.mark.parametrize("eviction", ["fifo", "lru", "priority"])
+    @pytest.mark.parametrize("eviction", ["fifo", "lru", "priority", "tree"])
     def test_bytes(self, steps, backend, eviction):
         budgets = [TINY.entry_bytes() * each // 2 for each in (2, 3, 5, 9, 17)]
         curve = hit_rate_by_bytes(steps, TINY, budgets, [backend], eviction=eviction)
@@ -135,13 +135,17 @@ class TestWhateverIsAsked:
         lines = hit_rate_curves(steps, TINY, [slots], pool=pool).set_index("policy")
         found = lines["hit"] + lines["context_mismatch"]
         assert found.drop(list(BOUNDS)).max() <= found["belady"] <= found["unbounded"]
+        assert lines["hit"].drop(list(BOUNDS)).max() <= lines["hit"]["strict"] <= found["belady"]
 
     @given(any_steps(), st.sampled_from(["recur", "init"]))
     def test_in_pools_that_never_evict_all_lines_meet(self, steps, pool):
         most = max(most_entries(steps, pool="init"), most_entries(steps), 1)
         lines = hit_rate_curves(steps, TINY, [most], pool=pool).set_index("policy")
         found = lines["hit"] + lines["context_mismatch"]
-        new = found.drop("legacy")  # its circle writes a key that it holds into another slot, and evicts for that
+        assert lines["hit"]["strict"] >= lines["hit"]["fifo"]
+        new = found.drop(
+            ["legacy", "strict"]
+        )  # legacy's circle writes a key that it holds into another slot, and evicts for that
         assert new.nunique() == 1
 
 
@@ -152,14 +156,18 @@ class TestBounds:
             curve = hit_rate_curves(steps, TINY, capacities, pool=pool)
             found = curve.assign(found=curve["hit"] + curve["context_mismatch"])
             by_policy = found.pivot(index="entries", columns="policy", values="found")
+            hits = found.pivot(index="entries", columns="policy", values="hit")
             for policy in set(POLICIES) - set(BOUNDS):
                 assert (by_policy[policy] <= by_policy["belady"]).all(), (pool, policy)
+                assert (hits[policy] <= hits["strict"]).all(), (pool, policy)
             assert (by_policy["belady"] <= by_policy["unbounded"]).all(), pool
 
     def test_with_room_for_everything_all_lines_meet(self, steps):
         curve = hit_rate_curves(steps, TINY, [most_entries(steps)])
-        assert (curve["hit"] + curve["context_mismatch"]).nunique() == 1
-        assert curve["miss"].nunique() == 1
+        strict, others = curve[curve["policy"] == "strict"], curve[curve["policy"] != "strict"]
+        assert (others["hit"] + others["context_mismatch"]).nunique() == 1
+        assert others["miss"].nunique() == 1
+        assert strict["hit"].tolist() == others["hit"].tolist()[:1]
 
     def test_the_bounds_are_no_further_than_they_must_be(self, steps):
         # One slot less than ever needed: Belady still finds more than FIFO, and not all.

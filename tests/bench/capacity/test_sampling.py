@@ -69,7 +69,7 @@ class TestWhatIsChosen:
 
 class TestErrors:
     LINES = (Sized("fifo", ENTRIES, [2, 5]), Sized("legacy", ENTRIES, [3]), Sized("lru", PAGES, [20]),
-             Sized("belady", ENTRIES, [3]))  # fmt: skip
+             Sized("belady", ENTRIES, [3]), Sized("strict", ENTRIES, [3]))  # fmt: skip
 
     def test_everything_has_no_error(self, long_trace):
         assert not counted(Requests(long_trace), self.LINES)[ERRORS].to_numpy().any()
@@ -133,7 +133,7 @@ HIT = 0
 
 def counts_of_periods(requests, line):
     """Of each period, by its number."""
-    made, found, before, period = line.made(TINY, "recur", True, 2), {}, 0, 0
+    made, found, before, period = line.made(TINY, "recur", True), {}, 0, 0
     for step in follow(requests, [made]):
         if "recur" in step.clears:
             found[period], before, period = made.table() - before, made.table(), period + 1

@@ -98,8 +98,8 @@ def test_by_default_every_policy_and_bound_is_there(tmp_path, trace):
 def test_a_sample_says_its_error(tmp_path):
     path = synthetic(tmp_path / "long.parquet", searches=60)
     output, results = measured(tmp_path, path, "--sizes", 2, "--policy", "fifo", "--sample", 500)
-    followed = results.sampled.followed_periods
-    assert (followed, results.sampled.periods) == (12, 60)
+    followed = results.sampled.followed
+    assert (followed, results.sampled.total, results.sampled.unit) == (12, 60, "searches")
     widest = max(error for each in results.points for error in each.errors.values())
     assert 0 < widest < 0.1
     assert f"{followed} of 60 searches were followed" in output
