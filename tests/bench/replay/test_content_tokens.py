@@ -115,7 +115,7 @@ class TestHistories:
         random = np.random.default_rng(seed)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(histories_module, "_REMEMBERED", remembered)
-            patch.setattr(histories_module, "_NEWEST", newest)
+            patch.setattr(histories_module, "NEWEST", newest)
             histories, plain, last, alive = Histories(TINY), PlainHistories(), 0, [0]
             ends = {}
             for pick, count in steps:
