@@ -11,12 +11,12 @@ import numpy as np
 from kvbench.replay.content import NO_CONTEXT, extend_context, generated_context
 from kvcache import TOKENS_PER_STEP, Geometry
 
-__all__ = ["EMPTY_CONTEXT", "Histories"]
+__all__ = ["EMPTY_CONTEXT", "NEWEST", "Histories"]
 
 EMPTY_CONTEXT = 0
 _NO_TOKEN = 0
 _REMEMBERED = 4096  # contexts whose tokens are at hand
-_NEWEST = 2**15  # contexts that are kept in any case
+NEWEST = 2**15  # contexts that are kept in any case
 
 
 class _Kept(NamedTuple):
@@ -135,11 +135,11 @@ class Histories:
     @property
     def are_many(self) -> bool:
         """Whether it is time to forget some: see ``keep``."""
-        return len(self._sizes) > 2 * _NEWEST
+        return len(self._sizes) > 2 * NEWEST
 
     def keep(self, wanted: Iterable[int]) -> None:
         """Forget the contexts that are neither wanted nor among the newest."""
-        old = len(self) - _NEWEST - 1
+        old = len(self) - NEWEST - 1
         above = np.unique(np.frombuffer(self._parents, dtype=np.int64)[old + 1 - self._old :]).tolist()
         needed = {each for each in (*wanted, *above) if EMPTY_CONTEXT < each <= old}
         kept = {each: self._kept.get(each) or self._described(each) for each in needed}

@@ -7,12 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kvbench.measure.free_memory import require_memory
+from kvbench.replay.histories import NEWEST
 from kvbench.trace.steps import Step
 from kvcache import TOKENS_PER_STEP, CacheConfig, Scope
 
 __all__ = ["Needs", "bytes_of_pools", "require_for_replay"]
 
-_STORE_BYTES = 500  # of what the passes keep of a stored context
+_CONTEXT_BYTES = 500  # of a context that a checked pass remembers
+_STORE_BYTES = {
+    False: 50,
+    True: 500,
+}  # of what is counted, for each store; of times too where it is timed
 
 _SLOT_BYTES = 200  # of a slot without its content: lists, and dictionaries of keys
 _BATCHES = 4  # copies of a batch at once: rows, batch, what the model appends, what is checked
@@ -87,6 +92,8 @@ def require_for_replay(name: str, config: CacheConfig, backends: Sequence[str], 
     token = geometry.num_layers * 2 * geometry.embed_dim
     contents = geometry.context_length * token + 2 * config.entry_bytes  # positions, a generated context
     contents += min(_REMEMBERED, 2 * needs.stored) * (token + 8 * geometry.context_length)
-    needed = (sum(pools) if at_once else max(pools, default=0)) + contents + needs.stored * _STORE_BYTES + _ALWAYS
+    contents += min(needs.stored, 2 * NEWEST + config.init_entries + config.recur_entries) * _CONTEXT_BYTES
+    contents += needs.stored * _STORE_BYTES[at_once]
+    needed = (sum(pools) if at_once else max(pools, default=0)) + contents + _ALWAYS
     advice = "give a smaller --capacity, fewer --backend or fewer --searches, or a machine with more memory"
     require_memory(name, needed, advice, config.device)

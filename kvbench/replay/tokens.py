@@ -59,7 +59,7 @@ class Tokens:
 
     def _remember(self, missing: np.ndarray, wanted: np.ndarray) -> None:
         if self._used + len(missing) > len(self._remembered):  # forget all others
-            self._numbers[:] = _NO_TOKEN
+            self._numbers[:], self._rows[:] = _NO_TOKEN, 0
             self._used, missing = 1, np.unique(wanted[wanted != _NO_TOKEN])
             if len(missing) >= len(self._remembered):
                 self._remembered = np.zeros((2 * len(missing), self._contents.width), dtype=np.int8)

@@ -179,7 +179,7 @@ class _Report:
         groups = {
             "At a glance": [panel for make in at_a_glance for panel in make(replays)],
             "Whole searches": list(split_panels(self.searches)),
-            "Hit rate against capacity": list(capacities.capacity_panels(self.files, self._requests())),
+            "Hit rate against capacity": list(capacities.capacity_panels(self.files, self._future)),
             "How long calls take": list(backends.distribution_panels(replays)),
             "Memory": list(backends.memory_panels(replays)),
             "Cost against size": costs.growth_panels(self.history, self.command),
@@ -188,16 +188,12 @@ class _Report:
         }
         return [Group(title, panels) for title, panels in groups.items() if panels]
 
-    def _requests(self) -> dict[tuple[str, int], Future]:
-        """Requests of every replayed part of a given trace, by the trace's SHA-256 and the number of searches."""
-        traces = {each.sha256: each for each in self.traces}
-        asked = {(each.trace.sha256, each.trace.searches) for file in self.files for each in file.content.replays}
-        return {
-            (sha256, searches): (trace if trace.searches == searches else read_searches(trace.path, searches)).future
-            for sha256, searches in asked
-            for trace in [traces.get(sha256)]
-            if trace is not None
-        }
+    def _future(self, sha256: str, searches: int) -> Future | None:
+        """The requests of a part of a trace, which is named by its SHA-256; None where the trace is not given."""
+        for trace in self.traces:
+            if trace.sha256 == sha256:
+                return (trace if trace.searches == searches else read_searches(trace.path, searches)).future
+        return None
 
     def _trace(self, file: str, searches: Searches) -> None:
         replays = [each for each in self.replays if each.result.trace.sha256 == searches.sha256]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from kvbench.capacity.bounds import Future
 from kvbench.report.input_files import Replay, ReplayFile
@@ -20,13 +20,14 @@ _BOUND_STYLES = {
     "unbounded": ("dashed", 5),
 }  # fmt: skip
 
+Requests = Callable[[str, int], Future | None]
 Rates = list[float | None]  # %, one for each size
 
 
-def capacity_panels(files: Iterable[ReplayFile], requests: dict[tuple[str, int], Future]) -> Iterator[Panel]:
+def capacity_panels(files: Iterable[ReplayFile], future: Requests) -> Iterator[Panel]:
     """Hits and stale hits against the recurrent pool's size, in entries and in bytes.
 
-    Bounds are of ``requests``, by the SHA-256 of a trace and the number of its searches.
+    Bounds are of ``future``: the requests, by the SHA-256 of a trace and the number of its searches.
     """
     for file in files:
         places: dict[tuple[str, str], list[Replay]] = {}
@@ -34,10 +35,11 @@ def capacity_panels(files: Iterable[ReplayFile], requests: dict[tuple[str, int],
             places.setdefault((each.identity, each.result.device), []).append(each)
         for replays in places.values():
             trace = replays[0].result.trace
-            for in_bytes in (False, True):
-                sized = [each for each in replays if _size(each, in_bytes)]
-                if len(sized) > 1:
-                    yield _capacity_panel(sized, requests.get((trace.sha256, trace.searches)), in_bytes)
+            drawn = [(in_bytes, [each for each in replays if _size(each, in_bytes)]) for in_bytes in (False, True)]
+            drawn = [(in_bytes, sized) for in_bytes, sized in drawn if len(sized) > 1]
+            asked = future(trace.sha256, trace.searches) if drawn else None  # it takes memory for each request
+            for in_bytes, sized in drawn:
+                yield _capacity_panel(sized, asked, in_bytes)
 
 
 def _size(replay: Replay, in_bytes: bool) -> int:

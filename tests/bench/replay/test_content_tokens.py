@@ -63,6 +63,21 @@ class TestTokens:
         assert np.array_equal(tokens.contents(numbers)[5000:5003], some)
         assert len(np.unique(tokens.contents(numbers), axis=0)) == len(numbers)
 
+    @settings(max_examples=60)
+    @given(
+        st.lists(st.lists(st.integers(0, 200), min_size=1, max_size=30), min_size=5, max_size=40),
+        st.sampled_from([8, 16, 64]),
+    )
+    def test_each_has_its_content_whatever_is_forgotten(self, asked, places):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "_PLACES", 1024)
+            plain, _ = many_tokens(200)
+            patch.setattr(module, "_PLACES", places)
+            patch.setattr(module, "_REMEMBERED", 20)
+            tokens, _ = many_tokens(200)
+            for numbers in asked:
+                assert np.array_equal(tokens.contents(np.array(numbers)), plain.contents(np.array(numbers)))
+
 
 class PlainHistories:
     """What ``Histories`` should be: every context's tokens in a list."""
@@ -115,7 +130,7 @@ class TestHistories:
         random = np.random.default_rng(seed)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(histories_module, "_REMEMBERED", remembered)
-            patch.setattr(histories_module, "_NEWEST", newest)
+            patch.setattr(histories_module, "NEWEST", newest)
             histories, plain, last, alive = Histories(TINY), PlainHistories(), 0, [0]
             ends = {}
             for pick, count in steps:

@@ -25,7 +25,7 @@ def path(tmp_path_factory):
 
 
 def forget_often(monkeypatch, newest=20, rows=10):
-    monkeypatch.setattr(histories, "_NEWEST", newest)
+    monkeypatch.setattr(histories, "NEWEST", newest)
     monkeypatch.setattr(tokens, "_PLACES", 64)
     monkeypatch.setattr(deferred, "_MOST_ROWS", rows)
 
@@ -46,7 +46,7 @@ def verify(name, steps, **sizes):
     ids=["default", "small", "old-roots"],
 )
 def test_what_is_found_does_not_depend_on_what_is_forgotten(path, monkeypatch, name, sizes):
-    monkeypatch.setattr(histories, "_NEWEST", 10**6)
+    monkeypatch.setattr(histories, "NEWEST", 10**6)
     wanted = verify(name, steps_of(path), **sizes)
     forget_often(monkeypatch)
     assert verify(name, TraceSteps(TraceReader(path)), **sizes) == wanted

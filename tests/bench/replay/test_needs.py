@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from traces import steps_of, synthetic
 
+from kvbench.replay import needs as needs_module
 from kvbench.replay.needs import Needs, bytes_of_pools, require_for_replay
 from kvbench.replay.passes import Replay
 from kvcache import BACKENDS, GEOMETRIES, CacheConfig
@@ -38,4 +39,13 @@ def test_backends_that_are_timed_are_there_at_once(steps, monkeypatch):
     monkeypatch.setattr("kvbench.replay.needs.require_memory", lambda name, needed, *_: wanted.append(needed))
     for at_once in (False, True):
         require_for_replay("a replay", config, ["legacy", "new:slab"], needs, at_once)
-    assert wanted[1] - wanted[0] == min(bytes_of_pools(each, config, needs) for each in ("legacy", "new:slab"))
+    laps = needs.stored * (needs_module._STORE_BYTES[True] - needs_module._STORE_BYTES[False])
+    assert wanted[1] - wanted[0] == laps + min(bytes_of_pools(each, config, needs) for each in ("legacy", "new:slab"))
+
+
+def test_a_long_trace_that_is_not_timed_needs_little_for_each_store(monkeypatch):
+    wanted = []
+    monkeypatch.setattr("kvbench.replay.needs.require_memory", lambda name, needed, *_: wanted.append(needed))
+    for nodes in (10**6, 10**7):
+        require_for_replay("a replay", CacheConfig(GEOMETRY), ["new:slab"], Needs({}, nodes, 8), at_once=False)
+    assert wanted[1] - wanted[0] < 60 * 9 * 10**6
