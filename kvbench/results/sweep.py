@@ -107,7 +107,7 @@ SCHEMA = pa.schema([(each.name, each.type) for each in COLUMNS], {_VERSION: str(
 def write_cell(path: Path, row: Mapping[str, Any]) -> None:
     """Write a cell's file, whole or not at all; what ``row`` lacks is null. Raises OSError."""
     with whole_or_absent(path) as beside:
-        pq.write_table(pa.Table.from_pylist([dict(row)], SCHEMA), beside)
+        pq.write_table(pa.Table.from_pylist([dict(row)], SCHEMA), beside, write_page_checksum=True)
 
 
 def read_cell(path: Path) -> pa.Table:
@@ -116,7 +116,7 @@ def read_cell(path: Path) -> pa.Table:
     if kind is not None:
         raise ResultsError(path, f"is {kind}", MADE_BY)
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             fault = _not_a_cell(file)
             found = None if fault else file.read()
     except (pa.ArrowException, OSError, ValueError) as error:

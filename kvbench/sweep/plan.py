@@ -15,17 +15,18 @@ from kvbench.errors import FileError
 from kvbench.files import read_regular
 from kvbench.parse import parse_toml
 from kvbench.replay.settings import DTYPES, CapacityError, parse_capacity
-from kvcache import BACKENDS, EvictionStrategy
+from kvcache import BACKENDS, CacheConfig, EvictionStrategy
 
 __all__ = ["INSTALLED", "STORAGES_OF_NEW", "Plan", "PlanError", "read_plan"]
 
 INSTALLED = "installed"  # in place of a commit: the library in use
 STORAGES_OF_NEW = [name.partition(":")[2] for name in BACKENDS if name.startswith("new:")]
 _LONGEST = 10**9
+_EVICTION = str(CacheConfig.__dataclass_fields__["eviction_strategy"].default)
 _CHOICES = {
     "backend": list(BACKENDS),
     "storage": STORAGES_OF_NEW,
-    "eviction": [each.value for each in EvictionStrategy],
+    "eviction": list(dict.fromkeys([*(each.value for each in EvictionStrategy), _EVICTION])),
     "dtype": list(DTYPES),
     "device": ["cpu", "cuda"],
 }
@@ -54,7 +55,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     backend: tuple[str, ...] = ("legacy", "new")
     storage: tuple[str, ...] = ()
     capacity: tuple[str | int, ...] = ("default",)
-    eviction: tuple[str, ...] = ("fifo",)
+    eviction: tuple[str, ...] = (_EVICTION,)
     dtype: tuple[str, ...] = ("float32",)
     device: tuple[str, ...] = ("cpu",)
     commit: tuple[str, ...] = (INSTALLED,)

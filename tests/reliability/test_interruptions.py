@@ -10,6 +10,7 @@ import time
 import pytest
 from gate.tiny_repository import make_repository
 from reliability.fork_server import left_over
+from sweep_claims import Sweeps, files_of, is_alive, wait_until, workers_of
 from traces import synthetic
 
 from kvbench.cli import main
@@ -93,3 +94,23 @@ def test_an_interruption_anywhere_in_a_command_is_one_line(name, monkeypatch, ca
         main([name])
     assert ended.value.code == 130
     assert capsys.readouterr().err == f"{HALF}\n"
+
+
+@pytest.mark.full
+@pytest.mark.slow
+def test_a_sweep_ends_its_workers(tmp_path, trace):
+    (tmp_path / "tmp").mkdir()
+    plan = tmp_path / "plan.toml"
+    plan.write_text(f'trace = "{trace}"\ncapacity = {list(range(3, 200))}\n')
+    sweeps = Sweeps(plan, tmp_path / "tmp")
+    process = sweeps.start(tmp_path / "out", 2)
+    wait_until(lambda: files_of(tmp_path / "out") > 0)
+    workers = workers_of(process.pid)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    done = files_of(tmp_path / "out")
+    assert said == f"Interrupted: {done} of 394 cells are done, and the same command goes on\n"
+    assert len(workers) == 2
+    assert not any(is_alive(each) for each in workers)
+    assert sweeps.left_over(tmp_path / "out") == []

@@ -1,7 +1,6 @@
 """``kvbench sweep``: what it prints and writes; run again, killed, interrupted, and over commits."""
 
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from kvbench.cli import main
 from kvbench.results.sweep import read_sweep
 from kvbench.sweep import measure, spread
 from kvbench.sweep.libraries import library_in_use
+from kvbench.sweep.session import Session
 from kvbench.sweep.worker import Task, run_task
 
 
@@ -165,6 +165,17 @@ def test_a_counter_that_differs_between_workers_fails_the_cell(place, scheduler,
     assert len(read_sweep(place / "out")) == 14
 
 
+def test_ctrl_c_says_how_to_go_on(place, scheduler, monkeypatch):
+    def interrupted(self, spread):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "_compare", interrupted)
+    result = sweep(place, "--scheduler", scheduler)
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr == "Interrupted: 14 of 14 cells are done, and the same command goes on\n"
+    assert "14 done, 0 failed; 0 ran now" in sweep(place, "--scheduler", scheduler).stdout
+
+
 KILLED = f"""
 trace = "{TRACES / "cartpole-lightzero-0.2.0-seed0.parquet"}"
 backend = ["legacy", "new"]
@@ -188,21 +199,6 @@ def test_killed_workers_and_a_killed_client_cost_no_cell(tmp_path):
     found = exact_columns(tmp_path / "out")
     assert len(found) == 16
     pd.testing.assert_frame_equal(found, expected, check_dtype=False)
-    assert sweeps.left_over(tmp_path / "out") == []
-
-
-@pytest.mark.slow
-def test_ctrl_c_says_how_to_go_on(tmp_path):
-    (tmp_path / "tmp").mkdir()
-    sweeps = Sweeps(write_plan(tmp_path, KILLED.replace("searches = 4", "searches = 40")), tmp_path / "tmp")
-    process = sweeps.start(tmp_path / "out", 2)
-    while not list((tmp_path / "out").glob("*.parquet")):
-        assert process.poll() is None, process.communicate()
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
-    done = len(list((tmp_path / "out").glob("*.parquet")))
-    assert said == f"Interrupted: {done} of 16 cells are done, and the same command goes on\n"
     assert sweeps.left_over(tmp_path / "out") == []
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 from sweep_plans import cells_in, write_plan
-from traces import synthetic
+from traces import TINY, synthetic
 
 from kvbench.errors import KvbenchError
 from kvbench.sweep.plan import Plan, PlanError, read_plan
-from kvcache import BACKENDS
+from kvcache import BACKENDS, CacheConfig
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,9 @@ def test_traces_are_beside_the_plan_or_in_this_folder_and_each_once(place, monke
 def test_defaults_are_those_of_a_replay(place):
     plan = read_plan(write_plan(place, 'trace = "tiny.parquet"'))
     assert plan == Plan(trace=plan.trace)
-    assert (plan.backend, plan.capacity, plan.eviction) == (("legacy", "new"), ("default",), ("fifo",))
+    config = cells_in(place, 'trace = "tiny.parquet"')[1].settings
+    assert (plan.backend, plan.capacity) == (("legacy", "new"), ("default",))
+    assert config["eviction"] == plan.eviction[0] == CacheConfig(TINY).eviction_strategy
 
 
 def test_everything_is_crossed_and_legacy_only_with_what_it_has(place):

@@ -1,6 +1,7 @@
 """A sweep's rows: what a replay counts, in documented columns, read as one frame."""
 
 import os
+import random
 import re
 from pathlib import Path
 
@@ -188,6 +189,21 @@ class TestFrame:
         monkeypatch.setattr(pq.ParquetFile, "read", lambda *_: pytest.fail("it was read"))
         with pytest.raises(ResultsError, match="its columns or rows are none of a cell"):
             read_cell(place / "odd.parquet")
+
+    def test_a_damaged_file_is_an_error_or_the_same_row(self, place):
+        path, rng = place / "cell.parquet", random.Random(0)
+        write_cell(path, run(cells_in(place)[0], place))
+        whole, row = path.read_bytes(), read_cell(path)
+        refused = 0
+        for _ in range(300):
+            damaged = bytearray(whole)
+            damaged[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+            path.write_bytes(damaged[: rng.choice([len(whole), rng.randrange(len(whole))])])
+            try:
+                assert read_cell(path).equals(row)
+            except ResultsError:
+                refused += 1
+        assert refused > 200
 
     def test_a_fifo_is_not_waited_for(self, place):
         os.mkfifo(place / "pipe.parquet")
