@@ -119,7 +119,7 @@ def _check_units(reader: RequestReader, sizes: Sequence[PoolSize]) -> None:
 def _table(reader: RequestReader, results: Sequence[PoolResult]) -> Table:
     header, unit = reader.header, reader.header.size_unit
     title = f"{reader.path.name} ({header.source_format}, {header.file}): {results[0].requests:,} requests"
-    numbers = ["hits", "hit, %", f"{unit} hit, %", "stale", "misses", "evictions", f"most {unit}", "us a request"]
+    numbers = ["hits", "hit, %", f"{unit} hit, %", "stale", "misses", "evictions", f"most {unit}", "us each"]
     table = make_table(title, ["capacity", "eviction"], numbers, _LABEL_WIDTH)
     for each in results:
         counts = cells_of((each.stale_hit, each.miss, each.evictions, each.most_held_size), "{:,}")

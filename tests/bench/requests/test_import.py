@@ -106,7 +106,7 @@ class TestIntegers:
         ]  # fmt: skip
 
     @given(st.lists(st.tuples(st.integers(0, 2**63), st.integers(0, 40)), min_size=1, max_size=60), st.integers(1, 50))
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     def test_ranges_are_those_that_a_loop_makes(self, tmp_path_factory, ranges, at_once):
         folder = tmp_path_factory.mktemp("arc")
         wanted = [start + each for start, count in ranges for each in range(count)]
