@@ -61,6 +61,34 @@ def write_skewed(path: Path, count: int) -> None:
             file.write(records.tobytes())
 
 
+def write_lines(path: Path, form: str, count: int) -> None:
+    """So many requests for a million keys in a format of lines; a prompt of Mooncake's has 25 blocks."""
+    with open(path, "w") as file:
+        for number in range(count // 25 if form == "mooncake" else count):
+            key = number * 7919 % 1_000_003
+            if form == "mooncake":
+                blocks = list(range(number * 20, number * 20 + 25))
+                file.write(f'{{"timestamp": {number}, "input_length": 12800, "hash_ids": {blocks}}}\n')
+            else:
+                file.write(f"{key}\n" if form == "plain" else f"{number // 1000},{key},4096\n")
+
+
+def print_imports(size: int) -> None:
+    """A row for each format of lines."""
+    with tempfile.TemporaryDirectory() as folder:
+        for form in ("mooncake", "csv", "plain"):
+            source = Path(folder) / form
+            write_lines(source, form, size)
+            print_cost(f"of {form}", size, ["import", str(source), "--format", form, "-o", f"{source}.parquet"])
+
+
+def print_cost(name: str, size: int, arguments: list[str]) -> None:
+    """The row of one command."""
+    cpu, elapsed, peak = measure(["trace", *arguments], ROOT)
+    row = (f"{cpu:.1f}", f"{elapsed:.1f}", f"{size / elapsed:,.0f}", f"{peak:.0f}")
+    click.echo(_COLUMNS.format(name, f"{size:,}", *row))
+
+
 def print_costs(sizes: tuple[int, ...]) -> None:
     """A row for each command and number of requests."""
     click.echo(_COLUMNS.format("command", "requests", "CPU s", "elapsed s", "requests/s", "peak MiB"))
@@ -69,10 +97,8 @@ def print_costs(sizes: tuple[int, ...]) -> None:
             names = {"source": Path(folder) / f"{size}.bin", "trace": Path(folder) / f"{size}.parquet"}
             write_skewed(names["source"], size)
             for command, arguments in COMMANDS.items():
-                filled = [each.format(**names) for each in arguments]
-                cpu, elapsed, peak = measure(["trace", *filled], ROOT)
-                row = (f"{cpu:.1f}", f"{elapsed:.1f}", f"{size / elapsed:,.0f}", f"{peak:.0f}")
-                click.echo(_COLUMNS.format(command, f"{size:,}", *row))
+                print_cost(command, size, [each.format(**names) for each in arguments])
+            print_imports(size)
 
 
 def print_verdicts(path: Path, capacities: tuple[int, ...]) -> None:

@@ -88,17 +88,7 @@ def replay_trace(
         reader.check()
     _check_units(reader, sizes)
     chosen = [(size, size.slots_for(reader), each) for size, each in product(sizes, evictions)]
-    pools = [RequestPool(*each, storage) for each in chosen]
-    timed = [[TimedPool(*each) for _ in range(repetitions)] for each in chosen]
-    with progress_bar(auto_refresh=False) as bar, no_collection():
-        task = bar.add_task(file.name, total=min(rows or reader.rows, reader.rows))
-
-        def update(done: int) -> None:
-            bar.update(task, completed=done)
-            bar.refresh()
-
-        replay_requests(reader, [*pools, *(pool for each in timed for pool in each)], rows, update)
-    results = [pool.result(TimedPool.together(each)) for pool, each in zip(pools, timed, strict=True)]
+    results = _run(reader, chosen, storage, rows, repetitions)
     show(_table(reader, results), "Context mismatches are unknown: the trace has no tree.\n")
     if json_file is not None:
         write_json(json_file, _content(reader, results))
@@ -106,6 +96,23 @@ def replay_trace(
     stale = [each for each in results if each.stale_hit]
     if stale:
         raise click.ClickException(f"{stale[0].stale_hit} hits of {stale[0].eviction} had another key's content")
+
+
+def _run(
+    reader: RequestReader, chosen: Sequence[tuple[PoolSize, int, str]], storage: str, rows: int | None, repetitions: int
+) -> list[PoolResult]:
+    """What pools of the chosen sizes, slots and policies count, and their times."""
+    pools = [RequestPool(*each, storage) for each in chosen]
+    timed = [[TimedPool(*each) for _ in range(repetitions)] for each in chosen]
+    with progress_bar(auto_refresh=False) as bar, no_collection():
+        task = bar.add_task(reader.path.name, total=min(rows or reader.rows, reader.rows))
+
+        def update(done: int) -> None:
+            bar.update(task, completed=done)
+            bar.refresh()
+
+        replay_requests(reader, [*pools, *(pool for each in timed for pool in each)], rows, update)
+    return [pool.result(TimedPool.together(each)) for pool, each in zip(pools, timed, strict=True)]
 
 
 def _check_units(reader: RequestReader, sizes: Sequence[PoolSize]) -> None:
@@ -119,7 +126,7 @@ def _check_units(reader: RequestReader, sizes: Sequence[PoolSize]) -> None:
 def _table(reader: RequestReader, results: Sequence[PoolResult]) -> Table:
     header, unit = reader.header, reader.header.size_unit
     title = f"{reader.path.name} ({header.source_format}, {header.file}): {results[0].requests:,} requests"
-    numbers = ["hits", "hit, %", f"{unit} hit, %", "stale", "misses", "evictions", f"most {unit}", "us a request"]
+    numbers = ["hits", "hit, %", f"{unit} hit, %", "stale", "misses", "evictions", f"most {unit}", "us each"]
     table = make_table(title, ["capacity", "eviction"], numbers, _LABEL_WIDTH)
     for each in results:
         counts = cells_of((each.stale_hit, each.miss, each.evictions, each.most_held_size), "{:,}")

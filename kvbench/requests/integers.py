@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -36,11 +38,13 @@ def read_integers(source: SourceFile) -> Iterator[pa.RecordBatch]:
 
 def _numbers(source: SourceFile, first: int, tokens: list[list[bytes]], kept: list[int], width: int) -> np.ndarray:
     """``[n, width]`` of the lines' numbers, ``width`` for all."""
-    found = [list(map(whole_number, each)) for each in tokens]
-    for place, numbers in enumerate(found):
-        if len(numbers) != width or width not in (_LIRS, _ARC) or None in numbers:
-            raise _fault(source, first + kept[place], tokens[place], width)
-    return np.array(found, dtype=np.uint64)
+    flat = list(chain.from_iterable(tokens))
+    if width in (_LIRS, _ARC) and set(map(len, tokens)) == {width} and b"".join(flat).isdigit():
+        with suppress(ValueError, OverflowError):  # more digits than Python reads, or than 64 bits hold
+            return np.array(list(map(int, flat)), dtype=np.uint64).reshape(-1, width)
+    wrong = (place for place, each in enumerate(tokens) if len(each) != width or None in map(whole_number, each))
+    place = next(wrong, 0)
+    raise _fault(source, first + kept[place], tokens[place], width)
 
 
 def _fault(source: SourceFile, number: int, tokens: list[bytes], width: int) -> SourceError:

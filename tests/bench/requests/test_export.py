@@ -26,7 +26,7 @@ def next_requests(keys):
 
 
 @given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_next_requests(tmp_path_factory, keys, at_once):
     folder = tmp_path_factory.mktemp("next")
     content = oracle_general([(5, key, 3, following) for key, following in zip(keys, next_requests(keys), strict=True)])

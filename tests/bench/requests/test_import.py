@@ -106,7 +106,7 @@ class TestIntegers:
         ]  # fmt: skip
 
     @given(st.lists(st.tuples(st.integers(0, 2**63), st.integers(0, 40)), min_size=1, max_size=60), st.integers(1, 50))
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     def test_ranges_are_those_that_a_loop_makes(self, tmp_path_factory, ranges, at_once):
         folder = tmp_path_factory.mktemp("arc")
         wanted = [start + each for start, count in ranges for each in range(count)]
@@ -259,3 +259,17 @@ def test_any_bytes_are_imported_or_refused(tmp_path_factory, form, content):
     except KvbenchError:
         return
     assert reader.check() == reader.rows > 0
+
+
+@pytest.mark.parametrize("key", ["0" * 30 + "7", "18446744073709551615", " 7\t", "0"])
+def test_keys_may_have_zeros_and_blanks_around_them(tmp_path, key):
+    plain = rows_of(imported(tmp_path / "t.trc", f"1\n{key}\n".encode(), "plain"))
+    table = rows_of(imported(tmp_path / "t.csv", f"0,1,1\n0,{key},1\n".encode(), "csv"))
+    assert plain[1][1] == table[1][1] == int(key)
+
+
+@pytest.mark.parametrize("key", ["0x10", "+5", "1_000", "٣", "5.0", "1e3"])
+@pytest.mark.parametrize("form", ["csv", "plain"])
+def test_what_other_readers_may_take_for_a_number_is_none(tmp_path, key, form):
+    with pytest.raises(KvbenchError, match="line 2: "):
+        imported(tmp_path / "t", (f"1\n{key}\n" if form == "plain" else f"0,1,1\n0,{key},1\n").encode(), form)
