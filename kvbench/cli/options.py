@@ -126,7 +126,7 @@ def _capacity(text: str) -> Any:
 def _of_caches() -> dict[str, dict[str, Any]]:
     """Those that need ``kvcache``, which imports torch."""
     from kvbench.replay.settings import DTYPES
-    from kvcache import BACKENDS, GEOMETRIES, POSITIONS, EvictionStrategy
+    from kvcache import BACKENDS, GEOMETRIES, POSITIONS, CacheConfig, EvictionStrategy
     from kvcache.world_model import LARGEST_SEED
 
     pools = {"metavar": "SLOTS", "default": "default", "help": "Give the pools this size; see above."}
@@ -142,7 +142,7 @@ def _of_caches() -> dict[str, dict[str, Any]]:
         "--backend": {"type": click.Choice(list(BACKENDS))} | backends,
         "--capacity": {"type": _capacity} | pools,
         "--dtype": {"type": click.Choice(list(DTYPES))} | dtype,
-        "--eviction": {"type": click.Choice(kinds), "default": "fifo", "help": evicts},
+        "--eviction": {"type": click.Choice(kinds), "default": CacheConfig.eviction_strategy, "help": evicts},
         "--geometry": {"type": click.Choice(list(GEOMETRIES))} | geometry,
         "--positions": {"type": click.Choice(POSITIONS)} | positions,
         "--seed": {"type": click.IntRange(min=0, max=LARGEST_SEED)} | seed,

@@ -23,7 +23,7 @@ SETTINGS = {
     "cache_exact_layout": "whether contents have LightZero's bits also where windows have slid",
     "cache_thread_safe": "whether all threads may use the model: an inference has the cache to itself",
     "cache_validation_mode": "whether LightZero's own cache runs beside it and every retrieval is compared",
-    "eviction_strategy": '"fifo" (default), "lru" or "priority"',
+    "eviction_strategy": '"fifo" (default), "lru", "priority", "s3-fifo" or "sieve"',
     "init_pool_size": "entries of each environment's init pool; LightZero's own number by default",
     "recur_pool_size": "entries of the recurrent pool; LightZero's own number by default",
     "init_pool_bytes": "instead of init_pool_size",
