@@ -53,11 +53,13 @@ class RowBatch(Batch):
         longest = max(sizes)
         appended = self.keys_values.size - longest
         contents = self.keys_values.block.unbind(0)
-        for row, (content, size, pool) in enumerate(zip(contents, sizes, to.pools, strict=True)):
+        infos = to.entries or [None] * len(sizes)
+        rows = zip(contents, sizes, to.pools, to.keys, to.priorities, infos, strict=True)
+        for content, size, pool, key, priority, known in rows:
             first, count = self.geometry.window(size + appended)
             shift = self.position_shift if first else None
-            info = to.info(row, count, count)
-            pool.save_tokens(to.keys[row], content, longest - size + first, count, shift, to.priorities[row], info)
+            info = known and known.sized(count, count)
+            pool.save_tokens(key, content, longest - size + first, count, shift, priority, info)
 
     @property
     def nbytes(self) -> int:
