@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kvcache.batch.base import Batch, Destinations, Found, Row
+from kvcache.eviction import EntryInfo
 from kvcache.geometry import Geometry
 from kvcache.pool import KVCachePool
 from kvcache.storage import EntrySpec
@@ -53,9 +54,9 @@ class RowBatch(Batch):
         longest = max(sizes)
         appended = self.keys_values.size - longest
         contents = self.keys_values.block.unbind(0)
-        infos = to.entries or [None] * len(sizes)
-        rows = zip(contents, sizes, to.pools, to.keys, to.priorities, infos, strict=True)
-        for content, size, pool, key, priority, known in rows:
+        entries: Sequence[EntryInfo | None] = to.entries or [None] * len(sizes)
+        columns = zip(contents, sizes, to.pools, to.keys, to.priorities, entries, strict=True)
+        for content, size, pool, key, priority, known in columns:
             first, count = self.geometry.window(size + appended)
             shift = self.position_shift if first else None
             info = known and known.sized(count, count)
