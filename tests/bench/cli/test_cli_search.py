@@ -9,7 +9,7 @@ from kvbench.cli import main
 from kvbench.results.decode import read_json
 from kvbench.results.search import SearchResults
 from kvcache import EvictionStrategy
-from kvcache.eviction import make_policy as _make
+from kvcache.eviction import make_policy
 
 SMALL = ["--geometry", "cartpole", "--searches", "4", "--simulations", "5", "--env-num", "2"]
 
@@ -57,11 +57,14 @@ def test_a_small_legacy_pool_finds_something_else_and_validation_says_why(tmp_pa
 @pytest.mark.parametrize("eviction", [each.value for each in EvictionStrategy])
 def test_small_pools_evict_by_the_strategy_that_is_asked_for(tmp_path, monkeypatch, eviction):
     made = []
-    monkeypatch.setattr(
-        "kvcache.slots.make_policy", lambda strategy, size: made.append(strategy) or _make(strategy, size)
-    )
+
+    def make(strategy, size):
+        made.append(strategy)
+        return make_policy(strategy, size)
+
+    monkeypatch.setattr("kvcache.slots.make_policy", make)
     path = tmp_path / "search.json"
-    run("--recur-slots", 4, "--eviction", eviction, "--backend", "new", "--json", path)
+    run("--recur-slots", 2, "--simulations", 12, "--eviction", eviction, "--backend", "new", "--json", path)
     numbers = json.loads(path.read_text())
     assert numbers["eviction"] == eviction
     assert numbers["backends"][0]["misses"] > 0
