@@ -42,8 +42,7 @@ class KVCacheManager(CacheBackend):
         config: a dict or any object with attributes (see ``CacheConfig.from_object``), or a ``CacheConfig``.
         env_num: environments of one batch; optional with a ``CacheConfig``, which has it.
         enable_stats: whether queries and evictions are counted.
-        storage: of the pools, instead of the configuration's.
-        eviction_strategy: of the pools, instead of the configuration's.
+        storage, eviction_strategy: of the pools, instead of the configuration's.
         thread_safe: whether all threads may call it, instead of the configuration's.
 
     Raises:
@@ -274,8 +273,10 @@ class KVCacheManager(CacheBackend):
         if not self._known.issuperset(envs):
             checks.check_environments(envs, self.env_num)
         pools = [self.recur_pool] * rows if scope is Scope.NODE else [self._init_pool(env) for env in envs]
+        if priorities is None:
+            return Destinations(pools, keys, [None] * rows)
         checks.check_priorities(scope, rows, priorities)
-        return Destinations(pools, keys, [None] * rows if priorities is None else priorities)
+        return Destinations(pools, keys, priorities)
 
     def renew_batch(self) -> None:
         self._batch.renew()
@@ -283,8 +284,6 @@ class KVCacheManager(CacheBackend):
     def row_start(self, row: int) -> int:
         check_row(row, len(self.keys_values_wm_size_list))
         return self._batch.start(self.keys_values_wm_size_list[row], max(self.keys_values_wm_size_list))
-
-    # Both.
 
     def clear_all(self) -> None:
         super().clear_all()

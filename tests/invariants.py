@@ -1,9 +1,11 @@
 """What always holds for a manager between two calls: who owns each slot and page, and what the counters add up to."""
 
+import copy
 from collections import Counter
 from itertools import pairwise
 
 import numpy as np
+from policy_conformance import drain
 
 from kvcache.eviction import EvictionStrategy
 from kvcache.kernels import NULL_PAGE, ZERO_PAGE
@@ -42,8 +44,7 @@ def check_pool(pool):
     assert sorted([*owned.values(), *slots.free_slots(), *unused]) == list(range(pool.pool_size))
     if isinstance(slots, PolicySlots):
         assert all(slots._owners[slot] == key for key, slot in owned.items())
-        ordered = slots._policy._current if hasattr(slots._policy, "_current") else slots._policy._order
-        assert set(ordered) == set(owned.values())
+        assert sorted(drain(copy.deepcopy(slots._policy), len(owned))) == sorted(owned.values())
     else:
         occupied = slots.occupied()
         assert {key: slot for _, key, slot, _ in occupied} == owned

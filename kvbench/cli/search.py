@@ -69,6 +69,7 @@ class _Run:
     help="Use this cache; several times, compared with the first.",
 )
 @option("--recur-slots", type=COUNT, show_default="one for every node", help="Give the recurrent pool N slots.")
+@option("--eviction")
 @option("--validate", is_flag=True, help="Compare every retrieval with the other cache's; times include both.")
 @option("--compile", "compiles", is_flag=True, help="Compile the passes of recurrent inferences by torch.compile.")
 @option("--json", "json_file")
@@ -79,6 +80,7 @@ def search(
     leaves: int,
     backends: tuple[str, ...],
     recur_slots: int | None,
+    eviction: str,
     validate: bool,
     compiles: bool,
     json_file: Path | None,
@@ -91,9 +93,8 @@ def search(
     caches = [*backends, *(("new", "legacy") * len(backends) if validate else ())]
     require_for_searches("this search", shape, caches, searches, recur_slots, leaves)
     try:
-        config = WorldModelConfig(
-            shape, seed=seed, recur_pool_size=recur_slots, cache_validation_mode=validate, compile=compiles
-        )
+        pool: dict[str, Any] = {"recur_pool_size": recur_slots, "eviction_strategy": eviction}
+        config = WorldModelConfig(shape, seed=seed, cache_validation_mode=validate, compile=compiles, **pool)
         searched = SearchConfig(shape.num_simulations, leaves=leaves)
         runs = [_Run(name, config, searched) for name in backends]
     except ValueError as error:
@@ -107,6 +108,7 @@ def search(
         searches=searches,
         seed=seed,
         recur_slots=recur_slots,
+        eviction=eviction,
         leaves=leaves,
         validated=validate,
         machine=Machine.describe().to_dict(),

@@ -24,6 +24,8 @@ from kvbench.training.table import rows_of, verdicts
 
 __all__ = ["train"]
 
+_EVICTION = "policy.model.world_model_cfg.eviction_strategy"  # as --set names it
+
 
 @click.group(cls=CommandGroup)
 def train() -> None:
@@ -46,11 +48,12 @@ def train() -> None:
     is_flag=True,
     help="Compare every retrieval with a legacy cache's; times include both.",
 )
+@option("--eviction", default=None, show_default="the configuration's")
 @option("--seed", type=LIGHTZERO_SEED, help="Seed everything: weights, environments, noise and LightZero's tree.")
 @option("--threads")
 @option("--output", type=FOLDER, help="Keep the runs' files, and a page of them, in this folder, which must not exist.")
 @option("--json", "json_path")
-def lightzero(output: Path | None, json_path: Path | None, **given: Any) -> None:
+def lightzero(output: Path | None, json_path: Path | None, eviction: str | None, **given: Any) -> None:
     """Train UniZero with LightZero 0.2.0 on the CPU, once with each cache, each in a process of its own.
 
     "legacy" is LightZero's own cache. The names that end with "-exact" have its bits; the others round the last one
@@ -59,6 +62,8 @@ def lightzero(output: Path | None, json_path: Path | None, **given: Any) -> None
     """
     if output is not None and output.exists():
         raise click.BadParameter(f"{output} exists: choose another name", param_hint="--output")
+    if eviction is not None:
+        given["settings"] = {**given["settings"], _EVICTION: eviction}
     settings = TrainingSettings(**given, command=sys.argv[1:])
     try:
         with temporary_folder("kvbench-train") as folder, _bars(settings) as progress:

@@ -50,4 +50,5 @@ class SearchResults(Struct, frozen=True, kw_only=True):
     machine: Scalars
     backends: list[SearchedBackend]
     leaves: int = 1  # of each environment in one forward pass
+    eviction: str = "fifo"  # of the new caches
     command: list[str] = []  # after kvbench's name; older files do not have it

@@ -81,8 +81,9 @@ class Admission:
 
     def _claim(self, entries: NewEntries) -> list[int]:
         """Claim a slot for each row where slots alone are limited."""
-        rows = zip(self._to.pools, self._to.keys, self._to.priorities, strict=True)
-        if self._to.entries is None:
+        pools, keys, priorities, known_of_rows = self._to
+        rows = zip(pools, keys, priorities, strict=True)
+        if known_of_rows is None:
             return [pool.claim(key, priority) for pool, key, priority in rows]
         known = map(self._to.info, entries.rows, entries.counts, entries.new)
         return [pool.claim(key, priority, 0, info) for (pool, key, priority), info in zip(rows, known, strict=True)]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kvcache.batch.base import Batch, Destinations, Found, Row
+from kvcache.eviction import EntryInfo
 from kvcache.geometry import Geometry
 from kvcache.pool import KVCachePool
 from kvcache.storage import EntrySpec
@@ -53,11 +54,13 @@ class RowBatch(Batch):
         longest = max(sizes)
         appended = self.keys_values.size - longest
         contents = self.keys_values.block.unbind(0)
-        for row, (content, size, pool) in enumerate(zip(contents, sizes, to.pools, strict=True)):
+        entries: Sequence[EntryInfo | None] = to.entries or [None] * len(sizes)
+        columns = zip(contents, sizes, to.pools, to.keys, to.priorities, entries, strict=True)
+        for content, size, pool, key, priority, known in columns:
             first, count = self.geometry.window(size + appended)
             shift = self.position_shift if first else None
-            info = to.info(row, count, count)
-            pool.save_tokens(to.keys[row], content, longest - size + first, count, shift, to.priorities[row], info)
+            info = known and known.sized(count, count)
+            pool.save_tokens(key, content, longest - size + first, count, shift, priority, info)
 
     @property
     def nbytes(self) -> int:

@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 from conformance import HEAD_DIM, HEADS, LAYERS, TOKENS, entry
 
-from kvcache import STORAGES, CacheConfig, EntryInfo, EvictionStrategy, Geometry, KVCachePool, SearchInfo, make_backend
+from kvcache import (
+    STORAGES,
+    CacheConfig,
+    EntryInfo,
+    EvictionStrategy,
+    Geometry,
+    KVCachePool,
+    ObservedCache,
+    SearchInfo,
+    ShadowCache,
+    make_backend,
+)
 from kvcache.backend import Scope
 from kvcache.eviction import LruPolicy
 
@@ -137,3 +148,36 @@ def test_a_pool_refuses_it_too(known, error):
     with pytest.raises(error, match=r"^pool 'mine': "):
         pool.set("a", entry(1), info=known)
     assert not len(pool)
+
+
+def test_it_reaches_both_caches_of_a_shadow_and_passes_an_observer(told):
+    config = CacheConfig(GEOMETRY, eviction_strategy="lru")
+    shadow = ShadowCache(make_backend("legacy", config), make_backend("new", config))
+    calls = []
+
+    def observer(operation, call, *args):
+        calls.append((operation, args))
+        return call(*args)
+
+    cache = ObservedCache(shadow, observer)
+    assert cache.wants_info
+    assert shadow.wants_info
+    cache.lookup([0, 1], [None, None], Scope.ROOT)
+    info = SearchInfo([0, 0], actions=3)
+    stored(cache, [10, 11], Scope.ROOT, info)
+    assert [(entry.depth, entry.actions) for _, entry in told] == [(0, 3), (0, 3)]
+    assert calls[-1] == ("store", ([0, 1], [10, 11], Scope.ROOT, None, info))
+
+
+def test_an_observer_of_a_cache_that_does_not_ask_gets_four_arguments():
+    calls = []
+
+    def observer(operation, call, *args):
+        calls.append((operation, args))
+        return call(*args)
+
+    cache = ObservedCache(cache_of("paged"), observer)
+    assert not cache.wants_info
+    cache.lookup([0, 1], [None, None], Scope.ROOT)
+    stored(cache, [10, 11], Scope.ROOT)
+    assert calls[-1] == ("store", ([0, 1], [10, 11], Scope.ROOT, None))

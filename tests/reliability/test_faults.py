@@ -13,13 +13,14 @@ from invariants import check_invariants
 SEEDS = {False: range(1), True: range(8)}  # of histories, each interrupted at every line of its last call
 STRIDE = {False: 17, True: 1}  # lines from one injection to the next
 AFTERWARDS = 4  # calls whose results are checked
-STRATEGIES = ["fifo", "lru", "priority"]
+STRATEGIES = ["fifo", "lru", "priority", "s3-fifo", "sieve"]
 
 
 def history_of(backend, seed):
     """A history of some calls, and the choices for the next ones: the same at every call of this."""
     choose = random.Random(seed)
-    options = {"eviction_strategy": STRATEGIES[seed % 3], "recur_pool_size": 2 + seed % 4, "init_pool_size": 3}
+    strategy = STRATEGIES[seed % len(STRATEGIES)]
+    options = {"eviction_strategy": strategy, "recur_pool_size": 2 + seed % 4, "init_pool_size": 3}
     history = History(cache_of(backend, **options))
     for _ in range(2 + seed % 4):
         anything(history, choose)()

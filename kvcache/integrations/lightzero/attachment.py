@@ -34,6 +34,7 @@ class Attachment:
     Attributes:
         searches: roots so far.
         traversals: of LightZero's searches, those of all models.
+        depths: of the new nodes of the recurrent inference in progress, below their roots.
         chain: the keys of contexts by their histories; None where a latent's key is its context's.
         position_shift_of: LightZero's object from which the backend's position shift was taken.
     """
@@ -46,6 +47,7 @@ class Attachment:
         rotary = settings.cache.geometry.positions == "rotary"
         self.chain = SearchChain(self.traversals, rotary) if settings.chains else None
         self.searches = 0
+        self.depths: Sequence[int] = ()
         self.position_shift_of: Any = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Attachment:

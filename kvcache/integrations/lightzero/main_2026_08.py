@@ -172,11 +172,11 @@ class Main202608:
             _take_contexts(attachment, envs, model.keys_values_wm)
             if attachment.chain is not None:
                 keys = attachment.chain.store_replayed(envs, keys)
-            backend.store(envs, keys, Scope.ROOT)
+            methods.store(attachment, model, envs, keys, Scope.ROOT)
         elif not _is_wide(model, rows):
             if attachment.chain is not None:
                 keys = attachment.chain.store_nodes(keys)
-            backend.store(_searched(model, rows), keys, Scope.NODE)
+            methods.store(attachment, model, _searched(model, rows), keys, Scope.NODE)
 
     root: Mapping[str, Replacement] = {"wm_forward_for_initial_infererence": _root}
     node: Mapping[str, Replacement] = {

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kvcache.backend import Scope
+from kvcache.eviction import SearchInfo
 from kvcache.integrations.lightzero.adapter import Replacement
 from kvcache.integrations.lightzero.attachment import Attachment
 from kvcache.integrations.lightzero.guard import UnsupportedLightZeroError
@@ -25,6 +26,7 @@ __all__ = [
     "infer_root",
     "new_context",
     "retrieve_nodes",
+    "store",
 ]
 
 FIRST_STEP = -1  # LightZero's action of an environment whose episode begins
@@ -97,8 +99,21 @@ def infer_root(
         keys = backend.hash_states(batch.latents)
         if chain is not None:
             keys = chain.store_roots(batch.envs, keys, acted, batch.positions)
-        backend.store(batch.envs, keys, Scope.ROOT)
+        store(attachment, model, batch.envs, keys, Scope.ROOT)
     return outputs
+
+
+def store(attachment: Attachment, model: Any, envs: Sequence[int], keys: Sequence[int], scope: Scope) -> None:
+    """Store the rows of a batch, with what LightZero's search knows of them where the cache uses it."""
+    backend, depths = attachment.backend, attachment.depths
+    if not backend.wants_info:
+        backend.store(envs, keys, scope)
+        return
+    if scope is Scope.ROOT:
+        depths = [0] * len(keys)
+    actions = None if model.continuous_action_space else getattr(model.config, "action_space_size", None)
+    known = [int(depth) for depth in depths] if len(depths) == len(keys) else None
+    backend.store(envs, keys, scope, None, SearchInfo(known, actions=actions))
 
 
 def _retrieve_root(attachment: Attachment, model: Any, batch: RootBatch) -> None:
@@ -160,10 +175,19 @@ def _exclusively(attachment: Attachment, model: Any, original: Any, *args: Any, 
         return original(*args, **kwargs)
 
 
+_SEARCH_DEPTH = 2  # its place among the arguments
+
+
+def _recurrent(attachment: Attachment, model: Any, original: Any, *args: Any, **kwargs: Any) -> Any:
+    """``forward_recurrent_inference``, whose ``search_depth`` has the depths of the new nodes."""
+    attachment.depths = kwargs.get("search_depth", args[_SEARCH_DEPTH] if len(args) > _SEARCH_DEPTH else ())
+    return _exclusively(attachment, model, original, *args, **kwargs)
+
+
 # The inferences that the other methods are parts of.
 WHOLE: Mapping[str, Replacement] = {
     "forward_initial_inference": _exclusively,
-    "forward_recurrent_inference": _exclusively,
+    "forward_recurrent_inference": _recurrent,
 }
 
 

@@ -123,7 +123,8 @@ class Release020:
             keys = attachment.backend.hash_states(latent_state)
             if attachment.chain is not None:
                 keys = attachment.chain.store_nodes(keys)
-            attachment.backend.store(range(len(keys)), keys, Scope.ROOT if is_init_infer else Scope.NODE)
+            scope = Scope.ROOT if is_init_infer else Scope.NODE
+            methods.store(attachment, model, range(len(keys)), keys, scope)
 
     root: Mapping[str, Replacement] = {"wm_forward_for_initial_infererence": _root}
     node: Mapping[str, Replacement] = {

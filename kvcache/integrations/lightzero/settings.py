@@ -22,7 +22,7 @@ SETTINGS = {
     "cache_exact_layout": "whether contents have LightZero's bits also where windows have slid",
     "cache_thread_safe": "whether all threads may use the model: an inference has the cache to itself",
     "cache_validation_mode": "whether LightZero's own cache runs beside it and every retrieval is compared",
-    "eviction_strategy": '"auto" (default) or a strategy of docs/policies.md',
+    "eviction_strategy": '"auto" (default), "fifo", "lru", "priority", "s3-fifo", "sieve" or "tree"',
     "init_pool_size": "entries of each environment's init pool; LightZero's own number by default",
     "recur_pool_size": "entries of the recurrent pool; LightZero's own number by default",
     "init_pool_bytes": "instead of init_pool_size",

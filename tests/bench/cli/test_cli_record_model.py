@@ -45,7 +45,7 @@ def test_several_leaves_are_recorded_replayed_and_reported(tmp_path):
     trace = str(tmp_path / "trace.parquet")
     assert record("--output", trace, "--leaves", 2).exit_code == 0
     header = TraceReader(trace).header
-    assert (header.schema_version, header.source["leaves"], header.geometry.num_simulations) == ("1.2", 2, 3)
+    assert (header.schema_version, header.source["leaves"], header.geometry.num_simulations) == ("1.3", 2, 3)
     replayed = str(tmp_path / "replay.json")
     capacities = ["--capacity", "default", "--capacity", "recur=5"]
     for command in (

@@ -8,6 +8,8 @@ from click.testing import CliRunner
 from kvbench.cli import main
 from kvbench.results.decode import read_json
 from kvbench.results.search import SearchResults
+from kvcache import EvictionStrategy
+from kvcache.eviction import make_policy
 
 SMALL = ["--geometry", "cartpole", "--searches", "4", "--simulations", "5", "--env-num", "2"]
 
@@ -50,6 +52,23 @@ def test_a_small_legacy_pool_finds_something_else_and_validation_says_why(tmp_pa
         assert f"{each['name']}: {count} stale hits of legacy; the first 5 were logged" in output
     assert new["misses"] > legacy["misses"] == 0
     assert new["searches_with_the_same_visits"] < 4
+
+
+@pytest.mark.parametrize("eviction", [each.value for each in EvictionStrategy])
+def test_small_pools_evict_by_the_strategy_that_is_asked_for(tmp_path, monkeypatch, eviction):
+    made = []
+
+    def make(strategy, size):
+        made.append(strategy)
+        return make_policy(strategy, size)
+
+    monkeypatch.setattr("kvcache.slots.make_policy", make)
+    path = tmp_path / "search.json"
+    run("--recur-slots", 2, "--simulations", 12, "--eviction", eviction, "--backend", "new", "--json", path)
+    numbers = json.loads(path.read_text())
+    assert numbers["eviction"] == eviction
+    assert numbers["backends"][0]["misses"] > 0
+    assert {each.value for each in made} == {eviction}
 
 
 def test_several_leaves_are_another_search_in_fewer_batches_and_all_caches_find_the_same(tmp_path):

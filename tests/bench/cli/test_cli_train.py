@@ -57,6 +57,15 @@ def test_the_table_and_the_verdict(trains):
     assert not folder.exists()
 
 
+def test_the_new_caches_evict_by_the_strategy_that_is_asked_for(trains):
+    found = results(backend("legacy"), backend("new"))
+    _, called = trains(found, "--eviction", "s3-fifo", "--set", "seed=3")
+    trains(found)
+    name = "policy.model.world_model_cfg.eviction_strategy"
+    assert [settings.settings for settings, _ in called] == [{"seed": 3, name: "s3-fifo"}, {}]
+    assert "eviction_strategy" in SETTINGS
+
+
 def test_a_difference_in_words(trains):
     where = "search 3, environment 0: action is 0, and 1 in the first"
     output, _ = trains(

@@ -130,7 +130,7 @@ def test_an_episode_that_ends_in_one_environment_is_an_event_of_its_own(tmp_path
     clears = [(each["scope"], each["env"]) for each in events if each["kind"] == "clear"]
     assert clears == [("recur", -1), ("init", 2), ("init", 0), ("recur", -1), ("init", -1)]
     assert [each["hit"] for each in events if each["kind"] == "lookup"] == [False, True, False]
-    assert reader.header.schema_version == "1.1"
+    assert reader.header.schema_version == "1.3"
     result = replayed(reader, backend)
     assert (result.faults, result.outcomes.disagreements) == ([], 0)
 
@@ -140,7 +140,7 @@ def test_an_episode_that_ends_in_one_environment_is_an_event_of_its_own(tmp_path
 def test_several_leaves_replay_as_they_were_recorded(tmp_path, cache, pool):
     """Also where slots are fewer than the rows of one inference, and where the last inference has fewer rows."""
     reader = recorded(tmp_path / "trace.parquet", cache, searches=8, recur_pool_size=pool, leaves=4)
-    assert (reader.header.schema_version, reader.header.source["leaves"]) == ("1.2", 4)
+    assert (reader.header.schema_version, reader.header.source["leaves"]) == ("1.3", 4)
     steps = [step for step in read_steps(reader.events()) if step.is_recurrent]
     assert {(len(step.envs), *sorted(set(step.simulations))) for step in steps} == {(12, 0, 1, 2, 3), (6, 4, 5)}
     for step in steps:

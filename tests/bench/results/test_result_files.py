@@ -22,7 +22,10 @@ SEARCH = {
 
 @pytest.mark.parametrize(
     ("content", "kind", "name", "added"),
-    [(GATE, GateResults, "kvcache-gate", {}), (SEARCH, SearchResults, "kvcache-search", {"command": [], "leaves": 1})],
+    [
+        (GATE, GateResults, "kvcache-gate", {}),
+        (SEARCH, SearchResults, "kvcache-search", {"command": [], "leaves": 1, "eviction": "fifo"}),
+    ],
 )
 class TestVersions:
     def test_a_file_without_a_version_is_of_the_first(self, tmp_path, content, kind, name, added):
