@@ -126,8 +126,7 @@ def _capacity(text: str) -> Any:
 def _of_caches() -> dict[str, dict[str, Any]]:
     """Those that need ``kvcache``, which imports torch."""
     from kvbench.replay.settings import DTYPES
-    from kvcache import BACKENDS, GEOMETRIES, POSITIONS, EvictionStrategy
-    from kvcache.config import AUTO_EVICTION
+    from kvcache import AUTO_EVICTION, BACKENDS, GEOMETRIES, POSITIONS, EvictionStrategy
     from kvcache.world_model import LARGEST_SEED
 
     pools = {"metavar": "SLOTS", "default": "default", "help": "Give the pools this size; see above."}
