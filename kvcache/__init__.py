@@ -4,7 +4,7 @@ from kvcache._version import __version__
 from kvcache.backend import EMPTY, MISS, CacheBackend, Scope
 from kvcache.build import BuildInfo, build_info
 from kvcache.checks import OrderError
-from kvcache.config import CacheConfig
+from kvcache.config import AUTO_EVICTION, CacheConfig
 from kvcache.eviction import EntryInfo, EvictionStrategy, SearchInfo
 from kvcache.geometry import GEOMETRIES, POSITIONS, TOKENS_PER_STEP, Geometry
 from kvcache.hashing import hash_state, hash_states
@@ -25,6 +25,7 @@ from kvcache.threads import ThreadError
 
 __all__ = [
     "AUTO",
+    "AUTO_EVICTION",
     "BACKENDS",
     "EMPTY",
     "GEOMETRIES",

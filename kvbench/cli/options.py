@@ -126,12 +126,12 @@ def _capacity(text: str) -> Any:
 def _of_caches() -> dict[str, dict[str, Any]]:
     """Those that need ``kvcache``, which imports torch."""
     from kvbench.replay.settings import DTYPES
-    from kvcache import BACKENDS, GEOMETRIES, POSITIONS, CacheConfig, EvictionStrategy
+    from kvcache import AUTO_EVICTION, BACKENDS, GEOMETRIES, POSITIONS, EvictionStrategy
     from kvcache.world_model import LARGEST_SEED
 
     pools = {"metavar": "SLOTS", "default": "default", "help": "Give the pools this size; see above."}
     dtype = {"metavar": "TYPE", "default": "float32", "help": "Store contexts in this type."}
-    kinds, default = [each.value for each in EvictionStrategy], CacheConfig.eviction_strategy
+    kinds = [each.value for each in EvictionStrategy]
     evicts = "Evict by this strategy; legacy always writes in a circle."
     shapes = "Take the shapes of the model and its caches from it."
     geometry = {"metavar": "GEOMETRY", "required": True, "help": shapes}
@@ -142,7 +142,7 @@ def _of_caches() -> dict[str, dict[str, Any]]:
         "--backend": {"type": click.Choice(list(BACKENDS))} | backends,
         "--capacity": {"type": _capacity} | pools,
         "--dtype": {"type": click.Choice(list(DTYPES))} | dtype,
-        "--eviction": {"type": click.Choice([*kinds, default]), "default": default, "help": evicts},
+        "--eviction": {"type": click.Choice([*kinds, AUTO_EVICTION]), "default": AUTO_EVICTION, "help": evicts},
         "--geometry": {"type": click.Choice(list(GEOMETRIES))} | geometry,
         "--positions": {"type": click.Choice(POSITIONS)} | positions,
         "--seed": {"type": click.IntRange(min=0, max=LARGEST_SEED)} | seed,

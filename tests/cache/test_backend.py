@@ -89,7 +89,7 @@ def test_the_defaults_are_written_down():
     geometry = DEFAULTS.geometry
     assert (geometry.num_layers, geometry.num_heads, geometry.embed_dim) == (2, 8, 768)
     assert (geometry.context_length, geometry.num_simulations) == (8, 50)
-    assert (DEFAULTS.eviction_strategy, DEFAULTS.storage, DEFAULTS.resident_batch) == ("fifo", "paged", False)
+    assert (DEFAULTS.eviction_strategy, DEFAULTS.storage, DEFAULTS.resident_batch) == ("auto", "paged", False)
     assert DEFAULT_STORAGE == "private"  # of a pool by itself
     assert (DEFAULTS.device, DEFAULTS.dtype) == ("cpu", torch.float32)
 

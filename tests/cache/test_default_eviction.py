@@ -36,9 +36,8 @@ def test_a_chosen_strategy_is_that_of_all_pools(strategy):
 
 
 def test_auto_can_be_named():
-    manager = KVCacheManager(
-        CacheConfig(GEOMETRY, recur_pool_size=1, eviction_strategy="lru"), eviction_strategy="auto"
-    )
+    config = CacheConfig(GEOMETRY, recur_pool_size=1, eviction_strategy="lru")
+    manager = KVCacheManager(config, eviction_strategy="auto")
     assert manager.recur_pool.eviction_strategy is EvictionStrategy.TREE
     with pytest.raises(ValueError, match=r"choose one of fifo, .*tree, auto$"):
         KVCacheManager(CacheConfig(GEOMETRY), eviction_strategy="mru")

@@ -90,7 +90,7 @@ def test_the_json_says_what_was_done(tmp_path, trace):
     _, numbers = replayed(tmp_path, trace, "--repetitions", 0, "--searches", 2, "--dtype", "bfloat16")
     assert numbers["format"] == "kvcache-replay"
     assert numbers["settings"] == {
-        "repetitions": 0, "searches": 2, "threads": 1, "dtype": "bfloat16", "eviction": "fifo",
+        "repetitions": 0, "searches": 2, "threads": 1, "dtype": "bfloat16", "eviction": "auto",
     }  # fmt: skip
     assert numbers["machines"]["cpu"]["torch_version"] == torch.__version__
     assert numbers["not_measured"] == []
@@ -330,7 +330,7 @@ class TestCapacity:
             assert backend["bytes_reserved"]["init"] == TINY.env_num * TINY.entry_bytes()
             assert backend["bytes_reserved"]["recur"] == 5 * TINY.entry_bytes()
 
-    @pytest.mark.parametrize("eviction", ["fifo", "lru", "priority"])
+    @pytest.mark.parametrize("eviction", ["fifo", "lru", "priority", "tree"])
     def test_eviction_strategies(self, tmp_path, trace, eviction):
         _, numbers = replayed(tmp_path, trace, "--repetitions", 0, "--capacity", 4, "--eviction", eviction)
         assert numbers["settings"]["eviction"] == eviction

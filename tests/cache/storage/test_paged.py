@@ -57,10 +57,11 @@ def charge(cache):
 
 
 def paged(geometry=GEOMETRY, **options):
-    return KVCacheManager(CacheConfig(geometry, storage="paged", **options))
+    """A manager whose pools evict in a known order, if no other is given."""
+    return KVCacheManager(CacheConfig(geometry, storage="paged", **({"eviction_strategy": "fifo"} | options)))
 
 
-@pytest.mark.parametrize("strategy", ["fifo", "lru", "priority"])
+@pytest.mark.parametrize("strategy", ["fifo", "lru", "priority", "tree"])
 @settings(max_examples=50)
 @given(script=scripts(), init_size=SMALL, recur_size=SMALL, resident=st.booleans())
 def test_no_page_is_lost_or_held_twice(strategy, script, init_size, recur_size, resident):
