@@ -1,8 +1,8 @@
 """Prints how far samples of a recorded search are off: of whole searches, and of keys as SHARDS takes them.
 
 ``python benchmarks/sampling.py`` (a minute). A row has the share of recurrent lookups that LRU's recurrent pool finds.
-Then how many points a sample of a quarter is off: the mean of some samples, and the most. Of keys the pool is a quarter, too.
-Histories are left out: a sample of keys has none. The numbers are the same on every machine.
+Then how many points a sample of a quarter is off: the mean of some samples, and the most. The pool of a quarter of the
+keys is a quarter, too. Histories are left out: a sample of keys has none. The numbers are the same on every machine.
 """
 
 from __future__ import annotations
