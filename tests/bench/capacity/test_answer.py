@@ -26,7 +26,7 @@ def counter(hits_of, tried):
     return count
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.integers(1, 400), st.integers(1, 400), st.sets(st.integers(1, 400), max_size=6))
 def test_the_smallest_of_all_sizes_is_found_to_a_hundredth(most, needed, grid):
     needed = min(needed, most)
@@ -66,17 +66,17 @@ def test_one_slot_may_do():
 @pytest.fixture(scope="module")
 def requests(tmp_path_factory):
     path = tmp_path_factory.mktemp("traces") / "tiny.parquet"
-    return Requests(TraceReader(synthetic(path, searches=6, episode_length=8, transpositions=0.3)))
+    return Requests(TraceReader(synthetic(path, searches=4, episode_length=8, transpositions=0.3)))
 
 
 @pytest.mark.parametrize("pool", ["recur", "init"])
 def test_it_is_what_every_size_says(requests, pool):
     sizes = Sizes(requests, pool, 4)
     most = sizes.most
-    measured = measure(sizes, ["fifo", "lru", "legacy", "belady"], [1, most])
+    measured = measure(sizes, ["fifo", "legacy", "belady"], [1, most])
     unlimited = int(measured.unlimited["hit"].iloc[0])
-    every = [Sized(policy, ENTRIES, list(range(1, most + 1))) for policy in ("fifo", "lru", "legacy")]
-    every += [Sized(policy, PAGES, list(range(sizes.pages(1), sizes.pages(most) + 1))) for policy in ("fifo", "lru")]
+    every = [Sized(policy, ENTRIES, list(range(1, most + 1))) for policy in ("fifo", "legacy")]
+    every.append(Sized("fifo", PAGES, list(range(sizes.pages(1), sizes.pages(most) + 1))))
     table = count_lines(requests, TINY, every, pool, census=requests.census)
     enough = table[table["hit"] >= 0.99 * unlimited].groupby(["policy", "unit"])["size"].min()
     assert {(each.policy, each.unit): each.size for each in measured.smallest} == enough.to_dict()

@@ -26,7 +26,7 @@ def imported(folder, keys):
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory):
-    keys = np.random.default_rng(0).zipf(1.2, 10_000) % 2_000
+    keys = np.random.default_rng(0).zipf(1.2, 4_000) % 1_500
     return imported(tmp_path_factory.mktemp("requests"), keys.tolist())
 
 
@@ -51,7 +51,7 @@ def test_bounds(tmp_path):
 
 
 def test_no_pool_passes_the_bounds(reader):
-    sizes = [1, 20, 300, 1999]
+    sizes = [1, 20, 300, 1499]
     table = count_keys(KeyRequests(reader), [Sized(policy, ENTRIES, sizes) for policy in KEY_POLICIES])
     hits = table.pivot(index="size", columns="policy", values="hit")
     for policy in REAL:
@@ -59,18 +59,18 @@ def test_no_pool_passes_the_bounds(reader):
     assert (hits["belady"] <= hits["unbounded"]).all()
 
 
-@pytest.mark.parametrize("share", [6, 2])
+@pytest.mark.parametrize("share", [4, 2])
 def test_a_sample_is_as_near_as_it_says(reader, share):
     whole, sampled = KeyRequests(reader), KeyRequests(reader, reader.rows // share)
     assert sampled.share == pytest.approx(1 / share, rel=1e-3)
     assert 0.5 * whole.keys < sampled.most_entries < 2 * whole.keys
-    lines = [Sized(policy, ENTRIES, [sampled.least_entries, 1200]) for policy in KEY_POLICIES]
+    lines = [Sized(policy, ENTRIES, [sampled.least_entries, 900]) for policy in KEY_POLICIES]
     exact, found = count_keys(whole, lines), count_keys(sampled, lines)
     assert found["lookups"].tolist() == exact["lookups"].tolist()
     off = (exact["hit_rate"] - found["hit_rate"]).abs()
     assert (off <= 2 * found["hit_error"]).all()
-    assert 0 < off.max() < 0.05
-    assert found["hit_error"].max() < 0.1
+    assert 0 < off.max() < 0.08
+    assert found["hit_error"].max() < 0.15
 
 
 def test_too_few_keys_are_no_sample(tmp_path):
@@ -94,8 +94,8 @@ def test_the_command(tmp_path, reader):
     best = min(results.smallest, key=lambda each: each.size)
     assert f"within 1 % of unlimited is {best.size:,} entries, with {best.policy}." in done.output
     assert "Context mismatches are unknown" in done.output
-    sampled = run("--sizes", "2", "--policy", "lru", "--sample", "4000")
-    assert "of 10,000 requests were followed" in sampled.output
+    sampled = run("--sizes", "2", "--policy", "lru", "--sample", "2000")
+    assert "of 4,000 requests were followed" in sampled.output
 
 
 @pytest.mark.parametrize(

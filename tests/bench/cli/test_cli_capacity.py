@@ -20,7 +20,7 @@ BACKENDS = {"entries": "new:slab", "pages": "new:paged"}
 @pytest.fixture(scope="module")
 def trace(tmp_path_factory):
     path = tmp_path_factory.mktemp("traces") / "tiny.parquet"
-    return synthetic(path, searches=6, episode_length=8, transpositions=0.3, clear_ended=True)
+    return synthetic(path, searches=4, episode_length=8, transpositions=0.3, clear_ended=True)
 
 
 def invoke(*arguments):
