@@ -26,7 +26,7 @@ COMMANDS: dict[str, str] = {
     "synthesize": "trace synthesize {trace} --geometry {geometry} --searches {searches}",
     "check": "trace check {trace}",
     "show": "trace show {trace}",
-    "capacity": "capacity {trace}",
+    "capacity": "capacity {trace} --policy lru",
     "report": "report --trace {trace} --output {pages}",
     "counters": "replay {trace} --backend new --repetitions 0 --counted-searches 10",
     "both": "replay {trace} --repetitions 0",

@@ -68,7 +68,7 @@ def cell(name):
     return st.none() | (NUMBERS.filter(lambda number: number >= 0) if name in ("key", "parent") else NUMBERS)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_spoilt_traces_have_the_same_first_fault(kinds_of_traces, data):
     folder, traces = kinds_of_traces
