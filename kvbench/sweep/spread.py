@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,7 @@ class Spread:
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > (_TICK if others else _PATIENCE):
                 return
-            self._take(store)
+            self._take(waiting, store)
 
     def _look(self, waiting: deque[Cell], store: Callable[[Cell, Row, bool], None]) -> None:
         """Which workers are there: new ones are asked what they have, and the cells of dead ones wait again."""
@@ -103,7 +104,7 @@ class Spread:
         for address in self._workers.keys() - found.keys():
             worker = self._workers.pop(address)
             if worker.future is not None:
-                worker.future.cancel(force=True)
+                worker.future.release()  # to cancel it would wait for an answer
             if worker.cell is not None:
                 self._after_death(worker.cell, waiting, store)
         for address in found.keys() - self._workers.keys():
@@ -160,18 +161,18 @@ class Spread:
         future.add_done_callback(self._ended.put)
         return future
 
-    def _take(self, store: Callable[[Cell, Row, bool], None]) -> None:
+    def _take(self, waiting: deque[Cell], store: Callable[[Cell, Row, bool], None]) -> None:
         """Take what has ended, or wait a moment."""
-        try:
-            ended = [self._ended.get(timeout=_TICK)]
-            while not self._ended.empty():
-                ended.append(self._ended.get())
-        except Empty:
-            return
-        for worker in [each for each in self._workers.values() if each.future in ended]:
+        with suppress(Empty):
+            self._ended.get(timeout=_TICK)
+        for worker in list(self._workers.values()):
             future, cell = worker.future, worker.cell
-            if future is None or future.status == "cancelled":
-                continue  # its worker is gone, which is seen soon
+            if future is None or future.status == "pending":
+                continue
+            if future.status not in ("finished", "error"):  # Dask has lost it: the worker is met again
+                del self._workers[worker.address]
+                waiting.extendleft([cell] if cell else [])
+                continue
             worker.future = worker.cell = None
             if cell is None:
                 self._meet(worker, future)

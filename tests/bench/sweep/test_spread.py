@@ -33,8 +33,8 @@ class FakeFuture:
     def exception(self):
         return self.value
 
-    def cancel(self, force=False):
-        self.status = "cancelled"
+    def release(self):
+        self.callback = None
 
 
 class FakeClient:
