@@ -13,7 +13,7 @@ from suite.bridge import storages
 
 # Written out, as in test_gate_operations.py.
 BACKENDS = storages(["new:private", "new:slab", "new:paged", "new:paged-resident", "new:paged-exact"])
-STRATEGIES = ["fifo", "lru", "priority"]
+STRATEGIES = ["fifo", "lru", "priority"]  # of which all keep the newer half of a stream: the others choose
 SEARCHES = 64  # that are repeated
 EVICTING = ["new:slab", "new:paged"]  # the others have the pool of one of them
 

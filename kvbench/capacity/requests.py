@@ -69,7 +69,7 @@ class Requests(Iterable[Step]):
             if self.sample is not None:
                 part = rows[rows.is_root | rows.are(CLEAR) | self.sample.follows(rows.period)]
             if len(part.numbers):
-                yield from steps_of(part.columns, part.numbers.tolist())
+                yield from steps_of(part.columns, part.numbers.tolist(), self._reader.header.actions)
 
 
 def _placed(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Columns]]:

@@ -132,7 +132,7 @@ def _of_caches() -> dict[str, dict[str, Any]]:
     pools = {"metavar": "SLOTS", "default": "default", "help": "Give the pools this size; see above."}
     dtype = {"metavar": "TYPE", "default": "float32", "help": "Store contexts in this type."}
     kinds = [each.value for each in EvictionStrategy]
-    evicts = "Evict by this strategy; legacy always writes in a circle."
+    evicts = "Evict by this strategy; legacy writes in a circle."
     shapes = "Take the shapes of the model and its caches from it."
     geometry = {"metavar": "GEOMETRY", "required": True, "help": shapes}
     positions = {"show_default": "the geometry's", "help": "Use these positions."}

@@ -335,8 +335,10 @@ class TestReplays:
             assert all(isinstance(value, (int, float)) for value in numbers.values())
             assert not any(math.isnan(value) for value in numbers.values())
             assert numbers["track_peak_memory"] > numbers["track_bytes_reserved"] > 0
-            # What grew from a miss has another history than the recorded search gave it.
-            assert numbers["track_context_mismatch_rate_in_small_pool"] > numbers["track_context_mismatch_rate"] == 0
+            assert numbers["track_context_mismatch_rate"] == 0
+            # Legacy's stale hits and misses have other histories below them. The new cache evicts these first.
+            mismatches = numbers["track_context_mismatch_rate_in_small_pool"]
+            assert (mismatches > 0) == place[1].startswith("legacy")
             assert numbers["track_stale_hit_rate"] == 0
             assert (numbers["track_stale_hit_rate_in_small_pool"] > 0) == place[1].startswith("legacy")
             assert (numbers["track_miss_rate_in_small_pool"] > 0) == place[1].startswith("new")

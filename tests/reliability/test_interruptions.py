@@ -64,7 +64,7 @@ def test_a_long_command(server, trace, tmp_path, name, number):
         journal.unlink()
     else:
         assert line == HALF
-    assert not [each for each in done.lines[:-1] if not each.endswith(("...", "to decide"))]
+    assert not [each for each in done.lines[:-1] if not each.endswith(("...", "not decided"))]
     assert (folder / "old.json").read_text() == "old"
     assert left_over(server.folder) == []
     assert {each.name for each in folder.iterdir()} <= {"old.json", "html"}

@@ -50,9 +50,10 @@ def replayed(tmp_path, trace, capacity, backend, *arguments):
 def test_its_counts_are_those_of_replays(tmp_path, trace, pool, dtype):
     slots = 3
     given = ["--pool", pool, "--capacity", f"{pool}={slots}", "--dtype", dtype]
-    _, results = measured(tmp_path, trace, *given, "--policy", "lru", "--policy", "legacy")
+    # The policy for search trees uses all that a trace says: depths, visits, and the header's number of actions.
+    _, results = measured(tmp_path, trace, *given, "--policy", "lru", "--policy", "tree", "--policy", "legacy")
     assert {(each.policy, each.unit) for each in results.points} == {
-        ("lru", "entries"), ("lru", "pages"), ("legacy", "entries"),
+        ("lru", "entries"), ("lru", "pages"), ("tree", "entries"), ("tree", "pages"), ("legacy", "entries"),
     }  # fmt: skip
     for point in results.points:
         # --capacity is of each environment's init pool, the file's bytes are of all.

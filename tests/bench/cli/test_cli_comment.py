@@ -124,7 +124,7 @@ def _places(text, sign):
 @pytest.fixture(scope="module")
 def replayed(tmp_path_factory):
     file = tmp_path_factory.mktemp("replayed") / "replay.json"
-    options = ["--searches", "1", "--repetitions", "1", "--counted-searches", "1", "--capacity", "recur=20"]
+    options = ["--searches", "1", "--repetitions", "1", "--counted-searches", "1", "--capacity", "recur=20", "--eviction", "fifo"]
     return replay(COMMITTED, file, *options)
 
 

@@ -49,7 +49,7 @@ OLD_ROOTS = {"init_pool_size": 40, "recur_pool_size": 3, "eviction_strategy": "l
 )
 def test_what_is_found_does_not_depend_on_what_is_forgotten(path, monkeypatch, name, sizes):
     monkeypatch.setattr(histories, "NEWEST", 10**6)
-    wanted = verify(name, steps_of(path), **sizes)
+    wanted = verify(name, TraceSteps(TraceReader(path)), **sizes)
     forget_often(monkeypatch)
     assert verify(name, TraceSteps(TraceReader(path)), **sizes) == wanted
 

@@ -12,7 +12,7 @@ from kvbench.results.replay import Ratio, ReplayResults
 def found(tmp_path_factory):
     """A replay with default pools, and one with small ones; without times."""
     folder = tmp_path_factory.mktemp("answers")
-    options = "--repetitions", "0", "--capacity", "default", "--capacity", "recur=5"
+    options = "--repetitions", "0", "--capacity", "default", "--capacity", "recur=5", "--eviction", "fifo"
     file = replay(tiny(folder / "trace.parquet"), folder / "replay.json", *options)
     return msgspec.json.decode(file.read_bytes(), type=ReplayResults).replays
 

@@ -134,8 +134,9 @@ def test_where_stale_hits_fall(made):
 def test_a_picture_that_is_the_same_for_several_backends_stands_once(tmp_path):
     trace = synthetic(tmp_path / "trace.parquet")
     file = replay(
-        trace, tmp_path / "replay.json", "--repetitions", "1", "--capacity", "recur=20", "--backend", "new:slab"
-    )
+        trace, tmp_path / "replay.json", "--repetitions", "1", "--capacity", "recur=20", "--backend", "new:slab",
+        "--eviction", "fifo",
+    )  # fmt: skip
     pages = build_report(Inputs(None, [file], [], [trace], repository=tmp_path), tmp_path / "html")
     (page,) = [Page(each) for each in pages if each.name.startswith("trace-")]
     assert "Where lookups of new, new:slab fall, by depth" in page.text
