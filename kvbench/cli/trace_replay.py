@@ -18,6 +18,7 @@ from kvbench.cli.console import cells_of, make_table, progress_bar, say, show
 from kvbench.cli.options import STEPS, STEPS_OR_NONE, option
 from kvbench.measure.machine import Machine
 from kvbench.measure.stopwatch import no_collection
+from kvbench.replay.settings import BYTES
 from kvbench.requests.contents import OBJECTS
 from kvbench.requests.opened import open_trace
 from kvbench.requests.pools import PoolSize, RequestPool, TimedPool, replay_requests
@@ -31,8 +32,7 @@ __all__ = ["replay_trace"]
 _POLICIES = [each.value for each in EvictionStrategy if each is not EvictionStrategy.PRIORITY]  # nothing gives one
 _LABEL_WIDTH = 12
 _TOKENS = "tokens"
-_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_SIZE = re.compile(rf"0*([1-9]\d{{0,17}})({'|'.join((_TOKENS, *_BYTES))})?", re.ASCII)
+_SIZE = re.compile(rf"0*([1-9]\d{{0,17}})({'|'.join((_TOKENS, *BYTES))})?", re.ASCII)
 
 
 def _parse_size(text: str) -> PoolSize:
@@ -42,7 +42,7 @@ def _parse_size(text: str) -> PoolSize:
     number, unit = found.groups()
     if unit is None:
         return PoolSize(text, slots=int(number))
-    return PoolSize(text, limit=int(number) * _BYTES.get(unit, 1))
+    return PoolSize(text, limit=int(number) * BYTES.get(unit, 1))
 
 
 @click.command("replay")

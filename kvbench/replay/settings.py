@@ -16,14 +16,15 @@ from kvbench.trace.steps import TraceSteps
 from kvcache import CacheConfig
 
 __all__ = [
-    "DTYPES", "CacheSettings", "CapacityError", "cache_config", "capacity_of_trace", "parse_capacity", "read_replayed",
+    "BYTES", "DTYPES", "CacheSettings", "CapacityError", "cache_config", "capacity_of_trace", "parse_capacity",
+    "read_replayed",
 ]  # fmt: skip
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _MOST_SLOTS, _MOST_BYTES, _MOST_DIGITS = 10**9, 1 << 60, 20  # more are in no machine
 _NUMBER = rf"0*[1-9]\d{{0,{_MOST_DIGITS - 1}}}"
-_PART = re.compile(rf"(?:(init|recur)=)?({_NUMBER})(?:({'|'.join(_UNITS)})|/({_NUMBER})(B)?)?", re.ASCII)
+_PART = re.compile(rf"(?:(init|recur)=)?({_NUMBER})(?:({'|'.join(BYTES)})|/({_NUMBER})(B)?)?", re.ASCII)
 
 
 class CapacityError(KvbenchError):
@@ -70,7 +71,7 @@ def parse_capacity(text: str, header: TraceHeader | None = None, dtype: str = "f
         given.add(pool)
         for each in [pool] if pool else sizes:
             if divisor is None:
-                size = _bounded(text, int(number) * _UNITS.get(unit, 1), bool(unit))
+                size = _bounded(text, int(number) * BYTES.get(unit, 1), bool(unit))
                 sizes[each] = {f"{each}_bytes" if unit else each: size}
             else:
                 sizes[each] = _shared(text, each, (int(number), int(divisor)), bool(of_bytes), header, dtype)

@@ -69,8 +69,8 @@ class Step:
 def read_steps(events: Iterable[Event], searches: int | None = None) -> Iterator[Step]:
     """Group checked events (``TraceReader.events``) into steps; with ``searches`` those of the first so many only.
 
-    What comes after them is then neither read nor checked. The trace's number of actions is not known to these steps; those
-    of ``TraceSteps`` have it.
+    What comes after them is then neither read nor checked. These steps lack the trace's number of actions, which those
+    of ``TraceSteps`` have.
     """
     wanted = takewhile(lambda row: searches is None or row[1]["search"] < searches, enumerate(events))
     for _, numbered in groupby(wanted, key=lambda row: row[1]["batch"]):

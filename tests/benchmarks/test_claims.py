@@ -24,7 +24,6 @@ from kvbench.replay.passes import Replay
 from kvbench.replay.summary import ratio
 from kvcache import GEOMETRIES, CacheConfig, EvictionStrategy, Geometry, build_info
 
-
 # The others are in Python: docs/policies.md has what they cost.
 COMPILED = [EvictionStrategy.FIFO, EvictionStrategy.LRU, EvictionStrategy.PRIORITY]
 
@@ -42,7 +41,8 @@ def test_what_is_printed_of_bookkeeping(capsys, monkeypatch):
         monkeypatch.setattr(pool_claims, name, value)
     claims.main(["bookkeeping"])
     output = capsys.readouterr().out
-    peers = [*(each.name for each in EvictionStrategy), "random priorities"] + ["lru-dict"] * (pool_claims.LRU is not None)
+    ours = [*(each.name for each in EvictionStrategy), "random priorities"]
+    peers = ours + ["lru-dict"] * (pool_claims.LRU is not None)
     assert re.findall(r"^16 slots, get \+ set, (.+): \d+\.\d\d times cachetools", output, re.MULTILINE) == peers
 
 

@@ -17,7 +17,7 @@ from kvbench.replay.drive import Latents
 from kvbench.replay.fixture import WrongContentError
 from kvbench.replay.passes import verify_replay
 from kvbench.replay.stream import GEOMETRY, PERIOD
-from kvcache import BACKENDS, CacheConfig, EvictionStrategy, manager
+from kvcache import BACKENDS, CacheConfig, manager
 
 pytestmark = pytest.mark.slow
 

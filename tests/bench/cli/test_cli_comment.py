@@ -124,8 +124,8 @@ def _places(text, sign):
 @pytest.fixture(scope="module")
 def replayed(tmp_path_factory):
     file = tmp_path_factory.mktemp("replayed") / "replay.json"
-    options = ["--searches", "1", "--repetitions", "1", "--counted-searches", "1", "--capacity", "recur=20", "--eviction", "fifo"]
-    return replay(COMMITTED, file, *options)
+    options = ["--searches", "1", "--repetitions", "1", "--counted-searches", "1"]
+    return replay(COMMITTED, file, *options, "--capacity", "recur=20", "--eviction", "fifo")
 
 
 def test_a_replay_says_what_the_new_cache_returns_takes_and_holds(replayed):
