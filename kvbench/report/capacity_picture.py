@@ -18,7 +18,7 @@ from kvbench.results.capacity import CapacityPoint, CapacityResults
 
 __all__ = ["capacity_picture", "draw_curves", "write_capacity_picture"]
 
-_BOUNDS = {"belady": "--", "unbounded": ":"}
+_BOUNDS = {"belady": "--", "strict": "-.", "unbounded": ":"}
 _TITLES = {"entries": "Full entries", "pages": "Pages of one token"}
 
 
@@ -41,7 +41,7 @@ def draw_curves(axes: Axes, points: Sequence[CapacityPoint]) -> None:
         title=_TITLES[points[0].unit],
     )
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))  # beside the lines
 
 
 def _draw(axes: Axes, points: Sequence[CapacityPoint], outcome: str, label: str, **style: Any) -> None:
@@ -60,7 +60,7 @@ def capacity_picture(results: CapacityResults) -> Figure:
     units = [unit for unit in _TITLES if any(each.unit == unit for each in results.points)]
     trace = results.trace
     with matplotlib.rc_context({"text.parse_math": False, "font.size": 10}):
-        figure = Figure(figsize=(5.5 * len(units), 4), dpi=DOTS, layout="constrained")
+        figure = Figure(figsize=(6.5 * len(units), 4), dpi=DOTS, layout="constrained")
         about = (
             f"{trace.events} requests" if results.pool is None else f"{trace.searches} searches, {results.pool} pool"
         )
