@@ -78,7 +78,7 @@ def sweep(
 @contextmanager
 def _progress_bar(cells: int, there: int) -> Iterator[Callable[[int, int], None]]:
     failures = TextColumn("{task.fields[failed]} failed", markup=False)
-    with progress_bar(failures, TimeRemainingColumn()) as progress:
+    with progress_bar(failures, TimeRemainingColumn(), "left,") as progress:
         task = progress.add_task("cells", total=cells, completed=there, failed=0)
         yield lambda done, failed: progress.update(task, completed=done + failed, failed=failed)
 
@@ -102,7 +102,7 @@ def _show_end(session: Session, ran: int) -> None:
     )
     unequal = sum(reason.startswith("computed twice") for _, reason in failed)
     if session.compared:
-        click.echo(f"{session.compared} of them were computed on two workers: {unequal} differ")
+        click.echo(f"computed on two workers and compared: {session.compared}, of which {unequal} differ")
     if session.not_compared:
         say(f"{session.not_compared} cells were not computed twice: there was no second worker")
     if failed:

@@ -114,7 +114,8 @@ def run_step(
             new_keys = meter("hash", backend.hash_states, inputs.new)
             # Shallow nodes are asked for again more often: a backend that evicts by priority keeps them longer.
             priorities = [-depth for depth in step.depths]
-            known = (step.info,) if backend.wants_info else ()
+            # Libraries before 1.3 of the trace's schema want none: a sweep of commits has them.
+            known = (step.info,) if getattr(backend, "wants_info", False) else ()
             meter("store", backend.store, step.envs, new_keys, step.scope, priorities, *known)
             content.stored(backend, step)
     clear_pools(backend, step, meter)

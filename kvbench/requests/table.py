@@ -126,6 +126,7 @@ def _keys(source: SourceFile, texts: Any, line: int) -> np.ndarray:
             return keys
     place = next(place for place, each in enumerate(texts.to_pylist()) if whole_number(each) is None)
     fault = f"no key from 0 to {LARGEST_KEY:,}: with --text-keys keys may be any texts"
+    fault += ", with --header the first line has names" if line + place == 1 else ""
     raise _fault(source, texts[place].as_py(), fault, line + place)
 
 

@@ -22,6 +22,7 @@ LEGACY = "legacy"
 COMMIT = "commit "  # what the name of a commit's library begins with
 _ID = 32  # hexadecimal digits of a cell's name
 _BLOCK = 2**20
+_SHORT = 8  # digits of a commit, for people
 
 
 class TraceFile(Struct, frozen=True):
@@ -70,7 +71,10 @@ class Cell(Struct, frozen=True):
 
     def __str__(self) -> str:
         """For people: what it replays."""
-        parts = (self.cache, Path(self.trace.path).name, self.capacity.label, self.eviction, self.dtype, self.device)
+        trace, commit = Path(self.trace.path).name, ""
+        if self.library.startswith(COMMIT):
+            commit = self.library[: len(COMMIT) + _SHORT]
+        parts = (self.cache, trace, self.capacity.label, self.eviction, self.dtype, self.device, commit)
         return ", ".join(each for each in parts if each)
 
 

@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
     try:
         row = _row(content)
     except ImportError as error:
-        row = {"reason": f"this kvbench cannot drive that library: {error}"}
+        row = {"reason": f"this kvbench cannot drive that library: {str(error).partition(' (')[0]}"}  # no path
     beside = folder / "unfinished"
     beside.write_text(json.dumps(row))
     beside.rename(folder / "row.json")

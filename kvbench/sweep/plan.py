@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from glob import glob
 from pathlib import Path
 from typing import Annotated, Any
@@ -81,6 +81,7 @@ def read_plan(path: Path) -> Plan:
     plan = _typed(path, {name: _as_list(name, value) for name, value in content.items()})
     for name in _LISTS:
         _check_values(path, name, getattr(plan, name), name in content)
+    _check_used(path, plan, content)
     for each in plan.capacity:
         try:
             parse_capacity(str(each))
@@ -109,7 +110,8 @@ def _typed(path: Path, content: dict[str, Any]) -> Plan:
 
 def _check_values(path: Path, name: str, values: Sequence[str | int], is_given: bool) -> None:
     if is_given and not values:
-        raise PlanError(path, f"{name}: the list is empty: leave it out or name at least one")
+        leave_out = "" if name == "trace" else "leave it out or "
+        raise PlanError(path, f"{name}: the list is empty: {leave_out}name at least one")
     known = _CHOICES.get(name)
     for number, each in enumerate(values):
         if known is not None and each not in known:
@@ -118,6 +120,14 @@ def _check_values(path: Path, name: str, values: Sequence[str | int], is_given: 
             raise PlanError(path, f"{name}: {str(each)!r} is there twice")
         if not str(each):
             raise PlanError(path, f"{name}: an empty text is none")
+
+
+def _check_used(path: Path, plan: Plan, given: Mapping[str, Any]) -> None:
+    """Refuse what no cell would have."""
+    if "storage" in given and "new" not in plan.backend:
+        raise PlanError(path, f"storage: only the backend new has these, and not {', '.join(plan.backend)}")
+    if "eviction" in given and not any(each.partition(":")[0] == "new" for each in plan.backend):
+        raise PlanError(path, f"eviction: only new backends have these, and not {', '.join(plan.backend)}")
 
 
 def _files(path: Path, names: Iterable[str]) -> list[Path]:

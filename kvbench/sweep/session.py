@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from msgspec.structs import replace
 
+from kvbench.errors import KvbenchError
+from kvbench.gate.build import GateError
 from kvbench.gate.processes import find_checkout, find_commit
+from kvbench.replay.settings import CapacityError
 from kvbench.results.sweep import COLUMNS, DONE, FAILED
 from kvbench.sweep.cells import COMMIT, Cell, TraceFile, cells_of, trace_files
 from kvbench.sweep.cluster import connected
@@ -17,7 +21,7 @@ from kvbench.sweep.folder import SweepFolder
 from kvbench.sweep.handed import Handed
 from kvbench.sweep.libraries import library_in_use, wheels_of
 from kvbench.sweep.measure import Row, failed_row
-from kvbench.sweep.plan import INSTALLED, Plan, read_plan
+from kvbench.sweep.plan import INSTALLED, Plan, PlanError, read_plan
 from kvbench.sweep.spread import Spread
 
 __all__ = ["Session", "open_session"]
@@ -129,10 +133,24 @@ def open_session(plan_file: Path, output: Path) -> Session:
     """
     plan = read_plan(plan_file)
     traces = trace_files(plan)
-    checkout = find_checkout(Path.cwd())
-    libraries = [
-        library_in_use() if each == INSTALLED else f"{COMMIT}{find_commit(checkout, each)}" for each in plan.commit
-    ]
-    cells = cells_of(plan, traces, libraries)
+    with _fault_of(plan_file, "commit", GateError):
+        libraries = [_library(each) for each in plan.commit]
+    with _fault_of(plan_file, "capacity", CapacityError):
+        cells = cells_of(plan, traces, libraries)
     folder = SweepFolder(output)
     return Session(plan, list(traces), cells, folder, folder.statuses(cells))
+
+
+def _library(revision: str) -> str:
+    if revision == INSTALLED:
+        return library_in_use()
+    return f"{COMMIT}{find_commit(find_checkout(Path.cwd()), revision)}"
+
+
+@contextmanager
+def _fault_of(plan: Path, key: str, kind: type[KvbenchError]) -> Iterator[None]:
+    """Name the plan and its key in an error that comes of a value."""
+    try:
+        yield
+    except kind as error:
+        raise PlanError(plan, f"{key}: {error}") from None

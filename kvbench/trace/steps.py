@@ -6,14 +6,17 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise, takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kvbench.trace.columns import SCOPE_NAMES, Columns, whole_inferences
 from kvbench.trace.reader import TraceReader
 from kvbench.trace.schema import CLEAR, COLUMNS, KINDS, LOOKUP, NO_ENV, ROOT_SIMULATION, STORE, Event
-from kvcache import Scope, SearchInfo
+from kvcache import Scope
+
+if TYPE_CHECKING:
+    from kvcache import SearchInfo
 
 __all__ = ["Step", "TraceSteps", "reach_of", "read_steps", "steps_of"]
 
@@ -49,6 +52,8 @@ class Step:
     @property
     def info(self) -> SearchInfo:
         """What the search knew of the rows."""
+        from kvcache import SearchInfo  # an older library, as a sweep of commits has it, knows none and asks for none
+
         is_root = self.scope is Scope.ROOT
         depths = [0 if is_root else depth or None for depth in self.depths]
         return SearchInfo(depths, self.visits or None, self.priors or None, self.actions)

@@ -43,6 +43,15 @@ from kvcache import BACKENDS, CacheConfig
         ('trace = "tiny.parquet"\nrepeated = 2', "repeated: "),
         ('trace = "tiny.parquet"\nrepeated = nan', "repeated: "),
         ('trace = "tiny.parquet"\ncommit = [""]', "commit: an empty text is none"),
+        ("trace = []", "trace: the list is empty: name at least one"),
+        (
+            'trace = "tiny.parquet"\nbackend = ["legacy", "new:slab"]\nstorage = "paged"',
+            "storage: only the backend new has these, and not legacy, new:slab",
+        ),
+        (
+            'trace = "tiny.parquet"\nbackend = "legacy"\neviction = "lru"',
+            "eviction: only new backends have these, and not legacy",
+        ),
         ("trace = [", "not TOML ("),
         ("trace = " + "[" * 100 + "]" * 100, "nested more than 64 deep"),
     ],
