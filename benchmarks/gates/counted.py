@@ -231,6 +231,7 @@ def _replay(backend: str, geometry: Any) -> Run:
 def _steps(geometry: Any) -> list[Any]:
     """The steps of one search, without a file between."""
     from kvbench.record.synthetic import SyntheticSearch
+    from kvbench.trace.schema import COLUMNS
     from kvbench.trace.steps import read_steps
 
     events: list[dict[str, Any]] = []
@@ -238,7 +239,7 @@ def _steps(geometry: Any) -> list[Any]:
     class Writer:
         def add(self, kind: str, scope: str, env: int, batch: int, search: int, simulation: int, **values: Any) -> int:
             place = {"env": env, "batch": batch, "search": search, "simulation": simulation}
-            events.append({"kind": kind, "scope": scope, **place, **values})
+            events.append({**dict.fromkeys(COLUMNS), "kind": kind, "scope": scope, **place, **values})
             return len(events) - 1
 
     list(SyntheticSearch(geometry, 1, seed=0).write(Writer()))  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from kvbench.files import whole_or_absent
 from kvbench.report.pictures import DOTS, palette
@@ -36,10 +37,11 @@ def draw_curves(axes: Axes, points: Sequence[CapacityPoint]) -> None:
     axes.set(
         xscale="log",
         xlabel="MB" if points[0].bytes is not None else "entries",
-        ylabel="lookups, %",
+        ylabel="hits, % of lookups",
         ylim=(-2, 102),
         title=_TITLES[points[0].unit],
     )
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))  # beside the lines
 

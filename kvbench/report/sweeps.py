@@ -20,6 +20,8 @@ __all__ = ["Sweep", "read_sweep_page"]
 
 _MOST = 200  # rows of a trace that are shown; the data has all
 _FIXED = ("eviction", "dtype", "device", "library")  # shown where they differ
+_SIZES = ("init_slots", "init_bytes", "recur_slots", "recur_bytes")
+_ORDER = ["backend", "storage", *_SIZES, "capacity", "eviction", "library"]
 _NOTE = (
     "A mismatch is the right key with another history. A stale hit is another key's context. Ratios are of steps timed "
     "in turns with legacy; they may be compared across machines, and times may not."
@@ -62,7 +64,7 @@ class Sweep:
 
     def _cells(self, sha256: str, rows: pd.DataFrame) -> Panel:
         """The cells of a trace."""
-        rows = rows.sort_values(["backend", "storage", "capacity", "eviction", "library"], na_position="first")
+        rows = rows.sort_values(_ORDER, na_position="first")
         trace = str(rows["trace"].iloc[0])
         shown = ["cache", "capacity", *(each for each in _FIXED if rows[each].nunique(dropna=False) > 1)]
         columns: dict[str, Sequence[Cell]] = {}

@@ -122,7 +122,7 @@ def test_the_picture(tmp_path, trace):
     result = invoke("capacity", trace, "--sizes", 2, *given)
     assert result.exit_code == 0, result.output
     text = picture.read_text()
-    for label in ("Full entries", "Pages of one token", "legacy, stale hits", "belady"):
+    for label in ("Full entries", "Pages of one token", "legacy, stale hits", "belady", "hits, % of lookups"):
         assert label in text
 
 

@@ -45,6 +45,13 @@ def test_cells_stand_side_by_side_and_failures_have_reasons(tmp_path):
     assert "3 h a CPU" in text
 
 
+def test_cells_of_a_cache_go_from_small_pools_to_large_ones(tmp_path):
+    sizes = {"recur=100": 100, "recur=1/4": 50, "default": None, "recur=25": 25}
+    text, _ = page(tmp_path, [{"capacity": each, "recur_slots": slots} for each, slots in sizes.items()])
+    places = [text.index(f"new:slab {each} ") for each in ("default", "recur=25", "recur=1/4", "recur=100")]
+    assert places == sorted(places)
+
+
 def test_the_data_has_every_column_and_every_row(tmp_path, monkeypatch):
     monkeypatch.setattr(sweeps, "_MOST", 3)
     text, _ = page(tmp_path, [{"capacity": str(number)} for number in range(1, 6)])
