@@ -11,7 +11,9 @@ from __future__ import annotations
 import copy
 import pickle
 import random
+from functools import partial
 
+from histories import RaiseAtLine, lines_of, traced
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,6 +104,27 @@ class PolicyConformance:
         order = drain(policy, len(present))
         assert sorted(order) == sorted(present)
         assert drain(copied, len(present)) == order
+
+    def test_an_interrupted_lookup_loses_no_slot(self):
+        """Stores are marked as changes of the pool, which drops all that they leave. Lookups are not."""
+
+        def filled():
+            policy = self.make()
+            for slot in range(SLOTS):
+                policy.insert(slot, EntryInfo(slot, parent=slot - 1, depth=slot % 3, actions=1))
+            return policy
+
+        def look_up(policy):
+            for slot in range(SLOTS):
+                policy.miss(-1 - slot)
+                policy.touch(slot)
+
+        for at in range(1, lines_of(partial(look_up, filled())) + 1):
+            policy = filled()
+            assert traced(partial(look_up, policy), RaiseAtLine(at)).raised
+            for _ in range(2):
+                assert sorted(drain(copy.deepcopy(policy), SLOTS)) == list(range(SLOTS))
+                look_up(policy)
 
     def test_what_is_not_known_breaks_nothing(self):
         """Parents that were evicted, that come later, or that are their own children; depths without order."""

@@ -86,5 +86,5 @@ class Trial:
     def _drop(self, key: Hashable) -> int:
         rival, result = self._pairs.pop(key, (None, 0))
         if result:
-            del self._pairs[rival]
+            self._pairs.pop(rival, None)  # it is gone already where a lookup was interrupted
         return result

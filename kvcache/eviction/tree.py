@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
+from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from kvcache.eviction.lessons import Lessons, Trial
 __all__ = ["TreePolicy"]
 
 _LONGEST_PATH = 16  # entries above one that is looked up which count as used with it
+_LARGEST_BATCH = 65_536  # rows: more lookups without a store are of no batch
 _KEPT_FREE = 2  # entries of each environment beside its path, where every entry takes a whole slot
 
 
@@ -59,11 +60,11 @@ class TreePolicy(EvictionPolicy):
         self._trial = Trial(self._lessons, size)
         self._nodes: dict[Hashable, _Node] = {}
         self._by_slot: dict[int, _Node] = {}
-        # Slots, each in one of the first two.
+        # Slots, each in the first one or in the other two. Of an interrupted lookup it may be in all.
         self._useless: OrderedDict[int, None] = OrderedDict()
         self._by_recency: OrderedDict[int, None] = OrderedDict()
         self._by_depth: dict[int, OrderedDict[int, None]] = {}
-        self._depths: list[int] = []  # a heap of the keys of the above, negated
+        self._depths: list[int] = []  # the keys of the above, in order
         self._extended: OrderedDict[Hashable, None] = OrderedDict()  # evicted because all was extended
         self._looked_up: dict[Hashable, _Node | None] = {}  # since the last batch was stored; None where it was missed
         self._stores = False  # whether the present batch is being stored
@@ -93,8 +94,7 @@ class TreePolicy(EvictionPolicy):
         if node.lookups % node.stores == 0:
             self._lessons.extended(node.lookups // node.stores)
         if not self._is_useful(node) and node.slot in self._by_recency:
-            self._take_out(node)
-            self._place(node)
+            self._retire(node)
         self._use_path(node)
 
     def miss(self, key: Hashable) -> None:
@@ -117,7 +117,7 @@ class TreePolicy(EvictionPolicy):
         if self._useless:
             return next(iter(self._useless))
         by_recency = next(iter(self._by_recency))
-        by_depth = next(reversed(self._by_depth[-self._depths[0]]))
+        by_depth = next(reversed(self._by_depth[self._depths[-1]]))
         self._trial.nominate(self._by_slot[by_recency].key, self._by_slot[by_depth].key)
         return by_recency if self._lessons.follows_recency else by_depth
 
@@ -125,7 +125,7 @@ class TreePolicy(EvictionPolicy):
 
     def _note(self, key: Hashable, node: _Node | None) -> None:
         """A key is looked up, of a new batch if one was stored."""
-        if self._stores:
+        if self._stores or len(self._looked_up) == _LARGEST_BATCH:
             self._looked_up, self._stores = {}, False
         self._looked_up[key] = node
         self._trial.asked(key)
@@ -171,15 +171,22 @@ class TreePolicy(EvictionPolicy):
         self._by_recency[node.slot] = None
         if node.depth not in self._by_depth:
             self._by_depth[node.depth] = OrderedDict()
-            heapq.heappush(self._depths, -node.depth)
+            insort(self._depths, node.depth)
         self._by_depth[node.depth][node.slot] = None
 
+    def _retire(self, node: _Node) -> None:
+        """Move a useless entry behind the others. A lookup may be interrupted at any line: it is never in no order."""
+        self._useless[node.slot] = None
+        self._by_recency.pop(node.slot, None)
+        self._by_depth[node.depth].pop(node.slot, None)
+
     def _take_out(self, node: _Node) -> None:
-        if node.slot in self._useless:
-            del self._useless[node.slot]
+        for order in (self._useless, self._by_recency):
+            order.pop(node.slot, None)
+        level = self._by_depth.get(node.depth)
+        if level is None:
             return
-        del self._by_recency[node.slot]
-        level = self._by_depth[node.depth]
-        del level[node.slot]
-        while self._depths and not self._by_depth[-self._depths[0]]:
-            del self._by_depth[-heapq.heappop(self._depths)]
+        level.pop(node.slot, None)
+        if not level:
+            del self._by_depth[node.depth]
+            del self._depths[bisect_left(self._depths, node.depth)]

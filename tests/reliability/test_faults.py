@@ -13,7 +13,7 @@ from invariants import check_invariants
 SEEDS = {False: range(1), True: range(8)}  # of histories, each interrupted at every line of its last call
 STRIDE = {False: 17, True: 1}  # lines from one injection to the next
 AFTERWARDS = 4  # calls whose results are checked
-STRATEGIES = ["fifo", "lru", "priority", "s3-fifo", "sieve"]
+STRATEGIES = ["fifo", "lru", "priority", "s3-fifo", "sieve", "tree"]
 
 
 def history_of(backend, seed):

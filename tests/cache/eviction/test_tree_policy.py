@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from policy_conformance import PolicyConformance
 
 from kvcache import KVCachePool
-from kvcache.eviction import EntryInfo, EvictionStrategy, TreePolicy
+from kvcache.eviction import EntryInfo, EvictionStrategy, TreePolicy, tree
 from kvcache.eviction.lessons import Lessons, Trial
 
 ROOT = "root"  # is in another pool
@@ -110,6 +110,22 @@ def test_the_order_that_is_right_more_often_is_followed():
         trial.asked(("deep", number))
         trial.asked(("old", number))  # decides nothing more
     assert lessons.follows_recency
+
+
+def test_what_is_kept_does_not_grow(monkeypatch):
+    """With lookups that nothing is stored after, and with a path without an end."""
+    monkeypatch.setattr(tree, "_LARGEST_BATCH", 50)
+    pool = pool_of(4)
+    pool.set(0, 0)
+    for key in range(1, 300):
+        pool.get(-key)
+        extend(pool, key - 1, key, actions=1 + key % 2)
+    for key in range(300):
+        pool.get(-key)
+    policy = pool._slots._policy
+    kept = policy._by_depth, policy._depths, policy._extended, policy._nodes, policy._useless
+    assert max(map(len, kept)) <= 4
+    assert len(policy._looked_up) <= 50
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.integers(0, 9))), st.integers(1, 4))
