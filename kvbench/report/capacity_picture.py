@@ -18,7 +18,7 @@ from kvbench.results.capacity import CapacityPoint, CapacityResults
 
 __all__ = ["capacity_picture", "draw_curves", "write_capacity_picture"]
 
-_BOUNDS = {"belady": "--", "unbounded": ":"}
+_BOUNDS = {"belady": "--", "strict": "-.", "unbounded": ":"}
 _TITLES = {"entries": "Full entries", "pages": "Pages of one token"}
 
 
