@@ -63,8 +63,9 @@ def answers(results: CapacityResults) -> Iterator[str]:
     if not unlimited.lookups:
         yield "The trace has no lookups: there is nothing to size."
         return
+    needs = "need" if results.pool == "init" else "needs"
     needed = _size("entries", unlimited.size, unlimited.bytes)
-    yield f"Unlimited, the {pool} of this trace needs {needed}: {100 * (unlimited.rates['hit'] or 0):.2f} % hits."
+    yield f"Unlimited, the {pool} of this trace {needs} {needed}: {100 * (unlimited.rates['hit'] or 0):.2f} % hits."
     for unit in _TITLES:
         found = [each for each in results.smallest if each.unit == unit]
         if found:
@@ -86,4 +87,6 @@ def _size(unit: str, size: int, size_in_bytes: int | None) -> str:
     megabytes = None if size_in_bytes is None else f"{size_in_bytes / 1e6:,.2f} MB"
     if unit == "pages":
         return f"{megabytes} of pages"
-    return f"{size:,} slots ({megabytes})" if megabytes else f"{size:,} entries"
+    one, more = ("slot", "slots") if megabytes else ("entry", "entries")
+    counted = f"{size:,} {one if size == 1 else more}"
+    return f"{counted} ({megabytes})" if megabytes else counted

@@ -57,7 +57,15 @@ def _parse_size(text: str) -> PoolSize:
     metavar="SIZE",
     help="Give the pool so many entries, or bytes or tokens with a unit; several times.",
 )
-@option("--eviction", "evictions", multiple=True, default=_POLICIES, metavar="STRATEGY", help="Evict by this strategy.")
+@option(
+    "--eviction",
+    "evictions",
+    type=click.Choice([each.value for each in EvictionStrategy]),  # a pool of requests knows no 'auto'
+    multiple=True,
+    default=_POLICIES,
+    metavar="STRATEGY",
+    help="Evict by this strategy.",
+)
 @option("--storage", type=click.Choice(list(STORAGES)), metavar="STORAGE", default=OBJECTS, help="Store so; see above.")
 @option("--requests", "rows", type=STEPS, show_default="all", help="Replay the first N requests.")
 @option("--repetitions", type=STEPS_OR_NONE, default=1, help="Time the bookkeeping N times; 0 checks and counts only.")

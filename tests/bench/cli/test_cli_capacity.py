@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 from traces import TINY, synthetic
 
 from kvbench.capacity.curves import BOUNDS, POLICIES, STRATEGIES
 from kvbench.cli import main
+from kvbench.report.capacity_picture import draw_curves
 from kvbench.results.capacity import CapacityResults
 from kvbench.results.decode import read_json
 
@@ -126,6 +128,14 @@ def test_the_picture(tmp_path, trace):
         assert label in text
 
 
+def test_all_bounds_are_black(tmp_path, trace):
+    _, results = measured(tmp_path, trace, "--sizes", 2)
+    axes = Figure().subplots()
+    draw_curves(axes, [each for each in results.points if each.unit == "pages"])
+    black = {line.get_label() for line in axes.lines if line.get_color() == "black"}
+    assert black == set(BOUNDS)
+
+
 @pytest.mark.parametrize(
     ("given", "fault"),
     [
@@ -156,3 +166,10 @@ def test_a_context_that_keeps_no_past_is_refused(tmp_path):
     result = invoke("capacity", path)
     assert result.exit_code == 1
     assert result.output.splitlines()[-1].endswith("contexts of 3 tokens keep no past: there is nothing to size")
+
+
+def test_one_slot_is_no_plural_and_init_pools_are_several(tmp_path, trace):
+    output, results = measured(tmp_path, trace, "--pool", "init", "--sizes", 1, "--policy", "fifo")
+    assert "Unlimited, the init pools of this trace need " in output
+    assert results.smallest[0].size == 1
+    assert "is 1 slot (" in output

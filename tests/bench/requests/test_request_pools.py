@@ -209,6 +209,12 @@ class TestCommand:
 
         return CliRunner().invoke(main, ["trace", "replay", *map(str, arguments)])
 
+    @pytest.mark.parametrize("name", ["auto", "mru"])
+    def test_a_strategy_that_no_pool_has_is_refused_in_words(self, trace, name):
+        done = self.run(trace, "--capacity", 5, "--eviction", name)
+        assert done.exit_code == 2
+        assert f"'{name}' is not one of 'fifo', 'lru'" in done.output
+
     def test_table_and_numbers(self, trace, tmp_path):
         done = self.run(trace, "--capacity", 5, "--capacity", "2300tokens", "--json", tmp_path / "r.json")
         assert done.exit_code == 0
