@@ -117,6 +117,8 @@ def _complete(library: Any) -> str | None:
         library.kernel_observers = _old_observers()
     if not hasattr(library.CacheBackend, "row_start"):  # before resident batches
         library.CacheBackend.row_start = _padded_in_front
+    if not hasattr(library.CacheBackend, "wants_info"):  # before policies saw what a search knows
+        library.CacheBackend.wants_info, library.SearchInfo = False, None
     return None
 
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kvbench.requests.schema import COLUMNS, LARGEST_SIZE, LARGEST_TIME, REQUEST_SCHEMA, RequestHeader
+from kvbench.trace.pages import read_chunks
 from kvbench.trace.parquet import check_columns, check_parquet, header_text, read_batches, reading
 from kvbench.trace.schema import TraceError
 
@@ -112,9 +113,9 @@ class RequestReader:
     @property
     def smallest_size(self) -> int:
         """Of a request, as the file's own statistics say; 1 where they say nothing."""
-        place = COLUMNS.index("size")
-        said = [self._file.metadata.row_group(each).column(place).statistics for each in self._groups]
-        known = [each.min for each in said if each is not None and each.has_min_max]
+        with reading(self.path, "a damaged Parquet file: its footer or its schema cannot be read"):
+            said = [each.least for group in read_chunks(self.path) for each in group if each.column == "size"]
+        known = [int.from_bytes(each, "little", signed=True) for each in said if each is not None]
         return max(1, min(known)) if known and len(known) == len(said) else 1
 
 

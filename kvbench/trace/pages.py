@@ -1,41 +1,81 @@
 """How many bytes a column's pages say they decode to, read from the pages themselves: a file's footer may lie.
 
-Parquet's page headers are structs of Thrift's compact protocol. Only their fields 2 and 3 are needed, the sizes; all
-others are skipped.
+Where the pages are is read from the footer by code of our own: pyarrow 26 ends the process where the footer's
+description of a column is damaged.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
-__all__ = ["decoded_bytes"]
+from kvbench.trace.thrift import read_struct
 
-_UNCOMPRESSED, _COMPRESSED = 2, 3  # fields of a page's header
-_STOP, _BOOLEANS, _BYTE, _INTEGERS, _DOUBLE, _BINARY, _LISTS, _STRUCT = 0, (1, 2), 3, (4, 5, 6), 7, 8, (9, 10), 12
-_LONGEST_NUMBER = 10  # bytes
-_LONG_LIST = 15
+__all__ = ["Chunk", "decoded_bytes", "read_chunks"]
+
+# Fields of Parquet's structs, by their numbers.
+_GROUPS, _COLUMNS, _ABOUT = 4, 1, 3
+_PATH, _LENGTH, _DATA, _DICTIONARY, _STATISTICS, _LEAST = 3, 7, 9, 11, 12, 6
+_SIZES = _UNCOMPRESSED, _COMPRESSED = 2, 3
+_FOOTER_LEVELS, _PAGE_LEVELS = 16, 5
+_END = 8  # bytes behind the footer: its length, and a mark
 _LONGEST_HEADER = 2**20  # a header holds the smallest and largest value of its page, at most
 
 
-def decoded_bytes(path: Path, group: Any, columns: Collection[str]) -> int:
-    """Of these columns in a row group of a file; ``group`` is pyarrow's metadata of it.
+class Chunk(NamedTuple):
+    """A column in a row group: its pages are in ``length`` bytes from ``start`` on.
+
+    ``least`` is its smallest value, as the file writes it; None where it does not say.
+    """
+
+    column: str
+    start: int
+    length: int
+    least: bytes | None
+
+
+def read_chunks(path: Path) -> list[list[Chunk]]:
+    """The columns of each row group of a file, as its footer has them.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError, OverflowError: its pages are not where the metadata say.
+        ValueError, OverflowError: its footer is damaged.
+    """
+    with open(path, "rb") as file:
+        file.seek(-_END, io.SEEK_END)
+        length = int.from_bytes(file.read(4), "little")
+        file.seek(-_END - length, io.SEEK_END)
+        footer = read_struct(io.BytesIO(file.read(length)), _FOOTER_LEVELS)
+    try:
+        return [[_chunk(each[_ABOUT]) for each in group[_COLUMNS]] for group in footer[_GROUPS]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError("a footer that does not say where columns are") from error
+
+
+def _chunk(about: dict[int, Any]) -> Chunk:
+    start, least = about.get(_DICTIONARY) or about[_DATA], about.get(_STATISTICS, {}).get(_LEAST)
+    if type(start) is not int or type(about[_LENGTH]) is not int or not isinstance(least, bytes | None):
+        raise ValueError("a column without its place")
+    return Chunk(b".".join(about[_PATH]).decode(), start, about[_LENGTH], least)
+
+
+def decoded_bytes(path: Path, chunks: Sequence[Chunk], columns: Collection[str]) -> int:
+    """Of these columns among the ``chunks`` of a row group.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError, OverflowError: its pages are not where the footer says.
     """
     decoded, unread = 0, path.stat().st_size
     with open(path, "rb") as file:
-        for column in (group.column(number) for number in range(group.num_columns)):
-            if column.path_in_schema in columns:
-                start, length = column.dictionary_page_offset or column.data_page_offset, column.total_compressed_size
-                if not 0 <= length <= unread:
+        for chunk in chunks:
+            if chunk.column in columns:
+                if not 0 <= chunk.length <= unread:
                     raise ValueError("columns that take more bytes than the file has")
-                unread -= length
-                decoded += _decoded_bytes(file, start, length)
+                unread -= chunk.length
+                decoded += _decoded_bytes(file, chunk.start, chunk.length)
     return decoded
 
 
@@ -45,68 +85,10 @@ def _decoded_bytes(file: BinaryIO, start: int, length: int) -> int:
     while start < end:
         file.seek(start)
         header = io.BytesIO(file.read(min(_LONGEST_HEADER, end - start)))
-        sizes = _struct(header, levels=5)
-        if not sizes.keys() >= {_UNCOMPRESSED, _COMPRESSED} or min(sizes.values()) < 0:
+        fields = read_struct(header, _PAGE_LEVELS)
+        sizes = [fields.get(each) for each in _SIZES]
+        if not all(type(each) is int and each >= 0 for each in sizes):
             raise ValueError("a page without its sizes")
-        decoded += sizes[_UNCOMPRESSED]
-        start += header.tell() + sizes[_COMPRESSED]
+        decoded += fields[_UNCOMPRESSED]
+        start += header.tell() + fields[_COMPRESSED]
     return decoded
-
-
-def _struct(data: BinaryIO, levels: int) -> dict[int, int]:
-    """The two sizes among a struct's fields, as far as it has them; reads to its end."""
-    sizes, field = {}, 0
-    while (head := _byte(data)) != _STOP:
-        kind = head & 15
-        field = field + (head >> 4) if head >> 4 else _integer(data)
-        if kind in _INTEGERS:
-            number = _integer(data)
-            if field in (_UNCOMPRESSED, _COMPRESSED):
-                sizes[field] = number
-        else:
-            _skip(data, kind, levels)
-    return sizes
-
-
-def _skip(data: BinaryIO, kind: int, levels: int) -> None:
-    if not levels:
-        raise ValueError("structs within structs")
-    if kind == _BYTE:
-        _byte(data)
-    elif kind in _INTEGERS:
-        _number(data)
-    elif kind == _DOUBLE:
-        data.read(8)
-    elif kind == _BINARY:
-        data.read(_number(data))
-    elif kind == _STRUCT:
-        _struct(data, levels - 1)
-    elif kind in _LISTS:
-        head = _byte(data)
-        for _ in range(_number(data) if head >> 4 == _LONG_LIST else head >> 4):
-            _skip(data, _BYTE if head & 15 in _BOOLEANS else head & 15, levels - 1)
-    elif kind not in _BOOLEANS:
-        raise ValueError(f"a field of kind {kind}")
-
-
-def _byte(data: BinaryIO) -> int:
-    found = data.read(1)
-    if not found:
-        raise ValueError("a page's header that does not end")
-    return found[0]
-
-
-def _number(data: BinaryIO) -> int:
-    number = 0
-    for place in range(_LONGEST_NUMBER):
-        byte = _byte(data)
-        number |= (byte & 127) << 7 * place
-        if byte < 128:
-            return number
-    raise ValueError("a number that does not end")
-
-
-def _integer(data: BinaryIO) -> int:
-    """A number with a sign, which is its last bit."""
-    number = _number(data)
-    return number >> 1 ^ -(number & 1)

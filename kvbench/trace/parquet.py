@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from kvbench.files import special_kind
 from kvbench.trace.limits import FOOTER_BYTES, fault_of_group
-from kvbench.trace.pages import decoded_bytes
+from kvbench.trace.pages import decoded_bytes, read_chunks
 from kvbench.trace.schema import HEADER_DIGEST_KEY, HEADER_KEY, TraceError
 
 __all__ = ["check_columns", "check_parquet", "header_text", "read_batches", "reading"]
@@ -63,12 +63,13 @@ def read_batches(
     Raises:
         TraceError: a row group cannot be read.
     """
+    with reading(path, "a damaged Parquet file: its footer or its schema cannot be read"):
+        chunks = read_chunks(path)
     first = 0
     for group in range(file.num_row_groups):
-        about = file.metadata.row_group(group)
-        rows = about.num_rows
+        rows = file.metadata.row_group(group).num_rows
         with reading(path, f"row group {group} (rows {first} to {first + rows - 1}) cannot be read: it is damaged"):
-            fault = fault_of_group(group, rows, decoded_bytes(path, about, columns))
+            fault = fault_of_group(group, rows, decoded_bytes(path, chunks[group], columns))
             if fault:
                 raise TraceError(path, fault)
             read = 0

@@ -71,6 +71,13 @@ def test_the_harness_is_the_checkouts_and_the_library_the_installed_one(tmp_path
     assert [Path(each).parent for each in places[2:]] == [ROOT / "kvbench" / "replay"] * 2
 
 
+def test_a_library_whose_policies_see_no_search_fits(tmp_path):
+    shutil.copytree(ROOT / "kvcache", tmp_path / "kvcache")
+    older = "import kvcache; del kvcache.SearchInfo, kvcache.CacheBackend.wants_info;"
+    put = "from suite.bridge import put_suite_in_place as put; print(put(), kvcache.CacheBackend.wants_info)"
+    assert run(older + put, ROOT / "benchmarks", tmp_path) == "None False"
+
+
 def test_the_suite_needs_no_msgspec():
     """Environments of old commits have none: what the suite and the gate's benchmarks import must do without."""
     files = [file for folder in ("suite", "gates") for file in (ROOT / "benchmarks" / folder).glob("*.py")]
