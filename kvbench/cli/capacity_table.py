@@ -9,13 +9,16 @@ from rich.text import Text
 
 from kvbench.cli.console import cells_of, make_table
 from kvbench.metrics import OUTCOMES
+from kvbench.replay.hierarchy import RECUR
 from kvbench.results.capacity import CapacityPoint, CapacityResults
+from kvcache import EvictionStrategy
 
 __all__ = ["answers", "capacity_tables"]
 
 _UNITS = {"entries": "slots", "pages": "pages"}
 _TITLES = {"entries": "full entries: new:slab, new:private and legacy", "pages": "pages of one token: new:paged"}
 _PLURALS = {"request": "s", "search": "es"}
+_DEFAULT = EvictionStrategy.TREE.value  # of recurrent pools without room for a whole search
 _POOLS = {"recur": "recurrent pool", "init": "init pools"}
 
 
@@ -67,11 +70,16 @@ def answers(results: CapacityResults) -> Iterator[str]:
     needed = _size("entries", unlimited.size, unlimited.bytes)
     yield f"Unlimited, the {pool} of this trace {needs} {needed}: {100 * (unlimited.rates['hit'] or 0):.2f} % hits."
     for unit in _TITLES:
-        found = [each for each in results.smallest if each.unit == unit]
+        found = {each.policy: each for each in results.smallest if each.unit == unit}
         if found:
-            best = min(found, key=lambda each: each.size)
+            best = min(found.values(), key=lambda each: each.size)
+            with_it = " or ".join(policy for policy, each in found.items() if each.size == best.size)
             smallest = _size(unit, best.size, best.bytes)
-            yield f"The smallest pool within {_missing(results)} of unlimited is {smallest}, with {best.policy}."
+            yield f"The smallest pool within {_missing(results)} of unlimited is {smallest}, with {with_it}."
+            usual = found.get(_DEFAULT)
+            if usual is not None and usual.size > best.size and results.pool == RECUR:
+                size = _size(unit, usual.size, usual.bytes)
+                yield f"With {_DEFAULT}, the default of small pools, it is {size}."
     if results.pool is None:
         yield "Context mismatches are unknown: the trace has no tree."
     if results.sampled is not None:

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from matplotlib.figure import Figure
@@ -11,6 +12,7 @@ from traces import TINY, synthetic
 
 from kvbench.capacity.curves import BOUNDS, POLICIES, STRATEGIES
 from kvbench.cli import main
+from kvbench.cli.capacity_table import answers
 from kvbench.report.capacity_picture import draw_curves
 from kvbench.results.capacity import CapacityResults
 from kvbench.results.decode import read_json
@@ -90,6 +92,17 @@ def test_the_table_and_the_words_are_the_file(tmp_path, trace):
     assert f"needs {results.unlimited.size} slots" in output
     assert "Sampled" not in output
     assert "stale hit" not in output  # all zero without legacy
+
+
+def test_the_answer_names_all_that_need_least_and_the_default(tmp_path, trace):
+    _, results = measured(tmp_path, trace, "--sizes", 2, "--policy", "fifo", "--policy", "sieve", "--policy", "tree")
+    sizes = {"fifo": 7, "sieve": 7, "tree": 9}
+    slots = [each for each in results.smallest if each.unit == "entries"]
+    slots = [msgspec.structs.replace(each, size=sizes[each.policy], bytes=sizes[each.policy] * 1000) for each in slots]
+    _, smallest, default = answers(msgspec.structs.replace(results, smallest=slots))
+    assert smallest == "The smallest pool within 1 % of unlimited is 7 slots (0.01 MB), with fifo or sieve."
+    assert default == "With tree, the default of small pools, it is 9 slots (0.01 MB)."
+    assert not [said for said in answers(msgspec.structs.replace(results, smallest=slots[:2])) if "default" in said]
 
 
 def test_by_default_every_policy_and_bound_is_there(tmp_path, trace):
