@@ -40,7 +40,7 @@ class NewEntries:
     def only(self, rows: Sequence[int]) -> NewEntries:
         """The entries of some rows of a whole batch."""
         first, counts, new = ([each[row] for row in rows] for each in (self.first, self.counts, self.new))
-        return NewEntries(rows, first, counts, new, self.tables[rows], [self.origins[row] for row in rows])
+        return NewEntries(rows, first, counts, new, self.tables.take(rows, 0), [self.origins[row] for row in rows])
 
 
 class Admission:
@@ -72,9 +72,12 @@ class Admission:
             claimed = self._claim(entries)
         numbers = [pool.storage.first + slot for pool, slot in zip(pools, claimed, strict=True)]
         last = dict(zip(numbers, entries.rows, strict=True))
-        if limited or len(last) < len(numbers):
-            kept = [row for row in sorted(last.values()) if pools[row].owns(keys[row], claimed[row])]
-            self._memory.release_inherited(np.delete(inherited, kept, axis=0))
+        kept = sorted(last.values())
+        if limited:  # a row may have been evicted for its bytes, and nobody has its slot
+            kept = [row for row in kept if pools[row].owns(keys[row], claimed[row])]
+        if len(kept) < len(numbers):
+            lost = sorted(set(entries.rows).difference(kept))
+            self._memory.release_inherited(inherited.take(lost, 0))
             entries, numbers = entries.only(kept), [numbers[row] for row in kept]
         entries.numbers = numbers
         return entries

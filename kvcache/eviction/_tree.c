@@ -100,6 +100,8 @@ static void destroy(Tree *self) {
     PyObject_GC_UnTrack(self);
     drop_all(self);
     Py_CLEAR(self->node_type);
+    Py_CLEAR(self->most_children);
+    Py_CLEAR(self->follows_recency);
     PyMem_Free(self->at);
     PyMem_Free(self->orders.heap);
     type->tp_free(self);
@@ -128,6 +130,9 @@ static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *named) {
     self->nodes = PyDict_New();
     self->looked_up = PyDict_New();
     self->envs = PySet_New(NULL);
+    self->most_children = PyUnicode_InternFromString("most_children");
+    self->follows_recency = PyUnicode_InternFromString("follows_recency");
+    if (!self->most_children || !self->follows_recency) return Py_DECREF(self), NULL;
     if (self->pairs && self->extended && self->nodes && self->looked_up && self->envs) return (PyObject *)self;
     Py_DECREF(self);
     return NULL;

@@ -189,7 +189,7 @@ static PyObject *victim(Tree *self, PyObject *incoming) {
     Node *by_recency = self->orders.lists[USEFUL].first, *by_depth = self->orders.heap[0];
     PyObject *follows = NULL;
     if (!nominate(self, by_recency->key, by_depth->key))
-        follows = PyObject_GetAttrString(self->lessons, "follows_recency");
+        follows = PyObject_GetAttr(self->lessons, self->follows_recency);
     int recent = follows ? PyObject_IsTrue(follows) : -1;
     Py_XDECREF(follows);
     self->busy = 0;

@@ -13,6 +13,7 @@ typedef struct {
     PyObject *lessons, *pairs;    /* `pairs` as in lessons.py's Trial */
     PyObject *nodes, *looked_up;  /* dicts: the nodes of keys */
     PyObject *extended, *envs;
+    PyObject *most_children, *follows_recency; /* names of the lessons' attributes */
     Node **at; /* by slot; NULL where none is */
     Orders orders;
     Py_ssize_t size, room; /* `room` in `at` and in the heap: grows to `size` */
@@ -54,7 +55,7 @@ static int is_useful(Tree *self, Node *node) {
     if (!node->is_whole) return 0;
     long long most = node->actions;
     if (!most) {
-        PyObject *learned = PyObject_GetAttrString(self->lessons, "most_children");
+        PyObject *learned = PyObject_GetAttr(self->lessons, self->most_children);
         if (!learned) return -1;
         int knows = learned != Py_None;
         most = whole(learned, 0);
