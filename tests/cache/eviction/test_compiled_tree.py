@@ -226,6 +226,33 @@ def test_lessons_that_are_interrupted_harm_nothing(method, monkeypatch):
     use_all(slots._policy, 5)
 
 
+def test_memory_that_ends_harms_nothing():
+    """Wherever that is: each call raises MemoryError, and all slots are still there."""
+    testcapi = pytest.importorskip("_testcapi")
+    policy, present, failed = Compiled(6), set(), 0
+    for step in range(1500):
+        slot, start = step * 5 % 6, step // 6 % 12
+        info = EntryInfo((step * 7 % 11,), parent=(step * 3 % 11,), env=step % 2, actions=2)
+        method, *given = (
+            ("insert", slot, info)
+            if slot not in present
+            else [("touch", slot), ("remove", slot), ("victim", info), ("update", slot, info), ("miss", ("x", step))][
+                step % 5
+            ]
+        )
+        call = getattr(policy, method)
+        testcapi.set_nomemory(start)
+        try:
+            call(*given)
+        except MemoryError:
+            failed += 1
+        finally:
+            testcapi.remove_mem_hooks()
+        present = {each.slot for each in policy.ordered()}
+    assert failed > 50
+    use_all(policy, 6)
+
+
 def test_what_nobody_asks_is_refused():
     policy = Compiled(2)
     with pytest.raises(IndexError):

@@ -2,7 +2,7 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_conformance import PolicyConformance
+from policy_conformance import SLOTS, PolicyConformance
 
 from kvcache import KVCachePool
 from kvcache.eviction import EntryInfo, EvictionStrategy, TreePolicy
@@ -13,6 +13,13 @@ ROOT = "root"  # is in another pool
 
 class TestTree(PolicyConformance):
     strategy = EvictionStrategy.TREE
+
+
+class TestTreeInPython(PolicyConformance):
+    strategy = EvictionStrategy.TREE
+
+    def make(self, size=SLOTS):
+        return TreePolicy(size)
 
 
 def pool_of(size=3):
