@@ -10,6 +10,7 @@ from setuptools.command.build_py import build_py
 
 COMPILED = (
     "kvcache._slots",
+    "kvcache.eviction._tree",
     "kvcache.kernels._cpu_kernels",
     "kvcache.storage._page_arrays",
     "kvcache.world_model._tree_arrays",

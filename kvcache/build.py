@@ -15,6 +15,7 @@ _NOTE = "kvcache._built_from"  # setup.py writes it into a wheel
 _DESCRIBE = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 _COMPILED = (
     "kvcache._slots",
+    "kvcache.eviction._tree",
     "kvcache.kernels._cpu_kernels",
     "kvcache.storage._page_arrays",
     "kvcache.world_model._tree_arrays",

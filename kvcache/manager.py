@@ -256,7 +256,7 @@ class KVCacheManager(CacheBackend):
         if info is not None:
             checks.check_info(info, len(sizes), "store")
         if self.wants_info:
-            to = to._replace(entries=(info or SearchInfo()).entries(keys, to.priorities, self._looked_up, envs))
+            to = Destinations(to.pools, keys, to.priorities, info or SearchInfo(), self._looked_up, envs)
         self._batch.check(sizes, to.pools)
         self._integrity.begin()
         self._batch.store(self._rows, sizes, to)

@@ -122,27 +122,32 @@ class PolicySlots:
         if slot is not None:
             self._policy.update(slot, info)
             return slot
-        evicts = not (self._free or self.unused)
-        if evicts:
-            self.evict(info)
-        elif self.unused == self._size:
-            self._former = None
+        evicts = False
         if self._free:
             slot = self._free.pop()
-        else:
+        elif self.unused:
+            if self.unused == self._size:
+                self._former = None
             slot = self._size - self.unused
             self.unused -= 1
+        else:
+            evicts, slot = True, self._take_victim(info)
         self._slots[key] = slot
         self._owners[slot] = key
         self._policy.insert(slot, info)
         return ~slot if evicts else slot
 
     def evict(self, incoming: EntryInfo | None = None) -> int:
-        slot = self._policy.victim(_UNKNOWN if incoming is None else incoming)
+        slot = self._take_victim(_UNKNOWN if incoming is None else incoming)
+        self._free.append(slot)
+        return slot
+
+    def _take_victim(self, incoming: EntryInfo) -> int:
+        """Take the slot that is evicted next from its key."""
+        slot = self._policy.victim(incoming)
         self.evicted = self._owners[slot]
         del self._slots[self.evicted]
         self._policy.remove(slot)
-        self._free.append(slot)
         return slot
 
     def clear(self) -> None:

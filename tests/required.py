@@ -8,7 +8,7 @@ VARIABLE = "KVCACHE_REQUIRE"
 # What the reason of a skip says that is for want of each.
 SIGNS = {
     "browser": ("Chromium",),
-    "compiled": ("not compiled", "no compiler", "_page_arrays", "_tree_arrays", "kernels.cpu"),
+    "compiled": ("not compiled", "no compiler", "_page_arrays", "eviction._tree", "_tree_arrays", "kernels.cpu"),
     "triton": ("triton",),
 }
 

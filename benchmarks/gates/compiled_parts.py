@@ -19,7 +19,7 @@ __all__ = ["compiled_parts"]
 
 GEOMETRY, ROWS, SIMULATIONS = "cartpole", 2, 2
 KINDS = ("retrieve", "store", "slide", "clear")
-STRATEGIES = ("fifo", "lru", "priority")
+STRATEGIES = ("fifo", "lru", "priority", "tree")
 
 Workload = tuple[str, Callable[[], object]]
 

@@ -40,7 +40,7 @@ class NewEntries:
     def only(self, rows: Sequence[int]) -> NewEntries:
         """The entries of some rows of a whole batch."""
         first, counts, new = ([each[row] for row in rows] for each in (self.first, self.counts, self.new))
-        return NewEntries(rows, first, counts, new, self.tables[rows], [self.origins[row] for row in rows])
+        return NewEntries(rows, first, counts, new, self.tables.take(rows, 0), [self.origins[row] for row in rows])
 
 
 class Admission:
@@ -72,21 +72,24 @@ class Admission:
             claimed = self._claim(entries)
         numbers = [pool.storage.first + slot for pool, slot in zip(pools, claimed, strict=True)]
         last = dict(zip(numbers, entries.rows, strict=True))
-        if limited or len(last) < len(numbers):
-            kept = [row for row in sorted(last.values()) if pools[row].owns(keys[row], claimed[row])]
-            self._memory.release_inherited(np.delete(inherited, kept, axis=0))
+        kept = sorted(last.values())
+        if limited:  # a row may have been evicted for its bytes, and nobody has its slot
+            kept = [row for row in kept if pools[row].owns(keys[row], claimed[row])]
+        if len(kept) < len(numbers):
+            lost = sorted(set(entries.rows).difference(kept))
+            self._memory.release_inherited(inherited.take(lost, 0))
             entries, numbers = entries.only(kept), [numbers[row] for row in kept]
         entries.numbers = numbers
         return entries
 
     def _claim(self, entries: NewEntries) -> list[int]:
         """Claim a slot for each row where slots alone are limited."""
-        pools, keys, priorities, known_of_rows = self._to
-        rows = zip(pools, keys, priorities, strict=True)
-        if known_of_rows is None:
+        to = self._to
+        if to.info is None:
+            rows = zip(to.pools, to.keys, to.priorities, strict=True)
             return [pool.claim(key, priority) for pool, key, priority in rows]
-        known = map(self._to.info, entries.rows, entries.counts, entries.new)
-        return [pool.claim(key, priority, 0, info) for (pool, key, priority), info in zip(rows, known, strict=True)]
+        known = zip(to.pools, to.keys, to.priorities, to.entries(entries.counts, entries.new), strict=True)
+        return [pool.claim(key, priority, 0, info) for pool, key, priority, info in known]
 
     def _claim_with_room(self, entries: NewEntries, inherited: np.ndarray) -> list[int]:
         """Claim a slot for each row where bytes are limited: earlier rows of the batch may be evicted for later ones.
@@ -98,8 +101,8 @@ class Admission:
         pools, keys, new = self._to.pools, self._to.keys, entries.new
         claimed: list[int] = []
         evicted: set[int] = set()
-        for row, (pool, key, priority) in enumerate(zip(pools, keys, self._to.priorities, strict=True)):
-            info = self._to.info(row, entries.counts[row], new[row])
+        columns = zip(pools, keys, self._to.priorities, self._to.entries(entries.counts, new), strict=True)
+        for row, (pool, key, priority, info) in enumerate(columns):
             pool.free_memory(key)
             while pool.evict_for(sum(new[n] for n in range(row + 1) if pools[n] is pool and n not in evicted), info):
                 for earlier in range(row):

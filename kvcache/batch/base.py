@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kvcache.batch.buffer import BatchBuffer
-from kvcache.eviction import EntryInfo
+from kvcache.eviction import EntryInfo, SearchInfo
 from kvcache.geometry import Geometry
 from kvcache.keys_values import KeysValues
 from kvcache.pool import KVCachePool
@@ -54,17 +54,23 @@ class Destinations(NamedTuple):
         pools: the pool of each row.
         keys: the key of each row. Of two rows with one key the last is kept.
         priorities: as in ``KVCachePool.set``.
-        entries: what is known of each row's new entry but for its tokens; None where no pool's strategy uses it.
+        info: what the search knows of the rows; None where no pool's strategy uses it.
+        parents: the keys that were looked up, as in ``EntryInfo``.
+        envs: the environment of each row.
     """
 
     pools: Sequence[KVCachePool]
     keys: Sequence[Any]
     priorities: Sequence[float | None]
-    entries: Sequence[EntryInfo] | None = None
+    info: SearchInfo | None = None
+    parents: Sequence[Any] = ()
+    envs: Sequence[int] = ()
 
-    def info(self, row: int, tokens: int, new_tokens: int) -> EntryInfo | None:
-        """What is known of a row's new entry."""
-        return None if self.entries is None else self.entries[row].sized(tokens, new_tokens)
+    def entries(self, tokens: Sequence[int], new_tokens: Sequence[int]) -> Sequence[EntryInfo | None]:
+        """What is known of each row's new entry, given its tokens; None where no pool's strategy uses it."""
+        if self.info is None:
+            return [None] * len(self.keys)
+        return self.info.entries(self.keys, self.priorities, self.parents, self.envs, tokens, new_tokens)
 
 
 class Batch(ABC):

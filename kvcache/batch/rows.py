@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from kvcache.batch.base import Batch, Destinations, Found, Row
-from kvcache.eviction import EntryInfo
 from kvcache.geometry import Geometry
 from kvcache.pool import KVCachePool
 from kvcache.storage import EntrySpec
@@ -54,12 +53,13 @@ class RowBatch(Batch):
         longest = max(sizes)
         appended = self.keys_values.size - longest
         contents = self.keys_values.block.unbind(0)
-        entries: Sequence[EntryInfo | None] = to.entries or [None] * len(sizes)
-        columns = zip(contents, sizes, to.pools, to.keys, to.priorities, entries, strict=True)
-        for content, size, pool, key, priority, known in columns:
-            first, count = self.geometry.window(size + appended)
+        windows = [self.geometry.window(size + appended) for size in sizes]
+        counts = [count for _, count in windows]
+        columns = zip(
+            contents, sizes, windows, to.pools, to.keys, to.priorities, to.entries(counts, counts), strict=True
+        )
+        for content, size, (first, count), pool, key, priority, info in columns:
             shift = self.position_shift if first else None
-            info = known and known.sized(count, count)
             pool.save_tokens(key, content, longest - size + first, count, shift, priority, info)
 
     @property

@@ -174,12 +174,17 @@ class TokenBatch(Batch):
         """Write the new tokens of entries to the memory's rows ``targets`` (see ``TokenMemory.write``)."""
         memory, end = self._memory, self.keys_values.size
         appended = end - max(sizes)
+        stored = sizes if len(entries.rows) == len(sizes) else [sizes[row] for row in entries.rows]
         # Mostly each row's new tokens are the batch's last positions: then ``targets`` is the index already.
-        at_the_end = len(entries.rows) == len(sizes) and all(
-            at + count == size + appended for at, count, size in zip(entries.first, entries.counts, sizes, strict=True)
+        at_the_end = all(
+            at + count == size + appended for at, count, size in zip(entries.first, entries.counts, stored, strict=True)
         )
         if not at_the_end or not self._is_consecutive(max(entries.new), appended):
             targets = self._targets_by_position(targets, entries, sizes)
+        elif stored is not sizes:
+            index = np.full((len(targets), len(sizes)), NULL_PAGE, dtype=np.int64)
+            index[:, entries.rows] = targets
+            targets = index
         assert memory.rows is not None
         self._kernels.scatter(memory.rows, memory.index(targets), self._view.heads, end - len(targets))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 
 from kvcache.eviction.base import EvictionPolicy
+from kvcache.eviction.compiled import make_tree_policy
 from kvcache.eviction.entries import (
     DEFAULT_PRIORITY,
     EntryInfo,
@@ -65,13 +67,13 @@ def _plain(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")
 
 
-_POLICIES: dict[EvictionStrategy, type[EvictionPolicy]] = {
+_POLICIES: dict[EvictionStrategy, Callable[[int], EvictionPolicy]] = {
     EvictionStrategy.FIFO: FifoPolicy,
     EvictionStrategy.LRU: LruPolicy,
     EvictionStrategy.PRIORITY: PriorityPolicy,
     EvictionStrategy.S3_FIFO: S3FifoPolicy,
     EvictionStrategy.SIEVE: SievePolicy,
-    EvictionStrategy.TREE: TreePolicy,
+    EvictionStrategy.TREE: make_tree_policy,
 }
 
 

@@ -14,6 +14,7 @@ __all__ = ["DEFAULT_PRIORITY", "EntryInfo", "SearchInfo", "check_info", "check_k
 
 DEFAULT_PRIORITY = 0.0
 
+_MAKE = tuple.__new__  # of a row as it is: the class would name each element first
 _LEAST = {"depth": 0, "depths": 0, "env": 0, "visits": 0, "actions": 1}
 
 
@@ -46,7 +47,7 @@ class EntryInfo(NamedTuple):
 
     def sized(self, tokens: int, new_tokens: int) -> EntryInfo:
         """The same with so many tokens."""
-        return self._replace(tokens=tokens, new_tokens=new_tokens)
+        return _MAKE(EntryInfo, (self.key, self.priority, tokens, new_tokens, *self[4:]))  # `_replace` takes longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +77,18 @@ class SearchInfo:
         priorities: Sequence[float | None],
         parents: Sequence[Hashable],
         envs: Sequence[int],
+        tokens: Sequence[int | None] | None = None,
+        new_tokens: Sequence[int | None] | None = None,
     ) -> list[EntryInfo]:
-        """What is known of the rows' new entries but for their tokens, given the other columns of the batch."""
+        """What is known of the rows' new entries, given the other columns of the batch; None is not known."""
         unknown = [None] * len(keys)
-        columns = (unknown if each is None else each for each in (self.depths, self.visits, self.priors))
-        return [
-            EntryInfo(key, priority, None, None, parent, depth, env, visits, prior, self.actions)
-            for key, priority, parent, env, depth, visits, prior in zip(
-                keys, priorities, parents, envs, *columns, strict=True
-            )
-        ]
+        known = (tokens, new_tokens, self.depths, self.visits, self.priors)
+        sizes, new_sizes, depths, visits, priors = (unknown if each is None else each for each in known)
+        rows = zip(
+            keys, priorities, sizes, new_sizes, parents, depths, envs, visits, priors, [self.actions] * len(keys),
+            strict=True,
+        )  # fmt: skip
+        return [_MAKE(EntryInfo, row) for row in rows]
 
 
 def check_priority(priority: float, where: str) -> None:
@@ -120,12 +123,21 @@ def check_info(info: SearchInfo, rows: int, where: str) -> None:
     for name, column in info.columns().items():
         if len(column) != rows:
             raise ValueError(f"{where}: there must be one of {name} for each of {rows} rows, got {len(column)}")
-        for value in column:
-            if name == "priors":
-                _check_prior(value, where)
-            else:
-                _check_whole(name, value, where)
+        if not _is_plain(name, column):
+            for value in column:
+                if name == "priors":
+                    _check_prior(value, where)
+                else:
+                    _check_whole(name, value, where)
     _check_whole("actions", info.actions, where)
+
+
+def _is_plain(name: str, column: Sequence[Any]) -> bool:
+    """Whether all of a column is of the usual types and in range: much faster than to check each value by itself."""
+    kinds = set(map(type, column))
+    if name == "priors":
+        return kinds == {float} and all(0 <= value <= 1 for value in column)
+    return kinds == {int} and min(column) >= _LEAST[name]
 
 
 def _check_whole(name: str, value: Any, where: str) -> None:

@@ -1,4 +1,4 @@
-"""For search trees: evicts what the search will not need again."""
+"""For search trees: evicts what the search will not need again. ``_tree.c`` is the same in C, where it was compiled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kvcache.eviction.base import EvictionPolicy
 from kvcache.eviction.entries import EntryInfo
 from kvcache.eviction.lessons import Lessons, Trial
 
-__all__ = ["TreePolicy"]
+__all__ = ["Node", "TreePolicy"]
 
 _LONGEST_PATH = 16  # entries above one that is looked up which count as used with it
 _LARGEST_BATCH = 65_536  # rows: more lookups without a store are of no batch
@@ -19,7 +19,7 @@ _KEPT_FREE = 2  # entries of each environment beside its path, where every entry
 
 
 @dataclass(slots=True)
-class _Node:
+class Node:
     """An entry of the pool.
 
     Attributes:
@@ -58,15 +58,15 @@ class TreePolicy(EvictionPolicy):
         self._lessons = lessons or Lessons()
         self._lessons.begin()
         self._trial = Trial(self._lessons, size)
-        self._nodes: dict[Hashable, _Node] = {}
-        self._by_slot: dict[int, _Node] = {}
+        self._nodes: dict[Hashable, Node] = {}
+        self._by_slot: dict[int, Node] = {}
         # Slots, each in the first one or in the other two. Of an interrupted lookup it may be in all.
         self._useless: OrderedDict[int, None] = OrderedDict()
         self._by_recency: OrderedDict[int, None] = OrderedDict()
         self._by_depth: dict[int, OrderedDict[int, None]] = {}
         self._depths: list[int] = []  # the keys of the above, in order
         self._extended: OrderedDict[Hashable, None] = OrderedDict()  # evicted because all was extended
-        self._looked_up: dict[Hashable, _Node | None] = {}  # since the last batch was stored; None where it was missed
+        self._looked_up: dict[Hashable, Node | None] = {}  # since the last batch was stored; None where it was missed
         self._stores = False  # whether the present batch is being stored
         self._envs: set[int | None] = set()
         self._shares_tokens = False
@@ -76,7 +76,7 @@ class TreePolicy(EvictionPolicy):
 
     def insert(self, slot: int, info: EntryInfo) -> None:
         depth, is_whole = self._grown(info)
-        node = _Node(slot, info.key, info.parent, depth, is_whole, info.actions)
+        node = Node(slot, info.key, info.parent, depth, is_whole, info.actions)
         self._nodes[info.key] = self._by_slot[slot] = node
         self._place(node)
 
@@ -123,7 +123,7 @@ class TreePolicy(EvictionPolicy):
 
     # The tree.
 
-    def _note(self, key: Hashable, node: _Node | None) -> None:
+    def _note(self, key: Hashable, node: Node | None) -> None:
         """A key is looked up, of a new batch if one was stored."""
         if self._stores or len(self._looked_up) == _LARGEST_BATCH:
             self._looked_up, self._stores = {}, False
@@ -145,12 +145,12 @@ class TreePolicy(EvictionPolicy):
             return depth, parent is not None and parent.is_whole
         return depth, True  # it grew from an entry of another pool, or from nothing
 
-    def _use_path(self, node: _Node) -> None:
+    def _use_path(self, node: Node) -> None:
         """Make an entry and those above it the ones used last, in the order from it upwards."""
         length = _LONGEST_PATH
         if not self._shares_tokens:  # each has its price: then no environment's path takes the others' slots
             length = min(length, max(1, len(self._nodes) // len(self._envs) - _KEPT_FREE))
-        above: _Node | None = node
+        above: Node | None = node
         for _ in range(length):
             if above is None:
                 break
@@ -160,27 +160,30 @@ class TreePolicy(EvictionPolicy):
 
     # The orders.
 
-    def _is_useful(self, node: _Node) -> bool:
+    def _is_useful(self, node: Node) -> bool:
         most = node.actions or self._lessons.most_children
         return node.is_whole and (most is None or node.lookups < most * node.stores)
 
-    def _place(self, node: _Node) -> None:
+    def _place(self, node: Node) -> None:
         if not self._is_useful(node):
             self._useless[node.slot] = None
             return
         self._by_recency[node.slot] = None
+        self._place_by_depth(node)
+
+    def _place_by_depth(self, node: Node) -> None:
         if node.depth not in self._by_depth:
             self._by_depth[node.depth] = OrderedDict()
             insort(self._depths, node.depth)
         self._by_depth[node.depth][node.slot] = None
 
-    def _retire(self, node: _Node) -> None:
+    def _retire(self, node: Node) -> None:
         """Move a useless entry behind the others. A lookup may be interrupted at any line: it is never in no order."""
         self._useless[node.slot] = None
         self._by_recency.pop(node.slot, None)
         self._by_depth[node.depth].pop(node.slot, None)
 
-    def _take_out(self, node: _Node) -> None:
+    def _take_out(self, node: Node) -> None:
         for order in (self._useless, self._by_recency):
             order.pop(node.slot, None)
         level = self._by_depth.get(node.depth)

@@ -12,6 +12,7 @@ from kvcache.world_model import tree, tree_arrays
 
 ALL = {
     "kvcache._slots": "claim in lru",
+    "kvcache.eviction._tree": "victim in tree",
     "kvcache.kernels._cpu_kernels": "gather in new:slab",
     "kvcache.storage._page_arrays": "place in new:paged",
     "kvcache.world_model._tree_arrays": "select in a search",
@@ -44,6 +45,10 @@ def fall_back_in_slots(patch):
     patch.setattr("kvcache.slots._Compiled", None)
 
 
+def fall_back_in_trees_that_evict(patch):
+    patch.setattr("kvcache.eviction.compiled._Compiled", None)
+
+
 def fall_back_in_kernels(patch):
     patch.setattr(choose, "torch", type("Torch", (), {"device": lambda given: type("Device", (), {"type": "other"})}))
 
@@ -58,7 +63,19 @@ def fall_back_in_trees(patch):
 
 @pytest.mark.parametrize(
     ("fall_back", "module"),
-    list(zip([fall_back_in_slots, fall_back_in_kernels, fall_back_in_pages, fall_back_in_trees], ALL, strict=True)),
+    list(
+        zip(
+            [
+                fall_back_in_slots,
+                fall_back_in_trees_that_evict,
+                fall_back_in_kernels,
+                fall_back_in_pages,
+                fall_back_in_trees,
+            ],
+            ALL,
+            strict=True,
+        )
+    ),
 )
 def test_a_fallback_at_run_time_is_no_use(monkeypatch, parts, fall_back, module):
     fall_back(monkeypatch)

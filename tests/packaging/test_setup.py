@@ -22,6 +22,7 @@ def test_the_library_is_compiled_alone(tmp_path):
         "_cpu_kernels",
         "_page_arrays",
         "_slots",
+        "_tree",
         "_tree_arrays",
     }
 

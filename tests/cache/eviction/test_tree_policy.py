@@ -2,9 +2,9 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_conformance import PolicyConformance
+from policy_conformance import SLOTS, PolicyConformance
 
-from kvcache import KVCachePool
+from kvcache import KVCachePool, eviction
 from kvcache.eviction import EntryInfo, EvictionStrategy, TreePolicy, tree
 from kvcache.eviction.lessons import Lessons, Trial
 
@@ -13,6 +13,13 @@ ROOT = "root"  # is in another pool
 
 class TestTree(PolicyConformance):
     strategy = EvictionStrategy.TREE
+
+
+class TestTreeInPython(PolicyConformance):
+    strategy = EvictionStrategy.TREE
+
+    def make(self, size=SLOTS):
+        return TreePolicy(size)
 
 
 def pool_of(size=3):
@@ -115,6 +122,7 @@ def test_the_order_that_is_right_more_often_is_followed():
 def test_what_is_kept_does_not_grow(monkeypatch):
     """With lookups that nothing is stored after, and with a path without an end."""
     monkeypatch.setattr(tree, "_LARGEST_BATCH", 50)
+    monkeypatch.setitem(eviction._POLICIES, EvictionStrategy.TREE, TreePolicy)  # the one in C has no such attributes
     pool = pool_of(4)
     pool.set(0, 0)
     for key in range(1, 300):
