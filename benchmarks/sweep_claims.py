@@ -45,7 +45,7 @@ class Sweeps:
 
     def start(self, output: Path, workers: int) -> subprocess.Popen[str]:
         """Start the command."""
-        command = [sys.executable, "-m", "kvbench", "sweep", str(self.plan), "--output", str(output),
+        command = [sys.executable, "-P", "-m", "kvbench", "sweep", str(self.plan), "--output", str(output),
                    "--workers", str(workers)]  # fmt: skip
         own = os.environ | {"TMPDIR": str(self.temporary)}
         return subprocess.Popen(command, env=own, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
