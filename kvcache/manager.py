@@ -42,7 +42,8 @@ class KVCacheManager(CacheBackend):
         config: a dict or any object with attributes (see ``CacheConfig.from_object``), or a ``CacheConfig``.
         env_num: environments of one batch; optional with a ``CacheConfig``, which has it.
         enable_stats: whether queries and evictions are counted.
-        storage, eviction_strategy: of the pools, instead of the configuration's.
+        storage: of the pools, instead of the configuration's.
+        eviction_strategy: of the pools, instead of the configuration's.
         thread_safe: whether all threads may call it, instead of the configuration's.
 
     Raises:
