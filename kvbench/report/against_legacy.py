@@ -81,10 +81,11 @@ def _line(each: Comparison, found: Sequence[Comparison], fastest: float, largest
     name = each.geometry if each.device == _DEVICE else f"{each.geometry}, {each.device}"
     pool = "default pools" if in_pool.capacity in DEFAULT_CAPACITIES else in_pool.capacity
     sources = dict.fromkeys(f"{one.kind} {one.trace}, {one.source}" for one in (each, in_pool))
+    is_usual = each.capacity in DEFAULT_CAPACITIES  # a replay of small pools alone says nothing of usual ones
     return Line(
         name,
-        _times(each.faster, sign_of_time(each.faster, each.quartiles), fastest, _spread(each)),
-        _times(each.smaller, sign_of_count(each.smaller), largest, ""),
+        _times(each.faster, sign_of_time(each.faster, each.quartiles), fastest, _spread(each)) if is_usual else None,
+        _times(each.smaller, sign_of_count(each.smaller), largest, "") if is_usual else None,
         pool,
         rates,
         "; ".join(sources),

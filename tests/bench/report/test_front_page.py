@@ -9,6 +9,7 @@ import pytest
 from asv_files import commit_name, write_results
 from git_history import make_history
 from pages import Page, read_csv
+from replay_files import replay, tiny
 
 from kvbench.judge.row import Row
 from kvbench.judge.verdict import Verdict
@@ -268,3 +269,9 @@ def test_a_gate_alone_is_something_to_report(tmp_path):
     page = Page(build_report(Inputs(gate=gate, repository=tmp_path), tmp_path / "html")[0])
     assert "worse in 1" in section(page, "last-commit")
     assert page.rows("gate")[0]["verdict"] == "worse"
+
+
+def test_small_pools_alone_say_nothing_of_usual_ones(tmp_path):
+    file = replay(tiny(tmp_path / "trace.parquet"), tmp_path / "replay.json", "--repetitions", "1", "--capacity", "5")
+    build_report(Inputs(None, [file], [], [], repository=tmp_path), tmp_path / "html")
+    assert "\N{MULTIPLICATION SIGN}</span>" not in (tmp_path / "html" / "index.html").read_text()
